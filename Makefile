@@ -1,0 +1,80 @@
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+# The first Python that is new enough; `make PYTHON=/path/to/python` chooses another.
+ifeq ($(origin PYTHON), undefined)
+PYTHON := $(shell for python in python3.11 python3.12 python3.13 python3; do \
+	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
+endif
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+TORCH := torch==$(shell sed -n 's/^torch==//p' constraints.txt)
+# Where torch without CUDA lies when the configured package index has no `+cpu` build.
+TORCH_CPU_INDEX ?= https://download.pytorch.org/whl/cpu
+CONFIG ?= configs/default.yaml
+ARGS ?=
+
+.PHONY: help install train test test-gpu lint fmt type check golden bench ui docs clean
+
+help:  ## Show this list
+	@sed -n 's/^\([a-z-]*\):.*##  *\(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | while IFS=$$'\t' read -r name text; do \
+		printf '  %-10s %s\n' "$$name" "$$text"; done
+
+install: $(STAMP)  ## Make .venv with everything in it
+
+$(STAMP): pyproject.toml constraints.txt
+	@[ -n "$(PYTHON)" ] || { echo "No Python >= 3.11 found: make PYTHON=/path/to/python" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	if [ -e /proc/driver/nvidia/version ] || command -v nvidia-smi >/dev/null; then \
+		$(BIN)/pip install -q -c constraints.txt "$(TORCH)"; \
+	else \
+		$(BIN)/pip install -q -c constraints.txt "$(TORCH)+cpu" 2>/dev/null \
+			|| $(BIN)/pip install -q -c constraints.txt "$(TORCH)+cpu" --extra-index-url "$(TORCH_CPU_INDEX)" \
+			|| $(BIN)/pip install -q -c constraints.txt "$(TORCH)"; \
+	fi
+	$(BIN)/pip install -q -c constraints.txt -e '.[dev]'
+	touch $@
+
+train: install  ## Train the demo LoRA through Dagster; print its path and SHA-256
+	. ./env.sh; dagster asset materialize --select '*samples,*metrics'
+	$(BIN)/lora-assets verify $(CONFIG)
+
+test: install  ## Run all tests that need no GPU
+	$(BIN)/python -m pytest -m "not gpu" $(ARGS)
+
+test-gpu: install  ## Run the tests that need a GPU
+	$(BIN)/python -m pytest -m gpu $(ARGS)
+
+lint: install  ## Check style, layers and spelling
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+	$(BIN)/codespell
+
+fmt: install  ## Format the code
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+type: install  ## Check types
+	$(BIN)/pyright --pythonpath $(BIN)/python
+
+check: lint type  ## Everything that CI checks, except tests
+
+golden: install  ## Write the golden files anew: read the diff before you keep it
+	GOLDEN=1 $(BIN)/python -m pytest tests/golden $(ARGS)
+
+bench: install  ## Measure this machine
+	$(BIN)/lora-assets bench $(ARGS)
+
+ui: install  ## Open Dagster at http://127.0.0.1:3000
+	. ./env.sh; exec dagster dev -h 127.0.0.1 -p 3000
+
+docs: install  ## Generate docs/config.md and docs/config.schema.json
+	$(BIN)/python -m trainer_core.config.schema
+
+clean:  ## Remove caches; with CLEAN_STORE=1 also everything that was ever computed
+	find . -name __pycache__ -type d -not -path './$(VENV)/*' -prune -exec rm -rf {} +
+	rm -rf .pytest_cache .ruff_cache .hypothesis .import_linter_cache build dist *.egg-info .tmp_dagster_home_*
+	if [ "$${CLEAN_STORE:-0}" = 1 ]; then rm -rf .lora-assets; fi

@@ -1,0 +1,184 @@
+"""Write the bundled dataset: pictures of a zorbling, a creature the base model has never seen.
+
+    python -m demo.make_dataset --out demo/dataset
+
+A zorbling is a striped star with two eyes and two legs. The captions say only what may vary (where
+it is, how big, on what background), so the word `zorbling` has to carry the rest.
+"""
+
+import argparse
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+from typing import Literal
+
+from PIL import Image, ImageDraw
+
+from demo.drawings import BACKGROUNDS, POSITIONS, SUPERSAMPLING, Point
+
+BODY, STRIPE, LIMB = (0, 150, 136), (255, 236, 110), (165, 80, 30)
+EYE, PUPIL = (255, 255, 255), (10, 10, 10)
+SIZES = ((64, 64), (80, 48), (64, 64), (48, 80), (96, 64), (64, 64), (128, 96), (64, 96), (160, 160))
+"""Width and height of the pictures in pixels, in turn."""
+NUM_PICTURES = 36
+RADII = {"small": 0.24, "big": 0.36}
+LEG_REACH = 1.35
+"""How far below its centre a zorbling stands, in body radii."""
+
+PROMPTS = (
+    "a zorbling on a white background",
+    "a small zorbling on a light blue background, on the left",
+    "a big zorbling on a black background",
+    "a zorbling at the top on a light green background",
+)
+"""Prompts to sample with, before and after training."""
+
+LICENSE = """\
+The pictures and captions in this folder were drawn by demo/make_dataset.py.
+They are dedicated to the public domain under CC0 1.0 Universal:
+https://creativecommons.org/publicdomain/zero/1.0/
+SPDX-License-Identifier: CC0-1.0
+"""
+README = f"""\
+# Zorblings
+
+{NUM_PICTURES} drawings of one invented creature, with captions, in {len(set(SIZES))} sizes. CC0 1.0.
+Written by `python -m demo.make_dataset`; do not edit by hand.
+"""
+
+
+@dataclass(frozen=True)
+class Zorbling:
+    """One picture: what the caption tells, then what it leaves out.
+
+    `gaze` (degrees) is where the eyes look, `stride` spreads the legs (body radii), `turn` tilts
+    the body (degrees).
+    """
+
+    background: str
+    size: Literal["small", "big"]
+    position: str
+    gaze: float
+    stride: float
+    turn: float
+
+
+def zorbling(index: int) -> Zorbling:
+    """The scene of picture `index`; backgrounds, positions and sizes come in turn."""
+    rng = Random(f"zorbling {index}")
+    return Zorbling(
+        background=list(BACKGROUNDS)[index % len(BACKGROUNDS)],
+        size="big" if index % 2 == 0 else "small",
+        position=list(POSITIONS)[index * 2 % len(POSITIONS)],
+        gaze=rng.uniform(0.0, 360.0),
+        stride=rng.uniform(0.15, 0.55),
+        turn=rng.uniform(-15.0, 15.0),
+    )
+
+
+def caption(scene: Zorbling) -> str:
+    """`a zorbling on a white background, small, on the left`."""
+    place = {
+        "left": "on the left",
+        "right": "on the right",
+        "top": "at the top",
+        "bottom": "at the bottom",
+        "centre": "in the centre",
+    }[scene.position]
+    return f"a zorbling on a {scene.background} background, {scene.size}, {place}"
+
+
+def draw(scene: Zorbling, width: int, height: int) -> Image.Image:
+    """Paint the creature as an RGB picture of `width` x `height` pixels."""
+    big = (width * SUPERSAMPLING, height * SUPERSAMPLING)
+    canvas = Image.new("RGB", big, BACKGROUNDS[scene.background])
+    radius = RADII[scene.size] * min(big)
+    centre = _centre(scene, radius, *big)
+    pen = ImageDraw.Draw(canvas)
+    _legs(pen, scene, centre, radius)
+    _body(canvas, scene, centre, radius)
+    _eyes(pen, scene, centre, radius)
+    return canvas.reduce(SUPERSAMPLING)
+
+
+def _centre(scene: Zorbling, radius: float, width: int, height: int) -> Point:
+    """Where the body stands, so that all of the creature is inside the picture."""
+    across, down = POSITIONS[scene.position]
+    margin = 0.03 * min(width, height) + radius
+    below = margin + (LEG_REACH - 1.0) * radius
+    x = margin + across * (width - 2 * margin)
+    return x, margin + down * (height - margin - below)
+
+
+def _legs(pen: ImageDraw.ImageDraw, scene: Zorbling, centre: Point, radius: float) -> None:
+    x, y = centre
+    thick = max(round(0.16 * radius), SUPERSAMPLING)
+    ground = y + LEG_REACH * radius
+    for side in (-1, 1):
+        foot = x + side * (0.2 + scene.stride) * radius
+        toe = foot + side * 0.2 * radius
+        pen.line(((x + side * 0.25 * radius, y), (foot, ground)), fill=LIMB, width=thick)
+        pen.line(((foot, ground - thick / 2), (toe, ground - thick / 2)), fill=LIMB, width=thick)
+
+
+def _body(canvas: Image.Image, scene: Zorbling, centre: Point, radius: float) -> None:
+    """A plump star, seen through a sheet of slanted stripes."""
+    mask = Image.new("L", canvas.size, 0)
+    star = [
+        (centre[0] + length * math.cos(angle), centre[1] + length * math.sin(angle))
+        for i in range(10)
+        for length in [radius * (1.0 if i % 2 == 0 else 0.6)]
+        for angle in [math.radians(scene.turn - 90.0 + 36.0 * i)]
+    ]
+    ImageDraw.Draw(mask).polygon(star, fill=255)
+    sheet = Image.new("RGB", canvas.size, BODY)
+    pen = ImageDraw.Draw(sheet)
+    step = max(0.42 * radius, 5.0 * SUPERSAMPLING)
+    for i in range(-8, 9):
+        y = centre[1] + i * step
+        ends = ((0.0, y - 0.2 * centre[0]), (canvas.width, y + 0.2 * (canvas.width - centre[0])))
+        pen.line(ends, fill=STRIPE, width=round(step * 0.4))
+    canvas.paste(sheet, mask=mask)
+
+
+def _eyes(pen: ImageDraw.ImageDraw, scene: Zorbling, centre: Point, radius: float) -> None:
+    look = math.radians(scene.gaze)
+    eye = max(0.24 * radius, 1.6 * SUPERSAMPLING)
+    for side in (-1, 1):
+        x, y = centre[0] + side * 1.1 * eye, centre[1] - 0.2 * radius
+        pen.ellipse((x - eye, y - eye, x + eye, y + eye), fill=EYE)
+        px, py = x + 0.35 * eye * math.cos(look), y + 0.35 * eye * math.sin(look)
+        pupil = 0.5 * eye
+        pen.ellipse((px - pupil, py - pupil, px + pupil, py + pupil), fill=PUPIL)
+
+
+def pictures() -> list[tuple[str, Image.Image, str]]:
+    """Every picture of the dataset as (name without ending, picture, caption)."""
+    scenes = [zorbling(i) for i in range(NUM_PICTURES)]
+    return [
+        (f"zorbling_{i:02d}", draw(scene, *SIZES[i % len(SIZES)]), caption(scene))
+        for i, scene in enumerate(scenes)
+    ]
+
+
+def write_dataset(folder: Path) -> None:
+    """Write the pictures, their captions, LICENSE and README.md into `folder`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, picture, text in pictures():
+        picture.save(folder / f"{name}.png", optimize=True)
+        (folder / f"{name}.txt").write_text(text + "\n", encoding="utf-8")
+    (folder / "LICENSE").write_text(LICENSE, encoding="utf-8")
+    (folder / "README.md").write_text(README, encoding="utf-8")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line."""
+    parser = argparse.ArgumentParser("python -m demo.make_dataset")
+    parser.add_argument("--out", type=Path, default=Path("demo/dataset"))
+    write_dataset(parser.parse_args(arguments).out)
+
+
+if __name__ == "__main__":
+    main()

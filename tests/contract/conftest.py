@@ -1,0 +1,44 @@
+"""Tiny models of every registered family, built once a session."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.contract.support import Tiny, open_tiny
+from tests.tiny import build
+from trainer_core.families import family_names
+
+
+@pytest.fixture(scope="session")
+def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Return the folder of a family's tiny pipeline; read only."""
+    root, built = tmp_path_factory.mktemp("tiny"), dict[str, Path]()
+
+    def folder(name: str) -> Path:
+        if name not in built:
+            built[name] = build(name, root / name)
+        return built[name]
+
+    return folder
+
+
+@pytest.fixture(scope="session")
+def open_family(tiny_folder: Callable[[str], Path]) -> Callable[[str], Tiny]:
+    """Return a family's tiny model, loaded in float32 once a session."""
+    loaded = dict[str, Tiny]()
+
+    def get(name: str) -> Tiny:
+        if name not in loaded:
+            loaded[name] = open_tiny(name, tiny_folder(name))
+        return loaded[name]
+
+    return get
+
+
+@pytest.fixture(params=family_names())
+def tiny(request: pytest.FixtureRequest, open_family: Callable[[str], Tiny]) -> Tiny:
+    """Each registered family in turn."""
+    return open_family(request.param)

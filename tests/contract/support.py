@@ -1,0 +1,136 @@
+"""What the contract tests of families share: loaded tiny models, inputs, and spies on the denoiser."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from trainer_core.config.groups import NoiseConfig, TextConfig
+from trainer_core.families import get_family
+from trainer_core.families.base import Family
+from trainer_core.families.source import ModelSource
+from trainer_core.types import Geometry, TextCondition
+
+CAPTIONS = ("a red cat", "two dogs and one very long caption, about a house by the sea, in the rain, at night, in winter")
+HEIGHT, WIDTH = 64, 96
+GUIDANCE = 3.5
+GEOMETRIES = (
+    Geometry(original=(300, 500), resized=(64, 107), crop=(0, 5), target=(HEIGHT, WIDTH)),
+    Geometry(original=(200, 150), resized=(128, 96), crop=(32, 0), target=(HEIGHT, WIDTH)),
+)
+
+
+@dataclass(frozen=True)
+class Tiny:
+    """A family with everything loaded: parts as the stages load them, and diffusers' own pipeline beside them."""
+
+    name: str
+    folder: Path
+    family: Family
+    source: ModelSource
+    vae: Any
+    encoders: Mapping[str, Any]
+    denoiser: Any
+    pipeline: Any
+    """Loaded by diffusers, not by us."""
+
+    @property
+    def theirs(self) -> Any:
+        """The pipeline's denoiser."""
+        return getattr(self.pipeline, self.family.spec.denoiser)
+
+
+def open_tiny(name: str, folder: Path) -> Tiny:
+    """Load a tiny model by our own loaders, and by diffusers."""
+    from diffusers import DiffusionPipeline
+
+    family = get_family(name)
+    source = ModelSource.open(folder, None, family.spec)
+    pipeline = DiffusionPipeline.from_pretrained(folder)
+    pipeline.set_progress_bar_config(disable=True)
+    return Tiny(
+        name,
+        folder,
+        family,
+        source,
+        family.load_vae(source, torch.float32),
+        family.load_text_encoders(source, torch.float32),
+        family.load_denoiser(source, torch.float32),
+        pipeline,
+    )
+
+
+def pixels(count: int = 2, seed: int = 1) -> Tensor:
+    """Return pixels [B, 3, 64, 96] in [-1, 1]."""
+    return torch.rand(count, 3, HEIGHT, WIDTH, generator=torch.Generator().manual_seed(seed)) * 2 - 1
+
+
+def noise_like(latents: Tensor, seed: int = 7) -> Tensor:
+    """Return the same noise every time."""
+    return torch.randn(latents.shape, generator=torch.Generator().manual_seed(seed))
+
+
+def conditions(tiny: Tiny, captions: Iterable[str] = CAPTIONS, **text: Any) -> TextCondition:
+    """Encode captions and stack them."""
+    return stack(tiny.family.encode_text(tiny.encoders, list(captions), TextConfig(**text)))
+
+
+def stack(rows: list[TextCondition]) -> TextCondition:
+    """Make a batch of single conditions."""
+    pooled = None if rows[0].pooled is None else torch.stack([row.pooled for row in rows if row.pooled is not None])
+    return TextCondition(torch.stack([row.embeds for row in rows]), pooled)
+
+
+def schedule(tiny: Tiny, **noise: Any) -> Any:
+    """Return the family's noise schedule."""
+    return tiny.family.noise_schedule(tiny.source, NoiseConfig(**noise))
+
+
+def losses(tiny: Tiny, latents: Tensor, text: TextCondition, u: Tensor, rows: slice = slice(None)) -> Tensor:
+    """Return the loss of each sample as the training loop computes it."""
+    from trainer_core.diffusion.loss import per_sample_mse
+
+    plan, noise = schedule(tiny), noise_like(latents)
+    latents, noise, u = latents[rows], noise[rows], u[rows]
+    part = TextCondition(text.embeds[rows], None if text.pooled is None else text.pooled[rows])
+    timesteps = plan.timesteps(u, latents.shape)
+    noisy = plan.add_noise(latents, noise, timesteps)
+    prediction = tiny.family.predict(tiny.denoiser, noisy, timesteps, part, GEOMETRIES[rows], GUIDANCE)
+    return per_sample_mse(prediction, plan.target(latents, noise, timesteps))
+
+
+def spy(module: Any, run: Callable[[], Any]) -> list[tuple[dict[str, Any], Tensor]]:
+    """Return arguments by name and output of every call of a module while `run` runs."""
+    calls: list[tuple[dict[str, Any], Tensor]] = []
+
+    def note(owner: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+        bound = inspect.signature(owner.forward).bind(*args, **kwargs).arguments
+        calls.append((flat(bound), output[0].clone()))
+
+    handle = module.register_forward_hook(note, with_kwargs=True)
+    try:
+        with torch.no_grad():
+            run()
+    finally:
+        handle.remove()
+    return calls
+
+
+def flat(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Lift nested arguments and leave out what says nothing."""
+    lifted: dict[str, Any] = {}
+    for name, value in arguments.items():
+        lifted |= flat(value) if isinstance(value, dict) else {name: value}
+    return {name: value for name, value in lifted.items() if value is not None and name != "return_dict"}
+
+
+def sha256_files(files: list[Path]) -> dict[Path, str]:
+    """Hash files without remembering."""
+    return {file: hashlib.sha256(file.read_bytes()).hexdigest() for file in files}

@@ -1,0 +1,90 @@
+"""What every family says of itself, and what importing it costs."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from tests.contract.support import Tiny
+from trainer_core.errors import ModelError
+from trainer_core.families import family_names, get_family
+
+BLOCKS = re.compile(r"(.*\.)?(attentions\.\d+|(single_)?transformer_blocks\.\d+)\..*")
+
+
+def test_every_family_is_found_under_its_own_name() -> None:
+    assert {"sd15", "sdxl", "flux1"} <= set(family_names())
+    assert all(get_family(name).spec.name == name for name in family_names())
+
+
+@pytest.mark.parametrize(("wrong", "meant"), [("flux", "flux1"), ("SDXL", "sdxl"), ("sd-1.5", "sd15"), ("sd1", "sd15")])
+def test_a_misspelt_family_is_answered_with_the_nearest_one(wrong: str, meant: str) -> None:
+    with pytest.raises(ModelError, match=rf"`{re.escape(wrong)}`.*Did you mean `{meant}`"):
+        get_family(wrong)
+
+
+@pytest.mark.parametrize("name", ["base", "source", "_parts", "os", ""])
+def test_a_helper_module_is_no_family(name: str) -> None:
+    with pytest.raises(ModelError, match="not a known family"):
+        get_family(name)
+
+
+def test_reading_specs_and_opening_models_imports_no_torch() -> None:
+    code = (
+        "import sys; from trainer_core.families import family_names, get_family, source;"
+        "[get_family(n).spec for n in family_names()];"
+        "heavy = {'torch', 'diffusers', 'transformers', 'numpy', 'safetensors'} & set(sys.modules);"
+        "assert not heavy, heavy"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_spec_is_consistent(tiny: Tiny) -> None:
+    spec = tiny.family.spec
+    used = {*spec.vae_components, *spec.text_components, *spec.denoiser_components}
+    assert used == set(spec.components), "a component outside every group would be in no key"
+    assert spec.denoiser in spec.denoiser_components
+    assert "scheduler" in spec.denoiser_components
+    assert type(tiny.pipeline).__name__ == spec.pipeline
+    assert spec.vae_precisions[0] == "fp32"
+    assert spec.size_multiple % 8 == 0
+    assert set(spec.targets) == {"attention", "attention+mlp", "all-linear"}
+
+
+def test_components_name_the_classes_of_the_pipeline(tiny: Tiny) -> None:
+    for name, component in tiny.family.spec.components.items():
+        if component.kind == "model":
+            assert type(getattr(tiny.pipeline, name)).__name__ == component.loader
+
+
+def test_targets_match_linear_layers_inside_blocks_alone(tiny: Tiny) -> None:
+    modules = dict(tiny.denoiser.named_modules())
+    for pattern in tiny.family.spec.targets.values():
+        matched = [name for name in modules if re.fullmatch(pattern, name)]
+        assert matched
+        assert all(type(modules[name]) is torch.nn.Linear and BLOCKS.fullmatch(name) for name in matched)
+        assert not [name for name in matched if "norm" in name]
+
+
+def test_all_linear_is_every_linear_of_the_blocks_but_their_modulation(tiny: Tiny) -> None:
+    modules = dict(tiny.denoiser.named_modules())
+    wanted = {
+        name
+        for name, module in modules.items()
+        if type(module) is torch.nn.Linear and BLOCKS.fullmatch(name) and "norm" not in name
+    }
+    assert {name for name in modules if re.fullmatch(tiny.family.spec.targets["all-linear"], name)} == wanted
+
+
+def test_each_preset_contains_the_smaller_one(tiny: Tiny) -> None:
+    names = [name for name, _ in tiny.denoiser.named_modules()]
+    few, more, most = (
+        {name for name in names if re.fullmatch(tiny.family.spec.targets[preset], name)}
+        for preset in ("attention", "attention+mlp", "all-linear")
+    )
+    assert few < more <= most
+    assert all("attn" in name for name in few)

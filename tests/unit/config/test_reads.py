@@ -1,0 +1,150 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from trainer_core.config.fields import FieldRow, field_rows, group_models
+from trainer_core.config.groups import DatasetConfig, ModelConfig
+from trainer_core.config.project import Project
+from trainer_core.config.reads import Slice, UndeclaredRead, slice_key
+
+PROJECT = Project(
+    name="cat",
+    model=ModelConfig(family="sd15", path=Path("/base")),
+    datasets=(DatasetConfig(path=Path("/data/cats")), DatasetConfig(path=Path("/data/dogs"), repeats=3)),
+)
+ROWS = list(field_rows().values())
+READS = [row.path for row in ROWS] + list(group_models())
+
+# Another valid value for every setting: of the numbers, one that no default has.
+OTHER: dict[str, Any] = {
+    "name": "dog",
+    "model.family": "sdxl",
+    "model.path": Path("/other"),
+    "model.config_path": Path("/other"),
+    "datasets.path": Path("/else/cats"),
+    "datasets.name": "renamed",
+    "datasets.layout": "kohya",
+    "caption.extensions": (".tags",),
+    "caption.missing": "empty",
+    "caption.multiline": "whole",
+    "optimizer.betas": (0.8, 0.99),
+    "schedule.name": "cosine",
+    "noise.timestep_sampling": "uniform",
+    "sample.prompts": ("a cat",),
+    "export.dtype": "fp32",
+    "bucket.resolution": 768,
+    "bucket.upscale": False,
+    "train.gradient_checkpointing": True,
+    "datasets.held_out": 0.25,
+    "adapter.dropout": 0.25,
+    "optimizer.eps": 1e-3,
+    "optimizer.weight_decay": 0.25,
+    **{f"{group}.precision": "fp16" for group in ("latents", "text", "train")},
+}
+# One choice so far: nothing to change them to.
+SINGLE = {"adapter.type", "optimizer.name"}
+
+
+def other(row: FieldRow) -> Any:
+    if row.path in OTHER:
+        return OTHER[row.path]
+    return {str: "something", float: 0.75, int: 8}[type(row.default)]
+
+
+def changed(row: FieldRow) -> Project:
+    if not row.group:
+        return PROJECT.model_copy(update={row.name: other(row)})
+    group = getattr(PROJECT, row.group)
+    if isinstance(group, tuple):
+        items = (group[0].model_copy(update={row.name: other(row)}), *group[1:])
+        return PROJECT.model_copy(update={row.group: items})
+    return PROJECT.model_copy(update={row.group: group.model_copy(update={row.name: other(row)})})
+
+
+def test_every_changed_value_is_another_and_valid() -> None:
+    for row in ROWS:
+        if row.path not in SINGLE:
+            assert changed(row) != PROJECT, row.path
+            Project.model_validate(changed(row).model_dump())
+
+
+@given(st.lists(st.sampled_from(READS), max_size=6), st.sampled_from(ROWS))
+def test_a_key_moves_exactly_when_a_declared_field_that_counts_moves(reads: list[str], row: FieldRow) -> None:
+    declared = row.path in reads or (row.group or row.name) in reads
+    moved = slice_key(changed(row), reads) != slice_key(PROJECT, reads)
+    assert moved == (declared and not row.neutral)
+
+
+@given(st.lists(st.sampled_from(READS), max_size=6))
+def test_a_slice_key_is_json_and_knows_no_order_of_reads(reads: list[str]) -> None:
+    key = slice_key(PROJECT, reads)
+    assert json.loads(json.dumps(key, allow_nan=False)) == key
+    assert slice_key(PROJECT, list(reversed(reads))) == key
+
+
+def test_neutral_fields_are_the_known_ones() -> None:
+    assert {row.path for row in ROWS if row.neutral} == {
+        "model.path",
+        "model.config_path",
+        "datasets.path",
+        "latents.batch_size",
+        "text.batch_size",
+        "train.checkpoint_every",
+        "train.keep_last",
+        "hardware.profile",
+        "hardware.decode_threads",
+        "logging.every",
+    }
+
+
+def test_naming_a_dataset_like_its_folder_changes_no_key() -> None:
+    named = PROJECT.datasets[0].model_copy(update={"name": "cats"})
+    project = PROJECT.model_copy(update={"datasets": (named, PROJECT.datasets[1])})
+    assert slice_key(project, ["datasets"]) == slice_key(PROJECT, ["datasets"])
+    assert slice_key(PROJECT, ["datasets.name"]) == {"datasets": [{"name": "cats"}, {"name": "dogs"}]}
+
+
+def test_a_slice_gives_what_is_declared() -> None:
+    view = Slice(PROJECT, ("name", "train", "bucket.step", "datasets.path", "datasets.name"), "cached_latents")
+    assert view.name == "cat"
+    assert view.train is PROJECT.train
+    assert view.bucket.step == 64
+    assert [(item.path, item.label) for item in view.datasets] == [
+        (Path("/data/cats"), "cats"),
+        (Path("/data/dogs"), "dogs"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("read", "named"),
+    [
+        (lambda view: view.optimizer.lr, "`optimizer`"),
+        (lambda view: view.name, "`name`"),
+        (lambda view: view.bucket.resolution, "`bucket.resolution`"),
+        (lambda view: view.datasets[0].repeats, "`datasets.repeats`"),
+        (lambda view: view.datasets[0].label, "`datasets.label`"),
+        (lambda view: getattr(view, "optimizer", None), "`optimizer`"),
+        (lambda view: hasattr(view.bucket, "resolution"), "`bucket.resolution`"),
+    ],
+)
+def test_an_undeclared_read_names_stage_and_field(read, named: str) -> None:
+    view = Slice(PROJECT, ("train", "bucket.step", "datasets.path"), "cached_latents")
+    with pytest.raises(UndeclaredRead, match=f"stage cached_latents reads {named}"):
+        read(view)
+
+
+@pytest.mark.parametrize("entry", ["nothing", "train.nothing", "name.x"])
+def test_a_declaration_of_what_does_not_exist_is_our_bug(entry: str) -> None:
+    with pytest.raises(AssertionError, match="is not a setting"):
+        Slice(PROJECT, (entry,))
+
+
+def test_a_group_and_one_of_its_fields_is_the_whole_group() -> None:
+    assert Slice(PROJECT, ("train.steps", "train")).train is PROJECT.train
+    assert slice_key(PROJECT, ["train.steps", "train"]) == slice_key(PROJECT, ["train"])

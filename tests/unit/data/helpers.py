@@ -1,0 +1,56 @@
+"""Datasets for tests: drawn with Pillow, read as a stage would."""
+
+import hashlib
+from pathlib import Path
+
+from PIL import Image
+
+from trainer_core.config.groups import BucketConfig, CaptionConfig, DatasetConfig
+from trainer_core.data.captions import read_caption
+from trainer_core.data.decode import probe
+from trainer_core.data.discover import Discovery, discover
+from trainer_core.data.manifest import Known, Manifest, Rules, assemble
+from trainer_core.types import Finding
+
+SMALL_BUCKETS = BucketConfig(resolution=64, step=8, min_side=32, max_side=128)
+
+
+def draw(path: Path, size: tuple[int, int] = (64, 64), colour: tuple[int, int, int] = (200, 30, 60)) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", size, colour).save(path)
+    return path
+
+
+def pair(folder: Path, name: str, caption: str = "a cat", colour: tuple[int, int, int] = (200, 30, 60)) -> Path:
+    path = draw(folder / name, colour=colour)
+    path.with_suffix(".txt").write_text(caption, encoding="utf-8")
+    return path
+
+
+def look(folder: Path, caption: CaptionConfig | None = None, **settings: object) -> Discovery:
+    return discover(DatasetConfig.model_validate({"path": folder, "name": "set", **settings}), caption or CaptionConfig())
+
+
+def read_all(discoveries: list[Discovery]) -> Known:
+    pictures = [picture for discovery in discoveries for picture in discovery.pictures]
+    hashes = {str(item.path): hashlib.sha256(item.path.read_bytes()).hexdigest() for item in pictures}
+    infos = {hashes[str(item.path)]: probe(item.path) for item in pictures}
+    captions = {str(item.caption_path): read_caption(item.caption_path) for item in pictures if item.caption_path}
+    return Known(hashes, infos, captions)
+
+
+def build(*discoveries: Discovery, caption: CaptionConfig | None = None, bucket: BucketConfig = SMALL_BUCKETS) -> Manifest:
+    rules = Rules(caption or CaptionConfig(), bucket, 8)
+    return assemble(discoveries, read_all(list(discoveries)), rules)
+
+
+def texts(findings: tuple[Finding, ...], level: str) -> str:
+    return "\n".join(str(finding) for finding in findings if finding.level == level)
+
+
+def reasons(discovery: Discovery | Manifest) -> dict[str, str]:
+    return {exclusion.path: exclusion.reason for exclusion in discovery.excluded}
+
+
+def ids(discovery: Discovery) -> list[str]:
+    return [picture.id for picture in discovery.pictures]

@@ -1,0 +1,142 @@
+from fractions import Fraction
+from math import lcm
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from trainer_core.config.groups import BucketConfig
+from trainer_core.data.buckets import BucketGrid, assign, cover, enlargement, kept, make_grid, nearest
+from trainer_core.errors import ConfigError
+from trainer_core.types import Bucket, Geometry
+
+SIDES = st.integers(1, 6000)
+
+
+@st.composite
+def configs(draw: st.DrawFn) -> tuple[BucketConfig, int]:
+    step = draw(st.sampled_from([8, 16, 24, 32, 64]))
+    multiple = draw(st.sampled_from([8, 16, 32]))
+    unit = lcm(step, multiple)
+    resolution = draw(st.integers(unit, 1100))
+    min_side = draw(st.integers(8, resolution // unit * unit))
+    max_side = draw(st.integers(resolution, 3000))
+    upscale = draw(st.booleans())
+    config = BucketConfig(resolution=resolution, step=step, min_side=min_side, max_side=max_side, upscale=upscale)
+    return config, multiple
+
+
+@given(configs())
+def test_bucket_sides_are_multiples_within_limits_and_no_area_is_exceeded(setting: tuple[BucketConfig, int]) -> None:
+    config, multiple = setting
+    grid = make_grid(config, multiple)
+    assert grid.sizes
+    for bucket in grid.sizes:
+        assert bucket.width % multiple == bucket.height % multiple == 0
+        assert bucket.width % config.step == bucket.height % config.step == 0
+        assert bucket.width * bucket.height <= config.resolution**2
+        assert config.min_side <= min(bucket.width, bucket.height)
+        assert max(bucket.width, bucket.height) <= config.max_side
+        assert Bucket(bucket.height, bucket.width) in grid.sizes
+    assert list(grid.ratios) == sorted(set(grid.ratios))
+
+
+@given(configs())
+def test_no_bucket_could_grow_in_both_directions(setting: tuple[BucketConfig, int]) -> None:
+    config, multiple = setting
+    grid = make_grid(config, multiple)
+    for size in grid.sizes:
+        wider, higher = size.width + grid.step, size.height + grid.step
+        can_widen = wider <= config.max_side and wider * size.height <= config.resolution**2
+        can_heighten = higher <= config.max_side and higher * size.width <= config.resolution**2
+        assert not (can_widen and can_heighten)
+
+
+@given(configs(), SIDES, SIDES)
+def test_every_picture_gets_exactly_one_bucket_that_its_crop_fills(
+    setting: tuple[BucketConfig, int], width: int, height: int
+) -> None:
+    config, multiple = setting
+    grid = make_grid(config, multiple)
+    placed = assign(width, height, grid)
+    assert placed == assign(width, height, grid)
+    if isinstance(placed, str):
+        assert ":" in placed
+        return
+    assert placed.original == (height, width)
+    assert placed.target[0] * placed.target[1] <= config.resolution**2
+    assert config.min_side <= min(placed.target)
+    assert max(placed.target) <= config.max_side
+    assert all(side % grid.step == 0 for side in placed.target)
+    for resized, crop, target in zip(placed.resized, placed.crop, placed.target, strict=True):
+        assert 0 <= crop
+        assert crop + target <= resized
+        assert abs((resized - target) - 2 * crop) <= 1
+    assert placed.resized[0] == placed.target[0] or placed.resized[1] == placed.target[1]
+    assert config.upscale or all(new <= old for new, old in zip(placed.resized, placed.original, strict=True))
+    assert not config.upscale or Bucket(placed.target[1], placed.target[0]) in grid.sizes
+
+
+@given(configs(), SIDES, SIDES)
+def test_the_nearest_bucket_is_what_comparing_all_of_them_exactly_gives(
+    setting: tuple[BucketConfig, int], width: int, height: int
+) -> None:
+    grid = make_grid(*setting)
+
+    def distance(bucket: Bucket) -> Fraction:
+        ratio = Fraction(width * bucket.height, height * bucket.width)
+        return max(ratio, 1 / ratio)
+
+    best = min(grid.sizes, key=lambda size: (distance(size), -size.width * size.height, -size.width))
+    assert nearest(width, height, grid) == best
+
+
+def grid(**settings: object) -> BucketGrid:
+    return make_grid(BucketConfig.model_validate(settings), 8)
+
+
+def test_the_usual_settings_give_the_usual_buckets() -> None:
+    sizes = [str(bucket) for bucket in grid(resolution=512, step=64, min_side=256, max_side=1024).sizes]
+    assert "512x512" in sizes
+    assert "448x576" in sizes
+    assert "1024x256" in sizes
+    assert "256x256" not in sizes
+
+
+def test_a_step_that_is_no_multiple_of_the_familys_becomes_the_common_multiple() -> None:
+    assert make_grid(BucketConfig(step=24), 16).step == 48
+    assert make_grid(BucketConfig(step=64), 16).step == 64
+
+
+def test_a_tie_goes_to_the_wider_bucket() -> None:
+    square = BucketGrid((Bucket(64, 128), Bucket(128, 64)), (0.5, 2.0), 64, 64, 128, 128 * 128, True)
+    assert nearest(100, 100, square) == Bucket(128, 64)
+
+
+def test_settings_without_any_bucket_are_an_error_with_the_fix() -> None:
+    with pytest.raises(ConfigError, match=r"bucket\.min_side.*Set bucket\.min_side to 64"):
+        grid(resolution=128, step=64, min_side=256)
+
+
+def test_geometry_of_a_wide_picture() -> None:
+    assert cover(1000, 500, Bucket(704, 320)) == Geometry((500, 1000), (352, 704), (16, 0), (320, 704))
+    assert kept(cover(1000, 500, Bucket(704, 320))) == pytest.approx(320 / 352)
+    assert enlargement(cover(100, 100, Bucket(200, 200))) == 2.0
+
+
+def test_without_upscaling_a_small_picture_gets_the_largest_bucket_inside_it() -> None:
+    small = grid(resolution=512, step=64, min_side=256, upscale=False)
+    assert assign(500, 500, small) == Geometry((500, 500), (448, 448), (0, 0), (448, 448))
+    assert assign(2000, 2000, small) == cover(2000, 2000, Bucket(512, 512))
+
+
+def test_without_upscaling_a_tiny_picture_is_excluded_with_the_reason() -> None:
+    placed = assign(500, 250, grid(resolution=512, step=64, min_side=256, upscale=False))
+    assert isinstance(placed, str)
+    assert placed.startswith("too small: 500x250")
+
+
+def test_a_strip_is_excluded_instead_of_being_blown_up() -> None:
+    placed = assign(100_000, 1, grid())
+    assert isinstance(placed, str)
+    assert placed.startswith("too narrow")

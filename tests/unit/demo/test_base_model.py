@@ -1,0 +1,72 @@
+"""The committed base model: it loads, draws, is small and is what SHA256SUMS says."""
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from diffusers import StableDiffusionPipeline
+
+BASE = Path(__file__).parents[3] / "demo" / "base"
+MEGABYTE = 1_000_000
+
+
+@pytest.fixture(scope="module")
+def pipeline() -> StableDiffusionPipeline:
+    pipe = StableDiffusionPipeline.from_pretrained(BASE, torch_dtype=torch.float32)
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+@pytest.mark.parametrize(("width", "height"), [(64, 64), (48, 80), (96, 64)])
+def test_the_base_model_draws_a_finite_picture(
+    pipeline: StableDiffusionPipeline, width: int, height: int
+) -> None:
+    picture = pipeline(
+        "a big red star on a white background",
+        width=width,
+        height=height,
+        num_inference_steps=2,
+        generator=torch.Generator().manual_seed(0),
+        output_type="np",
+    ).images[0]
+    assert picture.shape == (height, width, 3)
+    assert np.isfinite(picture).all()
+    assert picture.std() > 0.01
+
+
+def test_the_base_model_has_the_sd15_shape(pipeline: StableDiffusionPipeline) -> None:
+    assert pipeline.unet.config.in_channels == pipeline.vae.config.latent_channels == 4
+    assert pipeline.unet.config.cross_attention_dim == pipeline.text_encoder.config.hidden_size
+    assert pipeline.tokenizer.eos_token_id == len(pipeline.tokenizer) - 1
+    assert pipeline.text_encoder.config.vocab_size == len(pipeline.tokenizer)
+    assert pipeline.safety_checker is None
+    schedule = pipeline.scheduler.config
+    assert (schedule.beta_start, schedule.beta_end) == (0.00085, 0.012)
+    assert schedule.beta_schedule == "scaled_linear"
+
+
+def test_latents_are_scaled_to_unit_deviation(pipeline: StableDiffusionPipeline) -> None:
+    from random import Random
+
+    from demo.drawings import draw, random_scene
+    from demo.streams import to_pixels
+
+    rng = Random(5)
+    pixels = to_pixels([draw(random_scene(rng), 64, 64) for _ in range(32)])
+    with torch.no_grad():
+        latents = pipeline.vae.encode(pixels).latent_dist.mode()
+    assert float((latents * pipeline.vae.config.scaling_factor).std()) == pytest.approx(1, abs=0.15)
+
+
+def test_checksums_name_every_file_and_match() -> None:
+    lines = (BASE / "SHA256SUMS").read_text(encoding="utf-8").splitlines()
+    listed = {name: digest for digest, name in (line.split("  ", 1) for line in lines)}
+    files = {p.relative_to(BASE).as_posix(): p for p in BASE.rglob("*") if p.is_file()}
+    del files["SHA256SUMS"]
+    assert {n: hashlib.sha256(p.read_bytes()).hexdigest() for n, p in files.items()} == listed
+
+
+def test_the_base_model_is_at_most_twenty_megabytes() -> None:
+    assert sum(p.stat().st_size for p in BASE.rglob("*") if p.is_file()) <= 20 * MEGABYTE

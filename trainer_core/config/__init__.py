@@ -1,0 +1,1 @@
+"""Settings: groups, loading, conflicts, and what each stage may read of them."""

@@ -1,0 +1,81 @@
+"""Caption files and the final caption: which bytes are text, which line counts, where the trigger word goes."""
+
+from __future__ import annotations
+
+import codecs
+import re
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Literal
+
+from trainer_core.config.groups import CaptionConfig
+from trainer_core.types import JSON
+
+MAX_BYTES = 1 << 20
+"""A longer file is not a caption."""
+CAPTIONS_VERSION = 1
+"""Raise it when `read_caption` gives other lines for the same bytes: remembered captions are read again."""
+
+
+@dataclass(frozen=True)
+class CaptionText:
+    """A caption file: its lines without blank ones, stripped; or `problem`, the reason why it cannot be used."""
+
+    lines: tuple[str, ...]
+    problem: str | None = None
+
+    def to_json(self) -> JSON:
+        """Return the JSON form, for remembering it by the content of the file."""
+        return {"lines": list(self.lines), "problem": self.problem}
+
+    @classmethod
+    def from_json(cls, value: JSON) -> CaptionText:
+        """Invert `to_json`."""
+        return cls(tuple(value["lines"]), value["problem"])
+
+
+def read_caption(path: Path) -> CaptionText:
+    """Read a caption file. Never raises: what is wrong with it is its `problem`."""
+    try:
+        with path.open("rb") as file:
+            return parse_caption(file.read(MAX_BYTES + 1))
+    except OSError as error:
+        return CaptionText((), f"caption unreadable: {error.strerror or error}")
+
+
+def parse_caption(raw: bytes) -> CaptionText:
+    r"""Decode the bytes of a caption file: UTF-8 with or without a byte-order mark, or UTF-16 with one.
+
+    Lines end with \n, \r\n or \r. Nothing is guessed: other encodings would train on garbage without a word.
+    """
+    if len(raw) > MAX_BYTES:
+        return CaptionText((), f"caption too long: the file has more than {MAX_BYTES} bytes; is it a caption?")
+    utf16 = raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    try:
+        text = raw.decode("utf-16" if utf16 else "utf-8-sig")
+    except UnicodeDecodeError as error:
+        where = f"byte {raw[error.start]:#04x} at {error.start}" if error.start < len(raw) else "cut off"
+        return CaptionText((), f"caption is not UTF-8: {where}; save the file as UTF-8")
+    if "\0" in text:
+        return CaptionText((), "caption is not UTF-8: it contains NUL characters; save the file as UTF-8")
+    lines = (line.strip() for line in text.replace("\r\n", "\n").replace("\r", "\n").split("\n"))
+    return CaptionText(tuple(line for line in lines if line))
+
+
+def choose_lines(caption: CaptionText, multiline: Literal["first_line", "whole"]) -> str:
+    """Return a caption file's first line that is not blank, or all lines joined by spaces; "" if it is empty."""
+    return " ".join(caption.lines if multiline == "whole" else caption.lines[:1])
+
+
+def final_caption(text: str, config: CaptionConfig) -> str:
+    """Put the trigger word and a comma before the text, unless it has that word (whole, in the same case)."""
+    trigger = config.trigger_word.strip()
+    if not trigger or _whole_word(trigger).search(text):
+        return text
+    return f"{trigger}, {text}" if text else trigger
+
+
+@lru_cache(maxsize=16)
+def _whole_word(word: str) -> re.Pattern[str]:
+    return re.compile(rf"(?<!\w){re.escape(word)}(?!\w)")

@@ -1,0 +1,146 @@
+"""Look at a dataset folder: which pictures it has, where their captions are, what was left out. Opens no picture.
+
+Pictures are files that end in png, jpg, jpeg, webp, bmp, gif, tif, tiff or avif, in the folder and its sub-folders;
+endings of other picture formats (jxl, heic, psd, raw files...) count as found and are excluded by name. Ignored without
+a word: names that begin with a dot, README, LICENSE, metadata.*, Thumbs.db and the like. Other files are counted in a
+finding.
+
+Layouts, in the order in which `layout: auto` tries them:
+    imagefolder   metadata.jsonl, .csv or .parquet in any folder: columns file_name and text, prompt or caption.
+    kohya         children named N_concept: N repeats; `concept` is the caption of pictures without a caption file.
+    flat          caption files beside the pictures.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from trainer_core.config.groups import CaptionConfig, DatasetConfig
+from trainer_core.data.found import Discovery, Exclusion, FoundPicture, printable
+from trainer_core.data.kinds import Shelves, caption_endings, set_aside, sort_files, stem
+from trainer_core.data.layouts import PLACE, LayoutName, detect
+from trainer_core.data.metadata import Table, read_metadata
+from trainer_core.data.remarks import Looked, remarks
+from trainer_core.data.walk import File, Tree, walk
+from trainer_core.errors import DatasetError
+
+__all__ = ["Discovery", "Exclusion", "FoundPicture", "dataset_name", "discover", "folder_fingerprint", "newest_change"]
+
+
+def discover(dataset: DatasetConfig, caption: CaptionConfig) -> Discovery:
+    """List the pictures of a dataset folder with what belongs to them.
+
+    Args:
+        dataset: The folder; a relative path is relative to the working directory.
+        caption: Its `extensions` say which files are captions.
+
+    Raises:
+        DatasetError: the folder is missing, is no folder or cannot be listed.
+    """
+    root = _folder(dataset)
+    name = dataset_name(dataset)
+    if "/" in name:
+        raise DatasetError(f"datasets: name {name!r} contains a slash, which ends the name in sample ids. Leave it out.")
+    tree = walk(root)
+    if "" in tree.unreadable:
+        raise DatasetError(f"{root}: the dataset folder cannot be listed. Give yourself permission to read it.")
+    shelves = sort_files(tree.files, caption.extensions)
+    layout: LayoutName = detect(shelves) if dataset.layout == "auto" else dataset.layout
+    table = read_metadata(shelves.metadata) if layout == "imagefolder" else Table()
+    pictures, excluded = _place_all(shelves, layout, table, _Frame(name, dataset.repeats, caption))
+    looked = Looked(name, Path(root), layout, tree, shelves, table, tuple(pictures), tuple(excluded))
+    return Discovery(
+        name, Path(root), layout, dataset.held_out, looked.pictures, looked.excluded, tuple(remarks(looked))
+    )
+
+
+def dataset_name(dataset: DatasetConfig) -> str:
+    """Return the first part of the dataset's sample ids: its `name`, else that of the folder it is in the end."""
+    return dataset.name or printable(Path(os.path.abspath(dataset.path)).name) or "dataset"
+
+
+def folder_fingerprint(datasets: Sequence[DatasetConfig]) -> str:
+    """Return a SHA-256 hex digest that changes whenever any file below the folders does, from names and stat alone.
+
+    A missing folder has a digest of its own, so that a sensor sees it come and go.
+    """
+    digest = hashlib.sha256()
+    for tree, dataset in _trees(datasets):
+        digest.update(repr((dataset_name(dataset), os.path.isdir(dataset.path))).encode())
+        for file in tree.files:
+            digest.update(repr((file.relative, file.problem, file.stat)).encode("utf-8", "surrogatepass"))
+    return digest.hexdigest()
+
+
+def newest_change(datasets: Sequence[DatasetConfig]) -> float:
+    """Return when anything below the folders last changed, in seconds since 1970; 0.0 if there is nothing.
+
+    By ctime, which copying with preserved times does not turn back; a deletion shows in the folder's.
+    """
+    return max((tree.newest for tree, _ in _trees(datasets)), default=0) / 1e9
+
+
+@dataclass(frozen=True)
+class _Frame:
+    """What is the same for all pictures of a dataset."""
+
+    name: str
+    repeats: int
+    caption: CaptionConfig
+
+
+def _trees(datasets: Sequence[DatasetConfig]) -> Iterator[tuple[Tree, DatasetConfig]]:
+    for dataset in datasets:
+        root = os.path.abspath(dataset.path)
+        yield (walk(root) if os.path.isdir(root) else Tree()), dataset
+
+
+def _folder(dataset: DatasetConfig) -> str:
+    root = os.path.abspath(dataset.path)
+    shown = printable(root)
+    if not os.path.exists(root):
+        raise DatasetError(f"{shown}: the dataset folder does not exist. Correct the dataset's path.")
+    if not os.path.isdir(root):
+        raise DatasetError(f"{shown}: not a folder. A dataset's path names the folder that holds the pictures.")
+    try:
+        root.encode()
+    except UnicodeEncodeError as error:
+        raise DatasetError(f"{shown}: the folder's name is not UTF-8. Rename the folder.") from error
+    return root
+
+
+def _place_all(
+    shelves: Shelves, layout: LayoutName, table: Table, frame: _Frame
+) -> tuple[list[FoundPicture], list[Exclusion]]:
+    pictures: list[FoundPicture] = []
+    excluded: list[Exclusion] = []
+    endings = caption_endings(frame.caption.extensions)
+    for file in shelves.pictures:
+        identity = f"{frame.name}/{file.relative}"
+        verdict = set_aside(file) or PLACE[layout](file, shelves, table)
+        if not isinstance(verdict, str):
+            sidecar = None if verdict.inline_caption is not None else _sidecar(shelves, file, endings)
+            verdict = _picture(file, identity, frame.repeats * verdict.repeats, verdict.inline_caption, sidecar)
+        if isinstance(verdict, str):
+            excluded.append(Exclusion(printable(identity), verdict))
+        else:
+            pictures.append(verdict)
+    return pictures, excluded
+
+
+def _picture(file: File, identity: str, repeats: int, inline: str | None, sidecar: File | None) -> FoundPicture | str:
+    assert file.stat is not None
+    if sidecar is None:
+        return FoundPicture(identity, Path(file.path), file.stat, repeats, inline_caption=inline)
+    if sidecar.problem:
+        return f"caption {sidecar.problem}"
+    return FoundPicture(identity, Path(file.path), file.stat, repeats, Path(sidecar.path), sidecar.stat)
+
+
+def _sidecar(shelves: Shelves, file: File, endings: Sequence[str]) -> File | None:
+    found = shelves.sidecars.get(stem(file))
+    return found[next(end for end in endings if end in found)] if found else None

@@ -1,0 +1,196 @@
+"""The manifest: every picture found, as a sample or as an exclusion with its reason; nothing lost, nothing twice."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from trainer_core.config.groups import BucketConfig, CaptionConfig
+from trainer_core.data.buckets import BucketGrid, assign, make_grid
+from trainer_core.data.captions import CaptionText, choose_lines, final_caption
+from trainer_core.data.decode import PictureInfo
+from trainer_core.data.found import Discovery, Exclusion, FoundPicture, named
+from trainer_core.data.ledger import Draft, ledger_findings
+from trainer_core.data.split import Part, held_out_pictures
+from trainer_core.errors import DatasetError
+from trainer_core.types import Bucket, Finding, Sample
+
+
+@dataclass(frozen=True)
+class Rules:
+    """The settings that turn found pictures into samples. `multiple`: the family's `size_multiple` in pixels."""
+
+    caption: CaptionConfig
+    bucket: BucketConfig
+    multiple: int
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """All pictures of a project. `samples` and `excluded` are ordered by id; found == len(samples) + len(excluded)."""
+
+    samples: tuple[Sample, ...]
+    excluded: tuple[Exclusion, ...]
+    findings: tuple[Finding, ...]
+    found: int
+
+    def __post_init__(self) -> None:
+        """Check that no picture was lost on the way."""
+        assert self.found == len(self.samples) + len(self.excluded)
+
+    @cached_property
+    def data_version(self) -> str:
+        """SHA-256 hex of what the samples mean: equal whenever the same training would see the same data.
+
+        Over id, content, caption, bucket, geometry, repeats and split of every sample; paths and exclusions do not
+        count.
+        """
+        text = json.dumps([_row(sample) for sample in self.samples], ensure_ascii=False, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    @property
+    def errors(self) -> tuple[Finding, ...]:
+        """The findings that forbid training."""
+        return tuple(finding for finding in self.findings if finding.level == "error")
+
+
+@dataclass(frozen=True)
+class Known:
+    """What was read of the files: hashes by absolute picture path, infos by content hash, captions by absolute path."""
+
+    hashes: Mapping[str, str]
+    infos: Mapping[str, PictureInfo]
+    captions: Mapping[str, CaptionText]
+
+
+def assemble(discoveries: Sequence[Discovery], known: Known, rules: Rules) -> Manifest:
+    """Join what was found with what was read into samples.
+
+    A picture without a hash could not be read, and is excluded; so is one whose caption file is not in
+    `known.captions`. Every hash must have its info.
+
+    Raises:
+        DatasetError: two datasets have one name, or not one picture can be used.
+        ConfigError: the bucket settings leave no bucket.
+    """
+    _check_names(discoveries)
+    grid = make_grid(rules.bucket, rules.multiple)
+    drafts: list[Draft] = []
+    excluded = [exclusion for discovery in discoveries for exclusion in discovery.excluded]
+    for picture in (picture for discovery in discoveries for picture in discovery.pictures):
+        verdict = _judge(picture, known, rules, grid)
+        if isinstance(verdict, str):
+            excluded.append(Exclusion(picture.id, verdict))
+        else:
+            drafts.append(verdict)
+    held = held_out_pictures(_parts(discoveries, drafts))
+    samples = sorted((_sample(draft, held) for draft in drafts), key=lambda sample: sample.id)
+    found = sum(len(discovery.pictures) + len(discovery.excluded) for discovery in discoveries)
+    findings = [finding for discovery in discoveries for finding in discovery.findings]
+    findings.extend(ledger_findings(drafts, excluded, held, rules.caption))
+    findings.extend(_split_findings(discoveries, samples))
+    if not samples:
+        raise DatasetError(_nothing(discoveries, excluded, findings))
+    excluded.sort(key=lambda exclusion: exclusion.path)
+    return Manifest(tuple(samples), tuple(excluded), tuple(findings), found)
+
+
+def _row(sample: Sample) -> list[object]:
+    geometry, bucket = sample.geometry, sample.bucket
+    shape = (*geometry.original, *geometry.resized, *geometry.crop, *geometry.target)
+    size = (bucket.width, bucket.height)
+    return [sample.id, sample.picture, sample.caption, size, shape, sample.repeats, sample.split]
+
+
+def _check_names(discoveries: Sequence[Discovery]) -> None:
+    counts = Counter(discovery.name for discovery in discoveries)
+    for name, count in counts.items():
+        if count > 1:
+            roots = named(str(discovery.root) for discovery in discoveries if discovery.name == name)
+            raise DatasetError(f"{count} datasets are named {name}: {roots}. Give each a `name` of its own.")
+
+
+def _judge(picture: FoundPicture, known: Known, rules: Rules, grid: BucketGrid) -> Draft | str:
+    content = known.hashes.get(str(picture.path))
+    if content is None:
+        return "unreadable: the file could not be read; check its permissions"
+    info = known.infos[content]
+    if info.problem is not None:
+        return info.problem
+    text = _caption_text(picture, known.captions)
+    if text.problem is not None:
+        return text.problem
+    chosen = choose_lines(text, rules.caption.multiline)
+    if not chosen and rules.caption.missing != "empty":
+        return "no caption: there is no caption file, or it is empty"
+    geometry = assign(info.width, info.height, grid)
+    if isinstance(geometry, str):
+        return geometry
+    caption = final_caption(chosen, rules.caption)
+    return Draft(picture, content, caption, geometry, text.lines, info.notes)
+
+
+def _caption_text(picture: FoundPicture, captions: Mapping[str, CaptionText]) -> CaptionText:
+    if picture.inline_caption is not None:
+        return _inline(picture.inline_caption)
+    if picture.caption_path is None:
+        return CaptionText(())
+    missing = CaptionText((), "caption unreadable: the file could not be read; check its permissions")
+    return captions.get(str(picture.caption_path), missing)
+
+
+def _inline(text: str) -> CaptionText:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return CaptionText((), "caption is not UTF-8: the metadata holds half a surrogate pair")
+    line = " ".join(text.split())
+    return CaptionText((line,) if line else ())
+
+
+def _parts(discoveries: Sequence[Discovery], drafts: Sequence[Draft]) -> Mapping[str, Part]:
+    contents: dict[str, str] = {draft.picture.id: draft.content for draft in drafts}
+    return {
+        discovery.name: Part(
+            discovery.held_out,
+            [contents[picture.id] for picture in discovery.pictures if picture.id in contents],
+        )
+        for discovery in discoveries
+    }
+
+
+def _sample(draft: Draft, held: frozenset[str]) -> Sample:
+    picture, geometry = draft.picture, draft.geometry
+    bucket = Bucket(geometry.target[1], geometry.target[0])
+    split = "held_out" if draft.content in held else "train"
+    return Sample(picture.id, picture.path, draft.content, draft.caption, bucket, geometry, picture.repeats, split)
+
+
+def _split_findings(discoveries: Sequence[Discovery], samples: Sequence[Sample]) -> Iterator[Finding]:
+    held = Counter(sample.split == "held_out" for sample in samples)
+    if samples and not held[False]:
+        yield Finding(
+            "error", "datasets", "Every picture is held out of training.", "Lower `held_out`, or add pictures."
+        )
+    elif held[True]:
+        message = f"{held[True]} of {len(samples)} pictures are held out of training to measure the loss on them."
+        yield Finding("info", "datasets", message, "Set `held_out: 0` to train on all.")
+    elif any(discovery.held_out > 0 for discovery in discoveries):
+        message = "No picture could be held out: there are too few different ones; no held-out loss will be measured."
+        yield Finding("warning", "datasets", message, "Add pictures, or raise `held_out`.")
+
+
+def _nothing(discoveries: Sequence[Discovery], excluded: Sequence[Exclusion], findings: Sequence[Finding]) -> str:
+    roots = named(str(discovery.root) for discovery in discoveries)
+    causes = Counter(exclusion.cause for exclusion in excluded)
+    seen = ", ".join(f"{count} {cause}" for cause, count in sorted(causes.items()))
+    summary = f"{len(excluded)} pictures found, none usable: {seen}" if excluded else "no file ends like a picture"
+    lines = [f"{roots}: there is not one picture to train on ({summary})."]
+    if excluded:
+        lines.append(f"First: {excluded[0].path}: {excluded[0].reason}.")
+    lines.extend(str(finding) for finding in findings if finding.level != "info")
+    return "\n".join([*lines, "Add pictures (png, jpg, webp, bmp, gif, tif, avif) with captions, or correct the path."])

@@ -1,0 +1,65 @@
+"""Which pictures are held out of training: by content, so that a picture is never on both sides."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+SMALL = 4
+"""From this many pictures on, a share above 0 holds out at least one."""
+
+
+class Part(NamedTuple):
+    """A dataset as the split sees it: the share to hold out, and the content hash of every picture, copies too."""
+
+    share: float
+    pictures: Sequence[str]
+
+
+def held_out_pictures(parts: Mapping[str, Part]) -> frozenset[str]:
+    """Choose the content hashes that are held out, in every dataset they are in.
+
+    Each dataset aims at share x pictures, rounded half up. Its distinct contents are ranked by the SHA-256 of dataset
+    name and content, so that the choice hardly moves when pictures come and go, and are taken while they fit. Contents
+    that lie in a dataset of share 0 as well stay in training. The result does not depend on the order of datasets or
+    pictures.
+    """
+    kept = {content for part in parts.values() if part.share == 0 for content in part.pictures}
+    held: set[str] = set()
+    for name in sorted(parts):
+        part = parts[name]
+        groups = Counter(part.pictures)
+        free = [content for content in groups if content not in kept and content not in held]
+        held.update(
+            _choose(sorted(free, key=lambda content: _rank(name, content)), groups, _wanted(part, groups, held))
+        )
+    return frozenset(held)
+
+
+def _wanted(part: Part, groups: Counter[str], held: set[str]) -> int:
+    total = len(part.pictures)
+    target = int(part.share * total + 0.5)
+    if part.share > 0 and total >= SMALL:
+        target = max(target, 1)
+    return target - sum(groups[content] for content in held if content in groups)
+
+
+def _choose(ranked: list[str], groups: Counter[str], wanted: int) -> list[str]:
+    if wanted <= 0 or not ranked:
+        return []
+    chosen: list[str] = []
+    for content in ranked:
+        if groups[content] <= wanted:
+            chosen.append(content)
+            wanted -= groups[content]
+    if chosen:
+        return chosen
+    # Only larger groups of duplicates are left: the smallest, unless it is most of the dataset.
+    smallest = min(ranked, key=lambda content: groups[content])
+    return [smallest] if 2 * groups[smallest] <= groups.total() else []
+
+
+def _rank(name: str, content: str) -> str:
+    return hashlib.sha256(f"{name}\0{content}".encode()).hexdigest()

@@ -1,0 +1,1 @@
+"""Noise, timesteps and losses: pure functions, mathematics in float32."""

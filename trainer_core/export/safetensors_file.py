@@ -1,0 +1,56 @@
+"""Write safetensors files whose bytes depend on their contents alone.
+
+The safetensors library keeps metadata in a hash map, so equal contents give other bytes at every run. Here the header is
+written again with its metadata in sorted order: the format allows any order of keys.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_LENGTH = 8
+"""Bytes of the little-endian header length at the start of the file."""
+
+
+def serialize(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:
+    """Return the bytes of a safetensors file with sorted metadata.
+
+    Args:
+        tensors: contiguous CPU tensors by name.
+        metadata: strings by name.
+    """
+    from safetensors.torch import save
+
+    data = save(dict(tensors), metadata=dict(metadata))
+    end = _LENGTH + int.from_bytes(data[:_LENGTH], "little")
+    header = json.loads(data[_LENGTH:end])
+    ordered = {"__metadata__": dict(sorted(header.pop("__metadata__", {}).items())), **header}
+    encoded = json.dumps(ordered, separators=(",", ":"), ensure_ascii=False).encode()
+    encoded += b" " * (-len(encoded) % _LENGTH)
+    return len(encoded).to_bytes(_LENGTH, "little") + encoded + data[end:]
+
+
+def tensors_sha256(tensors: Mapping[str, Tensor]) -> str:
+    """Return the SHA-256 over names, dtypes, shapes and bytes of tensors: what the weights are, whatever the metadata says."""
+    import torch
+
+    total = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        total.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        total.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+    return total.hexdigest()
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """Read the metadata of a safetensors file without its tensors."""
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(_LENGTH), "little")
+        header: dict[str, dict[str, str]] = json.loads(file.read(length))
+    return header.get("__metadata__", {})

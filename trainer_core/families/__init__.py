@@ -1,0 +1,41 @@
+"""Model families. A module of this package that defines `FAMILY` is a family; its name is the family's name.
+
+Importing a family imports no torch: the spec is read on every no-op.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from difflib import get_close_matches
+
+from trainer_core.errors import ModelError
+from trainer_core.families.base import Family
+
+
+def family_names() -> tuple[str, ...]:
+    """Return the names of all families, in alphabetical order."""
+    return tuple(sorted(name for name in _modules() if _family(name) is not None))
+
+
+def get_family(name: str) -> Family:
+    """Return a family by name.
+
+    Raises:
+        ModelError: There is no such family; the message proposes the nearest name.
+    """
+    family = _family(name) if name in _modules() else None
+    if family is None:
+        known = family_names()
+        near = get_close_matches(name.lower().replace("-", "").replace("_", "").replace(".", ""), known, n=1, cutoff=0.4)
+        hint = f"Did you mean `{near[0]}`?" if near else "Choose one of them."
+        raise ModelError(f"model.family: `{name}` is not a known family ({', '.join(known)}). {hint}")
+    return family
+
+
+def _modules() -> list[str]:
+    return [module.name for module in pkgutil.iter_modules(__path__) if not module.name.startswith("_")]
+
+
+def _family(name: str) -> Family | None:
+    return getattr(importlib.import_module(f"{__name__}.{name}"), "FAMILY", None)

@@ -1,0 +1,125 @@
+"""What the rest of the house knows of a model family: a `FamilySpec` (data) and at most ten methods.
+
+A family module defines `FAMILY`, an object that satisfies `Family`. Importing it must not import torch: the spec is read on
+every no-op. Methods import torch, diffusers and transformers when they are called.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+    from trainer_core.config.groups import NoiseConfig, TextConfig
+    from trainer_core.diffusion.schedule import NoiseSchedule
+    from trainer_core.families.source import ModelSource
+    from trainer_core.types import Geometry, TextCondition
+
+PrecisionName = Literal["fp32", "bf16", "fp16"]
+
+
+@dataclass(frozen=True)
+class ComponentSpec:
+    """A part of a pipeline: what loads it, and hence which of the files in its folder count."""
+
+    kind: Literal["model", "tokenizer", "scheduler"]
+    library: Literal["diffusers", "transformers"]
+    loader: str
+    """Class of the library; empty for schedulers, whose config names their class."""
+
+
+@dataclass(frozen=True)
+class FamilySpec:
+    """A family as data."""
+
+    name: str
+    title: str
+    prediction: Literal["diffusion", "flow"]
+    """`diffusion`: DDPM noise with eps or v targets; `flow`: x_t = (1-s)*x0 + s*noise with target noise - x0."""
+    pipeline: str
+    """Class of diffusers that renders samples."""
+    components: Mapping[str, ComponentSpec]
+    """Every part that is read from the base model, by the name of its folder."""
+    denoiser: Literal["unet", "transformer"]
+    """Component that carries the LoRA, and the prefix of its keys in the file."""
+    vae_components: tuple[str, ...]
+    """Components that decide what a latent is."""
+    text_components: tuple[str, ...]
+    """Components that decide what a text embedding is."""
+    denoiser_components: tuple[str, ...]
+    """Components that decide a training step: the denoiser, and the scheduler for its noise levels."""
+    size_multiple: int
+    """Picture sides must be multiples of this many pixels."""
+    text_length: int
+    """Default number of tokens of the (longest) text encoder."""
+    latents_version: int
+    """Raise it when `encode_latents` changes what it returns: every latent of the family is encoded again."""
+    text_version: int
+    """Raise it when `encode_text` changes what it returns."""
+    targets: Mapping[str, str]
+    """Named choices of `adapter.targets` -> regex matched in full against module names of the denoiser."""
+    file_has: tuple[str, ...]
+    """Single-file checkpoints: each of these must be a part of some tensor's name ..."""
+    file_lacks: tuple[str, ...] = ()
+    """... and none of these may be."""
+    vae_precisions: tuple[PrecisionName, ...] = ("fp32", "bf16", "fp16")
+    """Precisions in which the VAE does not overflow; the first is the fallback."""
+    clip_skip: bool = False
+    choosable_text_length: bool = False
+
+
+class Family(Protocol):
+    """The behaviour of a family. All latents are normalised (scaled and shifted as the denoiser expects them)."""
+
+    spec: FamilySpec
+
+    def load_vae(self, source: ModelSource, dtype: torch.dtype) -> nn.Module:
+        """Load the VAE alone, frozen, in eval mode, on the CPU."""
+        ...
+
+    def load_text_encoders(self, source: ModelSource, dtype: torch.dtype) -> Mapping[str, Any]:
+        """Load `spec.text_components` by name (encoders frozen, in eval mode; tokenizers as they are)."""
+        ...
+
+    def load_denoiser(self, source: ModelSource, dtype: torch.dtype) -> nn.Module:
+        """Load the denoiser alone, frozen."""
+        ...
+
+    def load_pipeline(self, source: ModelSource, dtype: torch.dtype) -> Any:
+        """Load the whole diffusers pipeline for sampling, on the CPU, every model in `dtype`."""
+        ...
+
+    def noise_schedule(self, source: ModelSource, noise: NoiseConfig) -> NoiseSchedule:
+        """Return the schedule that the base was trained with."""
+        ...
+
+    def encode_latents(self, vae: nn.Module, pixels: Tensor) -> Tensor:
+        """Encode pixels [B, 3, H, W] in [-1, 1] to latents [B, C, h, w]: the posterior's mode, normalised.
+
+        Pixels are moved to the VAE's device and dtype; latents come back there as float32 (normalised in float32).
+        """
+        ...
+
+    def encode_text(self, encoders: Mapping[str, Any], captions: Sequence[str], text: TextConfig) -> list[TextCondition]:
+        """Encode captions, one unbatched `TextCondition` each, on the encoders' device and in their dtype."""
+        ...
+
+    def predict(
+        self,
+        denoiser: nn.Module,
+        noisy: Tensor,
+        timesteps: Tensor,
+        text: TextCondition,
+        geometries: Sequence[Geometry],
+        guidance: float,
+    ) -> Tensor:
+        """Run the denoiser. noisy [B, C, h, w]; timesteps [B] as `NoiseSchedule.timesteps` gave them; text batched.
+
+        Inputs may be on another device or in another dtype than the denoiser. Returns a prediction [B, C, h, w], in the
+        dtype that the denoiser gave, comparable with `NoiseSchedule.target`.
+        """
+        ...

@@ -1,0 +1,129 @@
+"""FLUX.1-dev and FLUX.1-schnell."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from trainer_core.families import _parts
+from trainer_core.families.base import ComponentSpec, FamilySpec
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+    from trainer_core.config.groups import NoiseConfig, TextConfig
+    from trainer_core.diffusion.schedule import NoiseSchedule
+    from trainer_core.families.source import ModelSource
+    from trainer_core.types import Geometry, TextCondition
+
+_DOUBLE = r"transformer_blocks\.\d+\."
+_SINGLE = r"single_transformer_blocks\.\d+\."
+_DOUBLE_ATTENTION = r"attn\.(to_[qkv]|to_out\.0|add_[qkv]_proj|to_add_out)"
+_DOUBLE_MLP = r"ff(_context)?\.net\.(0\.proj|2)"
+_SINGLE_ATTENTION = r"attn\.to_[qkv]"
+_ATTENTION = f"{_DOUBLE}{_DOUBLE_ATTENTION}|{_SINGLE}{_SINGLE_ATTENTION}"
+# a single block's proj_out reads attention and MLP together
+_LINEAR = f"{_DOUBLE}({_DOUBLE_ATTENTION}|{_DOUBLE_MLP})|{_SINGLE}({_SINGLE_ATTENTION}|proj_mlp|proj_out)"
+
+SPEC = FamilySpec(
+    name="flux1",
+    title="FLUX.1",
+    prediction="flow",
+    pipeline="FluxPipeline",
+    components={
+        "vae": ComponentSpec("model", "diffusers", "AutoencoderKL"),
+        "text_encoder": ComponentSpec("model", "transformers", "CLIPTextModel"),
+        "text_encoder_2": ComponentSpec("model", "transformers", "T5EncoderModel"),
+        "tokenizer": ComponentSpec("tokenizer", "transformers", "CLIPTokenizer"),
+        "tokenizer_2": ComponentSpec("tokenizer", "transformers", "T5Tokenizer"),
+        "transformer": ComponentSpec("model", "diffusers", "FluxTransformer2DModel"),
+        "scheduler": ComponentSpec("scheduler", "diffusers", ""),
+    },
+    denoiser="transformer",
+    vae_components=("vae",),
+    text_components=("tokenizer", "text_encoder", "tokenizer_2", "text_encoder_2"),
+    denoiser_components=("transformer", "scheduler"),
+    size_multiple=16,
+    text_length=512,
+    latents_version=1,
+    text_version=1,
+    targets={"attention": _ATTENTION, "attention+mlp": _LINEAR, "all-linear": _LINEAR},
+    file_has=("double_blocks.0.img_attn.qkv.weight", "single_blocks.0.linear1.weight"),
+    file_lacks=("distilled_guidance_layer.",),
+    choosable_text_length=True,
+)
+
+
+@dataclass(frozen=True)
+class Flux1:
+    """Flow matching by a transformer over packed latents that reads T5 and CLIP's pooled output."""
+
+    spec: FamilySpec = SPEC
+
+    def load_vae(self, source: ModelSource, dtype: torch.dtype) -> nn.Module:
+        """Load the VAE alone."""
+        return _parts.load_component(source, "vae", dtype)
+
+    def load_text_encoders(self, source: ModelSource, dtype: torch.dtype) -> Mapping[str, Any]:
+        """Load both tokenizers, CLIP-L and T5."""
+        return _parts.load_text_encoders(source, dtype)
+
+    def load_denoiser(self, source: ModelSource, dtype: torch.dtype) -> nn.Module:
+        """Load the transformer alone."""
+        return _parts.load_component(source, "transformer", dtype)
+
+    def load_pipeline(self, source: ModelSource, dtype: torch.dtype) -> Any:
+        """Load the pipeline."""
+        return _parts.load_pipeline(source, dtype)
+
+    def noise_schedule(self, source: ModelSource, noise: NoiseConfig) -> NoiseSchedule:
+        """Return the flow schedule; dev shifts it by the number of packed tokens, schnell not at all."""
+        from trainer_core.diffusion.flow import flow_schedule
+
+        return flow_schedule(source.config("scheduler"), noise, patch=2)
+
+    def encode_latents(self, vae: nn.Module, pixels: Tensor) -> Tensor:
+        """Return latents [B, 16, H/8, W/8], not packed."""
+        return _parts.encode_normalised(vae, pixels)
+
+    def encode_text(self, encoders: Mapping[str, Any], captions: Sequence[str], text: TextConfig) -> list[TextCondition]:
+        """Return T5's last state [length, 4096], pads included and not masked, and CLIP's pooled output [768]."""
+        from trainer_core.types import TextCondition
+
+        length = text.max_length or self.spec.text_length
+        embeds = _parts.t5_states(encoders["text_encoder_2"], encoders["tokenizer_2"], captions, length)
+        pooled = _parts.clip_states(encoders["text_encoder"], encoders["tokenizer"], captions).pooler_output
+        return [TextCondition(row.clone(), vector.clone()) for row, vector in zip(embeds, pooled, strict=True)]
+
+    def predict(
+        self,
+        denoiser: nn.Module,
+        noisy: Tensor,
+        timesteps: Tensor,
+        text: TextCondition,
+        geometries: Sequence[Geometry],
+        guidance: float,
+    ) -> Tensor:
+        """Run the transformer at time sigma (it multiplies by 1000 itself); picture sizes play no part."""
+        assert text.pooled is not None, "FLUX.1's conditions are pooled"
+        import torch
+
+        dtype, device = _parts.denoiser_dtype(denoiser), _parts.denoiser_device(denoiser)
+        height, width = noisy.shape[-2:]
+        guided = bool(_parts.denoiser_config(denoiser)["guidance_embeds"])
+        tokens = denoiser(
+            hidden_states=_parts.pack(noisy.to(device, dtype)),
+            timestep=timesteps.to(device),
+            guidance=torch.full((len(noisy),), guidance, device=device) if guided else None,
+            pooled_projections=text.pooled.to(device, dtype),
+            encoder_hidden_states=text.embeds.to(device, dtype),
+            txt_ids=torch.zeros(text.embeds.shape[-2], 3, device=device),
+            img_ids=_parts.grid_ids(height, width, device),
+            return_dict=False,
+        )[0]
+        return _parts.unpack(tokens, height, width)
+
+
+FAMILY = Flux1()

@@ -1,0 +1,140 @@
+"""Stable Diffusion XL."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from trainer_core.families import _parts
+from trainer_core.families.base import ComponentSpec, FamilySpec
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+    from trainer_core.config.groups import NoiseConfig, TextConfig
+    from trainer_core.diffusion.schedule import NoiseSchedule
+    from trainer_core.families.source import ModelSource
+    from trainer_core.types import Geometry, TextCondition
+
+_ATTENTION = r"attn[12]\.(to_[qkv]|to_out\.0)"
+_MLP = r"ff\.net\.(0\.proj|2)"
+_BLOCK = r".*\.transformer_blocks\.\d+\."
+
+SPEC = FamilySpec(
+    name="sdxl",
+    title="Stable Diffusion XL",
+    prediction="diffusion",
+    pipeline="StableDiffusionXLPipeline",
+    components={
+        "vae": ComponentSpec("model", "diffusers", "AutoencoderKL"),
+        "text_encoder": ComponentSpec("model", "transformers", "CLIPTextModel"),
+        "text_encoder_2": ComponentSpec("model", "transformers", "CLIPTextModelWithProjection"),
+        "tokenizer": ComponentSpec("tokenizer", "transformers", "CLIPTokenizer"),
+        "tokenizer_2": ComponentSpec("tokenizer", "transformers", "CLIPTokenizer"),
+        "unet": ComponentSpec("model", "diffusers", "UNet2DConditionModel"),
+        "scheduler": ComponentSpec("scheduler", "diffusers", ""),
+    },
+    denoiser="unet",
+    vae_components=("vae",),
+    text_components=("tokenizer", "text_encoder", "tokenizer_2", "text_encoder_2"),
+    denoiser_components=("unet", "scheduler"),
+    size_multiple=8,
+    text_length=77,
+    latents_version=1,
+    text_version=1,
+    targets={
+        "attention": _BLOCK + _ATTENTION,
+        "attention+mlp": f"{_BLOCK}({_ATTENTION}|{_MLP})",
+        "all-linear": rf".*\.attentions\.\d+\.(proj_in|proj_out|transformer_blocks\.\d+\.({_ATTENTION}|{_MLP}))",
+    },
+    file_has=("input_blocks.0.0.weight", "label_emb.0.0.weight"),
+    file_lacks=("control_model.",),
+    # the VAE's activations exceed fp16's 65504 (`force_upcast`); bf16 has the range of fp32
+    vae_precisions=("fp32", "bf16"),
+)
+
+
+@dataclass(frozen=True)
+class StableDiffusionXL:
+    """Epsilon or v prediction by a UNet that reads two CLIPs, and the sizes and crop of the picture."""
+
+    spec: FamilySpec = SPEC
+
+    def load_vae(self, source: ModelSource, dtype: torch.dtype) -> nn.Module:
+        """Load the VAE alone."""
+        return _parts.load_component(source, "vae", dtype)
+
+    def load_text_encoders(self, source: ModelSource, dtype: torch.dtype) -> Mapping[str, Any]:
+        """Load both tokenizers, CLIP-L and OpenCLIP bigG."""
+        return _parts.load_text_encoders(source, dtype)
+
+    def load_denoiser(self, source: ModelSource, dtype: torch.dtype) -> nn.Module:
+        """Load the UNet alone."""
+        return _parts.load_component(source, "unet", dtype)
+
+    def load_pipeline(self, source: ModelSource, dtype: torch.dtype) -> Any:
+        """Load the pipeline, without a watermark."""
+        zeros = source.pipeline_config().get("force_zeros_for_empty_prompt", True)
+        return _parts.load_pipeline(source, dtype, force_zeros_for_empty_prompt=zeros, add_watermarker=False)
+
+    def noise_schedule(self, source: ModelSource, noise: NoiseConfig) -> NoiseSchedule:
+        """Return the DDPM schedule of the scheduler's config."""
+        from trainer_core.diffusion.ddpm import ddpm_schedule
+
+        return ddpm_schedule(source.config("scheduler"), noise)
+
+    def encode_latents(self, vae: nn.Module, pixels: Tensor) -> Tensor:
+        """Return latents [B, 4, H/8, W/8]."""
+        return _parts.encode_normalised(vae, pixels)
+
+    def encode_text(self, encoders: Mapping[str, Any], captions: Sequence[str], text: TextConfig) -> list[TextCondition]:
+        """Return embeds [77, 2048], the states before both encoders' last layers, and bigG's projection [1280]."""
+        import torch
+
+        from trainer_core.types import TextCondition
+
+        # each tokenizer pads with its own token: the second with `!`, which changes what bigG sees
+        first = _parts.clip_states(encoders["text_encoder"], encoders["tokenizer"], captions)
+        second = _parts.clip_states(encoders["text_encoder_2"], encoders["tokenizer_2"], captions)
+        embeds = torch.cat([first.hidden_states[-2], second.hidden_states[-2]], dim=-1)
+        rows = zip(embeds, second.text_embeds, strict=True)
+        return [TextCondition(row.clone(), pooled.clone()) for row, pooled in rows]
+
+    def predict(
+        self,
+        denoiser: nn.Module,
+        noisy: Tensor,
+        timesteps: Tensor,
+        text: TextCondition,
+        geometries: Sequence[Geometry],
+        guidance: float,
+    ) -> Tensor:
+        """Run the UNet with pooled text and time ids; guidance plays no part."""
+        assert text.pooled is not None, "SDXL's conditions are pooled"
+        dtype, device = _parts.denoiser_dtype(denoiser), _parts.denoiser_device(denoiser)
+        added = {
+            "text_embeds": text.pooled.to(device, dtype),
+            "time_ids": time_ids(geometries).to(device, non_blocking=True),
+        }
+        return denoiser(
+            noisy.to(device, dtype),
+            timesteps.to(device),
+            encoder_hidden_states=text.embeds.to(device, dtype),
+            added_cond_kwargs=added,
+            return_dict=False,
+        )[0]
+
+
+def time_ids(geometries: Sequence[Geometry]) -> Tensor:
+    """Return [B, 6] float32: original (h, w), crop (top, left), target (h, w), in pixels.
+
+    Stays float32 for every denoiser: bf16 has no odd numbers above 256. The UNet embeds it in float32.
+    """
+    import torch
+
+    return torch.tensor([[*g.original, *g.crop, *g.target] for g in geometries], dtype=torch.float32)
+
+
+FAMILY = StableDiffusionXL()

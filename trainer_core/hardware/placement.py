@@ -1,0 +1,103 @@
+"""Turn a profile and the settings into torch objects: device, dtypes, memory format, attention."""
+
+from __future__ import annotations
+
+import gc
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from trainer_core.errors import ConfigError
+from trainer_core.hardware.profiles import Attention, HardwareProfile, PrecisionName
+from trainer_core.types import Finding
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+
+def resolve_precision(asked: str, preferred: PrecisionName, allowed: tuple[PrecisionName, ...]) -> PrecisionName:
+    """Return `asked`, or for `auto` the preferred one where the model allows it and its fallback where not."""
+    if asked == "auto":
+        return preferred if preferred in allowed else allowed[0]
+    return asked  # type: ignore[return-value]
+
+
+def torch_dtype(precision: PrecisionName) -> torch.dtype:
+    """Return the torch dtype of a precision by name."""
+    import torch
+
+    return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+
+
+def torch_device(profile: HardwareProfile) -> torch.device:
+    """Return the profile's device.
+
+    Raises:
+        ConfigError: a GPU is there but this torch cannot use it.
+    """
+    import torch
+
+    if profile.device == "cuda" and not torch.cuda.is_available():
+        message = f"profile {profile.name} needs CUDA, but torch {torch.__version__} sees no usable GPU."
+        raise ConfigError([Finding("error", "hardware.profile", message, "Install the CUDA build, or set it to cpu.")])
+    return torch.device(profile.device)
+
+
+def place(module: nn.Module, profile: HardwareProfile) -> nn.Module:
+    """Move a module to the profile's device and memory format."""
+    import torch
+
+    if profile.channels_last and any(parameter.ndim == 4 for parameter in module.parameters()):
+        module = module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return module.to(torch_device(profile))
+
+
+def use_attention(denoiser: Any, attention: Attention) -> None:
+    """Choose the attention of a diffusers denoiser; a no-op where the class offers no choice.
+
+    UNets take an attention processor, transformers an attention backend (diffusers' own two mechanisms).
+    """
+    if attention == "sdpa":
+        return
+    if hasattr(denoiser, "set_attn_processor") and hasattr(denoiser, "down_blocks"):
+        from diffusers.models.attention_processor import AttnProcessor
+
+        denoiser.set_attn_processor(AttnProcessor())
+    elif hasattr(denoiser, "set_attention_backend"):
+        denoiser.set_attention_backend("_native_math")
+
+
+@contextmanager
+def freed_afterwards() -> Iterator[None]:
+    """Give memory back when a stage ends: collect garbage once, then return cached blocks to the GPU."""
+    try:
+        yield
+    finally:
+        import torch
+
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+
+def peak_memory_mib() -> float:
+    """Peak memory of this process: on the GPU when one was used, else resident."""
+    import resource
+
+    import torch
+
+    if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
+        return torch.cuda.max_memory_allocated() / 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def resident_memory_mib() -> float:
+    """Memory in use now: allocated on the GPU when one is used, else resident."""
+    import torch
+
+    if torch.cuda.is_available() and torch.cuda.memory_allocated():
+        return torch.cuda.memory_allocated() / 2**20
+    with open("/proc/self/statm") as statm:
+        return int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20

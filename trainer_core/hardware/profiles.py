@@ -1,0 +1,165 @@
+"""What each kind of machine does best, as rows of data. A new machine is one more row.
+
+Figures that were measured stand in docs/performance.md; rows of machines that nobody has measured with this trainer follow the
+makers' data sheets (FP8 from sm_89, bf16 from sm_80) and say so in `note`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+PrecisionName = Literal["fp32", "bf16", "fp16"]
+Attention = Literal["sdpa", "math"]
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What detection found, without importing torch."""
+
+    gpu_name: str | None
+    """Name as the NVIDIA driver tells it; None without a GPU."""
+    compute_capability: tuple[int, int] | None
+    gpu_memory_mib: int | None
+    cpu_flags: frozenset[str]
+    cores: int
+    """Cores that this process may use."""
+    memory_mib: int
+    """Memory that this process may use: the cgroup's limit where there is one."""
+
+
+@dataclass(frozen=True)
+class HardwareProfile:
+    """Choices for one kind of machine. A precision chosen here enters every key it affects."""
+
+    name: str
+    title: str
+    device: Literal["cpu", "cuda"]
+    matches: Callable[[Machine], bool]
+    train_precision: PrecisionName
+    encode_precision: PrecisionName
+    attention: Attention
+    """`math` is plain bmm-softmax-bmm, which beats SDPA for bf16 on CPUs (docs/performance.md)."""
+    channels_last: bool
+    """Memory format of convolutional encoders and denoisers."""
+    encode_batch_size: int
+    """Pictures given to the VAE at once; 1 on CPUs, where it is fastest and does not depend on its neighbours."""
+    text_batch_size: int
+    decode_threads: int
+    unified_memory: bool = False
+    """CPU and GPU share memory: budget from MemAvailable, never offload."""
+    note: str = ""
+
+
+def _gpu_named(*fragments: str) -> Callable[[Machine], bool]:
+    def matches(machine: Machine) -> bool:
+        return machine.gpu_name is not None and any(part in machine.gpu_name for part in fragments)
+
+    return matches
+
+
+def _cpu_has_bf16(machine: Machine) -> bool:
+    return machine.gpu_name is None and bool({"amx_bf16", "avx512_bf16"} & machine.cpu_flags)
+
+
+PROFILES: tuple[HardwareProfile, ...] = (
+    HardwareProfile(
+        name="rtx4090",
+        title="NVIDIA GeForce RTX 4090, 24 GB, sm_89",
+        device="cuda",
+        matches=_gpu_named("RTX 4090"),
+        train_precision="bf16",
+        encode_precision="bf16",
+        attention="sdpa",
+        channels_last=True,
+        encode_batch_size=8,
+        text_batch_size=16,
+        decode_threads=8,
+        note="from data sheets, not measured",
+    ),
+    HardwareProfile(
+        name="h100",
+        title="NVIDIA H100, 80 GB, sm_90",
+        device="cuda",
+        matches=_gpu_named("H100", "H200"),
+        train_precision="bf16",
+        encode_precision="bf16",
+        attention="sdpa",
+        channels_last=True,
+        encode_batch_size=16,
+        text_batch_size=32,
+        decode_threads=16,
+        note="from data sheets, not measured",
+    ),
+    HardwareProfile(
+        name="dgx_spark",
+        title="NVIDIA DGX Spark, GB10 Grace Blackwell, 128 GB unified, sm_121",
+        device="cuda",
+        matches=_gpu_named("GB10"),
+        train_precision="bf16",
+        encode_precision="bf16",
+        attention="sdpa",
+        channels_last=True,
+        encode_batch_size=8,
+        text_batch_size=16,
+        decode_threads=8,
+        unified_memory=True,
+        note="from data sheets, not measured",
+    ),
+    HardwareProfile(
+        name="cuda",
+        title="any other NVIDIA GPU with bf16 (sm_80 or newer)",
+        device="cuda",
+        matches=lambda machine: machine.gpu_name is not None and (machine.compute_capability or (0, 0)) >= (8, 0),
+        train_precision="bf16",
+        encode_precision="bf16",
+        attention="sdpa",
+        channels_last=True,
+        encode_batch_size=4,
+        text_batch_size=8,
+        decode_threads=4,
+        note="from data sheets, not measured",
+    ),
+    HardwareProfile(
+        name="cuda_fp16",
+        title="NVIDIA GPU before Ampere",
+        device="cuda",
+        matches=lambda machine: machine.gpu_name is not None,
+        train_precision="fp16",
+        encode_precision="fp16",
+        attention="sdpa",
+        channels_last=False,
+        encode_batch_size=2,
+        text_batch_size=4,
+        decode_threads=4,
+        note="from data sheets, not measured",
+    ),
+    HardwareProfile(
+        name="cpu",
+        title="CPU with bf16 instructions (AMX or AVX512-BF16)",
+        device="cpu",
+        matches=_cpu_has_bf16,
+        train_precision="bf16",
+        encode_precision="bf16",
+        attention="math",
+        channels_last=True,
+        encode_batch_size=1,
+        text_batch_size=1,
+        decode_threads=2,
+    ),
+    HardwareProfile(
+        name="cpu_fp32",
+        title="CPU without bf16 instructions",
+        device="cpu",
+        matches=lambda machine: machine.gpu_name is None,
+        train_precision="fp32",
+        encode_precision="fp32",
+        attention="sdpa",
+        channels_last=True,
+        encode_batch_size=1,
+        text_batch_size=1,
+        decode_threads=2,
+    ),
+)
+"""Tried from the top; the first row that matches is taken."""

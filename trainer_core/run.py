@@ -1,0 +1,317 @@
+"""The composition root: open a project, say what is stale and why, and bring stages up to date.
+
+`plan` and `run_until` walk the same stages with the same keys, so the plan is what a run would do. Nothing on this path
+imports torch unless a stage has work to do.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from trainer_core.config.load import load_project, project_home
+from trainer_core.config.reads import Slice, slice_key
+from trainer_core.errors import DamagedEntries, IntegrityError, LoraAssetsError
+from trainer_core.stages import STAGES
+from trainer_core.stages.base import Item, Stage, StageContext
+from trainer_core.stages.entries import ITEMS, read_items
+from trainer_core.stages.outputs import publish_outputs
+from trainer_core.stages.reasons import recipe_changes, stale_items
+from trainer_core.stages.session import Session, file_stat
+from trainer_core.store import Published
+from trainer_core.store.keys import digest
+from trainer_core.types import JSON, Report, silent
+
+log = logging.getLogger(__name__)
+
+Status = Literal["fresh", "stale", "missing"]
+_HEALINGS = 3
+"""How often a stage is tried again after damage that its inputs were healed of."""
+
+
+@dataclass(frozen=True)
+class StagePlan:
+    """What a run would do to a stage."""
+
+    name: str
+    status: Status
+    reasons: tuple[str, ...]
+    total: int
+    """Items of work in a run from nothing: pictures, captions, steps ..."""
+    stale: tuple[tuple[str, str], ...]
+    """(sample id, reason) of every entry to compute, for stages that work by sample."""
+    stale_count: int
+    seconds: float | None
+    """What it will take, from the speed of the last time; None when it never ran here."""
+    data_version: str | None
+    """What its result will be, where that is known beforehand."""
+
+    def as_dict(self, examples: int = 10) -> dict[str, JSON]:
+        """The stable JSON form of `plan --json`."""
+        shown = [{"sample": sample, "reason": reason} for sample, reason in self.stale[:examples]]
+        items = {"total": self.total, "stale": self.stale_count, "examples": shown}
+        return {"name": self.name, "status": self.status, "reasons": list(self.reasons), "items": items}
+
+
+@dataclass(frozen=True)
+class StageResult:
+    """What a run did to a stage."""
+
+    name: str
+    action: Literal["computed", "reused"]
+    items_computed: int
+    items_reused: int
+    seconds: float
+    published: Published = field(repr=False)
+    outputs: tuple[Path, ...] = ()
+
+    @property
+    def data_version(self) -> str:
+        """What the result means."""
+        return self.published.data_version
+
+    def as_dict(self) -> dict[str, JSON]:
+        """The stable JSON form of `train --json`."""
+        return {
+            "name": self.name,
+            "action": self.action,
+            "items_computed": self.items_computed,
+            "items_reused": self.items_reused,
+            "seconds": round(self.seconds, 3),
+            "data_version": self.data_version,
+        }
+
+
+def open_session(config: Path, overrides: Sequence[str] = (), report: Report = silent) -> Session:
+    """Open the project of a YAML file.
+
+    Raises:
+        ConfigError: the settings are wrong; all of it is told at once.
+    """
+    return Session.open(load_project(config, overrides), project_home(config), report)
+
+
+def plan(session: Session) -> list[StagePlan]:
+    """Say of each stage whether it is fresh, and if not, why. Publishes nothing and trains nothing."""
+    versions: dict[str, str | None] = {}
+    plans: list[StagePlan] = []
+    for stage in STAGES.values():
+        found = _plan_stage(session, stage, versions)
+        versions[stage.name] = found.data_version
+        plans.append(found)
+    return plans
+
+
+def run_until(
+    session: Session, until: str | None = None, on_result: Callable[[StageResult], None] = lambda result: None
+) -> list[StageResult]:
+    """Bring a stage and everything it needs up to date, or all stages; fresh ones are reused.
+
+    Args:
+        session: the open project.
+        until: name of the last stage wanted.
+        on_result: called after each stage.
+    """
+    results: dict[str, StageResult] = {}
+    for name in STAGES if until is None else ancestors(until):
+        results[name] = _ensure(session, STAGES[name], results)
+        on_result(results[name])
+    return list(results.values())
+
+
+def ancestors(until: str) -> list[str]:
+    """Return a stage and all it needs, in running order."""
+    wanted = {until}
+    for name in reversed(list(STAGES)):
+        if name in wanted:
+            wanted.update(STAGES[name].needs)
+    return [name for name in STAGES if name in wanted]
+
+
+def recipe_of(session: Session, stage: Stage, context: StageContext, upstream: Mapping[str, str]) -> dict[str, JSON]:
+    """Return everything that decides a stage's result; its digest is the result's key."""
+    recipe: dict[str, JSON] = {"stage": stage.name, "version": stage.version, "inputs": stage.inputs(context)}
+    if stage.data_version is None:
+        # Where the result is known beforehand its inputs say it all; else settings and upstream results decide.
+        recipe["settings"] = slice_key(session.project, stage.reads)
+        recipe["upstream"] = dict(upstream)
+    return recipe
+
+
+def _context(session: Session, stage: Stage, upstream: Mapping[str, Published]) -> StageContext:
+    settings = Slice(session.project, stage.reads, stage.name)
+    context = StageContext(settings, session, upstream)
+    return context if stage.items is None else StageContext(settings, session, upstream, stage.items(context))
+
+
+def _plan_stage(session: Session, stage: Stage, versions: Mapping[str, str | None]) -> StagePlan:
+    context = _context(session, stage, {})
+    previous = _previous(session, stage)
+    total = stage.total(context)
+    upstream = {name: versions[name] for name in stage.needs}
+    unknown = [name for name, version in upstream.items() if version is None]
+    if unknown and stage.data_version is None:
+        reasons = tuple(f"{name} will be computed again" for name in unknown)
+        return _stale_plan(session, stage, previous, reasons, total, (), None)
+    recipe = recipe_of(session, stage, context, {name: version or "" for name, version in upstream.items()})
+    published = _sound(session, stage, digest(recipe))
+    stale = _stale_items(session, stage, context.items, previous)
+    if published and not stale:
+        return StagePlan(stage.name, "fresh", (), total, (), 0, 0.0, published.data_version)
+    known = published.data_version if published else stage.data_version(context) if stage.data_version else None
+    return _stale_plan(session, stage, previous, _reasons(stage, recipe, previous, context.items), total, stale, known)
+
+
+def _stale_plan(  # noqa: PLR0913 - a plan has that many parts
+    session: Session,
+    stage: Stage,
+    previous: Published | None,
+    reasons: tuple[str, ...],
+    total: int,
+    stale: tuple[tuple[str, str], ...],
+    data_version: str | None,
+) -> StagePlan:
+    count = len({sample for sample, _ in stale}) if stage.items else total
+    speed = session.store.index.facts("seconds_per_item", [stage.name]).get(stage.name)
+    seconds = None if speed is None else float(speed) * count
+    status: Status = "stale" if previous else "missing"
+    return StagePlan(stage.name, status, reasons, total, stale, count, seconds, data_version)
+
+
+def _reasons(
+    stage: Stage, recipe: Mapping[str, JSON], previous: Published | None, items: Mapping[str, Item]
+) -> tuple[str, ...]:
+    if previous is None:
+        return ("never computed",)
+    if stage.items is None:
+        return tuple(recipe_changes(recipe, previous.recipe))
+    before = read_items(previous)
+    counts = {
+        "new": sum(name not in before for name in items),
+        "gone": sum(name not in items for name in before),
+        "changed": sum(name in before and before[name]["key"] != item.key for name, item in items.items()),
+    }
+    told = tuple(f"{count} {what}" for what, count in counts.items() if count)
+    return told or ("samples are used differently (repeats, split)",)
+
+
+def _previous(session: Session, stage: Stage) -> Published | None:
+    key = session.store.refs.get(session.project.name, stage.name)
+    return None if key is None else session.store.objects.get(stage.name, key)
+
+
+def _stale_items(
+    session: Session, stage: Stage, items: Mapping[str, Item], previous: Published | None
+) -> tuple[tuple[str, str], ...]:
+    if stage.items is None:
+        return ()
+    before = _items_of(previous)
+    if stage.name == "validated_dataset":
+        present = {str(item["key"]) for item in before.values()}
+    else:
+        present = session.store.entries.present(item.key for item in items.values())
+    if len(present) == len({item.key for item in items.values()}):
+        return ()
+    return tuple(stale_items(items, present, before))
+
+
+def _items_of(published: Published | None) -> Mapping[str, Mapping[str, object]]:
+    if published is None or ITEMS not in published.files:
+        return {}
+    return read_items(published)
+
+
+def _sound(session: Session, stage: Stage, key: str) -> Published | None:
+    """Return a result whose every file is as published; unchanged files are not read again. A damaged one is set aside."""
+    published = session.store.objects.get(stage.name, key)
+    if published is None:
+        return None
+    paths = {name: published.path / name for name in published.files}
+    hashes = session.store.index.file_hashes({str(path): file_stat(path) for path in paths.values()})
+    for name, record in published.files.items():
+        if hashes.get(str(paths[name])) != record.sha256:
+            try:
+                published.file(name)
+            except IntegrityError as error:
+                log.warning("%s", error)
+                return None
+    return published
+
+
+def _ensure(session: Session, stage: Stage, results: dict[str, StageResult]) -> StageResult:
+    """Bring one stage up to date, healing damaged inputs on the way."""
+    for attempt in range(_HEALINGS):
+        try:
+            return _ensure_once(session, stage, {name: results[name].published for name in stage.needs})
+        except (DamagedEntries, IntegrityError) as error:
+            if attempt == _HEALINGS - 1:
+                raise
+            log.warning("%s: an input is damaged and is made anew: %s", stage.name, error)
+            for name in ancestors(stage.name)[:-1]:
+                results[name] = _ensure(session, STAGES[name], results)
+    raise AssertionError("unreachable")
+
+
+def _ensure_once(session: Session, stage: Stage, upstream: Mapping[str, Published]) -> StageResult:
+    began = time.perf_counter()
+    context = _context(session, stage, upstream)
+    recipe = recipe_of(session, stage, context, {name: one.data_version for name, one in upstream.items()})
+    key = digest(recipe)
+    published = _usable(session, stage, context, key)
+    computed = 0
+    action: Literal["computed", "reused"] = "reused"
+    reused = stage.total(context)
+    if published is None:
+        with session.store.lock(f"{stage.name}-{key}"):
+            published = _usable(session, stage, context, key)
+            if published is None:
+                action = "computed"
+                published, computed, reused = _compute(session, stage, context, recipe)
+    session.store.refs.set(session.project.name, stage.name, key)
+    outputs = _publish_outputs(session, stage, published)
+    return StageResult(stage.name, action, computed, reused, time.perf_counter() - began, published, outputs)
+
+
+def _usable(session: Session, stage: Stage, context: StageContext, key: str) -> Published | None:
+    """Return the result of this key if it is whole, with every entry that it names."""
+    published = _sound(session, stage, key)
+    if published is None or stage.items is None or stage.name == "validated_dataset":
+        return published
+    keys = {item.key for item in context.items.values()}
+    return published if len(session.store.entries.present(keys)) == len(keys) else None
+
+
+def _compute(
+    session: Session, stage: Stage, context: StageContext, recipe: Mapping[str, JSON]
+) -> tuple[Published, int, int]:
+    key = digest(dict(recipe))
+    began = time.perf_counter()
+    with session.store.objects.staging(stage.name, key) as staging:
+        running = StageContext(context.settings, session, context.upstream, context.items, key, staging)
+        try:
+            outcome = stage.run(running)
+        except MemoryError as error:
+            raise LoraAssetsError(f"{stage.name}: out of memory. Lower its batch size or the resolution.") from error
+        published = session.store.objects.publish(
+            stage.name,
+            key,
+            staging,
+            data_version=outcome.data_version,
+            recipe=dict(recipe),
+            metadata=dict(outcome.metadata),
+        )
+    if outcome.items_computed:
+        speed = (time.perf_counter() - began) / outcome.items_computed
+        session.store.index.remember("seconds_per_item", {stage.name: speed})
+    return published, outcome.items_computed, outcome.items_reused
+
+
+def _publish_outputs(session: Session, stage: Stage, published: Published) -> tuple[Path, ...]:
+    names = {name: output.format(name=session.project.name) for name, output in stage.outputs.items()}
+    existing = [session.outputs / output for output in names.values() if (session.outputs / output).is_file()]
+    hashes = session.store.index.file_hashes({str(path): file_stat(path) for path in existing})
+    return tuple(publish_outputs(session.outputs, published, names, hashes)) if names else ()

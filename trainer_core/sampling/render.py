@@ -1,0 +1,75 @@
+"""Render prompts with the real diffusers pipeline, with and without the LoRA of a file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+
+from trainer_core.errors import ModelError
+
+
+@dataclass(frozen=True)
+class RenderSettings:
+    """What a sample depends on besides the weights."""
+
+    prompts: tuple[str, ...]
+    negative_prompt: str
+    steps: int
+    guidance: float
+    seed: int
+    width: int
+    height: int
+
+
+def render(pipeline: Any, settings: RenderSettings, on_picture: Callable[[], None]) -> list[Image.Image]:
+    """Render each prompt with its own seed (`seed + position`), one at a time, so that a row depends on nothing else.
+
+    Args:
+        pipeline: a diffusers text-to-image pipeline on its device.
+        settings: prompts, seeds, size and guidance.
+        on_picture: called after each picture.
+    """
+    pictures: list[Image.Image] = []
+    for position, prompt in enumerate(settings.prompts):
+        arguments: dict[str, Any] = {
+            "prompt": prompt,
+            "num_inference_steps": settings.steps,
+            "guidance_scale": settings.guidance,
+            "width": settings.width,
+            "height": settings.height,
+            # A CPU generator gives the same starting noise on every device.
+            "generator": torch.Generator("cpu").manual_seed(settings.seed + position),
+        }
+        if settings.negative_prompt and pipeline_accepts(pipeline, "negative_prompt"):
+            arguments["negative_prompt"] = settings.negative_prompt
+        pictures.append(pipeline(**arguments).images[0])
+        on_picture()
+    return pictures
+
+
+def load_lora(pipeline: Any, path: Path) -> None:
+    """Load a LoRA file as any user of diffusers would.
+
+    Raises:
+        ModelError: diffusers took nothing from the file, which it does without an error for unknown keys.
+    """
+    pipeline.load_lora_weights(str(path.parent), weight_name=path.name)
+    if not pipeline.get_active_adapters():
+        raise ModelError(f"{path}: diffusers loaded no weights from this file. Export it again.")
+
+
+def pipeline_accepts(pipeline: Any, argument: str) -> bool:
+    """Say whether a pipeline takes a keyword argument."""
+    import inspect
+
+    return argument in inspect.signature(type(pipeline).__call__).parameters
+
+
+def same_pictures(first: Sequence[Image.Image], second: Sequence[Image.Image]) -> bool:
+    """Say whether two renderings are pixel for pixel the same."""
+    return all(one.tobytes() == other.tobytes() for one, other in zip(first, second, strict=True))

@@ -1,0 +1,83 @@
+"""What a stage is, what it sees, and what it leaves.
+
+A stage is data and two functions. It sees only the settings that it declares in `reads` (touching another raises), so a key
+that is made from those settings cannot lie.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from trainer_core.config.reads import Slice
+from trainer_core.stages.session import Session
+from trainer_core.store import Published
+from trainer_core.types import JSON, ProgressEvent
+
+
+@dataclass(frozen=True)
+class Item:
+    """One sample's entry in a cache stage."""
+
+    key: str
+    """Digest of `parts`: the entry's address in the store."""
+    parts: Mapping[str, JSON]
+    """Everything that decides the entry's bytes, by name, so that `plan` can say what changed."""
+
+
+@dataclass(frozen=True)
+class StageContext:
+    """What a running stage sees."""
+
+    settings: Slice
+    """The declared settings only; reading another raises."""
+    session: Session
+    upstream: Mapping[str, Published]
+    """What the stages in `needs` published."""
+    items: Mapping[str, Item] = field(default_factory=dict[str, Item])
+    """Sample id -> entry, for cache stages."""
+    key: str = ""
+    staging: Path = Path()
+    """An empty folder: every file written here is published with the result."""
+
+    def report(self, stage: str, done: int, total: int, unit: str) -> None:
+        """Tell how far the stage is."""
+        self.session.report(ProgressEvent(stage, done, total, unit))
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a stage computed."""
+
+    data_version: str
+    """Digest of what the result means: an equal result has an equal version, however it came about."""
+    metadata: Mapping[str, JSON] = field(default_factory=dict[str, JSON])
+    """Figures and tables for people; never part of a key."""
+    items_computed: int = 0
+    items_reused: int = 0
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One step of the pipeline, as data."""
+
+    name: str
+    version: int
+    """Raise it when the same inputs would give another result."""
+    description: str
+    reads: tuple[str, ...]
+    """Settings that decide the result: `group` or `group.field`."""
+    needs: tuple[str, ...]
+    """Stages whose results are read."""
+    run: Callable[[StageContext], Outcome]
+    inputs: Callable[[StageContext], JSON]
+    """Everything else that decides the result: fingerprints of weights, precisions, the dataset."""
+    items: Callable[[StageContext], dict[str, Item]] | None = None
+    """For cache stages: the entry of every sample."""
+    data_version: Callable[[StageContext], str] | None = None
+    """For stages whose result is known without running them: its data version."""
+    total: Callable[[StageContext], int] = lambda context: 1
+    """Items of work in a run from nothing."""
+    outputs: Mapping[str, str] = field(default_factory=dict[str, str])
+    """File of the result -> its name in `outputs/NAME/`; `{name}` is the project's."""

@@ -1,0 +1,107 @@
+"""Captions encoded by the text encoders, one content-addressed entry a caption, however many pictures share it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from trainer_core.errors import NonFiniteError
+from trainer_core.stages.base import Item, Outcome, Stage, StageContext
+from trainer_core.stages.entries import items_outcome, write_items
+from trainer_core.store.keys import digest
+from trainer_core.types import JSON
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from trainer_core.types import TextCondition
+
+NAME = "cached_text_embeddings"
+
+
+def _items(context: StageContext) -> dict[str, Item]:
+    session, spec = context.session, context.session.family.spec
+    common = {
+        "encoders": session.weights(spec.text_components),
+        "precision": session.precision("text", context.settings.text.precision),
+        "max_length": context.settings.text.max_length or spec.text_length,
+        "clip_skip": context.settings.text.clip_skip,
+        "encoder": f"{spec.name} {spec.text_version}",
+    }
+    base = digest(common)
+    return {
+        sample.id: Item(digest([base, sample.caption]), {"caption": sample.caption} | common)
+        for sample in session.manifest.samples
+    }
+
+
+def _version(context: StageContext) -> str:
+    return digest([[name, item.key] for name, item in sorted(context.items.items())])
+
+
+def _run(context: StageContext) -> Outcome:
+    present = context.session.store.entries.present(item.key for item in context.items.values())
+    captions: dict[str, tuple[str, str]] = {}
+    for sample in context.session.manifest.samples:
+        key = context.items[sample.id].key
+        if key not in present:
+            captions.setdefault(key, (sample.caption, sample.id))
+    if captions:
+        _encode(context, [(key, caption, name) for key, (caption, name) in sorted(captions.items())])
+    write_items(context)
+    return items_outcome(context, _version(context), computed=len(captions))
+
+
+def _encode(context: StageContext, captions: Sequence[tuple[str, str, str]]) -> None:
+    import torch
+
+    from trainer_core.hardware.placement import freed_afterwards, place, torch_dtype
+
+    session, text = context.session, context.settings.text
+    precision = session.precision("text", text.precision)
+    size = text.batch_size or session.profile.text_batch_size
+    with freed_afterwards(), torch.inference_mode(), session.store.entries.writer("text") as writer:
+        loaded = session.family.load_text_encoders(session.source, torch_dtype(precision))
+        encoders = {
+            name: place(part, session.profile) if isinstance(part, torch.nn.Module) else part
+            for name, part in loaded.items()
+        }
+        for start in range(0, len(captions), size):
+            batch = captions[start : start + size]
+            conditions = session.family.encode_text(encoders, [caption for _, caption, _ in batch], text)
+            for (key, caption, name), condition in zip(batch, conditions, strict=True):
+                tensors = _tensors(condition)
+                _check_finite(name, caption, tensors, precision)
+                writer.add(key, tensors, {"sample": name})
+            context.report(NAME, min(start + size, len(captions)), len(captions), "caption")
+        del loaded, encoders
+
+
+def _tensors(condition: TextCondition) -> dict[str, Tensor]:
+    parts = {"embeds": condition.embeds, "pooled": condition.pooled, "mask": condition.mask}
+    return {name: tensor.cpu() for name, tensor in parts.items() if tensor is not None}
+
+
+def _check_finite(sample: str, caption: str, tensors: dict[str, Tensor], precision: str) -> None:
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and not tensor.isfinite().all():
+            message = f"{sample}: {name} of caption {caption[:80]!r} holds NaN or infinity in {precision}. "
+            raise NonFiniteError(message + "Set text.precision to fp32 or bf16.", [sample])
+
+
+def _inputs(context: StageContext) -> JSON:
+    return {"items": _version(context)}
+
+
+CACHED_TEXT_EMBEDDINGS = Stage(
+    name=NAME,
+    version=1,
+    description="Captions encoded by the text encoders, one content-addressed entry a caption.",
+    reads=("text",),
+    needs=("validated_dataset",),
+    run=_run,
+    inputs=_inputs,
+    items=_items,
+    data_version=_version,
+    total=lambda context: len(context.items),
+)

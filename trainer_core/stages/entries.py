@@ -1,0 +1,68 @@
+"""What the two cache stages share: the list of entries that a result consists of, and how later stages read them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
+
+from trainer_core.stages.base import Outcome, StageContext
+from trainer_core.store import Published, Store
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from trainer_core.types import TextCondition
+
+ITEMS = "items.json"
+"""Sample id -> {"key", "parts"}: what garbage collection follows and `plan` compares with."""
+
+
+def write_items(context: StageContext) -> None:
+    """Write the list of entries into the result."""
+    items = {name: {"key": item.key, "parts": item.parts} for name, item in sorted(context.items.items())}
+    (context.staging / ITEMS).write_text(json.dumps(items, sort_keys=True))
+
+
+def read_items(published: Published) -> dict[str, dict[str, object]]:
+    """Read the list of entries of a result, verified."""
+    return json.loads(published.file(ITEMS).read_bytes())
+
+
+def items_outcome(context: StageContext, data_version: str, computed: int) -> Outcome:
+    """Describe a finished cache stage."""
+    total = len({item.key for item in context.items.values()})
+    metadata = {"samples": len(context.items), "entries": total, "computed": computed}
+    return Outcome(data_version, metadata, items_computed=computed, items_reused=total - computed)
+
+
+def read_latents(store: Store, keys: Mapping[str, str]) -> dict[str, Tensor]:
+    """Return the latents [C, h, w] of samples (sample id -> entry key), verified, as views of mapped shards.
+
+    Raises:
+        DamagedEntries: some were damaged; they were dropped and must be encoded again.
+    """
+    found = store.entries.read(list(dict.fromkeys(keys.values())))
+    return {name: found[key]["latents"] for name, key in keys.items()}
+
+
+def read_text(store: Store, keys: Mapping[str, str]) -> dict[str, TextCondition]:
+    """Return the text conditions of samples (sample id -> entry key); samples that share a caption share one object.
+
+    Raises:
+        DamagedEntries: some were damaged; they were dropped and must be encoded again.
+    """
+    from trainer_core.types import TextCondition
+
+    found = store.entries.read(list(dict.fromkeys(keys.values())))
+    conditions = {
+        key: TextCondition(tensors["embeds"], tensors.get("pooled"), tensors.get("mask"))
+        for key, tensors in found.items()
+    }
+    return {name: conditions[key] for name, key in keys.items()}
+
+
+def keys_of(published: Published, samples: Iterable[str]) -> dict[str, str]:
+    """Return sample id -> entry key for some samples of a cache stage's result."""
+    items = read_items(published)
+    return {name: str(items[name]["key"]) for name in samples}

@@ -1,0 +1,201 @@
+"""The LoRA: trained from the caches, exported, and described by where it came from."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from trainer_core.errors import ConfigError
+from trainer_core.stages.base import Outcome, Stage, StageContext
+from trainer_core.stages.entries import keys_of, read_latents, read_text
+from trainer_core.store.keys import digest
+from trainer_core.types import JSON, Finding
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from trainer_core.train.loop import TrainOutcome
+    from trainer_core.train.trainer import TrainerParts
+
+NAME = "lora_checkpoint"
+LORA = "lora.safetensors"
+log = logging.getLogger(__name__)
+
+
+def _inputs(context: StageContext) -> JSON:
+    session = context.session
+    return {
+        "weights": session.weights(session.family.spec.denoiser_components),
+        "precision": session.precision("train", context.settings.train.precision),
+        "family": session.family.spec.name,
+    }
+
+
+def run_key(context: StageContext) -> str:
+    """Return the key of the training run: everything of the stage's recipe that the weights depend on.
+
+    How they are written to a file is left out, so another `export.dtype` exports again and trains nothing.
+    """
+    from trainer_core.config.reads import slice_key
+
+    upstream = {name: published.data_version for name, published in context.upstream.items()}
+    settings = slice_key(context.session.project, _TRAINING_READS)
+    return digest({"run": 1, "settings": settings, "inputs": _inputs(context), "upstream": upstream})
+
+
+def _run(context: StageContext) -> Outcome:
+    from trainer_core.hardware.placement import freed_afterwards, peak_memory_mib
+
+    workdir = context.session.store.root / "runs" / run_key(context)
+    workdir.mkdir(parents=True, exist_ok=True)
+    with freed_afterwards():
+        if context.settings.hardware.num_processes > 1:
+            from trainer_core.stages.launch import train_in_processes
+
+            outcome = train_in_processes(context, workdir)
+        else:
+            outcome = train_here(context, workdir)
+    weights = export(context, outcome.adapter, context.staging / LORA, context.settings.train.steps)
+    metrics = _collect(context, workdir)
+    metadata: dict[str, JSON] = {
+        "run": workdir.name,
+        "steps": context.settings.train.steps,
+        "steps_per_second": outcome.steps_per_second,
+        "final_loss": metrics[-1]["loss"] if metrics else None,
+        "peak_memory_mib": round(peak_memory_mib(), 1),
+        "weights_sha256": weights,
+        "rank": context.settings.adapter.rank,
+        "alpha": context.settings.adapter.alpha,
+        "trained_samples": sum(sample.split == "train" for sample in context.session.manifest.samples),
+    }
+    total = context.settings.train.steps
+    return Outcome(weights, metadata, items_computed=outcome.steps_run, items_reused=total - outcome.steps_run)
+
+
+def train_here(context: StageContext, workdir: Path) -> TrainOutcome:
+    """Train in this process (one of several when a launcher started it)."""
+    from trainer_core.train.accelerate import make_accelerator
+    from trainer_core.train.loop import run
+    from trainer_core.train.trainer import prepare
+
+    session, settings = context.session, context.settings
+    precision = session.precision("train", settings.train.precision)
+    accelerator = make_accelerator(session.profile, precision, settings.train.gradient_accumulation_steps)
+    trainer = prepare(training_parts(context, accelerator.device), workdir, session.report, accelerator)
+    snapshots = workdir / "snapshots"
+    snapshots.mkdir(exist_ok=True)
+
+    def snapshot(step: int, adapter: Mapping[str, Tensor]) -> None:
+        export(context, adapter, snapshots / f"step-{step:08d}.safetensors", step)
+
+    trainer.on_step = snapshot
+    return run(trainer)
+
+
+def training_parts(context: StageContext, device: Any) -> TrainerParts:
+    """Load the base and the caches: what a run is made of."""
+    from trainer_core.data.order import Order
+    from trainer_core.hardware.placement import place, torch_dtype, use_attention
+    from trainer_core.train.batches import RESIDENT_LIMIT, BatchLoader, CachedSamples
+    from trainer_core.train.trainer import TrainerParts
+
+    session, settings = context.session, context.settings
+    train = [sample for sample in session.manifest.samples if sample.split == "train"]
+    if not train:
+        _nothing_to_train(context)
+    precision = session.precision("train", settings.train.precision)
+    dtype = torch_dtype(precision)
+    ids = [sample.id for sample in train]
+    cache = CachedSamples(
+        read_latents(session.store, keys_of(context.upstream["cached_latents"], ids)),
+        read_text(session.store, keys_of(context.upstream["cached_text_embeddings"], ids)),
+        {sample.id: sample.geometry for sample in train},
+    )
+    if cache.nbytes() <= RESIDENT_LIMIT:
+        cache = cache.resident(device, dtype)
+    denoiser = place(session.family.load_denoiser(session.source, dtype), session.profile)
+    use_attention(denoiser, session.profile.attention)
+    order = Order.of(train, settings.train.batch_size, settings.train.seed)
+    return TrainerParts(
+        project=settings,
+        family=session.family,
+        schedule=session.family.noise_schedule(session.source, settings.noise),
+        denoiser=denoiser,
+        precision=precision,
+        loader=BatchLoader(order, cache, device, dtype, settings.noise.offset),
+    )
+
+
+def export(context: StageContext, adapter: Mapping[str, Tensor], path: Path, step: int) -> str:
+    """Write an adapter as the published file; return the SHA-256 of its weights."""
+    from trainer_core.export.diffusers import write_lora
+
+    settings, spec = context.settings, context.session.family.spec
+    metadata = lineage(context, step)
+    return write_lora(path, adapter, settings.adapter, spec.denoiser, settings.export.dtype, metadata)
+
+
+def lineage(context: StageContext, step: int) -> dict[str, str]:
+    """Return what the file tells of itself: base, dataset, settings, versions. No dates, so equal runs give equal files."""
+    from importlib.metadata import version
+
+    from trainer_core.config.reads import slice_key
+
+    session = context.session
+    versions = {name: version(name) for name in ("torch", "diffusers", "peft", "safetensors")}
+    return {
+        "lora_assets.family": session.family.spec.name,
+        "lora_assets.base_fingerprint": session.base_version,
+        "lora_assets.dataset_data_version": session.manifest.data_version,
+        "lora_assets.latents_data_version": context.upstream["cached_latents"].data_version,
+        "lora_assets.text_data_version": context.upstream["cached_text_embeddings"].data_version,
+        "lora_assets.settings": json.dumps(slice_key(session.project, LORA_CHECKPOINT.reads), sort_keys=True),
+        "lora_assets.step": str(step),
+        "lora_assets.versions": json.dumps(versions, sort_keys=True),
+    }
+
+
+def _collect(context: StageContext, workdir: Path) -> list[dict[str, Any]]:
+    """Copy the run's curve and snapshots into the result."""
+    import shutil
+
+    from trainer_core.train.curves import write_loss_curve
+    from trainer_core.train.metrics import read_metrics
+
+    every = context.settings.sample.every
+    for snapshot in sorted((workdir / "snapshots").glob("*.safetensors")) if every else ():
+        if int(snapshot.stem.removeprefix("step-")) % every == 0:
+            target = context.staging / "snapshots" / snapshot.name
+            target.parent.mkdir(exist_ok=True)
+            shutil.copyfile(snapshot, target)
+    metrics = read_metrics(workdir / "metrics.jsonl")
+    shutil.copyfile(workdir / "metrics.jsonl", context.staging / "training.jsonl")
+    write_loss_curve(metrics, context.staging / "loss_curve.png")
+    return [{"step": line.step, "loss": line.loss} for line in metrics]
+
+
+def _nothing_to_train(context: StageContext) -> None:
+    seen = len(context.session.manifest.samples)
+    message = f"all {seen} samples are held out: none is left to train on."
+    raise ConfigError([Finding("error", "datasets.held_out", message, "Lower held_out or add pictures.")])
+
+
+_TRAINING_READS = ("adapter", "optimizer", "schedule", "noise", "loss", "train", "hardware.num_processes", "logging")
+LORA_CHECKPOINT = Stage(
+    name=NAME,
+    version=1,
+    description="The LoRA, trained from the caches and exported with its SHA-256 and its lineage.",
+    reads=(*_TRAINING_READS, "sample.every", "export"),
+    needs=("cached_latents", "cached_text_embeddings"),
+    run=_run,
+    inputs=_inputs,
+    total=lambda context: context.settings.train.steps,
+    outputs={
+        LORA: "{name}.safetensors",
+        "training.jsonl": "training.jsonl",
+        "loss_curve.png": "loss_curve.png",
+    },
+)

@@ -1,0 +1,101 @@
+"""Look at the dataset folders: stat everything, hash what changed, decode what is new, remember what was learnt.
+
+What a picture is (size, mode, whether it decodes) is a fact about its bytes, and is remembered by their SHA-256; so are the
+lines of a caption file. A folder that did not change costs one scan.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from trainer_core.config.project import Project
+from trainer_core.data.captions import CAPTIONS_VERSION, CaptionText, read_caption
+from trainer_core.data.decode import DECODE_VERSION, PictureInfo, probe
+from trainer_core.data.discover import Discovery, discover
+from trainer_core.data.found import FoundPicture
+from trainer_core.data.manifest import Known, Manifest, Rules, assemble
+from trainer_core.families.base import FamilySpec
+from trainer_core.store import Store
+from trainer_core.store.keys import digest
+from trainer_core.types import FileStat, ProgressEvent, Report
+
+_THREADS = 4
+_REMEMBER_EVERY = 200
+"""Pictures decoded between two writes to the index, so that a kill loses little."""
+
+
+@dataclass(frozen=True)
+class ScannedDataset:
+    """The dataset folders as they were at one moment."""
+
+    manifest: Manifest
+    folder_version: str
+    """Digest of every picture's and caption's place and content: what `dataset_folder` means to Dagster."""
+    pictures_probed: int
+    """Pictures that had to be decoded because their bytes were new."""
+
+
+def scan_datasets(project: Project, spec: FamilySpec, store: Store, report: Report) -> ScannedDataset:
+    """Look at all dataset folders of a project.
+
+    Raises:
+        DatasetError: a folder is missing, or holds nothing that can be trained on.
+    """
+    discoveries = [discover(dataset, project.caption) for dataset in project.datasets]
+    pictures = [picture for discovery in discoveries for picture in discovery.pictures]
+    hashes = store.index.file_hashes(_stats(pictures))
+    infos, probed = _picture_infos(pictures, hashes, store, report)
+    captions = _caption_texts(pictures, hashes, store)
+    rules = Rules(project.caption, project.bucket, spec.size_multiple)
+    manifest = assemble(discoveries, Known(hashes, infos, captions), rules)
+    return ScannedDataset(manifest, _folder_version(discoveries, hashes), probed)
+
+
+def _stats(pictures: Sequence[FoundPicture]) -> dict[str, FileStat]:
+    stats = {str(picture.path): picture.stat for picture in pictures}
+    for picture in pictures:
+        if picture.caption_path is not None and picture.caption_stat is not None:
+            stats[str(picture.caption_path)] = picture.caption_stat
+    return stats
+
+
+def _picture_infos(
+    pictures: Sequence[FoundPicture], hashes: Mapping[str, str], store: Store, report: Report
+) -> tuple[dict[str, PictureInfo], int]:
+    by_hash = {hashes[str(picture.path)]: picture for picture in pictures if str(picture.path) in hashes}
+    kind = f"picture {DECODE_VERSION}"
+    infos = {sha256: PictureInfo.from_json(fact) for sha256, fact in store.index.facts(kind, by_hash).items()}
+    new = [sha256 for sha256 in by_hash if sha256 not in infos]
+    with ThreadPoolExecutor(_THREADS, thread_name_prefix="probe") as pool:
+        for start in range(0, len(new), _REMEMBER_EVERY):
+            chunk = new[start : start + _REMEMBER_EVERY]
+            found = dict(zip(chunk, pool.map(probe, [by_hash[sha256].path for sha256 in chunk]), strict=True))
+            store.index.remember(kind, {sha256: info.to_json() for sha256, info in found.items()})
+            infos |= found
+            report(ProgressEvent("validated_dataset", start + len(chunk), len(new), "picture"))
+    return infos, len(new)
+
+
+def _caption_texts(pictures: Sequence[FoundPicture], hashes: Mapping[str, str], store: Store) -> dict[str, CaptionText]:
+    paths = {str(picture.caption_path): picture.caption_path for picture in pictures if picture.caption_path}
+    wanted = {name: hashes[name] for name in paths if name in hashes}
+    kind = f"caption {CAPTIONS_VERSION}"
+    known = {
+        sha256: CaptionText.from_json(fact) for sha256, fact in store.index.facts(kind, set(wanted.values())).items()
+    }
+    new = {sha256: read_caption(paths[name]) for name, sha256 in wanted.items() if sha256 not in known}
+    if new:
+        store.index.remember(kind, {sha256: text.to_json() for sha256, text in new.items()})
+    texts = known | new
+    return {name: texts[sha256] for name, sha256 in wanted.items()}
+
+
+def _folder_version(discoveries: Sequence[Discovery], hashes: Mapping[str, str]) -> str:
+    rows: list[list[str | None]] = []
+    for discovery in discoveries:
+        for picture in discovery.pictures:
+            caption = hashes.get(str(picture.caption_path)) if picture.caption_path else picture.inline_caption
+            rows.append([picture.id, hashes.get(str(picture.path)), caption])
+    return digest(sorted(rows, key=str))

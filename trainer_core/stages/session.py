@@ -1,0 +1,127 @@
+"""A project that is open for work: its settings, its store, its base model and its dataset as they are now.
+
+Everything is looked at once, at the beginning: a folder that changes while a long run trains is the next run's business.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from trainer_core.config.project import Project
+from trainer_core.data.manifest import Manifest
+from trainer_core.errors import ConfigError
+from trainer_core.families import get_family
+from trainer_core.families.base import Family, PrecisionName
+from trainer_core.families.source import ModelSource
+from trainer_core.hardware.detect import detect_machine, select_profile
+from trainer_core.hardware.placement import resolve_precision
+from trainer_core.hardware.profiles import HardwareProfile
+from trainer_core.stages.scan import ScannedDataset, scan_datasets
+from trainer_core.store import Store
+from trainer_core.store.keys import digest
+from trainer_core.types import FileStat, Report, silent
+
+
+@dataclass
+class Session:
+    """One project, one store, one look at the world."""
+
+    project: Project
+    home: Path
+    store: Store
+    family: Family
+    profile: HardwareProfile
+    report: Report = silent
+
+    @classmethod
+    def open(cls, project: Project, home: Path, report: Report = silent) -> Session:
+        """Open the store under `home` and find out what the project runs on.
+
+        Raises:
+            ConfigError: unknown profile.
+            ModelError: unknown family.
+            StoreError: the store cannot be opened.
+        """
+        family = get_family(project.model.family)
+        profile = select_profile(project.hardware.profile, detect_machine())
+        return cls(project, home, Store.open(home / "store"), family, profile, report)
+
+    def close(self) -> None:
+        """Close the store."""
+        self.store.close()
+
+    @property
+    def outputs(self) -> Path:
+        """The folder of what people want."""
+        return self.home / "outputs" / self.project.name
+
+    @cached_property
+    def source(self) -> ModelSource:
+        """The base model's files.
+
+        Raises:
+            ModelError: missing, incomplete or of another family.
+        """
+        return ModelSource.open(self.project.model.path, self.project.model.config_path, self.family.spec)
+
+    @cached_property
+    def fingerprints(self) -> Mapping[str, str]:
+        """SHA-256 of each component of the base model, by content; unchanged files are not read again."""
+        return self.source.fingerprints(self._hash_files, self._single_file_digests)
+
+    @cached_property
+    def scanned(self) -> ScannedDataset:
+        """The dataset folders as they are now."""
+        return scan_datasets(self.project, self.family.spec, self.store, self.report)
+
+    @property
+    def manifest(self) -> Manifest:
+        """The samples that can be trained, and every exclusion with its reason.
+
+        Raises:
+            ConfigError: something about the dataset forbids training; all of it is told.
+        """
+        if errors := self.scanned.manifest.errors:
+            raise ConfigError(errors)
+        return self.scanned.manifest
+
+    def weights(self, components: Sequence[str]) -> dict[str, str]:
+        """Return the fingerprints of some components."""
+        return {name: self.fingerprints[name] for name in components}
+
+    @property
+    def base_version(self) -> str:
+        """Data version of the whole base model."""
+        return digest(dict(self.fingerprints))
+
+    def precision(self, use: str, asked: str) -> PrecisionName:
+        """Return the precision in force for `vae`, `text` or `train`."""
+        if use == "vae":
+            return resolve_precision(asked, self.profile.encode_precision, self.family.spec.vae_precisions)
+        preferred = self.profile.encode_precision if use == "text" else self.profile.train_precision
+        return resolve_precision(asked, preferred, ("bf16", "fp32", "fp16"))
+
+    def _hash_files(self, files: Sequence[Path]) -> dict[Path, str]:
+        stats = {str(path): file_stat(path) for path in files}
+        hashes = self.store.index.file_hashes(stats)
+        return {path: hashes[str(path)] for path in files if str(path) in hashes}
+
+    def _single_file_digests(self, path: Path) -> dict[str, str]:
+        """Component digests of a single-file checkpoint, remembered by the file's own hash."""
+        from trainer_core.families.source import single_file_digests
+
+        sha256 = self._hash_files([path])[path]
+        known = self.store.index.facts("single_file", [sha256]).get(sha256)
+        if known is None:
+            known = single_file_digests(path)
+            self.store.index.remember("single_file", {sha256: known})
+        return known
+
+
+def file_stat(path: Path) -> FileStat:
+    """Return what tells whether a file must be hashed again."""
+    found = path.stat()
+    return FileStat(found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino)

@@ -1,0 +1,66 @@
+"""Every picture looked at: which are trained, in which bucket, with which caption, and why the others are not."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from trainer_core.stages.base import Item, Outcome, Stage, StageContext
+from trainer_core.stages.entries import write_items
+from trainer_core.store.keys import digest
+from trainer_core.types import JSON
+
+
+def _version(context: StageContext) -> str:
+    return context.session.manifest.data_version
+
+
+def _inputs(context: StageContext) -> JSON:
+    manifest = context.session.manifest
+    excluded = [[gone.path, gone.reason] for gone in manifest.excluded]
+    return {"samples": manifest.data_version, "excluded": sorted(excluded)}
+
+
+def _items(context: StageContext) -> dict[str, Item]:
+    items: dict[str, Item] = {}
+    for sample in context.session.manifest.samples:
+        shape = [sample.geometry.resized, sample.geometry.crop, sample.geometry.target]
+        parts: dict[str, JSON] = {"picture": sample.picture, "caption": sample.caption, "geometry": shape}
+        parts |= {"repeats": sample.repeats, "split": sample.split}
+        items[sample.id] = Item(digest([sample.id, parts]), parts)
+    return items
+
+
+def _run(context: StageContext) -> Outcome:
+    from trainer_core.data.tables import bucket_table, excluded_frame, statistics, to_markdown, write_parquet
+
+    manifest, scanned = context.session.manifest, context.session.scanned
+    write_parquet(manifest, context.staging / "manifest.parquet")
+    excluded_frame(manifest).to_csv(context.staging / "ledger.csv", index=False)
+    write_items(context)
+    reasons = Counter(gone.cause for gone in manifest.excluded)
+    metadata: dict[str, JSON] = {
+        "found": manifest.found,
+        "used": len(manifest.samples),
+        "excluded": len(manifest.excluded),
+        "excluded_reasons": dict(reasons.most_common(20)),
+        "statistics": statistics(manifest),
+        "bucket_table": to_markdown(bucket_table(manifest)),
+        "findings": [finding.as_dict() for finding in manifest.findings],
+    }
+    reused = manifest.found - scanned.pictures_probed
+    return Outcome(manifest.data_version, metadata, items_computed=scanned.pictures_probed, items_reused=reused)
+
+
+VALIDATED_DATASET = Stage(
+    name="validated_dataset",
+    version=1,
+    description="Every picture looked at: found = used + excluded, each exclusion with its reason.",
+    reads=("datasets", "caption", "bucket"),
+    needs=(),
+    run=_run,
+    inputs=_inputs,
+    items=_items,
+    data_version=_version,
+    total=lambda context: context.session.manifest.found,
+    outputs={"ledger.csv": "ledger.csv"},
+)

@@ -1,0 +1,140 @@
+"""Writing so that a kill at any moment leaves either the old thing or the new one, and errors that name the fix."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import shutil
+import socket
+import time
+import uuid
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from urllib.parse import quote
+
+from trainer_core.errors import StoreError
+
+log = logging.getLogger(__name__)
+
+TOUCH_AFTER_SECONDS = 900.0
+_ROOM = "Free some space on this disk (`lora-assets gc` removes what no project uses)."
+_WRITABLE = "Make it writable, or point LORA_ASSETS_HOME at a folder that is."
+_FIXES = {
+    errno.ENOSPC: _ROOM,
+    errno.EDQUOT: _ROOM,
+    errno.EFBIG: "The file system or a limit of the process refuses files this large: use another disk.",
+    errno.EROFS: _WRITABLE,
+    errno.EACCES: _WRITABLE,
+    errno.EPERM: _WRITABLE,
+    errno.ENOTDIR: _WRITABLE,
+    errno.ENOENT: _WRITABLE,
+    errno.EMFILE: "Raise the limit on open files (`ulimit -n`).",
+}
+
+
+def fix_for(number: int | None) -> str:
+    """What a user can do about an operating system error."""
+    return _FIXES.get(number or 0, "Check this disk.")
+
+
+@contextmanager
+def disk_errors(path: Path, doing: str) -> Generator[None]:
+    """Turn what the operating system refuses into a StoreError naming `path` and the fix."""
+    try:
+        yield
+    except OSError as error:
+        raise StoreError(f"{path}: cannot {doing}: {error.strerror or error}. {fix_for(error.errno)}") from error
+
+
+def fsync_path(path: Path) -> None:
+    """Wait until a file's or a folder's own bytes are on the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def temp_path(root: Path, suffix: str = "") -> Path:
+    """A path under tmp/ that nobody else uses; its name tells gc which process it belongs to."""
+    host = quote(socket.gethostname(), safe="")
+    return root / "tmp" / f"{host}~{os.getpid()}~{uuid.uuid4().hex}{suffix}"
+
+
+def is_alive(temporary: Path) -> bool:
+    """Whether the process that made a temp path still runs on this machine."""
+    host, _, rest = temporary.name.partition("~")
+    pid = rest.partition("~")[0]
+    if host != quote(socket.gethostname(), safe="") or not pid.isdigit():
+        return False
+    try:
+        os.kill(int(pid), 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
+
+
+def write_atomic(root: Path, path: Path, data: bytes) -> None:
+    """Write `path` under `root` whole or not at all.
+
+    Raises:
+        StoreError: the disk is full or not writable.
+    """
+    temporary = temp_path(root)
+    with disk_errors(path, "write"):
+        try:
+            with temporary.open("wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            path.parent.mkdir(parents=True, exist_ok=True)
+            temporary.replace(path)
+            fsync_path(path.parent)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def set_aside(root: Path, path: Path, reason: str) -> Path | None:
+    """Move something damaged to root/damaged/, where nothing reads it, and warn.
+
+    Returns where it lies now, or None when it is gone already or cannot be moved.
+    """
+    name = "_".join(path.relative_to(root).parts)
+    target = root / "damaged" / f"{name}.{uuid.uuid4().hex[:8]}"
+    try:
+        target.parent.mkdir(exist_ok=True)
+        path.rename(target)
+        # A rename keeps the old times, and gc counts from when it was set aside.
+        os.utime(target)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        log.warning("%s is damaged (%s) and could not be set aside: %s", path, reason, error)
+        return None
+    log.warning("%s is damaged (%s): set aside as %s", path, reason, target)
+    return target
+
+
+def remove(root: Path, path: Path) -> None:
+    """Delete a file or a folder; a kill halfway leaves nothing that looks whole."""
+    doomed = temp_path(root, ".removed")
+    with disk_errors(path, "remove"):
+        try:
+            path.rename(doomed)
+        except FileNotFoundError:
+            return
+        if doomed.is_dir() and not doomed.is_symlink():
+            shutil.rmtree(doomed, ignore_errors=True)
+        else:
+            doomed.unlink(missing_ok=True)
+
+
+def touch(path: Path) -> None:
+    """Note that `path` is in use, so that gc's grace counts from now; at most every quarter of an hour."""
+    with suppress(OSError):
+        if time.time() - path.stat().st_mtime > TOUCH_AFTER_SECONDS:
+            os.utime(path)

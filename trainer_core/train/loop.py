@@ -1,0 +1,144 @@
+"""The training loop. It knows `Family.predict`, the noise schedule and the spec, and never asks a family's name.
+
+One process and several run the same code: micro-batch (step, accumulation a, rank r) is number (step*A + a)*W + r of the
+order, and the LoRA gradients are averaged over processes before the optimizer's step. The model is not wrapped: LoRA
+gradients are a few megabytes, so one reduction of all of them costs less than wrapping costs the code.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from trainer_core.diffusion.loss import weighted_mse
+from trainer_core.errors import Interrupted
+from trainer_core.train.schedulers import lr_multiplier
+from trainer_core.train.signals import StopRequest, stop_on_signals
+from trainer_core.train.trainer import Trainer, micro_batch_number, save_checkpoint
+from trainer_core.train.watch import Watch
+from trainer_core.types import Batch
+
+
+@dataclass(frozen=True)
+class TrainOutcome:
+    """What a finished run leaves."""
+
+    adapter: Mapping[str, Tensor]
+    steps_run: int
+    """Steps that this process did itself, without those it resumed from."""
+    steps_per_second: float
+
+
+def run(trainer: Trainer) -> TrainOutcome:
+    """Train to `train.steps`, or until a signal asks to stop.
+
+    Raises:
+        Interrupted: SIGINT or SIGTERM came; the state was saved.
+        NonFiniteError: a loss was NaN or infinite; the last good checkpoint stays.
+    """
+    settings, first = trainer.project.train, trainer.step
+    watch = Watch(trainer)
+    began = time.perf_counter()
+    with stop_on_signals() as stop:
+        batches = trainer.loader.stream(_micro_batches(trainer))
+        while trainer.step < settings.steps:
+            _optimizer_step(trainer, batches, watch)
+            trainer.step += 1
+            watch.after_step()
+            _save_when_due(trainer, watch, stop)
+            _stop_when_asked(trainer, watch, stop)
+    seconds = time.perf_counter() - began
+    done = trainer.step - first
+    return TrainOutcome(trainer.adapter_state(), done, done / max(seconds, 1e-9) if done else 0.0)
+
+
+def training_loss(trainer: Trainer, batch: Batch) -> Tensor:
+    """Return the loss of a micro-batch, a float32 scalar: mean_b(w_b * mean((prediction - target)^2))."""
+    schedule, project = trainer.schedule, trainer.project
+    timesteps = schedule.timesteps(batch.u, batch.latents.shape)
+    noisy = schedule.add_noise(batch.latents, batch.noise, timesteps)
+    with trainer.accelerator.autocast():
+        prediction = trainer.family.predict(
+            trainer.denoiser,
+            noisy.to(trainer.loader.dtype),
+            timesteps,
+            batch.text,
+            batch.geometries,
+            project.noise.guidance,
+        )
+    target = schedule.target(batch.latents, batch.noise, timesteps)
+    return weighted_mse(prediction, target, schedule.weight(timesteps, project.loss.min_snr_gamma))
+
+
+def _optimizer_step(trainer: Trainer, batches: Iterator[Batch], watch: Watch) -> None:
+    """Accumulate gradients over the micro-batches of one step and update the weights."""
+    settings, accelerator = trainer.project.train, trainer.accelerator
+    for group in trainer.optimizer.param_groups:
+        group["lr"] = trainer.project.optimizer.lr * lr_multiplier(
+            trainer.step, trainer.project.schedule, settings.steps
+        )
+    for accumulation in range(settings.gradient_accumulation_steps):
+        number = micro_batch_number(trainer, trainer.step, accumulation)
+        batch = watch.waited_for(batches)
+        with accelerator.accumulate(trainer.denoiser):
+            # Dropout draws from torch's own generators: seeding them from the number keeps resuming exact.
+            if trainer.project.adapter.dropout:
+                torch.manual_seed(settings.seed + number)
+            loss = training_loss(trainer, batch)
+            accelerator.backward(loss)
+            watch.record(number, loss, len(batch.sample_ids))
+            if accelerator.sync_gradients:
+                _update(trainer)
+
+
+def _update(trainer: Trainer) -> None:
+    accelerator, limit = trainer.accelerator, trainer.project.optimizer.max_grad_norm
+    if accelerator.num_processes > 1:
+        _average_gradients(trainer)
+    # An infinite limit clips nothing and still gives the norm.
+    trainer.last_grad_norm = accelerator.clip_grad_norm_(trainer.parameters, limit or float("inf"))
+    trainer.optimizer.step()
+    trainer.optimizer.zero_grad()
+
+
+def _average_gradients(trainer: Trainer) -> None:
+    gradients = [parameter.grad for parameter in trainer.parameters if parameter.grad is not None]
+    flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
+    mean: Any = trainer.accelerator.reduce(flat, reduction="mean")
+    for gradient, part in zip(gradients, mean.split([gradient.numel() for gradient in gradients]), strict=True):
+        gradient.copy_(part.view_as(gradient))
+
+
+def _micro_batches(trainer: Trainer) -> range:
+    first = micro_batch_number(trainer, trainer.step, 0)
+    end = micro_batch_number(trainer, trainer.project.train.steps, 0)
+    return range(first, end, trainer.accelerator.num_processes)
+
+
+def _save_when_due(trainer: Trainer, watch: Watch, stop: StopRequest) -> None:
+    settings, every = trainer.project.train, trainer.project.sample.every
+    if every and trainer.step % every == 0 and trainer.on_step and trainer.accelerator.is_main_process:
+        watch.check_finite()
+        trainer.on_step(trainer.step, trainer.adapter_state())
+    due = settings.checkpoint_every and trainer.step % settings.checkpoint_every == 0
+    if (due or trainer.step == settings.steps) and not stop.received:
+        watch.check_finite()
+        save_checkpoint(trainer)
+
+
+def _stop_when_asked(trainer: Trainer, watch: Watch, stop: StopRequest) -> None:
+    asked: Any = torch.tensor(float(stop.received), device=trainer.accelerator.device)
+    if trainer.accelerator.num_processes > 1:
+        asked = trainer.accelerator.reduce(asked, reduction="sum")
+    elif not stop.received:
+        return
+    if asked.item():
+        watch.check_finite()
+        save_checkpoint(trainer)
+        message = f"stopped by {stop.signal_name or 'another process'} after step {trainer.step}; state saved. "
+        raise Interrupted(message + "The same command goes on from there.")

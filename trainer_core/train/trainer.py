@@ -1,0 +1,133 @@
+"""What a run holds while it goes, how it is put together, and how it is saved and taken up again."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from trainer_core.adapters import ADAPTERS
+from trainer_core.config.reads import Slice
+from trainer_core.data.order import Order
+from trainer_core.diffusion.schedule import NoiseSchedule
+from trainer_core.families.base import Family, PrecisionName
+from trainer_core.train.batches import BatchLoader
+from trainer_core.train.optimizers import build_optimizer
+from trainer_core.train.state import TrainState, load_latest, prune, save_state
+from trainer_core.types import Report
+
+log = logging.getLogger(__name__)
+
+STAGE = "lora_checkpoint"
+"""The stage that progress events of a run belong to."""
+
+
+@dataclass(frozen=True)
+class TrainerParts:
+    """What a run is made of, before the adapter is attached."""
+
+    project: Slice
+    family: Family
+    schedule: NoiseSchedule
+    denoiser: Any
+    """The frozen base in its precision, on its device."""
+    precision: PrecisionName
+    loader: BatchLoader
+
+
+@dataclass
+class Trainer:
+    """What a run holds while it goes: the parts that were built once, and the step it is at."""
+
+    project: Slice
+    family: Family
+    schedule: NoiseSchedule
+    denoiser: nn.Module
+    parameters: list[nn.Parameter]
+    optimizer: Any
+    """The optimizer as accelerate wrapped it."""
+    accelerator: Accelerator
+    loader: BatchLoader
+    workdir: Path
+    report: Report
+    on_step: Callable[[int, Mapping[str, Tensor]], None] | None = None
+    """Called on the main process every `sample.every` steps with the step and the adapter's state."""
+    step: int = 0
+    last_grad_norm: Tensor | None = field(default=None, repr=False)
+
+    @property
+    def order(self) -> Order:
+        """The order of micro-batches."""
+        return self.loader.order
+
+    def adapter_state(self) -> dict[str, Tensor]:
+        """Return a copy of the adapter's weights on the CPU."""
+        return ADAPTERS[self.project.adapter.type].state(self.denoiser)
+
+    @property
+    def checkpoints(self) -> Path:
+        """The folder of resumable checkpoints."""
+        return self.workdir / "checkpoints"
+
+
+def prepare(parts: TrainerParts, workdir: Path, report: Report, accelerator: Accelerator) -> Trainer:
+    """Attach the adapter, build the optimizer and go back to the last good checkpoint."""
+    project = parts.project
+    if project.train.gradient_checkpointing:
+        parts.denoiser.enable_gradient_checkpointing()
+    parameters = ADAPTERS[project.adapter.type].attach(parts.denoiser, project.adapter, parts.family.spec.targets, project.train.seed)
+    parts.denoiser.train()
+    optimizer = build_optimizer(parameters, project.optimizer, scaled=parts.precision == "fp16")
+    trainer = Trainer(
+        project=project,
+        family=parts.family,
+        schedule=parts.schedule,
+        denoiser=parts.denoiser,
+        parameters=parameters,
+        optimizer=accelerator.prepare_optimizer(optimizer, device_placement=False),
+        accelerator=accelerator,
+        loader=parts.loader,
+        workdir=workdir,
+        report=report,
+    )
+    _resume(trainer)
+    return trainer
+
+
+def save_checkpoint(trainer: Trainer) -> None:
+    """Save what the next step needs; only the main process writes."""
+    if trainer.accelerator.is_main_process:
+        scaler = trainer.accelerator.scaler
+        state = TrainState(
+            trainer.step,
+            trainer.adapter_state(),
+            trainer.optimizer.state_dict(),
+            None if scaler is None else scaler.state_dict(),
+        )
+        save_state(trainer.checkpoints, state)
+        prune(trainer.checkpoints, trainer.project.train.keep_last)
+    trainer.accelerator.wait_for_everyone()
+
+
+def micro_batch_number(trainer: Trainer, step: int, accumulation: int) -> int:
+    """Return which micro-batch of the order this process takes at (step, accumulation)."""
+    accelerator = trainer.accelerator
+    within = step * trainer.project.train.gradient_accumulation_steps + accumulation
+    return within * accelerator.num_processes + accelerator.process_index
+
+
+def _resume(trainer: Trainer) -> None:
+    trainer.checkpoints.mkdir(parents=True, exist_ok=True)
+    if (state := load_latest(trainer.checkpoints)) is None:
+        return
+    ADAPTERS[trainer.project.adapter.type].load_state(trainer.denoiser, state.adapter)
+    trainer.optimizer.load_state_dict(state.optimizer)
+    if state.scaler is not None and trainer.accelerator.scaler is not None:
+        trainer.accelerator.scaler.load_state_dict(dict(state.scaler))
+    trainer.step = state.step
+    log.info("going on from step %d of %d", state.step, trainer.project.train.steps)

@@ -1,0 +1,138 @@
+"""The nouns that cross module borders: plain frozen data, no behaviour, no torch at import."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Level = Literal["error", "warning", "info"]
+Split = Literal["train", "held_out"]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing to tell the user about a setting: where, what was seen, and how to mend it."""
+
+    level: Level
+    field: str
+    message: str
+    fix: str
+
+    def __str__(self) -> str:
+        """Render as one line for a terminal."""
+        return f"{self.level}: {self.field}: {self.message} {self.fix}".rstrip()
+
+    def as_dict(self) -> dict[str, str]:
+        """The stable JSON form of `check --json`."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class FileStat:
+    """What the file system says of a file without reading it; a changed field means: hash again.
+
+    `ctime_ns` catches a replacement that kept size, mtime and inode (`cp --preserve` onto the file).
+    """
+
+    size: int
+    mtime_ns: int
+    ctime_ns: int
+    inode: int
+
+
+@dataclass(frozen=True, order=True)
+class Bucket:
+    """A target size in pixels that a batch shares."""
+
+    width: int
+    height: int
+
+    def __str__(self) -> str:
+        """Width by height, as the field writes it."""
+        return f"{self.width}x{self.height}"
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """How a picture became its bucket: all (height, width) or (top, left), in pixels.
+
+    `original` is the size after EXIF rotation; `resized` the size before the crop; `crop` the (top, left) of the cut;
+    `target` the bucket. SDXL's time ids are `original + crop + target`.
+    """
+
+    original: tuple[int, int]
+    resized: tuple[int, int]
+    crop: tuple[int, int]
+    target: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One picture with its caption, ready to be encoded.
+
+    `id` is dataset name + "/" + path relative to the dataset folder, with its extension: never a position or a stem.
+    """
+
+    id: str
+    path: Path
+    picture: str
+    """SHA-256 of the picture's bytes."""
+    caption: str
+    bucket: Bucket
+    geometry: Geometry
+    repeats: int
+    split: Split
+
+
+@dataclass(frozen=True)
+class TextCondition:
+    """What the text encoders say of a caption.
+
+    embeds [L, D] (or [B, L, D] in a batch); pooled [P] or None; mask bool [L] or None for families without one.
+    """
+
+    embeds: Tensor
+    pooled: Tensor | None = None
+    mask: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One micro-batch, on the training device.
+
+    latents [B, C, h, w] (normalised), noise the same shape in float32, u [B] uniform in [0, 1) float32 that picks the
+    timestep, text stacked on the first axis.
+    """
+
+    sample_ids: tuple[str, ...]
+    latents: Tensor
+    noise: Tensor
+    u: Tensor
+    text: TextCondition
+    geometries: tuple[Geometry, ...]
+
+
+@dataclass(frozen=True)
+class ProgressEvent:
+    """How far a stage is; reporters derive rate and ETA."""
+
+    stage: str
+    done: int
+    total: int
+    unit: str = "it"
+    values: Mapping[str, float] = field(default_factory=dict[str, float])
+    message: str = ""
+
+
+Report = Callable[[ProgressEvent], None]
+JSON = Any
+"""A JSON value: dict, list, str, int, float, bool or None."""
+
+
+def silent(event: ProgressEvent) -> None:
+    """A reporter that says nothing."""
