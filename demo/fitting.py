@@ -126,7 +126,7 @@ def _save(
     mean: dict[str, Tensor],
     optimizer: torch.optim.Optimizer,
 ) -> None:
-    """Write to a temporary file, flush it to disk, rename: a kill leaves the old file or the new."""
+    """Write the checkpoint; a kill leaves the old file or the new one."""
     tensors = {f"weight.{n}": p.detach() for n, p in names.items()}
     tensors |= {f"mean.{n}": m for n, m in mean.items()}
     for n, p in names.items():
@@ -137,7 +137,7 @@ def _save(
 
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """Replace `path` by `data` as one action."""
+    """Replace `path` by `data` as one action: temporary file, flush to disk, rename."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(path.name + ".tmp")
     with temporary.open("wb") as file:

@@ -20,7 +20,17 @@ from demo.drawings import BACKGROUNDS, POSITIONS, SUPERSAMPLING, Point
 
 BODY, STRIPE, LIMB = (0, 150, 136), (255, 236, 110), (165, 80, 30)
 EYE, PUPIL = (255, 255, 255), (10, 10, 10)
-SIZES = ((64, 64), (80, 48), (64, 64), (48, 80), (96, 64), (64, 64), (128, 96), (64, 96), (160, 160))
+SIZES = (
+    (64, 64),
+    (80, 48),
+    (64, 64),
+    (48, 80),
+    (96, 64),
+    (64, 64),
+    (128, 96),
+    (64, 96),
+    (160, 160),
+)
 """Width and height of the pictures in pixels, in turn."""
 NUM_PICTURES = 36
 RADII = {"small": 0.24, "big": 0.36}
@@ -44,7 +54,7 @@ SPDX-License-Identifier: CC0-1.0
 README = f"""\
 # Zorblings
 
-{NUM_PICTURES} drawings of one invented creature, with captions, in {len(set(SIZES))} sizes. CC0 1.0.
+{NUM_PICTURES} captioned drawings of one invented creature, in {len(set(SIZES))} sizes. CC0 1.0.
 Written by `python -m demo.make_dataset`; do not edit by hand.
 """
 

@@ -12,23 +12,26 @@ import argparse
 import hashlib
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
 
 import torch
 import torch.nn.functional as F
+from diffusers import AutoencoderKL
 from diffusers.models.attention_processor import AttnProcessor
-from safetensors import safe_open
 from torch import Tensor, nn
 
-from demo.base_model import BaseModel, build_base_model, to_pipeline
+from demo.base_model import BaseModel, balance_latents, build_base_model, to_pipeline
 from demo.captions import caption
+from demo.drawings import draw, random_scene
 from demo.fitting import Task, fit, load_mean, write_atomically
-from demo.streams import LatentBank, build_bank, picture_batch
+from demo.streams import LatentBank, build_bank, picture_batch, to_pixels
 
-KL_WEIGHT = 1e-3
-EDGE_WEIGHT = 0.5
+KL_WEIGHT = 1e-4
+SQUARE_WEIGHT = 2.0
+EDGE_WEIGHT = 0.25
+HUE_WEIGHT = 1.0
 CAPTION_DROPOUT = 0.1
 MIN_SNR_GAMMA = 5.0
 
@@ -52,6 +55,11 @@ class Options:
     def vae_checkpoint(self) -> Path:
         """Weights, mean and optimizer of phase 1."""
         return self.work / "vae.safetensors"
+
+    @property
+    def vae_folder(self) -> Path:
+        """The finished VAE; delete it to train phase 1 further."""
+        return self.work / "vae"
 
     @property
     def unet_checkpoint(self) -> Path:
@@ -87,18 +95,32 @@ def pretrain(options: Options) -> bool:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model = build_base_model(options.seed)
     model.vae.to(device)
-    if not fit(vae_task(model, options)):
-        return False
-    load_mean(options.vae_checkpoint, model.vae)
-    bank = build_bank(model.vae, options.seed, options.bank_size, options.bank_file)
+    if not options.vae_folder.exists():
+        if not fit(vae_task(model, options)):
+            return False
+        finish_vae(model.vae, options)
+    vae = AutoencoderKL.from_pretrained(options.vae_folder).to(device)
+    bank = build_bank(vae, options.seed, options.bank_size, options.bank_file)
     print(f"bank of {options.bank_size} drawings, scaling_factor {bank.scale:.4f}", flush=True)
     model.unet.to(device)
     model.text_encoder.to(device)
     return fit(unet_task(model, bank, options))
 
 
+def finish_vae(vae: AutoencoderKL, options: Options) -> None:
+    """Take the mean weights, balance the latents, and keep the VAE: phase 2 is bound to it."""
+    load_mean(options.vae_checkpoint, vae)
+    vae.eval()
+    rng = Random(f"balance {options.seed}")
+    pixels = to_pixels([draw(random_scene(rng), 64, 64) for _ in range(256)])
+    balance_latents(vae, pixels.to(vae.device))
+    unfinished = options.work / "vae.tmp"
+    vae.save_pretrained(unfinished)
+    unfinished.replace(options.vae_folder)
+
+
 def vae_task(model: BaseModel, options: Options) -> Task:
-    """Phase 1: L1 on pixels and on their edges, and a small KL."""
+    """Phase 1: pixels to pixels through noisy latents."""
 
     def loss(step: int) -> Tensor:
         device = model.vae.device
@@ -113,10 +135,16 @@ def vae_task(model: BaseModel, options: Options) -> Task:
 
 
 def vae_loss(pixels: Tensor, decoded: Tensor, kl: Tensor) -> Tensor:
-    """L1 of the error (B, 3, H, W), L1 of its slopes (sharp edges), and `kl` per latent value."""
+    """Loss of pictures (B, 3, H, W): error, squared error, slopes, hue, and KL per latent value.
+
+    The slopes keep edges sharp. Hue (red minus green, green minus blue) is weighed on its own:
+    brightness varies more, and a short training would learn little else.
+    """
     error = decoded - pixels
     edges = error.diff(dim=-1).abs().mean() + error.diff(dim=-2).abs().mean()
-    return error.abs().mean() + EDGE_WEIGHT * edges + KL_WEIGHT * kl
+    value = error.abs().mean() + SQUARE_WEIGHT * error.square().mean()
+    hue = error.diff(dim=1).abs().mean()
+    return value + EDGE_WEIGHT * edges + HUE_WEIGHT * hue + KL_WEIGHT * kl
 
 
 def unet_task(model: BaseModel, bank: LatentBank, options: Options) -> Task:
@@ -136,7 +164,7 @@ def unet_task(model: BaseModel, bank: LatentBank, options: Options) -> Task:
         return v_loss(model, latents.to(device), ids.input_ids.to(device), signal_share, generator)
 
     module = nn.ModuleDict({"unet": model.unet, "text_encoder": model.text_encoder})
-    return Task("unet", module, loss, options.unet_steps, 1e-3, options.unet_checkpoint)
+    return Task("unet", module, loss, options.unet_steps, 8e-4, options.unet_checkpoint)
 
 
 def v_loss(
@@ -163,15 +191,13 @@ def v_loss(
 def export(options: Options) -> None:
     """Write the pipeline in float16, from the running means, and its SHA256SUMS."""
     model = build_base_model(options.seed)
-    vae_step = load_mean(options.vae_checkpoint, model.vae)
+    model = replace(model, vae=AutoencoderKL.from_pretrained(options.vae_folder))
     module = nn.ModuleDict({"unet": model.unet, "text_encoder": model.text_encoder})
-    unet_step = load_mean(options.unet_checkpoint, module)
-    with safe_open(options.bank_file, "pt") as bank:
-        model.vae.register_to_config(scaling_factor=round(float(bank.metadata()["scale"]), 5))
+    step = load_mean(options.unet_checkpoint, module)
     pipeline = to_pipeline(model).to(dtype=torch.float16)
     pipeline.save_pretrained(options.out, safe_serialization=True)
     write_checksums(options.out)
-    print(f"{options.out}: vae step {vae_step}, unet step {unet_step}", flush=True)
+    print(f"{options.out}: written after UNet step {step}", flush=True)
 
 
 def write_checksums(folder: Path) -> None:
@@ -192,12 +218,14 @@ def _parse(arguments: Sequence[str] | None) -> tuple[str, Options]:
     parser.add_argument("--out", type=Path, default=Path("demo/base"), help="pipeline folder")
     parser.add_argument("--vae-steps", type=int, default=3500)
     parser.add_argument("--unet-steps", type=int, default=7000)
-    parser.add_argument("--vae-batch", type=int, default=16, help="pictures per VAE step")
-    parser.add_argument("--unet-batch", type=int, default=32, help="pictures per UNet step")
+    parser.add_argument("--vae-batch", type=int, default=4, help="64 x 64 pictures per VAE step")
+    parser.add_argument("--unet-batch", type=int, default=16, help="pictures per UNet step")
     parser.add_argument("--bank-size", type=int, default=30_000, help="drawings encoded once")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--resume", action="store_true", help="go on from the checkpoints in --work")
+    parser.add_argument(
+        "--resume", action="store_true", help="go on from the checkpoints in --work"
+    )
     values = vars(parser.parse_args(arguments))
     action = values.pop("action")
     return action, Options(**values)

@@ -26,6 +26,9 @@ BUCKETS: dict[tuple[int, int], float] = {
 }
 """Share of the drawings by (width, height) in pixels."""
 
+VAE_SIZES: dict[tuple[int, int], float] = {(32, 32): 0.7, (64, 64): 0.2, (48, 80): 0.1}
+"""Share of the VAE's steps by (width, height): small pictures are full of edges, so teach more."""
+
 DOODLE_SHARE = 0.5
 
 
@@ -36,15 +39,17 @@ def to_pixels(pictures: Sequence[Image.Image]) -> Tensor:
 
 
 def picture_batch(seed: int, step: int, size: int) -> Tensor:
-    """Pixels for one VAE step, all of one size: scenes and doodles, half and half."""
+    """Pixels for one VAE step, as many as `size` pictures of 64 x 64 hold; half are doodles."""
     rng = Random(f"pictures {seed} {step}")
-    shape = rng.choices(list(BUCKETS), list(BUCKETS.values()))[0]
-    return to_pixels(
-        [
-            doodle(rng, *shape) if rng.random() < DOODLE_SHARE else draw(random_scene(rng), *shape)
-            for _ in range(size)
-        ]
+    width, height = rng.choices(list(VAE_SIZES), list(VAE_SIZES.values()))[0]
+    makers = rng.choices(
+        (doodle, _scene), (DOODLE_SHARE, 1 - DOODLE_SHARE), k=size * 4096 // (width * height)
     )
+    return to_pixels([make(rng, width, height) for make in makers])
+
+
+def _scene(rng: Random, width: int, height: int) -> Image.Image:
+    return draw(random_scene(rng), width, height)
 
 
 def doodle(rng: Random, width: int, height: int) -> Image.Image:
@@ -98,8 +103,8 @@ def _stripes(pen: ImageDraw.ImageDraw, rng: Random, size: tuple[int, int]) -> No
 class LatentBank:
     """Drawings of the training stream, encoded once.
 
-    `latents` are the posterior means (N, 4, h, w), float16, unscaled; `scale` is one over their
-    standard deviation, the VAE's `scaling_factor`.
+    `latents` are the posterior means (N, 4, h, w), float16, unscaled; `scale` is the VAE's
+    `scaling_factor`.
     """
 
     scenes: dict[tuple[int, int], list[Scene]]
@@ -127,26 +132,19 @@ def build_bank(vae: AutoencoderKL, seed: int, size: int, file: Path) -> LatentBa
     """Encode a bank, or read it from `file` if it was made with the same seed and size."""
     scenes = bank_scenes(seed, size)
     recipe = json.dumps({"seed": seed, "size": size})
-    if file.exists():
-        bank = _read_bank(file, scenes, recipe)
-        if bank is not None:
-            return bank
+    if file.exists() and (stored := _read_latents(file, recipe)) is not None:
+        return LatentBank(scenes, stored, vae.config.scaling_factor)
     latents = {bucket: _encode(vae, drawn, bucket) for bucket, drawn in scenes.items()}
-    scale = 1.0 / float(latents[64, 64].float().std())
     tensors = {f"{w}x{h}": tensor for (w, h), tensor in latents.items()}
-    write_atomically(file, save(tensors, {"recipe": recipe, "scale": repr(scale)}))
-    return LatentBank(scenes, latents, scale)
+    write_atomically(file, save(tensors, {"recipe": recipe}))
+    return LatentBank(scenes, latents, vae.config.scaling_factor)
 
 
-def _read_bank(
-    file: Path, scenes: dict[tuple[int, int], list[Scene]], recipe: str
-) -> LatentBank | None:
+def _read_latents(file: Path, recipe: str) -> dict[tuple[int, int], Tensor] | None:
     with safe_open(file, "pt") as stored:
-        metadata = stored.metadata()
-        if metadata["recipe"] != recipe:
+        if stored.metadata()["recipe"] != recipe:
             return None
-        latents = {(w, h): stored.get_tensor(f"{w}x{h}") for w, h in scenes}
-    return LatentBank(scenes, latents, float(metadata["scale"]))
+        return {(w, h): stored.get_tensor(f"{w}x{h}") for w, h in BUCKETS}
 
 
 @torch.no_grad()

@@ -19,7 +19,18 @@ BOS, EOS = "<|startoftext|>", "<|endoftext|>"
 WORD_END = "</w>"
 SPARE_WORDS = (
     *("zorbling", "zorblings", "photo", "creature", "animal", "eyes", "legs", "waving", "jumping"),
-    *("walking", "sitting", "standing", "sleeping", "tilted", "medium", "the", "one", "four", "and"),
+    *(
+        "walking",
+        "sitting",
+        "standing",
+        "sleeping",
+        "tilted",
+        "medium",
+        "the",
+        "one",
+        "four",
+        "and",
+    ),
     *("dark", "light", "brown", "colour", "style", "corner", "its", "is", "no"),
 )
 """Words no base caption needs. They are single tokens, so that a LoRA can give them meaning."""
@@ -40,7 +51,7 @@ def caption_words(samples: int = 4000, seed: int = 0) -> list[str]:
 
 
 def learn_merges(words: Iterable[str]) -> list[tuple[str, str]]:
-    """Merge the commonest neighbours until each word is one token; ties go alphabetically.
+    """Merge the commonest neighbours until each word is one token; ties go to the last by name.
 
     Source: Sennrich et al., arXiv 1508.07909, algorithm 1, with every word counted once.
     """

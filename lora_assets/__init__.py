@@ -1,0 +1,1 @@
+"""The Dagster layer: projects as asset groups, thin, without training logic."""

@@ -18,7 +18,10 @@ from trainer_core.families.base import Family
 from trainer_core.families.source import ModelSource
 from trainer_core.types import Geometry, TextCondition
 
-CAPTIONS = ("a red cat", "two dogs and one very long caption, about a house by the sea, in the rain, at night, in winter")
+CAPTIONS = (
+    "a red cat",
+    "two dogs and one very long caption, about a house by the sea, in the rain, at night, in winter",
+)
 HEIGHT, WIDTH = 64, 96
 GUIDANCE = 3.5
 GEOMETRIES = (

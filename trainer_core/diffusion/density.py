@@ -1,4 +1,4 @@
-"""Which noise levels are trained: from a uniform number to a share of noise, by the inverse of the distribution's CDF."""
+"""Which noise levels are trained: from a uniform number to a share of noise, by the inverse of a distribution's CDF."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ class FlowSchedule:
     logit_std: float = 1.0
 
     def timesteps(self, u: Tensor, latents_shape: Size) -> Tensor:
-        """Map u [B] in [0, 1) to sigma [B] float32: drawn from the distribution, then shifted for the picture's size."""
+        """Map u [B] in [0, 1) to sigma [B] float32: drawn from the distribution, shifted for the picture's size."""
         share = noise_share(u, self.sampling, self.logit_mean, self.logit_std)
         return shift_sigma(share, self.shift.factor(latents_shape)).clamp(max=1.0)
 

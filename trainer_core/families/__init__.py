@@ -27,7 +27,9 @@ def get_family(name: str) -> Family:
     family = _family(name) if name in _modules() else None
     if family is None:
         known = family_names()
-        near = get_close_matches(name.lower().replace("-", "").replace("_", "").replace(".", ""), known, n=1, cutoff=0.4)
+        near = get_close_matches(
+            name.lower().replace("-", "").replace("_", "").replace(".", ""), known, n=1, cutoff=0.4
+        )
         hint = f"Did you mean `{near[0]}`?" if near else "Choose one of them."
         raise ModelError(f"model.family: `{name}` is not a known family ({', '.join(known)}). {hint}")
     return family

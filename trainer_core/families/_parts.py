@@ -23,7 +23,9 @@ def load_component(source: ModelSource, name: str, dtype: torch.dtype) -> Any:
     """
     component = source.spec.components[name]
     if component.kind == "model":
-        load, place = (_model_from_file, source.file) if source.in_file(name) else (_model_from_folder, source.folder(name))
+        load, place = (
+            (_model_from_file, source.file) if source.in_file(name) else (_model_from_folder, source.folder(name))
+        )
         with _quiet():
             model = load(source, name, dtype)
         return _settle(model, f"{place}")
@@ -103,9 +105,7 @@ def _model_from_file(source: ModelSource, name: str, dtype: torch.dtype) -> Any:
             if component.loader.startswith("T5")
             else ldm.create_diffusers_clip_model_from_ldm
         )
-        return convert(
-            cls, checkpoint=tensors, config=root, subfolder=name, torch_dtype=dtype, local_files_only=True
-        )
+        return convert(cls, checkpoint=tensors, config=root, subfolder=name, torch_dtype=dtype, local_files_only=True)
     except (ValueError, KeyError, RuntimeError) as error:
         raise ModelError(
             f"{source.file}: its {name} does not fit {source.folder(name)}/config.json ({error}). "
@@ -125,8 +125,8 @@ def _file_tensors(source: ModelSource, name: str) -> dict[str, Tensor]:
 def _settle(model: Any, place: str) -> Any:
     """Freeze a model and give it memory of its own.
 
-    Loaders leave views into the mapped file, whose alignment is the file's: kernels may then sum in another order than in
-    a process that got aligned memory, and a result would not be repeatable bit for bit.
+    Loaders leave views into the mapped file, whose alignment is the file's: kernels may then sum in another order than
+    with aligned memory, and a result would not be repeatable bit for bit.
     """
     import torch
 
@@ -142,7 +142,7 @@ def _settle(model: Any, place: str) -> Any:
 def _refuse_missing(names: Sequence[str], place: str) -> None:
     if names:
         listed = ", ".join(sorted(names)[:3])
-        raise ModelError(f"{place}: {len(names)} tensors are missing from the weights ({listed} ...). Copy the model again.")
+        raise ModelError(f"{place}: {len(names)} tensors are missing ({listed} ...). Copy the model again.")
 
 
 def encode_normalised(vae: Any, pixels: Tensor) -> Tensor:

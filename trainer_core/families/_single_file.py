@@ -71,19 +71,26 @@ def names_by_part(names: Iterable[str]) -> dict[str, list[str]]:
 
 
 def single_file_digests(path: Path) -> dict[str, str]:
-    """Return the SHA-256 of each part of a single-file checkpoint: of its tensors' names, dtypes, shapes and bytes.
+    """Return the SHA-256 of each part of a single-file checkpoint: of its tensors' names, types, shapes and bytes.
 
-    Reads the file once, in file order. The order of tensors in the file, its metadata and its place do not count. A pure
-    function of the file's bytes, so a caller may remember the result under the SHA-256 of the file.
+    Reads the file once, in file order. The order of tensors in the file, its metadata and its place do not count. A
+    pure function of the file's bytes, so a caller may remember the result under the SHA-256 of the file.
     """
     header = read_header(path)
     digests = _tensor_digests(path, header)
-    return {part: _digest_lines(f"{name} {digests[name]}" for name in names) for part, names in names_by_part(header).items()}
+    return {
+        part: _digest_lines(f"{name} {digests[name]}" for name in names)
+        for part, names in names_by_part(header).items()
+    }
 
 
 def _tensor_digests(path: Path, header: Mapping[str, dict[str, Any]]) -> dict[str, str]:
     digests: dict[str, str] = {}
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as whole, memoryview(whole) as view:
+    with (
+        path.open("rb") as file,
+        mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as whole,
+        memoryview(whole) as view,
+    ):
         start = 8 + int.from_bytes(view[:8], "little")
         for name, info in sorted(header.items(), key=lambda item: item[1]["data_offsets"]):
             first, last = info["data_offsets"]

@@ -1,7 +1,7 @@
 """What the rest of the house knows of a model family: a `FamilySpec` (data) and at most ten methods.
 
-A family module defines `FAMILY`, an object that satisfies `Family`. Importing it must not import torch: the spec is read on
-every no-op. Methods import torch, diffusers and transformers when they are called.
+A family module defines `FAMILY`, an object that satisfies `Family`. Importing it must not import torch: the spec is
+read on every no-op. Methods import torch, diffusers and transformers when they are called.
 """
 
 from __future__ import annotations
@@ -104,7 +104,9 @@ class Family(Protocol):
         """
         ...
 
-    def encode_text(self, encoders: Mapping[str, Any], captions: Sequence[str], text: TextConfig) -> list[TextCondition]:
+    def encode_text(
+        self, encoders: Mapping[str, Any], captions: Sequence[str], text: TextConfig
+    ) -> list[TextCondition]:
         """Encode captions, one unbatched `TextCondition` each, on the encoders' device and in their dtype."""
         ...
 

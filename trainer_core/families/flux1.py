@@ -88,7 +88,9 @@ class Flux1:
         """Return latents [B, 16, H/8, W/8], not packed."""
         return _parts.encode_normalised(vae, pixels)
 
-    def encode_text(self, encoders: Mapping[str, Any], captions: Sequence[str], text: TextConfig) -> list[TextCondition]:
+    def encode_text(
+        self, encoders: Mapping[str, Any], captions: Sequence[str], text: TextConfig
+    ) -> list[TextCondition]:
         """Return T5's last state [length, 4096], pads included and not masked, and CLIP's pooled output [768]."""
         from trainer_core.types import TextCondition
 

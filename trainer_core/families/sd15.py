@@ -89,7 +89,9 @@ class StableDiffusion15:
         """Return latents [B, 4, H/8, W/8]."""
         return _parts.encode_normalised(vae, pixels)
 
-    def encode_text(self, encoders: Mapping[str, Any], captions: Sequence[str], text: TextConfig) -> list[TextCondition]:
+    def encode_text(
+        self, encoders: Mapping[str, Any], captions: Sequence[str], text: TextConfig
+    ) -> list[TextCondition]:
         """Return [77, 768] for each caption: CLIP's last state, or one `clip_skip` layers earlier, layer-normed."""
         from trainer_core.types import TextCondition
 

@@ -89,7 +89,9 @@ class StableDiffusionXL:
         """Return latents [B, 4, H/8, W/8]."""
         return _parts.encode_normalised(vae, pixels)
 
-    def encode_text(self, encoders: Mapping[str, Any], captions: Sequence[str], text: TextConfig) -> list[TextCondition]:
+    def encode_text(
+        self, encoders: Mapping[str, Any], captions: Sequence[str], text: TextConfig
+    ) -> list[TextCondition]:
         """Return embeds [77, 2048], the states before both encoders' last layers, and bigG's projection [1280]."""
         import torch
 

@@ -99,7 +99,9 @@ class ModelSource:
         except _Missing as error:
             raise ModelError(str(error)) from error
 
-    def fingerprints(self, hash_files: HashFiles, tensor_digests: TensorDigests = single_file_digests) -> dict[str, str]:
+    def fingerprints(
+        self, hash_files: HashFiles, tensor_digests: TensorDigests = single_file_digests
+    ) -> dict[str, str]:
         """Return a SHA-256 of the content of every component: weights, config and tokenizer files, but no places.
 
         Args:
@@ -149,7 +151,9 @@ def _open_folder(path: Path, spec: FamilySpec) -> tuple[ModelSource | None, list
         return None, [f"there is no such file or folder: {path}. Give the place of the base model"]
     index = path / "model_index.json"
     if not index.is_file():
-        return None, ["model_index.json is missing: not a diffusers-format folder. Give its root, or a .safetensors file"]
+        return None, [
+            "model_index.json is missing: not a diffusers-format folder. Give its root, or a .safetensors file"
+        ]
     try:
         problem = _pipeline_problem(_read_json(index), spec)
     except ModelError as error:
@@ -160,7 +164,9 @@ def _open_folder(path: Path, spec: FamilySpec) -> tuple[ModelSource | None, list
 def _open_file(path: Path, config_path: Path | None, spec: FamilySpec) -> tuple[ModelSource | None, list[str]]:
     problems: list[str] = []
     if config_path is None:
-        problems.append("a single file needs model.config_path: a diffusers-format folder with the configs and tokenizers")
+        problems.append(
+            "a single file needs model.config_path: a diffusers-format folder with the configs and tokenizers"
+        )
     elif not config_path.is_dir():
         problems.append(f"model.config_path: there is no such folder: {config_path}")
     if path.suffix.lower() in PICKLES:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from trainer_core.data.decode import DECODE_VERSION, load_rgb, to_bucket
 from trainer_core.errors import DatasetError, NonFiniteError
 from trainer_core.stages.base import Item, Outcome, Stage, StageContext
-from trainer_core.stages.entries import items_outcome, write_items
+from trainer_core.stages.entries import items_outcome, shape_of, write_items
 from trainer_core.store.keys import digest
 from trainer_core.types import JSON, Bucket, Sample
 
@@ -34,8 +34,7 @@ def _items(context: StageContext) -> dict[str, Item]:
     base = digest(common)
     items: dict[str, Item] = {}
     for sample in session.manifest.samples:
-        geometry = sample.geometry
-        shape = [geometry.resized, geometry.crop, geometry.target]
+        shape = shape_of(sample)
         # The parts that all samples share are hashed once: a no-op over 10,000 pictures must stay fast.
         items[sample.id] = Item(digest([base, sample.picture, shape]), {"picture": sample.picture, "geometry": shape} | common)
     return items

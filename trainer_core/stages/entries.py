@@ -12,10 +12,16 @@ from trainer_core.store import Published, Store
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from trainer_core.types import TextCondition
+    from trainer_core.types import Sample, TextCondition
 
 ITEMS = "items.json"
 """Sample id -> {"key", "parts"}: what garbage collection follows and `plan` compares with."""
+
+
+def shape_of(sample: Sample) -> list[list[int]]:
+    """Return how a picture becomes its bucket (resized, crop, target) in the form that JSON gives back."""
+    geometry = sample.geometry
+    return [list(geometry.resized), list(geometry.crop), list(geometry.target)]
 
 
 def write_items(context: StageContext) -> None:

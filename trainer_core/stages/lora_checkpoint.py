@@ -167,7 +167,7 @@ def _collect(context: StageContext, workdir: Path) -> list[dict[str, Any]]:
 
     every = context.settings.sample.every
     for snapshot in sorted((workdir / "snapshots").glob("*.safetensors")) if every else ():
-        if int(snapshot.stem.removeprefix("step-")) % every == 0:
+        if int(snapshot.stem.removeprefix("step-")) % every == 0 and _intact(snapshot):
             target = context.staging / "snapshots" / snapshot.name
             target.parent.mkdir(exist_ok=True)
             shutil.copyfile(snapshot, target)
@@ -175,6 +175,18 @@ def _collect(context: StageContext, workdir: Path) -> list[dict[str, Any]]:
     shutil.copyfile(workdir / "metrics.jsonl", context.staging / "training.jsonl")
     write_loss_curve(metrics, context.staging / "loss_curve.png")
     return [{"step": line.step, "loss": line.loss} for line in metrics]
+
+
+def _intact(snapshot: Path) -> bool:
+    from trainer_core.export.diffusers import check_lora
+
+    try:
+        told, found = check_lora(snapshot)
+    except Exception as error:  # noqa: BLE001 - whatever a damaged file makes its readers say
+        told, found = "a LoRA file", f"{type(error).__name__}: {error}"
+    if told != found:
+        log.warning("%s: damaged (expected %s, found %s): left out of the samples", snapshot, told, found)
+    return told == found
 
 
 def _nothing_to_train(context: StageContext) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 from trainer_core.stages.base import Item, Outcome, Stage, StageContext
-from trainer_core.stages.entries import write_items
+from trainer_core.stages.entries import shape_of, write_items
 from trainer_core.store.keys import digest
 from trainer_core.types import JSON
 
@@ -23,8 +23,7 @@ def _inputs(context: StageContext) -> JSON:
 def _items(context: StageContext) -> dict[str, Item]:
     items: dict[str, Item] = {}
     for sample in context.session.manifest.samples:
-        shape = [sample.geometry.resized, sample.geometry.crop, sample.geometry.target]
-        parts: dict[str, JSON] = {"picture": sample.picture, "caption": sample.caption, "geometry": shape}
+        parts: dict[str, JSON] = {"picture": sample.picture, "caption": sample.caption, "geometry": shape_of(sample)}
         parts |= {"repeats": sample.repeats, "split": sample.split}
         items[sample.id] = Item(digest([sample.id, parts]), parts)
     return items

@@ -208,7 +208,9 @@ class EntryStore:
         """Save the intact entries of a damaged shard, then set it aside."""
         shard = self._shards[name]
         try:
-            self._save(self._map(name), shard.kind, shard.keys)
+            if self._save(self._map(name), shard.kind, shard.keys) == shard.path:
+                # Read a second time it was intact, and the same shard has just been written over it.
+                return
         except StoreError as error:
             log.warning("%s: its intact entries could not be saved: %s", shard.path, error)
         self._drop(name, reason)

@@ -209,7 +209,7 @@ def _strings(value: JSON) -> Iterator[str]:
 
 def _in_use(root: Path, run: Path) -> bool:
     """Whether some process holds a lock that names this run."""
-    return any(is_held(path) for path in (root / "locks").glob("*.lock") if run.name in path.name)
+    return any(is_held(path) for path in (root / "locks").glob("*.lock") if run.name in path.stem)
 
 
 def _newest(path: Path) -> float:

@@ -12,7 +12,7 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -30,6 +30,8 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 RACY_NS = 100_000_000
+# Python also fails to decode the messages that SQLite makes of damaged names.
+_SQL_ERRORS = (sqlite3.Error, UnicodeDecodeError)
 _BUSY_SECONDS = 30.0
 _SAVE_EVERY = 256
 _SHA256 = 64
@@ -83,7 +85,8 @@ class Index:
         Raises:
             StoreError: the index cannot be written.
         """
-        known = self._run(lambda connection: _known_files(connection, files))
+        known, bad = self._run(lambda connection: _known_files(connection, files))
+        self._warn(bad)
         stale = [path for path in files if path not in known]
         if not stale:
             return known
@@ -110,7 +113,9 @@ class Index:
         wanted = json.dumps(list(keys))
         query = "SELECT key, value, crc FROM facts WHERE kind = ? AND key IN (SELECT value FROM json_each(?))"
         rows = self._run(lambda connection: connection.execute(query, (kind, wanted)).fetchall())
-        return {key: json.loads(value) for key, value, crc in rows if crc == _crc(f"facts\0{kind}\0{key}\0{value}")}
+        good = {key: json.loads(value) for key, value, crc in rows if crc == _crc(f"facts\0{kind}\0{key}\0{value}")}
+        self._warn(len(rows) - len(good))
+        return good
 
     def remember(self, kind: str, facts: Mapping[str, JSON]) -> None:
         """Keep small facts that depend on nothing but their key.
@@ -126,11 +131,13 @@ class Index:
         wanted = json.dumps(list(names))
         query = "SELECT name, size, keys, crc FROM shards WHERE name IN (SELECT value FROM json_each(?))"
         rows = self._run(lambda connection: connection.execute(query, (wanted,)).fetchall())
-        return {
+        good = {
             name: ShardRow(size, tuple(keys.split("\n")) if keys else ())
             for name, size, keys, crc in rows
             if crc == _crc(f"shards\0{name}\0{size}\0{keys}")
         }
+        self._warn(len(rows) - len(good))
+        return good
 
     def put_shards(self, shards: Mapping[str, ShardRow]) -> None:
         """Remember shards that were published."""
@@ -152,7 +159,7 @@ class Index:
                 connection = self._connect()
                 found = [str(row[0]) for row in connection.execute("PRAGMA integrity_check(5)") if row[0] != "ok"]
                 bad = sum(_bad_rows(connection, table) for table in _TABLES)
-        except sqlite3.Error as error:
+        except _SQL_ERRORS as error:
             return [str(error)]
         return found + ([f"{bad} rows do not match their checksum"] if bad else [])
 
@@ -162,6 +169,10 @@ class Index:
             if self._connection is not None and self._owner[0] == os.getpid():
                 self._connection.close()
             self._connection = None
+
+    def _warn(self, bad: int) -> None:
+        if bad:
+            log.warning("%s: %d damaged rows: not used, found out again", self.path, bad)
 
     def _insert(self, table: str, rows: Sequence[tuple[str | int, ...]]) -> None:
         rows = [row for row in rows if all(not isinstance(cell, str) or _is_text(cell) for cell in row)]
@@ -175,15 +186,15 @@ class Index:
                 return work(self._connect())
             except sqlite3.ProgrammingError:
                 raise
-            except sqlite3.Error as error:
+            except _SQL_ERRORS as error:
                 self._refuse_unless_damaged(error)
                 self._begin_anew(str(error))
             try:
                 return work(self._connect())
-            except sqlite3.Error as error:
+            except _SQL_ERRORS as error:
                 raise StoreError(f"{self.path}: {error}. Check this disk.") from error
 
-    def _refuse_unless_damaged(self, error: sqlite3.Error) -> None:
+    def _refuse_unless_damaged(self, error: Exception) -> None:
         code: int | None = getattr(error, "sqlite_errorcode", None)
         fix = None if code is None else _OUTSIDE.get(code & 0xFF)
         # A damaged header can also make SQLite believe that the file is read-only.
@@ -260,14 +271,18 @@ def _write(connection: sqlite3.Connection, query: str, rows: Sequence[tuple[str 
         connection.executemany(query, rows)
 
 
-def _known_files(connection: sqlite3.Connection, files: Mapping[str, FileStat]) -> dict[str, str]:
+def _known_files(connection: sqlite3.Connection, files: Mapping[str, FileStat]) -> tuple[dict[str, str], int]:
+    """Digests of the files whose stat is unchanged, and how many rows are damaged."""
     query = "SELECT path, value, crc FROM files WHERE path IN (SELECT value FROM json_each(?))"
     known: dict[str, str] = {}
+    bad = 0
     for path, value, crc in connection.execute(query, (json.dumps(list(files)),)):
         # The checksum comes first: until it holds, nothing in the row can be believed, its path included.
-        if crc == _crc(f"files\0{path}\0{value}") and value[_SHA256:] == _spell(files[path]):
+        if crc != _crc(f"files\0{path}\0{value}"):
+            bad += 1
+        elif value[_SHA256:] == _spell(files[path]):
             known[path] = value[:_SHA256]
-    return known
+    return known, bad
 
 
 def _file_row(path: str, stat: FileStat, sha256: str) -> tuple[str | int, ...]:
@@ -299,7 +314,7 @@ def _bad_rows(connection: sqlite3.Connection, table: str) -> int:
 
 
 def _crc(row: str) -> int:
-    """Checksum of a row, spelled as its table and cells with NUL between: a row of another table never passes for one."""
+    """Checksum of a row, spelled as its table and cells with NUL between: no row passes for one of another table."""
     return crc32(row.encode("utf-8", "surrogatepass"))
 
 

@@ -175,7 +175,7 @@ class MappedShard:
         if key in self.verified:
             return None
         entry = self.header.entries[key]
-        spans = [self._bytes[tensor.begin : tensor.end] for _, tensor in sorted(entry.tensors.items())]
+        spans = [self._span(tensor) for _, tensor in sorted(entry.tensors.items())]
         found = _entry_digest({name: (t.dtype, t.shape) for name, t in entry.tensors.items()}, spans)
         if found != entry.sha256:
             return self._mismatch(key, found)
@@ -184,24 +184,30 @@ class MappedShard:
 
     def tensors(self, key: str) -> dict[str, Tensor]:
         """Views of an entry's tensors; no byte is copied."""
-        import torch
-
-        views: dict[str, Tensor] = {}
-        for name, tensor in self.header.entries[key].tensors.items():
-            dtype: torch.dtype = getattr(torch, DTYPES[tensor.dtype])
-            views[name] = self._bytes[tensor.begin : tensor.end].view(dtype).view(tensor.shape)
-        return views
+        return {name: _typed(self._span(tensor), tensor) for name, tensor in self.header.entries[key].tensors.items()}
 
     def copy(self, key: str) -> PendingEntry | str:
         """An entry as `write_shard` wants it, to be written again bit for bit; or what is wrong with it."""
         entry = self.header.entries[key]
-        pending = PendingEntry({name: tensor.clone() for name, tensor in self.tensors(key).items()}, entry.note)
+        # Bytes are copied, not values: a copy of booleans mends a damaged byte, so that the file would seem intact.
+        copies = {name: _typed(self._span(tensor).clone(), tensor) for name, tensor in entry.tensors.items()}
+        pending = PendingEntry(copies, entry.note)
         # The copy is hashed: an entry verified an hour ago may have been damaged since, and must get no new digest.
         found = str(_describe(pending)["sha256"])
         return pending if found == entry.sha256 else self._mismatch(key, found)
 
+    def _span(self, tensor: TensorRecord) -> Tensor:
+        return self._bytes[tensor.begin : tensor.end]
+
     def _mismatch(self, key: str, found: str) -> str:
         return f"{self.path}: entry {key}: expected SHA-256 {self.header.entries[key].sha256}, found {found}"
+
+
+def _typed(span: Tensor, tensor: TensorRecord) -> Tensor:
+    import torch
+
+    dtype: torch.dtype = getattr(torch, DTYPES[tensor.dtype])
+    return span.view(dtype).view(tensor.shape)
 
 
 def _describe(entry: PendingEntry) -> dict[str, JSON]:
@@ -217,7 +223,7 @@ def _entry_digest(shapes: Mapping[str, tuple[str, tuple[int, ...]]], spans: Sequ
     """SHA-256 over names, dtypes and shapes, then the tensors' bytes in the order of their names."""
     hasher = hashlib.sha256(canonical_json({name: [dtype, list(shape)] for name, (dtype, shape) in shapes.items()}))
     for span in spans:
-        hasher.update(memoryview(span.numpy()))  # pyright: ignore[reportUnknownMemberType, reportUnknownArgumentType]
+        hasher.update(span.numpy().data)  # pyright: ignore[reportUnknownMemberType, reportUnknownArgumentType]
     return hasher.hexdigest()
 
 

@@ -6,6 +6,7 @@ import json
 import math
 import os
 import time
+import zlib
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -84,23 +85,35 @@ class MetricsFile:
         self.path = path
         kept = [line for line in read_metrics(path) if line.step <= resumed_step]
         temporary = path.with_name(f".tmp-{path.name}-{os.getpid()}")
-        temporary.write_text("".join(json.dumps(asdict(line)) + "\n" for line in kept))
+        temporary.write_text("".join(map(_sealed, kept)))
         temporary.replace(path)
 
     def write(self, metrics: StepMetrics) -> None:
         """Append one line."""
         with self.path.open("a") as file:
-            file.write(json.dumps(asdict(metrics)) + "\n")
+            file.write(_sealed(metrics))
 
 
 def read_metrics(path: Path) -> list[StepMetrics]:
-    """Read metrics.jsonl; a last line cut short by a kill is left out."""
+    """Read metrics.jsonl; lines cut short by a kill or damaged since are left out."""
     found: list[StepMetrics] = []
     if not path.exists():
         return found
-    for line in path.read_text().splitlines():
+    for line in path.read_text(errors="replace").splitlines():
         try:
-            found.append(StepMetrics(**json.loads(line)))
-        except (ValueError, TypeError):
+            values = json.loads(line)
+            crc = values.pop("crc32")
+            metrics = StepMetrics(**values)
+        except (ValueError, TypeError, KeyError, AttributeError):
             continue
+        if crc == _crc(metrics):
+            found.append(metrics)
     return found
+
+
+def _sealed(metrics: StepMetrics) -> str:
+    return json.dumps(asdict(metrics) | {"crc32": _crc(metrics)}) + "\n"
+
+
+def _crc(metrics: StepMetrics) -> int:
+    return zlib.crc32(json.dumps(asdict(metrics), sort_keys=True).encode())

@@ -28,7 +28,9 @@ def pair(folder: Path, name: str, caption: str = "a cat", colour: tuple[int, int
 
 
 def look(folder: Path, caption: CaptionConfig | None = None, **settings: object) -> Discovery:
-    return discover(DatasetConfig.model_validate({"path": folder, "name": "set", **settings}), caption or CaptionConfig())
+    return discover(
+        DatasetConfig.model_validate({"path": folder, "name": "set", **settings}), caption or CaptionConfig()
+    )
 
 
 def read_all(discoveries: list[Discovery]) -> Known:
@@ -39,7 +41,9 @@ def read_all(discoveries: list[Discovery]) -> Known:
     return Known(hashes, infos, captions)
 
 
-def build(*discoveries: Discovery, caption: CaptionConfig | None = None, bucket: BucketConfig = SMALL_BUCKETS) -> Manifest:
+def build(
+    *discoveries: Discovery, caption: CaptionConfig | None = None, bucket: BucketConfig = SMALL_BUCKETS
+) -> Manifest:
     rules = Rules(caption or CaptionConfig(), bucket, 8)
     return assemble(discoveries, read_all(list(discoveries)), rules)
 

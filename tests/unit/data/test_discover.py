@@ -1,5 +1,6 @@
 import os
 import shutil
+import time
 from pathlib import Path
 
 import pytest
@@ -225,8 +226,6 @@ def test_a_missing_folder_and_a_file_are_errors_that_name_the_path(tmp_path: Pat
     file.write_text("x")
     with pytest.raises(DatasetError, match=r"file\.toml.*not a folder"):
         look(file)
-    with pytest.raises(DatasetError, match="slash"):
-        look(tmp_path, name="a/b")
 
 
 def test_an_empty_folder_gives_an_empty_discovery(tmp_path: Path) -> None:
@@ -272,6 +271,7 @@ def test_the_newest_change_is_seen_when_a_file_comes_goes_or_keeps_its_mtime(tmp
     path = pair(tmp_path, "a.png")
     datasets = [DatasetConfig(path=tmp_path)]
     before = newest_change(datasets)
+    time.sleep(0.02)  # longer than the kernel's tick, which is the resolution of ctime
     os.utime(path, (0, 0))
     after = newest_change(datasets)
     assert after > before > 0

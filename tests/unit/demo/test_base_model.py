@@ -2,11 +2,17 @@
 
 import hashlib
 from pathlib import Path
+from random import Random
 
 import numpy as np
 import pytest
 import torch
 from diffusers import StableDiffusionPipeline
+from torch import Tensor
+
+from demo.base_model import balance_latents, build_vae
+from demo.drawings import draw, random_scene
+from demo.streams import to_pixels
 
 BASE = Path(__file__).parents[3] / "demo" / "base"
 MEGABYTE = 1_000_000
@@ -48,16 +54,31 @@ def test_the_base_model_has_the_sd15_shape(pipeline: StableDiffusionPipeline) ->
 
 
 def test_latents_are_scaled_to_unit_deviation(pipeline: StableDiffusionPipeline) -> None:
-    from random import Random
-
-    from demo.drawings import draw, random_scene
-    from demo.streams import to_pixels
-
-    rng = Random(5)
-    pixels = to_pixels([draw(random_scene(rng), 64, 64) for _ in range(32)])
     with torch.no_grad():
-        latents = pipeline.vae.encode(pixels).latent_dist.mode()
-    assert float((latents * pipeline.vae.config.scaling_factor).std()) == pytest.approx(1, abs=0.15)
+        latents = pipeline.vae.encode(_drawings(64)).latent_dist.mode()
+    scaled = latents * pipeline.vae.config.scaling_factor
+    assert float(scaled.std()) == pytest.approx(1, abs=0.15)
+
+
+@torch.no_grad()
+def test_balancing_the_latents_changes_no_picture() -> None:
+    torch.manual_seed(0)
+    vae, pixels = build_vae().eval(), _drawings(4)
+    before = vae(pixels).sample
+    deviation = vae.encode(pixels).latent_dist.std
+    balance_latents(vae, pixels)
+    latents = vae.encode(pixels).latent_dist
+    assert torch.allclose(vae(pixels).sample, before, atol=1e-4)
+    assert torch.allclose(latents.mode().mean((0, 2, 3)), torch.zeros(4), atol=1e-4)
+    channels = latents.mode().std((0, 2, 3)) * vae.config.scaling_factor
+    assert torch.allclose(channels, torch.ones(4), atol=1e-3)
+    # The noise of the posterior grows with its channel.
+    assert not torch.allclose(latents.std, deviation)
+
+
+def _drawings(count: int) -> Tensor:
+    rng = Random(5)
+    return to_pixels([draw(random_scene(rng), 64, 64) for _ in range(count)])
 
 
 def test_checksums_name_every_file_and_match() -> None:

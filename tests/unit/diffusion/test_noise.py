@@ -37,7 +37,13 @@ def test_parts_are_not_run_together() -> None:
 
 
 def test_each_sample_epoch_and_repeat_has_its_own_noise() -> None:
-    cases = [(42, 0, "a/1.png", 0), (42, 1, "a/1.png", 0), (42, 0, "a/2.png", 0), (42, 0, "a/1.png", 1), (43, 0, "a/1.png", 0)]
+    cases = [
+        (42, 0, "a/1.png", 0),
+        (42, 1, "a/1.png", 0),
+        (42, 0, "a/2.png", 0),
+        (42, 0, "a/1.png", 1),
+        (43, 0, "a/1.png", 0),
+    ]
     assert len({sample_noise(case, SHAPE).sum().item() for case in cases}) == len(cases)
     assert len({sample_u(case).item() for case in cases}) == len(cases)
 

@@ -1,0 +1,65 @@
+"""The LoRA."""
+
+import json
+
+import dagster as dg
+
+from lora_assets.assets.latents import CACHED_LATENTS
+from lora_assets.assets.pictures import picture, sparkline
+from lora_assets.assets.stage import BASE_MODEL, Check, Finished, StageAsset, Verdict
+from lora_assets.assets.text import CACHED_TEXT_EMBEDDINGS
+from lora_assets.projects import ProjectAssets
+from lora_assets.resources.hardware import describe as describe_hardware
+from lora_assets.upstream import Metadata
+from trainer_core.stages.lora_checkpoint import LORA
+from trainer_core.stages.outputs import check_outputs
+
+
+def _describe(finished: Finished) -> Metadata:
+    session, published = finished.session, finished.result.published
+    known = published.metadata
+    losses = [json.loads(line)["loss"] for line in (published.path / "training.jsonl").read_text().splitlines()]
+    metadata: dict[str, dg.MetadataValue] = {
+        "path": dg.MetadataValue.path(session.outputs / f"{session.project.name}.safetensors"),
+        "sha256": dg.MetadataValue.text(published.files[LORA].sha256),
+        "weights_sha256": dg.MetadataValue.text(published.data_version),
+        "steps": dg.MetadataValue.int(known["steps"]),
+        "steps_per_second": dg.MetadataValue.float(float(known["steps_per_second"])),
+        "peak_memory_mib": dg.MetadataValue.float(float(known["peak_memory_mib"])),
+        "hardware": describe_hardware(session.profile),
+        "loss": sparkline(losses, "loss over steps"),
+        "loss_curve": picture(published.path / "loss_curve.png", "loss and learning rate over steps"),
+    }
+    if losses:
+        metadata["final_loss"] = dg.MetadataValue.float(float(losses[-1]))
+    return metadata
+
+
+def _sha256_matches(finished: Finished) -> Verdict:
+    """Hash what was published and what lies in the outputs folder, and compare both with what is on record."""
+    published, session = finished.result.published, finished.session
+    problems = [str(problem) for problem in published.verify()]
+    if published.data_version != published.metadata["weights_sha256"]:
+        problems.append(f"{published.path}: the data version is not the weights' SHA-256")
+    for row in check_outputs(session.outputs / f"{session.project.name}.safetensors"):
+        if row["actual"] != row["expected"]:
+            problems.append(f"{row['path']}: expected {row['expected']}, found {row['actual']}")
+    sha256 = published.files[LORA].sha256
+    text = "\n".join(problems) or f"store and outputs folder hold {sha256}"
+    return Verdict(not problems, text, {"sha256": dg.MetadataValue.text(sha256)})
+
+
+LORA_CHECKPOINT = StageAsset(
+    name="lora_checkpoint",
+    kinds=frozenset({"pytorch", "safetensors"}),
+    # The denoiser's weights decide the result as well, whatever the caches say.
+    sources=(BASE_MODEL,),
+    parents=(CACHED_LATENTS, CACHED_TEXT_EMBEDDINGS),
+    describe=_describe,
+    check=Check("sha256_matches", "The published file and its copy are, byte for byte, what was exported.", _sha256_matches),
+)
+
+
+def build(project: ProjectAssets) -> dg.AssetsDefinition:
+    """Return the asset of one project."""
+    return LORA_CHECKPOINT.build(project)

@@ -1,0 +1,78 @@
+"""The dataset after every picture was looked at."""
+
+import csv
+from collections import Counter
+from collections.abc import Sequence
+
+import dagster as dg
+
+from lora_assets.assets.pictures import table
+from lora_assets.assets.stage import DATASET_FOLDER, Check, Finished, StageAsset, Verdict
+from lora_assets.projects import ProjectAssets
+from lora_assets.upstream import Metadata
+from trainer_core.data.manifest import Manifest
+
+LEDGER = "ledger.csv"
+_SHOWN = 50
+
+
+def _describe(finished: Finished) -> Metadata:
+    manifest, known = finished.session.manifest, finished.result.published.metadata
+    return {
+        "found": dg.MetadataValue.int(manifest.found),
+        "used": dg.MetadataValue.int(len(manifest.samples)),
+        "excluded": dg.MetadataValue.int(len(manifest.excluded)),
+        "held_out": dg.MetadataValue.int(sum(sample.split == "held_out" for sample in manifest.samples)),
+        "buckets": _buckets(manifest),
+        "statistics": dg.MetadataValue.json(known["statistics"]),
+        "findings": table(
+            ("level", "setting", "message", "what to do"),
+            [tuple(finding.as_dict().values()) for finding in manifest.findings[:_SHOWN]],
+        ),
+        "manifest": dg.MetadataValue.path(finished.result.published.path / "manifest.parquet"),
+    }
+
+
+def _buckets(manifest: Manifest) -> dg.MetadataValue:
+    pictures = Counter(sample.bucket for sample in manifest.samples)
+    held_out = Counter(sample.bucket for sample in manifest.samples if sample.split == "held_out")
+    return table(
+        ("bucket", "pictures", "held out"), [(bucket, pictures[bucket], held_out[bucket]) for bucket in sorted(pictures)]
+    )
+
+
+def _ledger_adds_up(finished: Finished) -> Verdict:
+    """Count the ledger as it was written, not as it was meant."""
+    published = finished.result.published
+    with published.file(LEDGER).open(newline="", encoding="utf-8") as lines:
+        excluded = list(csv.DictReader(lines))
+    found, used = published.metadata["found"], published.metadata["used"]
+    text = f"{found} found = {used} used + {len(excluded)} excluded"
+    metadata: dict[str, dg.MetadataValue] = {
+        "found": dg.MetadataValue.int(found),
+        "used": dg.MetadataValue.int(used),
+        "excluded": dg.MetadataValue.int(len(excluded)),
+        "ledger": _ledger(excluded),
+    }
+    return Verdict(found == used + len(excluded), text, metadata)
+
+
+def _ledger(excluded: Sequence[dict[str, str]]) -> dg.MetadataValue:
+    rows = [tuple(row.values()) for row in excluded[:_SHOWN]]
+    return table(tuple(excluded[0]) if excluded else ("nothing is excluded",), rows)
+
+
+VALIDATED_DATASET = StageAsset(
+    name="validated_dataset",
+    kinds=frozenset({"python", "pillow"}),
+    sources=(DATASET_FOLDER,),
+    parents=(),
+    describe=_describe,
+    check=Check("ledger_adds_up", "Every picture found is used, or excluded with a reason.", _ledger_adds_up),
+    pool=None,
+)
+
+
+def build(project: ProjectAssets) -> dg.AssetsDefinition:
+    """Return the asset of one project."""
+    return VALIDATED_DATASET.build(project)

@@ -1,0 +1,209 @@
+"""How a stage of trainer_core becomes an asset. Each module beside this one holds what is its own; this is what all share."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import dagster as dg
+
+from lora_assets import upstream
+from lora_assets.assets.progress import Progress
+from lora_assets.projects import ProjectAssets
+from lora_assets.resources import HardwareResource, StoreResource
+from trainer_core.config.reads import slice_key
+from trainer_core.errors import Interrupted, LoraAssetsError
+from trainer_core.run import StageResult, run_until
+from trainer_core.stages import STAGES
+from trainer_core.stages.session import Session
+from trainer_core.store.keys import digest
+
+GPU_POOL = "gpu"
+DATASET_FOLDER = "dataset_folder"
+BASE_MODEL = "base_model"
+
+SOURCES: Mapping[str, Callable[[Session], str]] = {
+    DATASET_FOLDER: lambda session: session.scanned.folder_version,
+    BASE_MODEL: lambda session: session.base_version,
+}
+"""Source -> its data version."""
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A stage that is up to date."""
+
+    session: Session
+    result: StageResult
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a check found."""
+
+    passed: bool
+    description: str
+    metadata: upstream.Metadata = field(default_factory=dict[str, dg.MetadataValue])
+    severity: dg.AssetCheckSeverity = dg.AssetCheckSeverity.ERROR
+
+
+@dataclass(frozen=True)
+class Check:
+    """Something that must hold of a result before others build on it."""
+
+    name: str
+    description: str
+    run: Callable[[Finished], Verdict]
+    blocking: bool = True
+
+    def spec(self, key: dg.AssetKey) -> dg.AssetCheckSpec:
+        """Return Dagster's form of it."""
+        return dg.AssetCheckSpec(self.name, asset=key, description=self.description, blocking=self.blocking)
+
+    def result(self, key: dg.AssetKey, verdict: Verdict) -> dg.AssetCheckResult:
+        """Return a verdict in Dagster's form, as the step of the asset itself gives it."""
+        return dg.AssetCheckResult(
+            asset_key=key,
+            check_name=self.name,
+            passed=verdict.passed,
+            severity=verdict.severity,
+            description=verdict.description,
+            metadata=verdict.metadata,
+        )
+
+    def evaluation(self, key: dg.AssetKey, verdict: Verdict) -> dg.AssetCheckEvaluation:
+        """Return a verdict in Dagster's form, for a parent that was made in another asset's step."""
+        return dg.AssetCheckEvaluation(
+            asset_key=key,
+            check_name=self.name,
+            passed=verdict.passed,
+            severity=verdict.severity,
+            description=verdict.description,
+            metadata=verdict.metadata,
+            blocking=self.blocking,
+        )
+
+
+@dataclass(frozen=True)
+class StageAsset:
+    """A stage as an asset."""
+
+    name: str
+    kinds: frozenset[str]
+    sources: tuple[str, ...]
+    parents: tuple["StageAsset", ...]
+    describe: Callable[[Finished], upstream.Metadata]
+    check: Check
+    pool: str | None = GPU_POOL
+
+    def build(self, project: ProjectAssets) -> dg.AssetsDefinition:
+        """Return the asset of one project."""
+        key = project.key(self.name)
+
+        @dg.asset(
+            key=key,
+            deps=self.deps(project),
+            group_name=project.group,
+            description=STAGES[self.name].description,
+            kinds=set(self.kinds),
+            metadata={"config": dg.MetadataValue.path(project.path), "family": project.project.model.family},
+            code_version=self.code_version(project),
+            check_specs=[self.check.spec(key)],
+            automation_condition=upstream.when_stale(),
+            pool=self.pool,
+        )
+        def stage(
+            context: dg.AssetExecutionContext, store: StoreResource, hardware: HardwareResource
+        ) -> dg.MaterializeResult:
+            progress = Progress(context, project)
+            with _told_to_dagster(), store.session(project.path, hardware.overrides(), progress) as session:
+                return _bring_up_to_date(context, project, self, session)
+
+        return stage
+
+    def deps(self, project: ProjectAssets) -> list[dg.AssetKey]:
+        """Return the keys of everything that its result is made from."""
+        return [project.key(name) for name in (*self.sources, *(parent.name for parent in self.parents))]
+
+    def code_version(self, project: ProjectAssets) -> str:
+        """Return what changes when the stage's code or a setting that it reads does."""
+        stage = STAGES[self.name]
+        return f"{stage.version}-{digest(slice_key(project.project, stage.reads))[:12]}"
+
+    def ancestors(self) -> dict[str, "StageAsset"]:
+        """Return all stages above it by name, parents first."""
+        found: dict[str, StageAsset] = {}
+        for parent in self.parents:
+            found |= parent.ancestors() | {parent.name: parent}
+        return found
+
+
+def _bring_up_to_date(
+    context: dg.AssetExecutionContext, project: ProjectAssets, asset: StageAsset, session: Session
+) -> dg.MaterializeResult:
+    """Run a stage, and before it whatever above it is stale; a stage that is fresh costs a look."""
+    journal = upstream.Journal(context)
+    ancestors = asset.ancestors()
+    above = (asset, *ancestors.values())
+    for name in (name for name in SOURCES if any(name in one.sources for one in above)):
+        journal.observed(project.key(name), SOURCES[name](session))
+
+    def on_result(result: StageResult) -> None:
+        _tell(context, result)
+        if result.name in ancestors:
+            _record_parent(context, project, journal, ancestors[result.name], Finished(session, result))
+
+    finished = Finished(session, run_until(session, asset.name, on_result)[-1])
+    key = project.key(asset.name)
+    return dg.MaterializeResult(
+        asset_key=key,
+        data_version=dg.DataVersion(finished.result.data_version),
+        metadata=_metadata(asset, finished),
+        tags=journal.provenance(asset.deps(project)),
+        check_results=[asset.check.result(key, asset.check.run(finished))],
+    )
+
+
+def _record_parent(
+    context: dg.AssetExecutionContext,
+    project: ProjectAssets,
+    journal: upstream.Journal,
+    parent: StageAsset,
+    finished: Finished,
+) -> None:
+    """Log a parent that Dagster does not know in this state, and hold it against its check as its own step would."""
+    key, deps, code_version = project.key(parent.name), parent.deps(project), parent.code_version(project)
+    if not journal.is_news(key, deps, code_version, finished.result.data_version):
+        return
+    journal.materialized(key, deps, code_version, _metadata(parent, finished))
+    verdict = parent.check.run(finished)
+    context.instance.report_runless_asset_event(parent.check.evaluation(key, verdict))
+    if parent.check.blocking and not verdict.passed and verdict.severity == dg.AssetCheckSeverity.ERROR:
+        message = f"{parent.name}: check {parent.check.name} failed: {verdict.description}"
+        raise dg.Failure(message, metadata=dict(verdict.metadata), allow_retries=False)
+
+
+def _metadata(asset: StageAsset, finished: Finished) -> dict[str, dg.MetadataValue]:
+    result = finished.result
+    work: dict[str, dg.MetadataValue] = {
+        "action": dg.MetadataValue.text(result.action),
+        "items_computed": dg.MetadataValue.int(result.items_computed),
+        "items_reused": dg.MetadataValue.int(result.items_reused),
+        "seconds": dg.MetadataValue.float(round(result.seconds, 3)),
+    }
+    return work | dict(asset.describe(finished))
+
+
+def _tell(context: dg.AssetExecutionContext, result: StageResult) -> None:
+    counts: Sequence[str] = (f"{result.items_computed} computed", f"{result.items_reused} reused")
+    context.log.info(f"{result.name}: {result.action} ({', '.join(counts)}) in {result.seconds:.2f} s")
+
+
+@contextmanager
+def _told_to_dagster() -> Iterator[None]:
+    """Turn our errors into Dagster's: a failure that is not tried again, or a run that was stopped."""
+    try:
+        yield
+    except Interrupted as error:
+        raise upstream.RunInterrupted(str(error)) from error
+    except LoraAssetsError as error:
+        raise dg.Failure(str(error), allow_retries=False) from error

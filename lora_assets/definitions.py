@@ -1,0 +1,26 @@
+"""What Dagster loads: the assets of every project, what starts them by itself, and what they are given."""
+
+from collections.abc import Sequence
+
+import dagster as dg
+
+from lora_assets.assets import build_assets
+from lora_assets.projects import BrokenProject, ProjectAssets, configs_folder, discover_projects
+from lora_assets.resources import HardwareResource, StoreResource
+from lora_assets.sensors import automation_sensor, dataset_folder_sensor, nightly_schedule
+
+
+def build_definitions(projects: Sequence[ProjectAssets | BrokenProject]) -> dg.Definitions:
+    """Assemble the definitions of some projects."""
+    sound = [project for project in projects if not isinstance(project, BrokenProject)]
+    return dg.Definitions(
+        assets=[asset for project in projects for asset in build_assets(project)],
+        sensors=[automation_sensor(), *(dataset_folder_sensor(project) for project in sound)],
+        schedules=[nightly_schedule()],
+        resources={"store": StoreResource(), "hardware": HardwareResource()},
+        # A process for each step would import torch anew for each; the stages take turns anyway.
+        executor=dg.in_process_executor,
+    )
+
+
+defs = build_definitions(discover_projects(configs_folder()))

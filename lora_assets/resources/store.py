@@ -1,0 +1,40 @@
+"""Where results are kept."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import dagster as dg
+from pydantic import Field
+
+from trainer_core.config.load import load_project, project_home
+from trainer_core.stages.session import Session
+from trainer_core.types import Report, silent
+
+
+class StoreResource(dg.ConfigurableResource):
+    """Opens projects over the store of a home folder."""
+
+    home: str = Field(
+        default="",
+        description="Folder of store and outputs. Empty: LORA_ASSETS_HOME, or else .lora-assets at the root of the project.",
+    )
+
+    @contextmanager
+    def session(self, config: Path, overrides: Sequence[str] = (), report: Report = silent) -> Iterator[Session]:
+        """Open a project for as long as the block runs.
+
+        Args:
+            config: the project's YAML file.
+            overrides: `group.field=value` each, over the file's settings.
+            report: told how far the work is.
+
+        Raises:
+            LoraAssetsError: the project or the store cannot be opened.
+        """
+        home = Path(self.home).expanduser().absolute() if self.home else project_home(config)
+        session = Session.open(load_project(config, overrides), home, report)
+        try:
+            yield session
+        finally:
+            session.close()

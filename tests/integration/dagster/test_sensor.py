@@ -1,0 +1,97 @@
+"""The dataset sensor: cheap looks, patience, and observations of content."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from types import SimpleNamespace
+
+import dagster as dg
+import pytest
+
+from lora_assets.sensors import dataset_folder
+from tests.integration.dagster.conftest import World
+from tests.unit.dagster.support import definitions
+
+Tick = Callable[[float], tuple[list[str], str]]
+
+
+@pytest.fixture
+def tick(world: World, monkeypatch: pytest.MonkeyPatch) -> Tick:
+    """Return a function that evaluates the sensor so many seconds later: (assets observed, reason of a skip)."""
+    import time
+
+    clock, cursor = [time.time()], [""]
+    monkeypatch.setattr(dataset_folder, "time", SimpleNamespace(time=lambda: clock[0]))
+    defs = definitions(world.root)
+    sensor = defs.get_sensor_def("default_dataset_folder")
+
+    def evaluate(seconds: float) -> tuple[list[str], str]:
+        clock[0] += seconds
+        with dg.build_sensor_context(world.instance, cursor[0] or None, definitions=defs) as context:
+            data = sensor.evaluate_tick(context)
+        assert not data.run_requests
+        cursor[0] = data.cursor or ""
+        for event in data.asset_events:
+            world.instance.report_runless_asset_event(event)  # type: ignore[arg-type]
+        return [event.asset_key.to_user_string() for event in data.asset_events], data.skip_message or ""
+
+    return evaluate
+
+
+def test_a_change_is_told_once_when_it_has_settled(world: World, tick: Tick) -> None:
+    assert "waiting" in tick(1)[1]  # The first look agrees with none before.
+    assert "waiting" in tick(1)[1]  # Two agree, but the files are too young.
+    assert tick(10)[0] == ["dataset_folder", "base_model"]
+    assert tick(10) == ([], "nothing changed")
+    assert world.statuses()["dataset_folder"] == "FRESH"
+
+    world.caption(1, "another caption")
+    assert "waiting" in tick(1)[1]
+    world.caption(1, "still being written")
+    assert "waiting" in tick(60)[1]
+    assert tick(60)[0] == ["dataset_folder"]
+    assert tick(5) == ([], "nothing changed")
+
+
+def test_touching_a_file_is_looked_into_and_is_no_news(world: World, tick: Tick) -> None:
+    tick(0), tick(60)
+    (world.data / "0.txt").touch()
+    assert "waiting" in tick(60)[1]
+    assert tick(60) == ([], "")
+    assert tick(60) == ([], "nothing changed")
+
+
+def test_a_change_taken_back_is_no_news(world: World, tick: Tick) -> None:
+    before = (world.data / "0.txt").read_text()
+    tick(0), tick(60)
+    world.caption(0, "other")
+    tick(60)
+    world.caption(0, before)
+    tick(60)
+    assert tick(60)[0] == []
+
+
+def test_what_the_sensor_saw_is_what_a_run_sees(world: World, tick: Tick, all_fresh: dict[str, str]) -> None:
+    tick(0), tick(60)
+    before = world.instance.get_latest_data_version_record(dg.AssetKey("dataset_folder"))
+    world.materialize("validated_dataset")
+    after = world.instance.get_latest_data_version_record(dg.AssetKey("dataset_folder"))
+    assert before is not None and after is not None
+    assert after.storage_id == before.storage_id
+    assert world.statuses()["validated_dataset"] == "FRESH"
+
+
+def test_a_missing_folder_is_told_and_tried_again(world: World, tick: Tick) -> None:
+    world.data.rename(world.root / "away")
+    tick(60)
+    observed, reason = tick(60)
+    assert observed == [] and str(world.data) in reason
+    (world.root / "away").rename(world.data)
+    tick(60)
+    assert tick(60)[0] == ["dataset_folder", "base_model"]
+
+
+def test_a_cursor_that_cannot_be_read_is_an_empty_one() -> None:
+    for text in (None, "", "nonsense", json.dumps({"other": 1}), "[]"):
+        assert dataset_folder.Cursor.read(text) == dataset_folder.Cursor()

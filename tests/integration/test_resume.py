@@ -1,0 +1,119 @@
+"""A run that was stopped goes on bit for bit; a run that went wrong keeps its last good checkpoint."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.projects import TinyProject
+from trainer_core import run
+from trainer_core.errors import Interrupted, NonFiniteError
+from trainer_core.types import ProgressEvent
+
+STEPS = ("train.steps=7", "train.checkpoint_every=3", "adapter.dropout=0.3", "noise.offset=0.1")
+
+
+@pytest.fixture
+def project(finished_sd15: Path, tmp_path: Path) -> TinyProject:
+    return TinyProject(finished_sd15).copy(tmp_path / "project")
+
+
+def _lora_sha256(project: TinyProject) -> str:
+    return hashlib.sha256(project.lora.read_bytes()).hexdigest()
+
+
+def _run_with(project: TinyProject, on_event: Callable[[ProgressEvent], None]) -> None:
+    session = run.open_session(project.config, STEPS, on_event)
+    try:
+        run.run_until(session, "lora_checkpoint")
+    finally:
+        session.close()
+
+
+def _stop_at(step: int, number: signal.Signals) -> Callable[[ProgressEvent], None]:
+    def on_event(event: ProgressEvent) -> None:
+        if event.stage == "lora_checkpoint" and event.done == step:
+            os.kill(os.getpid(), number)
+
+    return on_event
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_saves_and_the_next_run_ends_with_the_same_file(
+    project: TinyProject, tmp_path: Path, number: signal.Signals
+) -> None:
+    whole = project.copy(tmp_path / "whole")
+    whole.run(*STEPS, until="lora_checkpoint")
+    handlers = [signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)]
+    with pytest.raises(Interrupted, match="after step 4; state saved"):
+        _run_with(project, _stop_at(4, number))
+    assert [signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)] == handlers
+    result = project.run(*STEPS, until="lora_checkpoint")["lora_checkpoint"]
+    assert (result.items_computed, result.items_reused) == (3, 4)
+    assert _lora_sha256(project) == _lora_sha256(whole)
+
+
+def test_a_damaged_checkpoint_is_refused_and_the_one_before_is_used(project: TinyProject, tmp_path: Path) -> None:
+    whole = project.copy(tmp_path / "whole")
+    whole.run(*STEPS, until="lora_checkpoint")
+    with pytest.raises(Interrupted):
+        _run_with(project, _stop_at(4, signal.SIGTERM))
+    (newest,) = project.store.glob("runs/*/checkpoints/step-00000004")
+    damaged = bytearray((newest / "optimizer.safetensors").read_bytes())
+    damaged[-5] ^= 1
+    (newest / "optimizer.safetensors").write_bytes(damaged)
+    result = project.run(*STEPS, until="lora_checkpoint")["lora_checkpoint"]
+    assert result.items_computed == 4
+    assert _lora_sha256(project) == _lora_sha256(whole)
+    assert (newest.parent / "damaged-step-00000004").exists()
+
+
+def test_a_loss_that_is_not_finite_names_step_and_samples_and_keeps_the_last_good_checkpoint(
+    project: TinyProject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from trainer_core.train import loop
+
+    calls = 0
+    real = loop.weighted_mse
+
+    def poisoned(*arguments: object) -> object:
+        nonlocal calls
+        calls += 1
+        loss = real(*arguments)  # type: ignore[arg-type]
+        return loss * float("nan") if calls == 5 else loss
+
+    monkeypatch.setattr(loop, "weighted_mse", poisoned)
+    with pytest.raises(NonFiniteError, match="the loss of step 5 is nan for pictures/") as caught:
+        _run_with(project, lambda event: None)
+    assert len(caught.value.samples) in (1, 2)
+    kept = sorted(path.name for path in project.store.glob("runs/*/checkpoints/step-*"))
+    assert "step-00000003" in kept
+    assert not any(name > "step-00000004" for name in kept)
+
+
+def test_only_the_last_checkpoints_are_kept(project: TinyProject) -> None:
+    project.run("train.steps=8", "train.checkpoint_every=1", "train.keep_last=3", until="lora_checkpoint")
+    (folder,) = (path.parent for path in project.store.glob("runs/*/checkpoints/step-00000008"))
+    assert sorted(path.name for path in folder.iterdir()) == ["step-00000006", "step-00000007", "step-00000008"]
+
+
+def test_gradient_checkpointing_gives_the_same_weights(project: TinyProject) -> None:
+    plain = project.run(until="lora_checkpoint")["lora_checkpoint"]
+    again = project.run("train.gradient_checkpointing=true", until="lora_checkpoint")["lora_checkpoint"]
+    assert again.action == "computed"
+    assert again.data_version == plain.data_version
+
+
+def test_accumulated_micro_batches_are_those_of_a_larger_batch_in_order(project: TinyProject) -> None:
+    from trainer_core.data.order import Order
+
+    session = run.open_session(project.config)
+    small = Order.of(session.manifest.samples, 1, 7)
+    session.close()
+    first_epoch = [draw.sample_id for number in range(small.batches_per_epoch) for draw in small.micro_batch(number)]
+    assert sorted(first_epoch) == sorted(sample_id for sample_id, _, _ in small.items)

@@ -1,0 +1,72 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.unit.cli.support import call, told
+from trainer_core.cli import doctor
+from trainer_core.cli.doctor import parts, torch_finding
+from trainer_core.store import Store
+
+
+@pytest.mark.parametrize(
+    ("cuda", "driver", "gpu", "level"),
+    [
+        (None, None, None, "info"),
+        ("13.0", None, None, "info"),
+        ("13.0", "580.65.06", "NVIDIA H100", "info"),
+        ("13.0", "580", "NVIDIA H100", "info"),
+        ("13.0", "1000.1", "NVIDIA H100", "info"),
+        ("13.0", "575.57.08", "NVIDIA H100", "error"),
+        ("12.8", "525.60.13", "NVIDIA H100", "info"),
+        ("12.8", "525.60.2", "NVIDIA H100", "error"),
+        (None, "580.65.06", "NVIDIA H100", "error"),
+    ],
+)
+def test_a_driver_must_be_new_enough_for_the_cuda_of_torch(
+    cuda: str | None, driver: str | None, gpu: str | None, level: str
+) -> None:
+    assert torch_finding(cuda, driver, gpu).level == level
+
+
+def test_versions_compare_as_numbers() -> None:
+    assert parts("580.65.06") > parts("580") > parts("99.9")
+
+
+def test_a_sound_machine_is_told_with_exit_code_0(tmp_path: Path) -> None:
+    result = call("doctor", "--home", tmp_path, "--json")
+    assert result.exit_code == 0, result.stderr
+    findings = told(result)["findings"]
+    assert all(set(finding) == {"level", "field", "message", "fix"} for finding in findings)
+    fields = {finding["field"] for finding in findings}
+    assert {"python", "packages", "torch", "hardware.profile", "memory", "disk", "DAGSTER_HOME", "store"} <= fields
+
+
+def test_a_damaged_store_is_an_error(tmp_path: Path) -> None:
+    Store.open(tmp_path / "store").close()
+    (tmp_path / "store" / "refs" / "cats").mkdir(parents=True)
+    (tmp_path / "store" / "refs" / "cats" / "samples.json").write_text("{}")
+    result = call("doctor", "--home", tmp_path)
+    assert result.exit_code == 1
+    assert "samples.json" in result.stdout
+
+
+def test_a_missing_package_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "PACKAGES", ("torch", "not-a-package-of-ours"))
+    result = call("doctor", "--home", tmp_path, "--json")
+    assert result.exit_code == 1
+    wrong = [finding for finding in told(result)["findings"] if finding["level"] == "error"]
+    assert [finding["field"] for finding in wrong] == ["packages.not-a-package-of-ours"]
+
+
+def test_a_relative_dagster_home_is_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DAGSTER_HOME", "somewhere")
+    findings = told(call("doctor", "--home", tmp_path, "--json"))["findings"]
+    (found,) = [finding for finding in findings if finding["field"] == "DAGSTER_HOME"]
+    assert found["level"] == "warning"
+
+
+def test_doctor_makes_no_store(tmp_path: Path) -> None:
+    call("doctor", "--home", tmp_path)
+    assert list(tmp_path.iterdir()) == []

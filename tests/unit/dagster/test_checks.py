@@ -1,0 +1,95 @@
+"""What the checks say of good and bad results."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from dagster import AssetCheckSeverity
+
+from lora_assets.assets.dataset import VALIDATED_DATASET
+from lora_assets.assets.entries import VALUES_ARE_FINITE
+from lora_assets.assets.metrics import METRICS
+from lora_assets.assets.samples import SAMPLES
+from lora_assets.assets.stage import Verdict
+
+
+def judge(check: Any, metadata: dict[str, Any], folder: Path = Path(), computed: int = 0, entries: Any = None) -> Verdict:
+    published = SimpleNamespace(metadata=metadata, file=lambda name: folder / name, path=folder)
+    result = SimpleNamespace(published=published, items_computed=computed)
+    session = SimpleNamespace(store=SimpleNamespace(entries=entries))
+    return check.run(SimpleNamespace(session=session, result=result))
+
+
+def loss(base: float, lora: float) -> dict[str, float]:
+    return {"held_out_samples": 2, "held_out_loss_base": base, "held_out_loss_lora": lora}
+
+
+def test_a_lora_that_beats_the_base_passes() -> None:
+    verdict = judge(METRICS.check, loss(0.2, 0.1))
+    assert verdict.passed and "-50.00%" in verdict.description
+
+
+@pytest.mark.parametrize("lora", [0.2, 0.3])
+def test_a_lora_that_is_no_better_fails(lora: float) -> None:
+    verdict = judge(METRICS.check, loss(0.2, lora))
+    assert not verdict.passed and verdict.severity == AssetCheckSeverity.ERROR
+
+
+def test_nothing_held_out_is_a_warning() -> None:
+    verdict = judge(METRICS.check, {"held_out_samples": 0})
+    assert not verdict.passed and verdict.severity == AssetCheckSeverity.WARN
+
+
+def test_a_lora_without_effect_is_a_warning() -> None:
+    verdict = judge(SAMPLES.check, {"lora_changes_picture": False})
+    assert not verdict.passed and verdict.severity == AssetCheckSeverity.WARN
+
+
+@pytest.mark.parametrize(("used", "passes"), [(3, True), (2, False)])
+def test_the_ledger_is_counted_as_written(tmp_path: Path, used: int, passes: bool) -> None:
+    (tmp_path / "ledger.csv").write_text('path,cause,reason\na.png,tiny,"too\nsmall"\nb.png,broken,cut short\n')
+    verdict = judge(VALIDATED_DATASET.check, {"found": 5, "used": used}, tmp_path)
+    assert verdict.passed is passes
+    assert "too small" in str(verdict.metadata["ledger"].value)
+
+
+class Entries:
+    def __init__(self, missing: set[str], bad: set[str]) -> None:
+        self.missing, self.bad, self.read_keys = missing, bad, list[str]()
+
+    def present(self, keys: Any) -> set[str]:
+        return set(keys) - self.missing
+
+    def read(self, keys: list[str]) -> dict[str, Any]:
+        import torch
+
+        self.read_keys = keys
+        return {key: {"latents": torch.full((2,), float("nan") if key in self.bad else 1.0)} for key in keys}
+
+
+def keys_file(folder: Path, count: int) -> None:
+    import json
+
+    items = {f"s{number}": {"key": f"{number:04d}", "parts": {}} for number in range(count)}
+    (folder / "items.json").write_text(json.dumps(items))
+
+
+@pytest.mark.parametrize(
+    ("missing", "bad", "passes"), [(set(), set(), True), ({"0001"}, set(), False), (set(), {"0002"}, False)]
+)
+def test_missing_and_non_finite_entries_fail(tmp_path: Path, missing: set[str], bad: set[str], passes: bool) -> None:
+    keys_file(tmp_path, 3)
+    assert judge(VALUES_ARE_FINITE, {}, tmp_path, 3, Entries(missing, bad)).passed is passes
+
+
+def test_only_some_of_many_entries_are_read_again_and_none_when_nothing_was_computed(tmp_path: Path) -> None:
+    keys_file(tmp_path, 1000)
+    entries = Entries(set(), set())
+    judge(VALUES_ARE_FINITE, {}, tmp_path, 5, entries)
+    assert 60 <= len(entries.read_keys) <= 70
+    entries.read_keys = []
+    judge(VALUES_ARE_FINITE, {}, tmp_path, 0, entries)
+    assert entries.read_keys == []

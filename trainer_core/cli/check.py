@@ -1,0 +1,254 @@
+"""`check`: everything that is wrong or worth knowing, all at once, before anything is computed."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from trainer_core.cli.options import Config, Debug, Json, Set, Verbose, find_config
+from trainer_core.cli.terminal import Terminal, show_findings, terminal
+from trainer_core.errors import ConfigError, DatasetError, ModelError
+from trainer_core.types import JSON, Finding, Report
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from trainer_core.config.project import Project
+    from trainer_core.data.manifest import Manifest
+    from trainer_core.families.base import Family
+    from trainer_core.stages.session import Session
+
+_SHOWN = 5
+"""Excluded pictures named for each cause."""
+_KEYS = ("images", "repeats", "batch_size", "gradient_accumulation", "epochs", "steps")
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What was found out; without a manifest when the settings or the dataset did not let us get that far."""
+
+    findings: tuple[Finding, ...]
+    project: Project | None = None
+    manifest: Manifest | None = None
+
+    @property
+    def usable(self) -> bool:
+        """Whether training may start."""
+        return not any(finding.level == "error" for finding in self.findings)
+
+
+@dataclass(frozen=True)
+class Arithmetic:
+    """How pictures, batches and steps relate; `batches` counts the micro-batches of an epoch, bucket by bucket."""
+
+    images: int
+    draws: int
+    batches: int
+    batch_size: int
+    accumulation: int
+    processes: int
+    steps: int
+
+    @property
+    def steps_per_epoch(self) -> float:
+        """Optimizer steps in which every picture is seen once, times its repeats."""
+        return self.batches / (self.accumulation * self.processes)
+
+    @property
+    def epochs(self) -> float:
+        """How often the run goes through the dataset."""
+        return self.steps / self.steps_per_epoch
+
+    @property
+    def repeats(self) -> float:
+        """Repeats of a picture, on average; whole where it is whole."""
+        return self.draws // self.images if self.draws % self.images == 0 else self.draws / self.images
+
+    def as_dict(self) -> dict[str, JSON]:
+        """The stable JSON form of `check --json`."""
+        values = (self.images, self.repeats, self.batch_size, self.accumulation, self.epochs, self.steps)
+        return dict(zip(_KEYS, values, strict=True))
+
+    def sentence(self) -> str:
+        """The arithmetic in words."""
+        noun = "process" if self.processes == 1 else "processes"
+        group = f"{self.batch_size} x {self.accumulation} accumulated x {self.processes} {noun}"
+        text = (
+            f"{self.images} training images x {self.repeats:g} repeats / (batch {group}) = {self.steps_per_epoch:g} "
+            f"steps per epoch; {self.steps} steps = {self.epochs:.2f} epochs"
+        )
+        odd = self.batches * self.batch_size != self.draws
+        return f"{text} (batches do not mix buckets, so an epoch takes {self.batches})." if odd else f"{text}."
+
+
+def check(  # noqa: PLR0913 - an argument an option
+    config: Config,
+    settings: Set = None,
+    as_json: Json = False,
+    debug: Debug = False,
+    verbose: Verbose = 0,
+) -> None:
+    """Say all that is wrong with settings, model and pictures.
+
+    Also the buckets, and how pictures, batches and steps relate. Exit code 2 if training cannot start.
+    """
+    with terminal(as_json, debug, verbose) as out:
+        with out.progress(["validated_dataset"]) as shown:
+            found = inspect(config, settings or [], shown)
+        if as_json:
+            out.emit(as_dict(found))
+        else:
+            _show(out, found)
+        if not found.usable:
+            raise typer.Exit(2)
+
+
+def inspect(config: str, overrides: Sequence[str], report: Report) -> Inspection:
+    """Look at everything and collect what there is to say."""
+    from trainer_core.config.load import load_project, project_home
+
+    try:
+        path = find_config(config)
+        project = load_project(path, overrides)
+    except ConfigError as error:
+        return Inspection(error.findings)
+    return _inspect_project(project, project_home(path), report)
+
+
+def arithmetic(project: Project, manifest: Manifest) -> Arithmetic | None:
+    """Return the arithmetic of a run, or None if there is no picture to train on."""
+    from trainer_core.data.order import Order
+
+    order = Order.of(manifest.samples, project.train.batch_size, project.train.seed)
+    if not order.items:
+        return None
+    return Arithmetic(
+        images=len(order.items),
+        draws=order.draws_per_epoch,
+        batches=order.batches_per_epoch,
+        batch_size=project.train.batch_size,
+        accumulation=project.train.gradient_accumulation_steps,
+        processes=project.hardware.num_processes,
+        steps=project.train.steps,
+    )
+
+
+def as_dict(found: Inspection) -> dict[str, JSON]:
+    """The stable JSON form of `check --json`."""
+    manifest = found.manifest
+    excluded = [{"path": gone.path, "reason": gone.reason} for gone in manifest.excluded] if manifest else []
+    figures = arithmetic(found.project, manifest) if found.project and manifest else None
+    return {
+        "findings": [finding.as_dict() for finding in found.findings],
+        "dataset": {
+            "found": manifest.found if manifest else 0,
+            "used": len(manifest.samples) if manifest else 0,
+            "excluded": excluded,
+        },
+        "arithmetic": figures.as_dict() if figures else dict.fromkeys(_KEYS),
+    }
+
+
+def _inspect_project(project: Project, home: Path, report: Report) -> Inspection:
+    from trainer_core.config.groups import HardwareConfig
+    from trainer_core.config.rules import check_rules
+    from trainer_core.families import get_family
+    from trainer_core.stages.session import Session
+
+    try:
+        family = get_family(project.model.family)
+    except ModelError as error:
+        return Inspection((_finding("model.family", error), *_profile(project)), project)
+    # With the profile left to itself, a wrong one does not hide what else is wrong.
+    session = Session.open(project.model_copy(update={"hardware": HardwareConfig()}), home, report)
+    try:
+        settings = [*check_rules(project, family.spec.prediction), *_profile(project), *_targets(project, family)]
+        dataset, manifest = _dataset(session)
+        return Inspection((*settings, *_model(session), *dataset), project, manifest)
+    finally:
+        session.close()
+
+
+def _profile(project: Project) -> Sequence[Finding]:
+    from trainer_core.hardware.detect import detect_machine, select_profile
+
+    try:
+        select_profile(project.hardware.profile, detect_machine())
+    except ConfigError as error:
+        return error.findings
+    return ()
+
+
+def _targets(project: Project, family: Family) -> Sequence[Finding]:
+    """A broken regex is told now, not after all pictures are encoded."""
+    targets, presets = project.adapter.targets, family.spec.targets
+    try:
+        re.compile(presets.get(targets, targets))
+    except re.error as error:
+        message = f"{targets!r} is neither a preset nor a regex ({error})."
+        return (Finding("error", "adapter.targets", message, f"Use one of {', '.join(presets)}."),)
+    return ()
+
+
+def _model(session: Session) -> Sequence[Finding]:
+    try:
+        assert session.source
+    except ModelError as error:
+        return (_finding("model.path", error),)
+    return ()
+
+
+def _dataset(session: Session) -> tuple[Sequence[Finding], Manifest | None]:
+    try:
+        manifest = session.scanned.manifest
+    except DatasetError as error:
+        return (_finding("datasets", error),), None
+    except ConfigError as error:
+        return error.findings, None
+    return manifest.findings, manifest
+
+
+def _finding(field: str, error: Exception) -> Finding:
+    """Make an error that names its own fix a finding; its message may begin with the field."""
+    return Finding("error", field, str(error).removeprefix(f"{field}: "), "")
+
+
+def _show(out: Terminal, found: Inspection) -> None:
+    console = out.console
+    show_findings(console, found.findings)
+    if found.manifest is not None:
+        _show_dataset(console, found.manifest)
+        figures = arithmetic(found.project, found.manifest) if found.project else None
+        if figures:
+            console.print(f"\n{figures.sentence()}", soft_wrap=True)
+    console.print("\nReady to train." if found.usable else "\nNot ready to train: see the errors above.")
+
+
+def _show_dataset(console: Console, manifest: Manifest) -> None:
+    from trainer_core.cli.tables import table
+    from trainer_core.data.tables import bucket_table, statistics
+
+    console.print(
+        f"\n{manifest.found} pictures found = {len(manifest.samples)} used + {len(manifest.excluded)} excluded"
+    )
+    for cause, count in Counter(gone.cause for gone in manifest.excluded).most_common():
+        named = [gone.path for gone in manifest.excluded if gone.cause == cause]
+        rest = f" and {count - _SHOWN} more" if count > _SHOWN else ""
+        console.print(f"  {count} {cause}: {', '.join(named[:_SHOWN])}{rest}", soft_wrap=True)
+    buckets = bucket_table(manifest)
+    rows = [[str(value) for value in row] for row in buckets.itertuples(index=False)]
+    console.print(table([str(name).replace("_", " ") for name in buckets.columns], rows, numbers=range(1, 8)))
+    figures = statistics(manifest)
+    for name in ("width", "height", "megapixels", "caption_words"):
+        quantiles = "  ".join(f"{at} {value:g}" for at, value in figures[name].items())
+        console.print(f"  {name.replace('_', ' ')}: {quantiles}")
+    console.print(
+        f"  {figures['train']} for training, {figures['held_out']} held out, {figures['distinct_captions']} different "
+        f"captions, {figures['duplicate_groups']} groups of equal pictures"
+    )

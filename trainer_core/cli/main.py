@@ -1,0 +1,91 @@
+"""`lora-assets`: the list of commands."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from trainer_core.cli.check import check
+from trainer_core.cli.doctor import doctor
+from trainer_core.cli.gc import gc
+from trainer_core.cli.options import examples
+from trainer_core.cli.plan import plan
+from trainer_core.cli.sample import sample
+from trainer_core.cli.train import train
+from trainer_core.cli.verify import verify
+
+EPILOG = examples(
+    ("lora-assets check cats", "is everything right with configs/cats.yaml and its pictures?"),
+    ("lora-assets plan cats", "what would be computed, and why?"),
+    ("lora-assets train cats", "train; what is fresh is reused"),
+)
+"""Shown under `lora-assets --help`."""
+
+# Plain help: Rich's boxes would cost every `--help` as much again as all the rest.
+app = typer.Typer(
+    name="lora-assets",
+    help="Train LoRAs for image diffusion models. Only what changed is computed again.",
+    epilog=EPILOG,
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"lora-assets {version('lora-assets')}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """Train LoRAs for image diffusion models. Only what changed is computed again."""
+
+
+for _command, _examples in (
+    (check, (("lora-assets check cats --set train.steps=500", "check with another setting"),)),
+    (plan, (("lora-assets plan cats --json", "for programs"),)),
+    (
+        train,
+        (
+            ("lora-assets train cats", "train and publish the LoRA, its samples and its metrics"),
+            ("lora-assets train cats --until cached_latents", "encode the pictures only"),
+            ("lora-assets train cats --set optimizer.lr=5e-5", "with another learning rate"),
+        ),
+    ),
+    (
+        sample,
+        (
+            ("lora-assets sample cats", "the project's own samples"),
+            ('lora-assets sample cats --prompt "a cat on the moon" --seed 7', "a prompt of your own, base beside LoRA"),
+        ),
+    ),
+    (
+        verify,
+        (
+            ("lora-assets verify .lora-assets/outputs/cats", "everything that was published"),
+            ("lora-assets verify cats.safetensors --base models/sd15", "does it load, and change a picture?"),
+        ),
+    ),
+    (gc, (("lora-assets gc --dry-run", "what could be removed?"),)),
+    (doctor, (("lora-assets doctor", "is this machine fit?"),)),
+):
+    app.command(epilog=examples(*_examples))(_command)
+
+
+def main() -> None:
+    """Run the command line."""
+    app()
+
+
+if __name__ == "__main__":
+    main()

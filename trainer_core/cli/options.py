@@ -1,0 +1,62 @@
+"""Arguments that several commands share, and how a project is named."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from trainer_core.errors import ConfigError
+from trainer_core.types import Finding
+
+CONFIGS = Path("configs")
+"""Where projects are looked for by name, from the current folder."""
+
+Config = Annotated[str, typer.Argument(metavar="CONFIG", help="A project's YAML file, or NAME for configs/NAME.yaml.")]
+Set = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="GROUP.FIELD=VALUE", help="Override a setting; may be given several times."),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else there.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks and what the libraries below have to say.")]
+Verbose = Annotated[int, typer.Option("--verbose", "-v", count=True, show_default=False, help="Tell more.")]
+Home = Annotated[
+    Path | None,
+    typer.Option(metavar="DIR", help="Folder of store and outputs; LORA_ASSETS_HOME or .lora-assets unless given."),
+]
+
+
+def examples(*lines: tuple[str, str]) -> str:
+    """Lay out commands and what they do for the end of a help text."""
+    # \b keeps the lines below it as they are.
+    return "\b\nExamples:\n" + "\n".join(f"  {command}\n      {meaning}" for command, meaning in lines)
+
+
+def find_config(name: str) -> Path:
+    """Return the YAML file that a CONFIG argument means.
+
+    Raises:
+        ConfigError: there is neither such a file nor such a project.
+    """
+    path, named = Path(name), CONFIGS / f"{name}.yaml"
+    if path.is_file() or not (named.is_file() or _is_bare(name)):
+        return path
+    if named.is_file():
+        return named
+    known = ", ".join(sorted(file.stem for file in CONFIGS.glob("*.yaml")))
+    fix = f"Projects there: {known}." if known else "Give the path of a project's YAML file."
+    raise ConfigError([Finding("error", name, f"is neither a file nor a project in {CONFIGS}/.", fix)])
+
+
+def find_home(chosen: Path | None, config: str | None = None) -> Path:
+    """Return the home folder: the one chosen, or the project's, or the one of the current folder."""
+    from trainer_core.config.load import project_home
+
+    if chosen is not None:
+        return chosen.expanduser().absolute()
+    return project_home(find_config(config) if config else CONFIGS / "any.yaml")
+
+
+def _is_bare(name: str) -> bool:
+    return "/" not in name and not name.endswith((".yaml", ".yml"))

@@ -1,0 +1,70 @@
+"""`plan`: what a run would do and why, without doing it."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from trainer_core.cli.options import Config, Debug, Json, Set, Verbose, find_config
+from trainer_core.cli.progress import duration
+from trainer_core.cli.terminal import Terminal, terminal
+
+if TYPE_CHECKING:
+    from trainer_core.run import StagePlan
+
+_SHOWN = 3
+"""Samples named for each reason."""
+
+
+def plan(
+    config: Config, settings: Set = None, as_json: Json = False, debug: Debug = False, verbose: Verbose = 0
+) -> None:
+    """Say what would be computed, and why, sample by sample."""
+    with terminal(as_json, debug, verbose) as out:
+        from trainer_core.run import open_session
+        from trainer_core.run import plan as make_plan
+
+        with out.progress(["validated_dataset"]) as shown:
+            session = open_session(find_config(config), settings or [], shown)
+            try:
+                plans = make_plan(session)
+            finally:
+                session.close()
+        if as_json:
+            out.emit({"stages": [one.as_dict() for one in plans]})
+        else:
+            _show(out, plans)
+
+
+def _show(out: Terminal, plans: list[StagePlan]) -> None:
+    from trainer_core.cli.tables import table
+
+    console = out.console
+    rows = [[one.name, one.status, _work(one), "; ".join(one.reasons), _estimate(one)] for one in plans]
+    console.print(table(("stage", "status", "work", "why", "estimate"), rows))
+    for one in plans:
+        for line in _samples(one):
+            console.print(line, soft_wrap=True)
+
+
+def _work(one: StagePlan) -> str:
+    return f"{one.stale_count} of {one.total}" if one.status != "fresh" else f"0 of {one.total}"
+
+
+def _estimate(one: StagePlan) -> str:
+    if one.status == "fresh":
+        return ""
+    return "not known yet" if one.seconds is None else duration(one.seconds)
+
+
+def _samples(one: StagePlan) -> Iterator[str]:
+    """List the samples to compute, grouped by reason."""
+    groups: dict[str, list[str]] = defaultdict(list)
+    for sample, reason in one.stale:
+        groups[reason].append(sample)
+    if groups:
+        yield f"{one.name}:"
+    for reason, samples in sorted(groups.items(), key=lambda group: -len(group[1])):
+        rest = f" and {len(samples) - _SHOWN} more" if len(samples) > _SHOWN else ""
+        yield f"  {len(samples)} {reason}: {', '.join(samples[:_SHOWN])}{rest}"

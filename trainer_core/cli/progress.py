@@ -1,0 +1,188 @@
+"""How far the stages are, on stderr: bars that move when it is a terminal, timestamped lines when it is not.
+
+Reporting costs the caller next to nothing: an event is kept, and Rich, in a thread of its own, draws the last one.
+Bars appear after two seconds, so that what is quick stays quiet and does not even import Rich.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import threading
+import time
+from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+from trainer_core.types import ProgressEvent
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+PATIENCE = 2.0
+"""Seconds without a bar."""
+LINE_EVERY = 5.0
+"""Seconds between two lines of one stage."""
+_SHOWN = {"loss": "{:.4f}", "lr": "{:.2e}"}
+"""Values of an event that are shown."""
+
+
+class Progress(Protocol):
+    """Something that shows progress."""
+
+    def __call__(self, event: ProgressEvent) -> None:
+        """Take an event of the stage that runs now."""
+        ...
+
+    def finished(self, stage: str, action: str) -> None:
+        """A stage is done; the next one begins."""
+        ...
+
+
+@dataclass
+class Track:
+    """One stage as it goes: the last event, and from when and where its speed is measured."""
+
+    name: str
+    clock: Callable[[], float] = time.monotonic
+    event: ProgressEvent | None = None
+    first: tuple[float, int] = (0.0, 0)
+    """When the first event came, and what was done by then: a resumed run does not begin at 0."""
+    values: Mapping[str, float] = field(default_factory=dict[str, float])
+    action: str = ""
+    """`computed` or `reused` when it is done."""
+
+    def update(self, event: ProgressEvent) -> None:
+        """Keep an event."""
+        if self.event is None:
+            self.first = self.clock(), event.done
+        self.event = event
+        # Losses are read from the device now and then only: the last ones stay on show.
+        self.values = {**self.values, **event.values}
+
+    def rate(self) -> float | None:
+        """Items a second since the first event; None while nobody can know."""
+        if self.event is None:
+            return None
+        elapsed, done = self.clock() - self.first[0], self.event.done - self.first[1]
+        return done / elapsed if done > 0 and elapsed > 0 else None
+
+    def describe(self) -> str:
+        """Say done/total, rate, time left and the latest values."""
+        if self.event is None:
+            return self.action
+        event, rate = self.event, self.rate()
+        parts = [f"{event.done}/{event.total} {event.unit}"]
+        if rate is not None:
+            parts.append(f"{rate:.1f}/s" if rate >= 1 else f"{1 / rate:.1f} s each")
+            if event.done < event.total:
+                parts.append(f"ETA {duration((event.total - event.done) / rate)}")
+        parts += [f"{name} {text.format(self.values[name])}" for name, text in _SHOWN.items() if name in self.values]
+        return "  ".join([*parts, event.message] if event.message else parts)
+
+
+def duration(seconds: float) -> str:
+    """Write a time as `0:42`, `12:05` or `3:07:00`."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+@contextlib.contextmanager
+def progress(stages: Sequence[str]) -> Generator[Progress]:
+    """Show progress of these stages, in running order, on stderr."""
+    if not sys.stderr.isatty():
+        yield Lines()
+        return
+    bars = Bars(stages)
+    try:
+        yield bars
+    finally:
+        bars.stop()
+
+
+class Lines:
+    """A timestamped line when a stage begins and ends, and every five seconds in between."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._tracks: dict[str, Track] = {}
+        self._told: dict[str, float] = {}
+
+    def __call__(self, event: ProgressEvent) -> None:
+        """Tell an event when it is time to."""
+        track = self._tracks.setdefault(event.stage, Track(event.stage, self._clock))
+        track.update(event)
+        now = self._clock()
+        if event.done >= event.total or now - self._told.get(event.stage, -LINE_EVERY) >= LINE_EVERY:
+            self._told[event.stage] = now
+            self._tell(event.stage, track.describe())
+
+    def finished(self, stage: str, action: str) -> None:
+        """Tell that a stage is done."""
+        self._tell(stage, action)
+
+    def _tell(self, stage: str, text: str) -> None:
+        print(f"{time.strftime('%H:%M:%S')} {stage}: {text}", file=sys.stderr, flush=True)
+
+
+class Bars:
+    """One bar a stage, drawn by a thread four times a second."""
+
+    def __init__(self, stages: Sequence[str]) -> None:
+        self._waiting = list(stages)
+        self._tracks: dict[str, Track] = {}
+        self._live: Any = None
+        self._timer = threading.Timer(PATIENCE, self._start)
+        self._timer.daemon = True
+        self._timer.start()
+        self._begin_next()
+
+    def __call__(self, event: ProgressEvent) -> None:
+        """Keep an event for the next drawing."""
+        self._track(event.stage).update(event)
+
+    def finished(self, stage: str, action: str) -> None:
+        """Mark a stage as done; the next one is shown from now on, though its first event may take a while."""
+        self._track(stage).action = action
+        self._begin_next()
+
+    def stop(self) -> None:
+        """Draw a last time and leave the terminal as it was."""
+        self._timer.cancel()
+        self._timer.join()
+        if self._live is not None:
+            self._live.stop()
+
+    def view(self) -> Table:
+        """Draw what is known now."""
+        from rich.progress_bar import ProgressBar
+        from rich.table import Table
+
+        table = Table.grid(padding=(0, 2))
+        for track in list(self._tracks.values()):
+            event = track.event
+            total, done = (event.total, event.done) if event else (None, 0)
+            if track.action:
+                total = done = 1
+            table.add_row(
+                track.name, ProgressBar(total=total, completed=done, width=30, pulse=total is None), track.describe()
+            )
+        return table
+
+    def _track(self, stage: str) -> Track:
+        if stage in self._waiting:
+            self._waiting.remove(stage)
+        return self._tracks.setdefault(stage, Track(stage))
+
+    def _begin_next(self) -> None:
+        if self._waiting:
+            self._track(self._waiting[0])
+
+    def _start(self) -> None:
+        from rich.console import Console
+        from rich.live import Live
+
+        console = Console(stderr=True, markup=False, highlight=False)
+        self._live = Live(console=console, get_renderable=self.view, refresh_per_second=4, redirect_stdout=False)
+        self._live.start()

@@ -1,0 +1,157 @@
+"""`sample`: pictures of base and LoRA side by side."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from trainer_core.cli.options import Config, Debug, Json, Set, Verbose, find_config
+from trainer_core.cli.progress import Progress
+from trainer_core.cli.terminal import UsageError, terminal
+from trainer_core.cli.train import bring_up_to_date
+from trainer_core.errors import LoraAssetsError
+from trainer_core.types import JSON, ProgressEvent
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from trainer_core.run import StageResult
+    from trainer_core.sampling.render import RenderSettings
+    from trainer_core.stages.session import Session
+
+_STAGE = "samples"
+
+
+def sample(  # noqa: PLR0913 - an argument an option
+    config: Config,
+    prompt: Annotated[
+        list[str] | None, typer.Option(metavar="TEXT", help="A prompt of your own; may be given again.")
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(min=0, help="Seed of the first prompt; `sample.seed` unless given.")
+    ] = None,
+    out_file: Annotated[Path | None, typer.Option("--out", metavar="FILE.png", help="Where to put the grid.")] = None,
+    settings: Set = None,
+    as_json: Json = False,
+    debug: Debug = False,
+    verbose: Verbose = 0,
+) -> None:
+    """Render base and LoRA side by side.
+
+    Without --prompt the project's own samples are brought up to date, and published. With --prompt the LoRA that was
+    published last is rendered, and nothing is published.
+    """
+    with terminal(as_json, debug, verbose) as out:
+        if not prompt:
+            if seed is not None or out_file is not None:
+                raise UsageError(
+                    "--seed and --out belong to --prompt. The project's own samples follow its `sample:` group."
+                )
+            told = _published(bring_up_to_date(out, config, _STAGE, settings or [])[-1])
+        else:
+            from trainer_core.run import open_session
+
+            with out.progress([_STAGE]) as shown:
+                session = open_session(find_config(config), settings or [], shown)
+                try:
+                    told = _render_prompts(session, _settings(session, prompt, seed), out_file, shown)
+                finally:
+                    session.close()
+        if as_json:
+            out.emit(told)
+        else:
+            out.console.print(f"{told['path']}", soft_wrap=True)
+            if not told["changes_picture"]:
+                out.console.print("The LoRA changes nothing in these pictures.")
+
+
+def _published(result: StageResult) -> dict[str, JSON]:
+    metadata = result.published.metadata
+    return {
+        "path": str(result.outputs[0]),
+        "prompts": metadata["prompts"],
+        "changes_picture": metadata["lora_changes_picture"],
+    }
+
+
+def _settings(session: Session, prompts: Sequence[str], seed: int | None) -> RenderSettings:
+    from trainer_core.sampling.render import RenderSettings
+
+    wanted, side, multiple = (
+        session.project.sample,
+        session.project.bucket.resolution,
+        session.family.spec.size_multiple,
+    )
+    return RenderSettings(
+        prompts=tuple(prompts),
+        negative_prompt=wanted.negative_prompt,
+        steps=wanted.steps,
+        guidance=wanted.guidance,
+        seed=wanted.seed if seed is None else seed,
+        width=(wanted.width or side) // multiple * multiple,
+        height=(wanted.height or side) // multiple * multiple,
+    )
+
+
+def _render_prompts(session: Session, settings: RenderSettings, out: Path | None, shown: Progress) -> dict[str, JSON]:
+    from trainer_core.sampling.grid import make_grid
+    from trainer_core.sampling.render import same_pictures
+
+    lora = _current_lora(session)
+    target = out or _free_name(session.outputs)
+    if not target.suffix:
+        target = target.with_suffix(".png")
+    base, changed = _columns(session, lora, settings, shown)
+    seeds = [settings.seed + row for row in range(len(settings.prompts))]
+    target.parent.mkdir(parents=True, exist_ok=True)
+    make_grid({"base": base, "LoRA": changed}, settings.prompts, seeds).save(target)
+    return {
+        "path": str(target),
+        "prompts": list(settings.prompts),
+        "changes_picture": not same_pictures(base, changed),
+    }
+
+
+def _columns(
+    session: Session, lora: Path, settings: RenderSettings, shown: Progress
+) -> tuple[list[Image.Image], list[Image.Image]]:
+    """Render all prompts with the base, then with the LoRA."""
+    from trainer_core.hardware.placement import freed_afterwards, torch_device, torch_dtype
+    from trainer_core.sampling.render import load_lora, render
+
+    counter, total = itertools.count(1), 2 * len(settings.prompts)
+
+    def tell() -> None:
+        shown(ProgressEvent(_STAGE, next(counter), total, "picture"))
+
+    precision = "fp32" if session.profile.device == "cpu" else session.precision("train", "auto")
+    with freed_afterwards():
+        pipeline = session.family.load_pipeline(session.source, torch_dtype(precision))
+        pipeline.to(torch_device(session.profile))
+        pipeline.set_progress_bar_config(disable=True)
+        base = render(pipeline, settings, tell)
+        load_lora(pipeline, lora)
+        return base, render(pipeline, settings, tell)
+
+
+def _current_lora(session: Session) -> Path:
+    """Return the LoRA that the project published last, verified.
+
+    Raises:
+        LoraAssetsError: nothing was trained yet.
+    """
+    from trainer_core.stages.lora_checkpoint import LORA, NAME
+
+    key = session.store.refs.get(session.project.name, NAME)
+    published = session.store.objects.get(NAME, key) if key else None
+    if published is None:
+        raise LoraAssetsError(f"{session.project.name}: there is no LoRA yet. Train it first: lora-assets train CONFIG")
+    return published.file(LORA)
+
+
+def _free_name(folder: Path) -> Path:
+    return next(path for number in itertools.count(1) if not (path := folder / f"sample-{number}.png").exists())

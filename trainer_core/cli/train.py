@@ -1,0 +1,91 @@
+"""`train`: bring the LoRA, its samples and its metrics up to date."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from trainer_core.cli.options import Config, Debug, Json, Set, Verbose, find_config
+from trainer_core.cli.progress import duration
+from trainer_core.cli.terminal import Terminal, UsageError, terminal
+from trainer_core.types import JSON
+
+if TYPE_CHECKING:
+    from trainer_core.run import StageResult
+
+_LORA_STAGE = "lora_checkpoint"
+
+
+def train(  # noqa: PLR0913 - an argument an option
+    config: Config,
+    until: Annotated[str | None, typer.Option(metavar="STAGE", help="Stop after this stage.")] = None,
+    settings: Set = None,
+    as_json: Json = False,
+    debug: Debug = False,
+    verbose: Verbose = 0,
+) -> None:
+    """Train, render samples and measure; reuse what is fresh.
+
+    An interrupted run goes on from its last step.
+    """
+    with terminal(as_json, debug, verbose) as out:
+        results = bring_up_to_date(out, config, until, settings or [])
+        if as_json:
+            out.emit(as_dict(results))
+        else:
+            _show(out, results)
+
+
+def bring_up_to_date(out: Terminal, config: str, until: str | None, overrides: Sequence[str]) -> list[StageResult]:
+    """Run stages with progress on stderr.
+
+    Raises:
+        UsageError: there is no stage called `until`.
+    """
+    from trainer_core.run import ancestors, open_session, run_until
+    from trainer_core.stages import STAGES
+
+    if until is not None and until not in STAGES:
+        raise UsageError(f"--until: `{until}` is not a stage. Choose one of {', '.join(STAGES)}.")
+    with out.progress(list(STAGES) if until is None else ancestors(until)) as shown:
+        session = open_session(find_config(config), overrides, shown)
+        try:
+            return run_until(session, until, lambda result: shown.finished(result.name, result.action))
+        finally:
+            session.close()
+
+
+def as_dict(results: Sequence[StageResult]) -> dict[str, JSON]:
+    """The stable JSON form of `train --json`."""
+    trained = next((result for result in results if result.name == _LORA_STAGE), None)
+    path, sha256 = _lora(trained) if trained else (None, None)
+    return {
+        "stages": [result.as_dict() for result in results],
+        "lora": {"path": path, "sha256": sha256} if trained else None,
+        "steps_per_second": trained.published.metadata.get("steps_per_second") if trained else None,
+    }
+
+
+def _lora(trained: StageResult) -> tuple[str, str]:
+    """Return path and SHA-256 of the published file."""
+    from trainer_core.stages.lora_checkpoint import LORA
+
+    path = next(path for path in trained.outputs if path.suffix == ".safetensors")
+    return str(path), trained.published.files[LORA].sha256
+
+
+def _show(out: Terminal, results: Sequence[StageResult]) -> None:
+    from trainer_core.cli.tables import table
+
+    console = out.console
+    rows = [
+        [one.name, one.action, str(one.items_computed), str(one.items_reused), duration(one.seconds)] for one in results
+    ]
+    console.print(table(("stage", "action", "computed", "reused", "time"), rows, numbers=(2, 3, 4)))
+    told = as_dict(results)
+    if told["lora"] is not None:
+        console.print(f"{told['lora']['path']}\nSHA-256 {told['lora']['sha256']}", soft_wrap=True)
+        if told["steps_per_second"]:
+            console.print(f"trained at {told['steps_per_second']:.2f} steps/s")
