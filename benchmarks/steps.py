@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 GOAL = Goal(0.95, "at least")
 ROUND = 10
 """Steps of a round: `logging.every`, so that each round writes metrics once."""
-WARMUP = 2
+WARMUP = 3
+"""Steps before the first that counts."""
 BATCHES = (1, 4)
 CHOICES = tuple(
     Choice(precision, attention, channels_last)
@@ -47,7 +48,8 @@ def run(quick: bool) -> Result:
             answer = in_child("benchmarks.steps:alternatives", arguments)
             figures += _choice_figures(batch, answer["seconds"], answer["profile"])
             config |= {"profile": answer["profile_name"], "threads": answer["threads"]}
-    return Result("steps", "Training step, SD1.5-shaped UNet of 37.5 M parameters at 256 px", tuple(figures), config | settings)
+    title = "Training step, SD1.5-shaped UNet of 37.5 M parameters at 256 px"
+    return Result("steps", title, tuple(figures), config | settings)
 
 
 def _ratio_figures(batch: int, told: dict[str, list[float]]) -> list[Figure]:
@@ -128,7 +130,7 @@ def compare(project: str, batch: int, rounds: int) -> dict[str, list[float]]:
     from trainer_core.train.loop import run as train
     from trainer_core.train.trainer import prepare
 
-    steps = WARMUP * ROUND + rounds * ROUND if rounds > 2 else ROUND + rounds * ROUND
+    steps = WARMUP + rounds * ROUND
     context = training_context(Path(project), [f"train.batch_size={batch}", f"train.steps={steps}"])
     session = context.session
     accelerator = make_accelerator(session.profile, session.precision("train", "auto"), 1)

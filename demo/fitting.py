@@ -8,7 +8,7 @@ import math
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,7 +50,7 @@ class StopRequest:
 
 
 @contextmanager
-def stop_request() -> Iterator[StopRequest]:
+def stop_request() -> Generator[StopRequest, None, None]:
     """Catch SIGTERM and SIGINT for the length of a block."""
     stop = StopRequest()
     before = {s: signal.signal(s, stop) for s in (signal.SIGTERM, signal.SIGINT)}

@@ -1,8 +1,8 @@
 """Finds projects: every `configs/NAME.yaml` is one group of assets.
 
-`default.yaml` gives `lora_checkpoint` and its like in the group `default`; any other `NAME.yaml` gives `NAME/lora_checkpoint` in
-the group NAME. A file that cannot be read must not take the others with it: its group then has one asset, `lora_checkpoint`,
-which shows the error and fails with it when it is run.
+`default.yaml` gives `lora_checkpoint` and its like in the group `default`; any other `NAME.yaml` gives
+`NAME/lora_checkpoint` in the group NAME. A file that cannot be read must not take the others with it: its group then
+has one asset, `lora_checkpoint`, which shows the error and fails with it when it is run.
 """
 
 import logging

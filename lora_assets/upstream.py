@@ -1,14 +1,15 @@
 """The one file that touches what Dagster does not promise to keep: tags of data versions, staleness, interruption.
 
-Dagster brings no parents along when one asset is selected, and what a step logs about other assets carries no provenance. So a
-step first brings its parents up to date (the stages do that by themselves) and writes what happened to them into its own run
-with the tags that Dagster would have written: the `Journal`. tests/unit/dagster/test_upstream.py holds all this against the
-installed Dagster.
+Dagster brings no parents along when one asset is selected, and what a step logs about other assets carries no
+provenance. So a step first brings its parents up to date (the stages do that by themselves) and writes what happened to
+them into its own run, with the tags that Dagster would have written: the `Journal`. tests/unit/dagster/test_upstream.py
+holds all this against the installed Dagster.
 """
 
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import dagster as dg
 from dagster._core.definitions.data_version import (
@@ -30,7 +31,7 @@ Metadata = Mapping[str, dg.MetadataValue]
 
 
 @contextmanager
-def without_beta_warnings() -> Iterator[None]:
+def without_beta_warnings() -> Generator[None]:
     """Observable source assets and `use_user_code_server` are beta: known, and no news to a user."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", dg.BetaWarning)
@@ -75,7 +76,9 @@ class Journal:
         recorded, _ = _latest(self._context.instance, key, observed=False)
         return any(recorded.get(name) != value for name, value in tags.items())
 
-    def materialized(self, key: dg.AssetKey, deps: Sequence[dg.AssetKey], code_version: str, metadata: Metadata) -> None:
+    def materialized(
+        self, key: dg.AssetKey, deps: Sequence[dg.AssetKey], code_version: str, metadata: Metadata
+    ) -> None:
         """Log that a parent was brought up to date, as its own step would have."""
         tags = self._tags(deps, code_version, self._versions[key]) | self._pointers(deps)
         self._context.log_event(dg.AssetMaterialization(key, metadata=metadata, tags=tags))
@@ -120,8 +123,8 @@ def _resolver(context: dg.AutomationContext) -> CachingStaleStatusResolver:
 class IsStale(dg.AutomationCondition):
     """True as long as Dagster calls the asset stale or missing.
 
-    A level, not an edge: conditions that wait for an update lose the one that comes while the asset is being made, which for
-    training takes hours.
+    A level, not an edge: conditions that wait for an update lose the one that comes while the asset is being made,
+    which for training takes hours.
     """
 
     @property
@@ -137,8 +140,8 @@ class IsStale(dg.AutomationCondition):
 class AncestorsFresh(dg.AutomationCondition):
     """True when nothing above the asset is stale.
 
-    Staleness reaches one level: without this an asset with several parents would start before the work above it is done, and do
-    that work within its own step; or again and again, where a parent failed.
+    Staleness reaches one level: without this an asset with several parents would start before the work above it is
+    done, and do that work within its own step; or again and again, where a parent failed.
     """
 
     @property
@@ -154,7 +157,7 @@ class AncestorsFresh(dg.AutomationCondition):
 
 
 class WasCanceled(dg.AutomationCondition):
-    """True when somebody terminated the last run of the asset before it was done. `execution_failed` does not see those."""
+    """True when somebody terminated the asset's last run before it was done, which `execution_failed` does not see."""
 
     @property
     def name(self) -> str:
@@ -175,10 +178,10 @@ class WasCanceled(dg.AutomationCondition):
 def when_stale() -> dg.AutomationCondition:
     """Make an asset as soon as it is stale and all above it is fresh.
 
-    After a failure or a termination it waits until the data or the settings change: it neither repeats an error nor takes up
-    again what somebody stopped.
+    After a failure or a termination it waits until the data or the settings change: it neither repeats an error nor
+    takes up again what somebody stopped.
     """
-    condition = dg.AutomationCondition
+    condition: Any = dg.AutomationCondition
     stopped = condition.execution_failed() | WasCanceled()
     changed = condition.any_deps_match(condition.data_version_changed()) | condition.code_version_changed()
     return (

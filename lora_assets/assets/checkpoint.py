@@ -56,7 +56,9 @@ LORA_CHECKPOINT = StageAsset(
     sources=(BASE_MODEL,),
     parents=(CACHED_LATENTS, CACHED_TEXT_EMBEDDINGS),
     describe=_describe,
-    check=Check("sha256_matches", "The published file and its copy are, byte for byte, what was exported.", _sha256_matches),
+    check=Check(
+        "sha256_matches", "The published file and its copy are, byte for byte, what was exported.", _sha256_matches
+    ),
 )
 
 

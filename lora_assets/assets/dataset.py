@@ -37,7 +37,8 @@ def _buckets(manifest: Manifest) -> dg.MetadataValue:
     pictures = Counter(sample.bucket for sample in manifest.samples)
     held_out = Counter(sample.bucket for sample in manifest.samples if sample.split == "held_out")
     return table(
-        ("bucket", "pictures", "held out"), [(bucket, pictures[bucket], held_out[bucket]) for bucket in sorted(pictures)]
+        ("bucket", "pictures", "held out"),
+        [(bucket, pictures[bucket], held_out[bucket]) for bucket in sorted(pictures)],
     )
 
 

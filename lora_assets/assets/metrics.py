@@ -46,7 +46,9 @@ METRICS = StageAsset(
     parents=(CACHED_LATENTS, CACHED_TEXT_EMBEDDINGS, LORA_CHECKPOINT),
     describe=_describe,
     check=Check(
-        "held_out_loss_is_better", "On pictures it was not trained on, the LoRA beats the base.", _held_out_loss_is_better
+        "held_out_loss_is_better",
+        "On pictures it was not trained on, the LoRA beats the base.",
+        _held_out_loss_is_better,
     ),
 )
 

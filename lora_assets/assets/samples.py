@@ -33,7 +33,9 @@ SAMPLES = StageAsset(
     # A project without prompts of its own is sampled with captions.
     parents=(VALIDATED_DATASET, LORA_CHECKPOINT),
     describe=_describe,
-    check=Check("lora_changes_pictures", "The file has an effect when diffusers loads it.", _lora_changes_pictures, False),
+    check=Check(
+        "lora_changes_pictures", "The file has an effect when diffusers loads it.", _lora_changes_pictures, False
+    ),
 )
 
 

@@ -1,6 +1,6 @@
-"""How a stage of trainer_core becomes an asset. Each module beside this one holds what is its own; this is what all share."""
+"""How a stage of trainer_core becomes an asset: what the modules beside this one share."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -199,7 +199,7 @@ def _tell(context: dg.AssetExecutionContext, result: StageResult) -> None:
 
 
 @contextmanager
-def _told_to_dagster() -> Iterator[None]:
+def _told_to_dagster() -> Generator[None]:
     """Turn our errors into Dagster's: a failure that is not tried again, or a run that was stopped."""
     try:
         yield

@@ -13,8 +13,8 @@ class HardwareResource(dg.ConfigurableResource):
 
     profile: str = Field(
         default="project",
-        description="A row of the profile table (`cpu`, `rtx4090`, `h100`, ...), `auto` to detect one, or `project` for what "
-        "each project's hardware.profile says. Precisions that a profile chooses enter the keys of results.",
+        description="A row of the profile table (`cpu`, `rtx4090`, `h100`, ...), `auto` to detect one, or `project` "
+        "for what each project's hardware.profile says. Precisions that a profile chooses enter the keys of results.",
     )
 
     def overrides(self) -> Sequence[str]:

@@ -1,6 +1,6 @@
 """Where results are kept."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -17,11 +17,11 @@ class StoreResource(dg.ConfigurableResource):
 
     home: str = Field(
         default="",
-        description="Folder of store and outputs. Empty: LORA_ASSETS_HOME, or else .lora-assets at the root of the project.",
+        description="Folder of store and outputs. Empty: LORA_ASSETS_HOME, or else .lora-assets in the project's root.",
     )
 
     @contextmanager
-    def session(self, config: Path, overrides: Sequence[str] = (), report: Report = silent) -> Iterator[Session]:
+    def session(self, config: Path, overrides: Sequence[str] = (), report: Report = silent) -> Generator[Session]:
         """Open a project for as long as the block runs.
 
         Args:

@@ -1,7 +1,7 @@
-"""Looks at a project's folders and tells Dagster when their content changed. It launches nothing: that is the automation's part.
+"""Looks at a project's folders and tells Dagster when their content changed. Launching is the automation's part.
 
-A look costs names and stats alone. Only when two looks agree and nothing has changed for a while (somebody may still be copying)
-is the content read, and only what is new of it.
+A look costs names and stats alone. Only when two looks agree and nothing has changed for a while (somebody may still be
+copying) is the content read, and only what is new of it.
 """
 
 import json
@@ -77,7 +77,10 @@ def dataset_folder_sensor(project: ProjectAssets) -> dg.SensorDefinition:
             events = _observations(context, project, store, hardware)
         except LoraAssetsError as error:
             return _skip(str(error), Cursor(now.fingerprint, cursor.done))
-        return dg.SensorResult(asset_events=events, cursor=Cursor(now.fingerprint, now.fingerprint).write())
+        told = Cursor(now.fingerprint, now.fingerprint)
+        if not events:
+            return _skip("files were touched, but their content is what it was", told)
+        return dg.SensorResult(asset_events=events, cursor=told.write())
 
     return sensor
 

@@ -63,7 +63,7 @@ def test_a_damaged_checkpoint_is_refused_and_the_one_before_is_used(project: Tin
     whole.run(*STEPS, until="lora_checkpoint")
     with pytest.raises(Interrupted):
         _run_with(project, _stop_at(4, signal.SIGTERM))
-    (newest,) = project.store.glob("runs/*/checkpoints/step-00000004")
+    newest = max(project.store.glob("runs/*/checkpoints/step-00000004"), key=lambda path: path.stat().st_mtime_ns)
     damaged = bytearray((newest / "optimizer.safetensors").read_bytes())
     damaged[-5] ^= 1
     (newest / "optimizer.safetensors").write_bytes(damaged)

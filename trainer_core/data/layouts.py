@@ -43,7 +43,7 @@ def kohya_folder(file: File) -> KohyaFolder | None:
     """Return what the first folder of a file's path says (split at the first `_`); None if it is no kohya folder."""
     child, slash, _ = file.folder.partition("/")
     match = KOHYA_FOLDER.fullmatch(child) if slash else None
-    if match is None or len(match[1]) > 5 or not 1 <= int(match[1]) <= MAX_REPEATS:
+    if match is None or not 1 <= int(match[1]) <= MAX_REPEATS:
         return None
     return KohyaFolder(int(match[1]), match[2].strip())
 

@@ -1,4 +1,4 @@
-"""A tiny base model and dataset, and one store that all tests of this folder share: what one encoded, the others reuse."""
+"""A tiny base model and dataset, and one store for all tests of this folder: what one encoded, the others reuse."""
 
 from __future__ import annotations
 
@@ -36,9 +36,7 @@ class World:
         defs = definitions(self.root)
         keys = [dg.AssetKey(name) for name in names]
         job = defs.resolve_implicit_global_asset_job_def()
-        result = job.execute_in_process(
-            instance=self.instance, asset_selection=keys, raise_on_error=raise_on_error
-        )
+        result = job.execute_in_process(instance=self.instance, asset_selection=keys, raise_on_error=raise_on_error)
         return recorded(self.instance, result.run_id)
 
     def statuses(self) -> dict[str, str]:

@@ -38,7 +38,7 @@ def test_one_selected_asset_does_exactly_the_needed_work_and_leaves_all_fresh(
 
     # The rest.
     work = world.materialize(*ABOVE[2:], "lora_checkpoint", "samples", "metrics")
-    assert [name for name, (action, _) in work.items() if action == "computed"] == ["samples", "metrics"]
+    assert {name for name, (action, _) in work.items() if action == "computed"} == {"samples", "metrics"}
     assert world.statuses() == all_fresh
 
     # One caption: one embedding and the training, no latents.
@@ -65,7 +65,7 @@ def test_the_ui_is_told_what_there_is_to_know(world: World) -> None:
     assert len(str(lora["loss"])) < 1000 and "svg+xml" in str(lora["loss"])
     assert "image/png" in str(lora["loss_curve"])
     assert isinstance(lora["final_loss"], float)
-    assert "| 96x64 | 3 |" in str(world.metadata("validated_dataset")["buckets"])
+    assert "| 64x64 | 3 | 0 |" in str(world.metadata("validated_dataset")["buckets"])
     assert "image/jpeg" in str(world.metadata("samples")["grid"])
     assert isinstance(world.metadata("metrics")["held_out_loss_lora"], float)
     plotted = world.instance.fetch_observations(dg.AssetKey("lora_checkpoint"), limit=10).records
@@ -90,9 +90,7 @@ def test_an_error_of_the_user_fails_once_with_its_message(world: World) -> None:
     assert not world.instance.all_logs(run.run_id, of_type=dg.DagsterEventType.STEP_UP_FOR_RETRY)
 
 
-def test_a_damaged_output_fails_the_check_and_what_follows(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_damaged_output_fails_the_check_and_what_follows(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     from lora_assets.assets import checkpoint
 
     def damaged(path: Path) -> list[dict[str, str]]:
@@ -103,10 +101,9 @@ def test_a_damaged_output_fails_the_check_and_what_follows(
     assert "samples" not in work
     (run,) = world.instance.get_runs()
     assert run.status == dg.DagsterRunStatus.FAILURE
-    with pytest.raises(dg.Failure, match="sha256_matches failed"):
-        # A new instance knows of no checkpoint: `samples` alone must stop at the same check.
-        with dg.DagsterInstance.ephemeral() as other:
-            World(world.root, world.home, other).materialize("samples")
+    # A new instance knows of no checkpoint: `samples` alone must stop at the same check.
+    with dg.DagsterInstance.ephemeral() as other, pytest.raises(dg.Failure, match="sha256_matches failed"):
+        World(world.root, world.home, other).materialize("samples")
 
 
 def test_a_terminated_training_saves_is_canceled_and_goes_on_later(

@@ -24,11 +24,11 @@ def tick(world: World, monkeypatch: pytest.MonkeyPatch) -> Tick:
     clock, cursor = [time.time()], [""]
     monkeypatch.setattr(dataset_folder, "time", SimpleNamespace(time=lambda: clock[0]))
     defs = definitions(world.root)
-    sensor = defs.get_sensor_def("default_dataset_folder")
+    sensor = defs.get_repository_def().get_sensor_def("default_dataset_folder")
 
     def evaluate(seconds: float) -> tuple[list[str], str]:
         clock[0] += seconds
-        with dg.build_sensor_context(world.instance, cursor[0] or None, definitions=defs) as context:
+        with dg.build_sensor_context(world.instance, cursor[0] or None, resources=defs.resources) as context:
             data = sensor.evaluate_tick(context)
         assert not data.run_requests
         cursor[0] = data.cursor or ""

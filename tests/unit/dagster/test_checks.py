@@ -16,7 +16,9 @@ from lora_assets.assets.samples import SAMPLES
 from lora_assets.assets.stage import Verdict
 
 
-def judge(check: Any, metadata: dict[str, Any], folder: Path = Path(), computed: int = 0, entries: Any = None) -> Verdict:
+def judge(
+    check: Any, metadata: dict[str, Any], folder: Path = Path(), computed: int = 0, entries: Any = None
+) -> Verdict:
     published = SimpleNamespace(metadata=metadata, file=lambda name: folder / name, path=folder)
     result = SimpleNamespace(published=published, items_computed=computed)
     session = SimpleNamespace(store=SimpleNamespace(entries=entries))

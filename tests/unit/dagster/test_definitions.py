@@ -140,7 +140,9 @@ def test_a_setting_moves_the_code_version_of_the_stages_that_read_it(
 def test_nothing_heavy_is_imported_to_load_the_definitions(tmp_path: Path) -> None:
     write_config(tmp_path)
     heavy = "('torch', 'pandas', 'pyarrow', 'numpy', 'PIL', 'diffusers', 'transformers', 'matplotlib')"
-    code = f"import sys, lora_assets.definitions as d; print(len(d.defs.assets), [m for m in {heavy} if m in sys.modules])"
+    code = (
+        f"import sys, lora_assets.definitions as d; print(len(d.defs.assets), [m for m in {heavy} if m in sys.modules])"
+    )
     environment = {**os.environ, "LORA_ASSETS_CONFIGS": str(tmp_path / "configs")}
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True)
     assert done.stdout.strip() == f"{len(NODES)} []", done.stderr

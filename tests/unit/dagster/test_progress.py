@@ -52,7 +52,7 @@ def test_thousands_of_steps_are_a_few_lines(monkeypatch: pytest.MonkeyPatch, pro
     assert len(log.lines) in range(18, 22)
     assert len(log.events) in range(9, 13)
     assert log.lines[0].startswith("lora_checkpoint: 50") and "0:01:35 left, loss 0.5" in log.lines[0]
-    assert log.lines[-1]== "lora_checkpoint: 10000/10000 step, loss 0.5"
+    assert log.lines[-1] == "lora_checkpoint: 10000/10000 step, loss 0.5"
 
 
 def test_figures_are_plotted_as_floats_without_nan(monkeypatch: pytest.MonkeyPatch, project: ProjectAssets) -> None:

@@ -113,6 +113,11 @@ def test_a_tie_goes_to_the_wider_bucket() -> None:
     assert nearest(100, 100, square) == Bucket(128, 64)
 
 
+def test_a_tie_goes_to_the_larger_bucket_first() -> None:
+    uneven = BucketGrid((Bucket(128, 256), Bucket(128, 64)), (0.5, 2.0), 64, 64, 256, 128 * 256, True)
+    assert nearest(100, 100, uneven) == Bucket(128, 256)
+
+
 def test_settings_without_any_bucket_are_an_error_with_the_fix() -> None:
     with pytest.raises(ConfigError, match=r"bucket\.min_side.*Set bucket\.min_side to 64"):
         grid(resolution=128, step=64, min_side=256)

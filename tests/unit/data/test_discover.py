@@ -180,6 +180,7 @@ def test_links_are_followed_and_a_loop_is_named(tmp_path: Path) -> None:
     (root / "link").symlink_to(outside, target_is_directory=True)
     (root / "file.png").symlink_to(outside / "far.png")
     (root / "sub/loop").symlink_to(root, target_is_directory=True)
+    pair(tmp_path / "elsewhere", "never.png")
     (root / "up").symlink_to(tmp_path, target_is_directory=True)
     (root / "alias").symlink_to(root / "sub", target_is_directory=True)
     found = look(root)

@@ -2,7 +2,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tests.unit.data.helpers import SMALL_BUCKETS, build, draw, look, pair, read_all, reasons, texts
@@ -210,6 +210,7 @@ SHARES = st.floats(0, 0.5)
 
 
 @given(CONTENTS, SHARES)
+@example(contents=["a"], share=0.5)
 def test_the_split_takes_about_its_share_and_never_most_of_the_data(contents: list[str], share: float) -> None:
     held = held_out_pictures({"a": Part(share, contents)})
     count = sum(content in held for content in contents)

@@ -179,7 +179,7 @@ def test_a_flipped_tensor_byte_is_named_and_only_that_entry_is_lost(
     check_entries(store, range(4))
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data(), keep_index=st.booleans())
 def test_a_flipped_byte_anywhere_in_a_shard_never_gives_a_wrong_tensor(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject, keep_index: bool

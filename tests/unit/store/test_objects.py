@@ -78,7 +78,7 @@ def test_an_incomplete_object_is_absent(store: Store, damage: str) -> None:
     assert list((store.root / "damaged").iterdir())
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_a_flipped_byte_anywhere_in_a_manifest_makes_the_object_absent(
     store: Store, caplog: pytest.LogCaptureFixture, data: st.DataObject
@@ -121,7 +121,7 @@ def test_refs_come_back_whatever_the_project_is_called(store: Store, project: st
     assert store.refs.path(project, "samples").resolve().is_relative_to(store.root / "refs")
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_a_flipped_byte_anywhere_in_a_ref_is_named_and_not_used(
     store: Store, caplog: pytest.LogCaptureFixture, data: st.DataObject

@@ -1,0 +1,140 @@
+"""Encoding: the whole `cached_latents` stage over the VAE alone, on the same pictures."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING, Any
+
+from benchmarks._common import Figure, Goal, Result, from_rounds, in_child, ratios
+from benchmarks._projects import VAE, small_sd15, write_pictures, write_project
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from trainer_core.stages.session import Session
+
+GOAL = Goal(0.9, "at least")
+KEPT = {"MALLOC_MMAP_THRESHOLD_": "1073741824", "MALLOC_TRIM_THRESHOLD_": "4294967296"}
+"""glibc: never give large blocks back to the kernel, which would clear them again for the next picture."""
+
+
+def run(quick: bool) -> Result:
+    """Time the stage and the VAE in turn, with glibc's malloc as it is and told to keep its memory."""
+    pictures, rounds = (24, 2) if quick else (96, 5)
+    with tempfile.TemporaryDirectory() as folder:
+        project = in_child("benchmarks.encode:prepare_project", {"folder": folder, "pictures": pictures})
+        arguments = {"project": project, "rounds": rounds}
+        plain = in_child("benchmarks.encode:compare", arguments)
+        kept = in_child("benchmarks.encode:compare", arguments, KEPT)
+        cold = in_child("benchmarks.encode:cold_start", {"project": project})
+    return Result(
+        "encode",
+        f"Encoding {pictures} pictures of 256 px, VAE encoder of 3.6 M parameters",
+        (
+            *_figures("", pictures, plain),
+            *_figures("malloc keeps memory: ", pictures, kept),
+            from_rounds("VAE's CPU time, malloc kept over plain", ratios(kept["vae_cpu"], plain["vae_cpu"])),
+            Figure("a process that encodes all, imports included", cold["seconds"], "s"),
+            Figure("of it: before the first picture", cold["first"], "s", note="imports, loading, decoding"),
+        ),
+        {"pictures": pictures, "rounds": rounds, "vae": VAE, "threads": plain["threads"], "profile": plain["profile"]},
+    )
+
+
+def _figures(prefix: str, pictures: int, told: dict[str, Any]) -> list[Figure]:
+    share, cpu = ratios(told["vae"], told["stage"]), ratios(told["vae_cpu"], told["stage_cpu"])
+    goal = None if prefix else GOAL
+    each = f"VAE {median(told['vae_cpu']) / pictures * 1000:.0f} ms a picture"
+    return [
+        from_rounds(f"{prefix}stage over VAE alone, pictures/s", share, goal=goal, note="libraries already imported"),
+        from_rounds(f"{prefix}the same in CPU time", cpu, note=each),
+        from_rounds(f"{prefix}stage", [pictures / seconds for seconds in told["stage"]], "pictures/s"),
+        from_rounds(f"{prefix}VAE alone", [pictures / seconds for seconds in told["vae"]], "pictures/s"),
+    ]
+
+
+def prepare_project(folder: str, pictures: int) -> str:
+    """Make model and pictures; return the project's path. Runs in a child."""
+    root = Path(folder)
+    small_sd15(root / "model")
+    write_pictures(root / "data", pictures, 256)
+    return str(write_project(root, {"bucket": {"resolution": 256}}))
+
+
+def compare(project: str, rounds: int) -> dict[str, Any]:
+    """Time the VAE over decoded pictures and the stage in an empty store, in turn. Runs in a child."""
+    import torch
+
+    told: dict[str, Any] = {name: [] for name in ("vae", "vae_cpu", "stage", "stage_cpu")}
+    with tempfile.TemporaryDirectory() as stores:
+        session = _session(Path(project), Path(stores) / "first")
+        encode = vae_alone(session)
+        encode()
+        for number in range(rounds):
+            fresh = _session(Path(project), Path(stores) / str(number))
+            for name, work in (("vae", encode), ("stage", lambda fresh=fresh: _run_stage(fresh))):
+                wall, cpu = time.perf_counter(), time.process_time()
+                work()
+                told[name].append(time.perf_counter() - wall)
+                told[f"{name}_cpu"].append(time.process_time() - cpu)
+            fresh.close()
+        session.close()
+    return told | {"threads": torch.get_num_threads(), "profile": session.profile.name}
+
+
+def vae_alone(session: Session) -> Callable[[], None]:
+    """Decode every picture, load the VAE as the stage does, and return a function that encodes them all."""
+    import numpy
+    import torch
+
+    from trainer_core.data.decode import load_rgb, to_bucket
+    from trainer_core.hardware.placement import place, torch_device, torch_dtype
+
+    profile, family = session.profile, session.family
+    dtype, size = torch_dtype(session.precision("vae", "auto")), profile.encode_batch_size
+    vae = place(family.load_vae(session.source, dtype), profile)
+    pictures = [to_bucket(load_rgb(one.path.read_bytes()), one.geometry) for one in session.manifest.samples]
+    batches: list[torch.Tensor] = []
+    for start in range(0, len(pictures), size):
+        pixels = torch.from_numpy(numpy.stack(pictures[start : start + size])).permute(0, 3, 1, 2).float()
+        batches.append((pixels / 127.5 - 1).to(torch_device(profile), dtype))
+
+    def encode() -> None:
+        with torch.inference_mode():
+            for pixels in batches:
+                family.encode_latents(vae, pixels).cpu()
+
+    return encode
+
+
+def cold_start(project: str) -> dict[str, float]:
+    """Encode all in this process, imports and all: seconds in all and until the first picture. Runs in a child."""
+    began = time.perf_counter()
+    told: list[float] = []
+    with tempfile.TemporaryDirectory() as home:
+        session = _session(Path(project), Path(home))
+        session.report = lambda event: told.append(time.perf_counter() - began)
+        _run_stage(session)
+        session.close()
+    return {"seconds": time.perf_counter() - began, "first": told[0]}
+
+
+def _session(project: Path, home: Path) -> Session:
+    """Open the project with a store of its own, its pictures looked at already."""
+    from trainer_core import run as pipeline
+    from trainer_core.config.load import load_project
+    from trainer_core.stages.session import Session
+
+    session = Session.open(load_project(project, ()), home)
+    pipeline.run_until(session, "validated_dataset")
+    return session
+
+
+def _run_stage(session: Session) -> None:
+    from trainer_core import run as pipeline
+
+    result = pipeline.run_until(session, "cached_latents")[-1]
+    assert result.action == "computed", "the store was empty"
