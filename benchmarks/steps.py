@@ -126,7 +126,7 @@ class Turns:
 
 def compare(project: str, batch: int, rounds: int) -> dict[str, list[float]]:
     """Train with our loop and, after each of its steps, with two equal bare loops; seconds a round. Runs in a child."""
-    from trainer_core.train.accelerate import make_accelerator
+    from trainer_core.train.accelerator import make_accelerator
     from trainer_core.train.loop import run as train
     from trainer_core.train.trainer import prepare
 

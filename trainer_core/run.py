@@ -226,7 +226,7 @@ def _items_of(published: Published | None) -> Mapping[str, Mapping[str, object]]
 
 
 def _sound(session: Session, stage: Stage, key: str) -> Published | None:
-    """Return a result whose every file is as published; unchanged files are not read again. A damaged one is set aside."""
+    """Return a result whose every file is as published, without reading unchanged ones; damage is set aside."""
     published = session.store.objects.get(stage.name, key)
     if published is None:
         return None

@@ -9,15 +9,16 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import Result
 
 from tests.tiny import build
-from tests.unit.cli.support import ROOT, Project, make_project, run, write_picture
+from tests.unit.cli import support
+from tests.unit.cli.support import Project, make_project, run, told, write_picture
 
 STAGES = ["validated_dataset", "cached_latents", "cached_text_embeddings", "lora_checkpoint", "samples", "metrics"]
 STAGE_KEYS = {"name", "action", "items_computed", "items_reused", "seconds", "data_version"}
@@ -45,13 +46,33 @@ def copied(trained: tuple[Project, Any], tmp_path: Path) -> Iterator[Project]:
     yield Project(tmp_path / "copy", tmp_path / "copy" / "configs" / "cats.yaml", project.pictures)
 
 
-def call(project: Project, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    return run(*arguments, cwd=project.root)
+@pytest.fixture(autouse=True)
+def own_home(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("LORA_ASSETS_HOME", raising=False)
 
 
-def told(done: subprocess.CompletedProcess[str]) -> Any:
-    assert done.stdout.count("\n") == 1, done.stdout + done.stderr
-    return json.loads(done.stdout)
+def call(project: Project, *arguments: str | Path) -> Result:
+    return support.call(*arguments, cwd=project.root)
+
+
+def stopped(project: Project, *arguments: str, after: str, number: signal.Signals) -> tuple[int, str]:
+    """Start a training, send a signal once a line with `after` was told; return the exit code and what came then."""
+    with subprocess.Popen(
+        [sys.executable, "-m", "trainer_core.cli.main", "train", "cats", *arguments],
+        cwd=project.root,
+        env={**os.environ, "PYTHONPATH": str(support.ROOT), "OMP_NUM_THREADS": "1"},
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
+    ) as process:
+        assert process.stderr is not None
+        line = " "
+        while after not in line:
+            line = process.stderr.readline()
+            assert line, "it ended too early"
+        process.send_signal(number)
+        rest = process.stderr.read()
+        return process.wait(timeout=120), rest
 
 
 def test_train_tells_every_stage_and_the_lora(trained: tuple[Project, Any]) -> None:
@@ -116,7 +137,7 @@ def test_until_stops_before_the_lora(trained: tuple[Project, Any]) -> None:
 
 def test_an_unknown_stage_is_wrong_usage(trained: tuple[Project, Any]) -> None:
     done = call(trained[0], "train", "cats", "--until", "lora")
-    assert done.returncode == 2
+    assert done.exit_code == 2
     assert "lora_checkpoint" in done.stderr
     assert "Traceback" not in done.stderr
 
@@ -124,7 +145,7 @@ def test_an_unknown_stage_is_wrong_usage(trained: tuple[Project, Any]) -> None:
 def test_people_get_a_table_and_the_lora_and_plain_lines(trained: tuple[Project, Any]) -> None:
     project, answer = trained
     done = call(project, "train", "cats")
-    assert done.returncode == 0
+    assert done.exit_code == 0
     assert all(stage in done.stdout for stage in STAGES)
     assert answer["lora"]["path"] in done.stdout
     assert answer["lora"]["sha256"] in done.stdout
@@ -133,7 +154,7 @@ def test_people_get_a_table_and_the_lora_and_plain_lines(trained: tuple[Project,
 
 def test_check_accepts_a_sound_project(trained: tuple[Project, Any]) -> None:
     done = call(trained[0], "check", "cats", "--json")
-    assert done.returncode == 0
+    assert done.exit_code == 0
     answer = told(done)
     assert answer["dataset"] == {"found": 4, "used": 4, "excluded": []}
     numbers = answer["arithmetic"]
@@ -145,7 +166,7 @@ def test_verify_accepts_what_was_published_and_the_whole_home(trained: tuple[Pro
     project, answer = trained
     for target in (answer["lora"]["path"], project.outputs, project.home, project.home / "store"):
         done = call(project, "verify", target, "--json")
-        assert done.returncode == 0, done.stdout + done.stderr
+        assert done.exit_code == 0, done.stdout + done.stderr
         assert told(done)["ok"] is True
 
 
@@ -158,7 +179,7 @@ def test_a_lone_lora_is_verified_by_what_it_carries(trained: tuple[Project, Any]
     data[-5] ^= 1
     lone.write_bytes(data)
     done = call(project, "verify", lone, "--json")
-    assert done.returncode == 1
+    assert done.exit_code == 1
     assert told(done)["ok"] is False
 
 
@@ -170,7 +191,7 @@ def test_a_lora_that_was_exchanged_with_its_checksum_is_found(copied: Project) -
     line = f"{hashlib.sha256(data).hexdigest()}  {path.name}\n"
     (copied.outputs / "checksums.sha256").write_text(line)
     done = call(copied, "verify", path, "--json")
-    assert done.returncode == 1
+    assert done.exit_code == 1
     (row,) = told(done)["files"]
     assert row["path"] == str(path)
     assert row["expected"] != row["actual"]
@@ -179,7 +200,7 @@ def test_a_lora_that_was_exchanged_with_its_checksum_is_found(copied: Project) -
 def test_verify_with_a_base_shows_that_the_picture_changes(trained: tuple[Project, Any], base: Path) -> None:
     project, answer = trained
     done = call(project, "verify", answer["lora"]["path"], "--base", base, "--json")
-    assert done.returncode == 0, done.stderr
+    assert done.exit_code == 0, done.stderr
     assert told(done)["changes_picture"] is True
 
 
@@ -194,7 +215,7 @@ def test_a_lora_of_zeros_changes_nothing_and_fails(trained: tuple[Project, Any],
     path = tmp_path / "zeros.safetensors"
     path.write_bytes(serialize(zeros, {"lora_assets.weights_sha256": tensors_sha256(zeros)}))
     done = call(project, "verify", path, "--base", base, "--json")
-    assert done.returncode == 1
+    assert done.exit_code == 1
     assert told(done) | {"files": []} == {"ok": True, "files": [], "changes_picture": False}
 
 
@@ -220,7 +241,7 @@ def test_sample_renders_prompts_without_publishing(copied: Project) -> None:
 def test_sample_writes_where_it_is_told_to(trained: tuple[Project, Any], tmp_path: Path) -> None:
     target = tmp_path / "deep" / "grid.png"
     done = call(trained[0], "sample", "cats", "--prompt", "x", "--out", target)
-    assert done.returncode == 0, done.stderr
+    assert done.exit_code == 0, done.stderr
     assert done.stdout.strip() == str(target)
     assert target.read_bytes().startswith(b"\x89PNG")
 
@@ -228,62 +249,33 @@ def test_sample_writes_where_it_is_told_to(trained: tuple[Project, Any], tmp_pat
 def test_sample_before_training_says_what_to_do(base: Path, tmp_path: Path) -> None:
     project = make_project(tmp_path, base)
     done = call(project, "sample", "cats", "--prompt", "x")
-    assert done.returncode == 1
+    assert done.exit_code == 1
     assert "lora-assets train" in done.stderr
-    assert call(project, "sample", "cats", "--seed", "3").returncode == 2
+    assert call(project, "sample", "cats", "--seed", "3").exit_code == 2
 
 
 def test_gc_keeps_all_that_the_project_needs(copied: Project) -> None:
-    assert call(copied, "gc", "cats").returncode == 0
+    assert call(copied, "gc", "cats").exit_code == 0
     answer = told(call(copied, "train", "cats", "--json"))
     assert {stage["action"] for stage in answer["stages"]} == {"reused"}
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_stopped_training_is_130_and_goes_on_to_the_same_lora(
-    trained: tuple[Project, Any], copied: Project, number: signal.Signals, base: Path, tmp_path: Path
-) -> None:
-    longer = ("--set", "train.steps=40", "--set", "train.checkpoint_every=0")
-    process = subprocess.Popen(
-        [sys.executable, "-m", "trainer_core.cli.main", "train", "cats", *longer, "--until", "lora_checkpoint"],
-        cwd=copied.root,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-        stderr=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-        text=True,
-    )
-    assert process.stderr is not None
-    lines: list[str] = []
-    while not any("lora_checkpoint: " in line for line in lines):
-        lines.append(process.stderr.readline())
-        assert lines[-1], "".join(lines)
-    process.send_signal(number)
-    rest = process.stderr.read()
-    assert process.wait(timeout=120) == 130, rest
+def test_a_stopped_training_is_130_and_goes_on_from_there(copied: Project, number: signal.Signals) -> None:
+    # The loop looks for signals between steps: there have to be some left when the first one is told.
+    longer = ("--until", "lora_checkpoint", "--set", "train.steps=60", "--set", "train.checkpoint_every=0")
+    code, rest = stopped(copied, *longer, after="lora_checkpoint: 1/60", number=number)
+    assert code == 130, rest
     assert "state saved" in rest
     assert "Traceback" not in rest
-    resumed = told(call(copied, "train", "cats", *longer, "--until", "lora_checkpoint", "--json"))
-    stage = resumed["stages"][-1]
-    assert 0 < stage["items_computed"] < 40
-    assert stage["items_computed"] + stage["items_reused"] == 40
+    stage = told(call(copied, "train", "cats", *longer, "--json"))["stages"][-1]
+    assert 0 < stage["items_computed"] < 60
+    assert stage["items_computed"] + stage["items_reused"] == 60
 
 
 def test_a_stop_outside_training_is_130_without_a_traceback(base: Path, tmp_path: Path) -> None:
     project = make_project(tmp_path, base)
-    process = subprocess.Popen(
-        [sys.executable, "-m", "trainer_core.cli.main", "train", "cats"],
-        cwd=project.root,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-        stderr=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-        text=True,
-    )
-    assert process.stderr is not None
-    while "validated_dataset: computed" not in process.stderr.readline():
-        assert process.poll() is None
-    time.sleep(0.2)
-    process.send_signal(signal.SIGTERM)
-    rest = process.stderr.read()
-    assert process.wait(timeout=120) == 130, rest
+    code, rest = stopped(project, after="validated_dataset: computed", number=signal.SIGTERM)
+    assert code == 130, rest
     assert "interrupted" in rest
     assert "Traceback" not in rest

@@ -68,6 +68,8 @@ def test_the_file_tells_where_it_came_from(finished_sd15: Path) -> None:
 
 def test_sha256sum_accepts_the_checksums_of_the_outputs(finished_sd15: Path) -> None:
     project = TinyProject(finished_sd15)
-    done = subprocess.run(["sha256sum", "-c", "checksums.sha256"], cwd=project.lora.parent, capture_output=True, text=True)
+    done = subprocess.run(
+        ["sha256sum", "-c", "checksums.sha256"], cwd=project.lora.parent, capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stdout
     assert "tiny.safetensors: OK" in done.stdout

@@ -1,4 +1,4 @@
-"""LoRA through PEFT: y = W x + (alpha / rank) * B A x, with A Kaiming-uniform and B zero at the start (arXiv 2106.09685)."""
+"""LoRA through PEFT: y = W x + (alpha / rank) * B A x; A starts Kaiming-uniform, B zero (arXiv 2106.09685)."""
 
 from __future__ import annotations
 

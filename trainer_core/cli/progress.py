@@ -48,23 +48,26 @@ class Track:
     event: ProgressEvent | None = None
     first: tuple[float, int] = (0.0, 0)
     """When the first event came, and what was done by then: a resumed run does not begin at 0."""
+    last: float = 0.0
+    """When the last event came."""
     values: Mapping[str, float] = field(default_factory=dict[str, float])
     action: str = ""
     """`computed` or `reused` when it is done."""
 
     def update(self, event: ProgressEvent) -> None:
         """Keep an event."""
+        self.last = self.clock()
         if self.event is None:
-            self.first = self.clock(), event.done
+            self.first = self.last, event.done
         self.event = event
         # Losses are read from the device now and then only: the last ones stay on show.
         self.values = {**self.values, **event.values}
 
     def rate(self) -> float | None:
-        """Items a second since the first event; None while nobody can know."""
+        """Items a second from the first event to the last one; None while nobody can know."""
         if self.event is None:
             return None
-        elapsed, done = self.clock() - self.first[0], self.event.done - self.first[1]
+        elapsed, done = self.last - self.first[0], self.event.done - self.first[1]
         return done / elapsed if done > 0 and elapsed > 0 else None
 
     def describe(self) -> str:
@@ -160,14 +163,15 @@ class Bars:
         from rich.table import Table
 
         table = Table.grid(padding=(0, 2))
+        table.add_column(no_wrap=True)
+        table.add_column(max_width=30)
+        table.add_column(no_wrap=True)
         for track in list(self._tracks.values()):
             event = track.event
             total, done = (event.total, event.done) if event else (None, 0)
             if track.action:
                 total = done = 1
-            table.add_row(
-                track.name, ProgressBar(total=total, completed=done, width=30, pulse=total is None), track.describe()
-            )
+            table.add_row(track.name, ProgressBar(total=total, completed=done, pulse=total is None), track.describe())
         return table
 
     def _track(self, stage: str) -> Track:

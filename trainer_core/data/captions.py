@@ -12,6 +12,7 @@ from typing import Literal
 from trainer_core.config.groups import CaptionConfig
 from trainer_core.types import JSON
 
+UNREADABLE = "caption unreadable"
 MAX_BYTES = 1 << 20
 """A longer file is not a caption."""
 CAPTIONS_VERSION = 1
@@ -24,6 +25,11 @@ class CaptionText:
 
     lines: tuple[str, ...]
     problem: str | None = None
+
+    @property
+    def lasting(self) -> bool:
+        """Whether this is true of the bytes for ever; False where reading failed: never remember that."""
+        return self.problem is None or not self.problem.startswith(UNREADABLE)
 
     def to_json(self) -> JSON:
         """Return the JSON form, for remembering it by the content of the file."""
@@ -41,7 +47,7 @@ def read_caption(path: Path) -> CaptionText:
         with path.open("rb") as file:
             return parse_caption(file.read(MAX_BYTES + 1))
     except OSError as error:
-        return CaptionText((), f"caption unreadable: {error.strerror or error}")
+        return CaptionText((), f"{UNREADABLE}: {error.strerror or error}")
 
 
 def parse_caption(raw: bytes) -> CaptionText:

@@ -23,6 +23,9 @@ DECODE_VERSION = 1
 MAX_PIXELS = 400_000_000
 """A picture with more is refused: decoded it would take more than 1.2 GB."""
 
+UNREADABLE = "unreadable"
+OUT_OF_MEMORY = "out of memory"
+
 
 @dataclass(frozen=True)
 class PictureInfo:
@@ -38,6 +41,11 @@ class PictureInfo:
     frames: int
     problem: str | None = None
     notes: tuple[str, ...] = ()
+
+    @property
+    def lasting(self) -> bool:
+        """Whether this is true of the bytes for ever; False where the machine failed: never remember that."""
+        return self.problem is None or not self.problem.startswith((UNREADABLE, OUT_OF_MEMORY))
 
     def to_json(self) -> JSON:
         """Return the JSON form, for remembering it by the content of the file."""

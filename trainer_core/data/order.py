@@ -1,6 +1,6 @@
-"""In which order samples are seen: a pure function of (seed, epoch, sample id), so any step can be recomputed from its number.
+"""The order of samples: a pure function of (seed, epoch, sample id), so any step can be recomputed from its number.
 
-Sorting by a hash shuffles without generator state, and one new picture leaves the relative order of all others as it was.
+Sorting by a hash shuffles without generator state, and a new picture leaves the relative order of all others as it was.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from trainer_core.data.decode import MAX_PIXELS, PictureProblem
+from trainer_core.data.decode import MAX_PIXELS, OUT_OF_MEMORY, UNREADABLE, PictureProblem
 from trainer_core.types import Geometry
 
 PLUGINS = {"PNG": "Png", "JPEG": "Jpeg", "WEBP": "WebP", "BMP": "Bmp", "GIF": "Gif", "TIFF": "Tiff", "AVIF": "Avif"}
@@ -40,9 +40,9 @@ BAD_EXIF = "has EXIF data that cannot be read; it is not rotated"
 TRANSPARENT = "has transparency, laid on white"
 DEEP = "has more than 8 bits a pixel of grey, scaled to 8 bits"
 PROFILE = "has an ICC profile other than sRGB, which is ignored"
-# Pillow raises these, and more, for damaged files; a broken file must never end a run. MemoryError: a huge picture.
+# Pillow raises these, and more, for damaged files; a broken file must never end a run.
 DAMAGE = (OSError, ValueError, SyntaxError, struct.error, IndexError, KeyError, TypeError, AttributeError, EOFError)
-RARE = (ZeroDivisionError, OverflowError, MemoryError, RuntimeError, AssertionError, zlib.error)
+RARE = (ZeroDivisionError, OverflowError, RuntimeError, AssertionError, zlib.error)
 FAILURES = (*DAMAGE, *RARE, Image.DecompressionBombError)
 
 
@@ -77,6 +77,8 @@ def decode(source: Path | bytes, *, count_frames: bool) -> Decoded:
         frames = _frames(stored) if count_frames else 1
     except PictureProblem:
         raise
+    except MemoryError as error:
+        raise PictureProblem(f"{OUT_OF_MEMORY}: {width}x{height} pixels did not fit") from error
     except FAILURES as error:
         raise PictureProblem(f"damaged: {_text(error)}") from error
     if frames > 1:
@@ -100,7 +102,7 @@ def _read(source: Path | bytes) -> bytes:
     try:
         return source.read_bytes()
     except OSError as error:
-        raise PictureProblem(f"unreadable: {error.strerror or error}") from error
+        raise PictureProblem(f"{UNREADABLE}: {error.strerror or error}") from error
 
 
 def _silence_pillow() -> None:

@@ -1,7 +1,7 @@
 """Write safetensors files whose bytes depend on their contents alone.
 
-The safetensors library keeps metadata in a hash map, so equal contents give other bytes at every run. Here the header is
-written again with its metadata in sorted order: the format allows any order of keys.
+The safetensors library keeps metadata in a hash map, so equal contents give other bytes at every run. Here the header
+is written again with its metadata in sorted order: the format allows any order of keys.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def serialize(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> byt
 
 
 def tensors_sha256(tensors: Mapping[str, Tensor]) -> str:
-    """Return the SHA-256 over names, dtypes, shapes and bytes of tensors: what the weights are, whatever the metadata says."""
+    """Return the SHA-256 over names, dtypes, shapes and bytes of tensors, whatever the metadata says."""
     import torch
 
     total = hashlib.sha256()

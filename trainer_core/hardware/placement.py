@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -70,7 +70,7 @@ def use_attention(denoiser: Any, attention: Attention) -> None:
 
 
 @contextmanager
-def freed_afterwards() -> Iterator[None]:
+def freed_afterwards() -> Generator[None]:
     """Give memory back when a stage ends: collect garbage once, then return cached blocks to the GPU."""
     try:
         yield

@@ -1,7 +1,7 @@
 """What each kind of machine does best, as rows of data. A new machine is one more row.
 
-Figures that were measured stand in docs/performance.md; rows of machines that nobody has measured with this trainer follow the
-makers' data sheets (FP8 from sm_89, bf16 from sm_80) and say so in `note`.
+Figures that were measured stand in docs/performance.md; rows of machines that this trainer was not measured on follow
+the makers' data sheets (FP8 from sm_89, bf16 from sm_80) and say so in `note`.
 """
 
 from __future__ import annotations

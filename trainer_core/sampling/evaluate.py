@@ -1,7 +1,7 @@
 """Held-out loss: the training loss on pictures kept out of training, with noise and timesteps that never change.
 
-Timesteps sit at fixed quantiles of the training distribution instead of random draws, so two runs differ by their weights
-and nothing else (the idea of diffusion-pipe's evaluation, arXiv 2403.03206 for the distribution itself).
+Timesteps sit at fixed quantiles of the training distribution instead of random draws, so two runs differ by their
+weights and nothing else (the idea of diffusion-pipe's evaluation, arXiv 2403.03206 for the distribution itself).
 """
 
 from __future__ import annotations

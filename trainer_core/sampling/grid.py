@@ -12,7 +12,9 @@ _SMALLEST = 160
 """Cells narrower than this are enlarged by a whole factor, so that tiny models can be looked at."""
 
 
-def make_grid(columns: Mapping[str, Sequence[Image.Image]], prompts: Sequence[str], seeds: Sequence[int]) -> Image.Image:
+def make_grid(
+    columns: Mapping[str, Sequence[Image.Image]], prompts: Sequence[str], seeds: Sequence[int]
+) -> Image.Image:
     """Lay out one row a prompt and one column a set of pictures.
 
     Args:
@@ -23,7 +25,10 @@ def make_grid(columns: Mapping[str, Sequence[Image.Image]], prompts: Sequence[st
     first = next(iter(columns.values()))[0]
     factor = max(1, -(-_SMALLEST // first.width))
     width, height = first.width * factor, max(first.height * factor, 90)
-    total = (_CAPTION + len(columns) * (width + _MARGIN) + _MARGIN, _HEADER + len(prompts) * (height + _MARGIN) + _MARGIN)
+    total = (
+        _CAPTION + len(columns) * (width + _MARGIN) + _MARGIN,
+        _HEADER + len(prompts) * (height + _MARGIN) + _MARGIN,
+    )
     grid = Image.new("RGB", total, "white")
     draw, font = ImageDraw.Draw(grid), ImageFont.load_default(14)
     for column, (heading, pictures) in enumerate(columns.items()):

@@ -1,7 +1,7 @@
 """What a stage is, what it sees, and what it leaves.
 
-A stage is data and two functions. It sees only the settings that it declares in `reads` (touching another raises), so a key
-that is made from those settings cannot lie.
+A stage is data and a few functions. It sees only the settings that it declares in `reads` (touching another raises), so
+a key that is made from those settings cannot lie.
 """
 
 from __future__ import annotations

@@ -36,7 +36,9 @@ def _items(context: StageContext) -> dict[str, Item]:
     for sample in session.manifest.samples:
         shape = shape_of(sample)
         # The parts that all samples share are hashed once: a no-op over 10,000 pictures must stay fast.
-        items[sample.id] = Item(digest([base, sample.picture, shape]), {"picture": sample.picture, "geometry": shape} | common)
+        items[sample.id] = Item(
+            digest([base, sample.picture, shape]), {"picture": sample.picture, "geometry": shape} | common
+        )
     return items
 
 

@@ -77,7 +77,7 @@ def _run(context: StageContext) -> Outcome:
 
 def train_here(context: StageContext, workdir: Path) -> TrainOutcome:
     """Train in this process (one of several when a launcher started it)."""
-    from trainer_core.train.accelerate import make_accelerator
+    from trainer_core.train.accelerator import make_accelerator
     from trainer_core.train.loop import run
     from trainer_core.train.trainer import prepare
 
@@ -139,7 +139,7 @@ def export(context: StageContext, adapter: Mapping[str, Tensor], path: Path, ste
 
 
 def lineage(context: StageContext, step: int) -> dict[str, str]:
-    """Return what the file tells of itself: base, dataset, settings, versions. No dates, so equal runs give equal files."""
+    """Return what the file tells of itself. No dates: equal runs give equal files."""
     from importlib.metadata import version
 
     from trainer_core.config.reads import slice_key

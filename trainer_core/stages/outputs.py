@@ -13,7 +13,9 @@ from trainer_core.store.keys import sha256_file
 CHECKSUMS = "checksums.sha256"
 
 
-def publish_outputs(folder: Path, published: Published, names: Mapping[str, str], hashes: Mapping[str, str]) -> list[Path]:
+def publish_outputs(
+    folder: Path, published: Published, names: Mapping[str, str], hashes: Mapping[str, str]
+) -> list[Path]:
     """Copy files of a result into `folder` unless equal ones lie there; return their paths.
 
     Copies, never links: what a user does to an output must not reach the store.
@@ -32,7 +34,9 @@ def publish_outputs(folder: Path, published: Published, names: Mapping[str, str]
         written.append(target)
         if hashes.get(str(target)) != published.files[name].sha256:
             _copy_atomically(published.file(name), target)
-    _update_checksums(folder, {target.name: published.files[name].sha256 for name, target in _pairs(published, names, folder)})
+    _update_checksums(
+        folder, {target.name: published.files[name].sha256 for name, target in _pairs(published, names, folder)}
+    )
     return written
 
 

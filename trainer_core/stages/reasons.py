@@ -58,7 +58,9 @@ def _item_reason(item: Item, previous: Mapping[str, Any] | None) -> str:
     if previous["key"] == item.key:
         return "its cached entry is gone or was damaged"
     parts: Mapping[str, JSON] = previous["parts"]
-    changed = [PART_NAMES.get(name, f"{name} changed") for name, value in item.parts.items() if parts.get(name) != value]
+    changed = [
+        PART_NAMES.get(name, f"{name} changed") for name, value in item.parts.items() if parts.get(name) != value
+    ]
     return ", ".join(changed) or "key rule changed"
 
 

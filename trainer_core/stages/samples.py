@@ -74,7 +74,11 @@ def _run(context: StageContext) -> Outcome:
     changed = not same_pictures(columns["base"], columns["LoRA"])
     names = _write(context, columns, settings)
     version = digest(names)
-    metadata: dict[str, JSON] = {"prompts": list(settings.prompts), "pictures": len(names), "lora_changes_picture": changed}
+    metadata: dict[str, JSON] = {
+        "prompts": list(settings.prompts),
+        "pictures": len(names),
+        "lora_changes_picture": changed,
+    }
     return Outcome(version, metadata, items_computed=len(names))
 
 

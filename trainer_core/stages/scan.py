@@ -1,6 +1,6 @@
 """Look at the dataset folders: stat everything, hash what changed, decode what is new, remember what was learnt.
 
-What a picture is (size, mode, whether it decodes) is a fact about its bytes, and is remembered by their SHA-256; so are the
+What a picture is (size, mode, whether it decodes) is a fact about its bytes, remembered by their SHA-256; so are the
 lines of a caption file. A folder that did not change costs one scan.
 """
 

@@ -1,6 +1,6 @@
 """A project that is open for work: its settings, its store, its base model and its dataset as they are now.
 
-Everything is looked at once, at the beginning: a folder that changes while a long run trains is the next run's business.
+Everything is looked at once, at the start: a folder that changes while a long run trains is the next run's business.
 """
 
 from __future__ import annotations

@@ -25,6 +25,7 @@ RUN_GRACES = 168
 """An unfinished training is kept for this many graces (a week, of an hour each): its owner may be back to resume it."""
 DAMAGED_GRACES = 720
 """What was set aside as damaged is kept for this many graces (a month)."""
+_OWN_LOCKS = frozenset({"gc", "index"})
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ def collect(store: Store, *, dry_run: bool, grace_seconds: float = 3600) -> GcRe
     Anything used, written or asked for within `grace_seconds` is kept, so that work in progress in other processes is
     safe; abandoned runs are kept for 168 graces and damaged files for 720. A shard less than half of whose bytes are
     reachable is rewritten without the rest. While the object of some ref is missing, no entries are removed: it would
-    be made from them.
+    be made from them. While any process works on a stage, no runs are removed.
 
     Raises:
         IntegrityError: an object that a ref names is damaged. Nothing was removed.
@@ -108,7 +109,8 @@ def _plan(store: Store, now: float, grace: float) -> _Plan:
             if now - _newest(shard.path) >= grace:
                 _plan_shard(plan, shard, reachable.entries)
     runs = (path for path in _children(store.root / "runs") if path.name not in reachable.runs)
-    plan.runs = [path for path in runs if now - _newest(path) >= grace * RUN_GRACES and not _in_use(store.root, path)]
+    old_runs = [path for path in runs if now - _newest(path) >= grace * RUN_GRACES]
+    plan.runs = [] if old_runs and _is_working(store.root) else old_runs
     plan.temporary = [
         path for path in _children(store.root / "tmp") if now - _newest(path) >= grace and not is_alive(path)
     ] + [path for path in _children(store.root / "damaged") if now - _newest(path) >= grace * DAMAGED_GRACES]
@@ -167,7 +169,9 @@ def _reach(store: Store, is_young: Callable[[Path], bool]) -> _Reachable:
     return _Reachable(
         objects=frozenset({published.path for published in kept} | young),
         entries=frozenset(key for published in kept for key in _entry_keys(published)),
-        runs=frozenset(run for published in kept for run in _strings(_metadata(published, "runs"))),
+        runs=frozenset(
+            run for published in kept for name in ("run", "runs") for run in _strings(_metadata(published, name))
+        ),
         complete=complete,
     )
 
@@ -207,9 +211,9 @@ def _strings(value: JSON) -> Iterator[str]:
             yield from _strings(item)
 
 
-def _in_use(root: Path, run: Path) -> bool:
-    """Whether some process holds a lock that names this run."""
-    return any(is_held(path) for path in (root / "locks").glob("*.lock") if run.name in path.stem)
+def _is_working(root: Path) -> bool:
+    """Whether some process works on a stage now: which run it writes to, if any, cannot be told from its lock."""
+    return any(is_held(path) for path in (root / "locks").glob("*.lock") if path.stem not in _OWN_LOCKS)
 
 
 def _newest(path: Path) -> float:

@@ -119,9 +119,10 @@ def _ahead(loader: BatchLoader, numbers: Sequence[int] | range) -> Iterator[Batc
     def offer(item: Batch | BaseException | None) -> None:
         while not stopped.is_set():
             try:
-                return ready.put(item, timeout=0.1)
+                ready.put(item, timeout=0.1)
             except queue.Full:
                 continue
+            return
 
     def prepare() -> None:
         try:

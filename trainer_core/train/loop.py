@@ -1,8 +1,8 @@
 """The training loop. It knows `Family.predict`, the noise schedule and the spec, and never asks a family's name.
 
-One process and several run the same code: micro-batch (step, accumulation a, rank r) is number (step*A + a)*W + r of the
-order, and the LoRA gradients are averaged over processes before the optimizer's step. The model is not wrapped: LoRA
-gradients are a few megabytes, so one reduction of all of them costs less than wrapping costs the code.
+One process and several run the same code: micro-batch (step, accumulation a, rank r) is number (step*A + a)*W + r of
+the order, and the LoRA gradients are averaged over processes before the optimizer's step. The model is not wrapped:
+LoRA gradients are a few megabytes, so one reduction of all of them costs less than wrapping costs the code.
 """
 
 from __future__ import annotations

@@ -80,7 +80,9 @@ def prepare(parts: TrainerParts, workdir: Path, report: Report, accelerator: Acc
     project = parts.project
     if project.train.gradient_checkpointing:
         parts.denoiser.enable_gradient_checkpointing()
-    parameters = ADAPTERS[project.adapter.type].attach(parts.denoiser, project.adapter, parts.family.spec.targets, project.train.seed)
+    parameters = ADAPTERS[project.adapter.type].attach(
+        parts.denoiser, project.adapter, parts.family.spec.targets, project.train.seed
+    )
     parts.denoiser.train()
     optimizer = build_optimizer(parameters, project.optimizer, scaled=parts.precision == "fp16")
     trainer = Trainer(

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from trainer_core.errors import NonFiniteError
+from trainer_core.hardware.placement import resident_memory_mib
 from trainer_core.train.metrics import LossRecorder, MetricsFile, StepMetrics, Stopwatch, first_bad
 from trainer_core.train.trainer import STAGE, Trainer
-from trainer_core.hardware.placement import resident_memory_mib
 from trainer_core.types import Batch, ProgressEvent
 
 
@@ -74,19 +74,20 @@ class Watch:
             per_step = self.trainer.project.train.gradient_accumulation_steps * self.trainer.accelerator.num_processes
             message = (
                 f"the loss of step {number // per_step + 1} is {taken[number]} for {', '.join(samples)}. Training "
-                "stopped; the last good checkpoint stays. Lower optimizer.lr, use train.precision bf16 or fp32, or look "
-                "at these pictures."
+                "stopped; the last good checkpoint stays. Lower optimizer.lr, use train.precision bf16 or fp32, or "
+                "look at these pictures."
             )
             raise NonFiniteError(message, samples)
 
     def _check_gradients(self) -> None:
-        """A norm that is not finite has spoilt the weights already, before any loss shows it. fp16's scaler skips such steps."""
+        """A norm that is not finite has spoilt the weights before any loss shows it. fp16's scaler skips such steps."""
         trainer = self.trainer
         if trainer.accelerator.scaler is None and trainer.last_grad_norm is not None:
             norm = float(trainer.last_grad_norm)
             if not math.isfinite(norm):
-                message = f"the gradient norm of step {trainer.step} is {norm}. Training stopped; the last good checkpoint stays. "
-                raise NonFiniteError(message + "Lower optimizer.lr, or use train.precision fp32.", ())
+                message = f"the gradient norm of step {trainer.step} is {norm}. Training stopped; the last good "
+                fix = "checkpoint stays. Lower optimizer.lr, or use train.precision fp32."
+                raise NonFiniteError(message + fix, ())
 
     def _metrics(self) -> StepMetrics:
         trainer = self.trainer

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import dagster as dg
 import pytest
 
+from lora_assets.projects import ProjectAssets, discover_projects
 from lora_assets.sensors import dataset_folder
 from tests.integration.dagster.conftest import World
 from tests.unit.dagster.support import definitions
@@ -19,9 +20,9 @@ Tick = Callable[[float], tuple[list[str], str]]
 @pytest.fixture
 def tick(world: World, monkeypatch: pytest.MonkeyPatch) -> Tick:
     """Return a function that evaluates the sensor so many seconds later: (assets observed, reason of a skip)."""
-    import time
-
-    clock, cursor = [time.time()], [""]
+    (project,) = discover_projects(world.root / "configs")
+    assert isinstance(project, ProjectAssets)
+    clock, cursor = [dataset_folder.look(project.project).newest], [""]
     monkeypatch.setattr(dataset_folder, "time", SimpleNamespace(time=lambda: clock[0]))
     defs = definitions(world.root)
     sensor = defs.get_repository_def().get_sensor_def("default_dataset_folder")
@@ -58,7 +59,7 @@ def test_touching_a_file_is_looked_into_and_is_no_news(world: World, tick: Tick)
     tick(0), tick(60)
     (world.data / "0.txt").touch()
     assert "waiting" in tick(60)[1]
-    assert tick(60) == ([], "")
+    assert tick(60) == ([], "files were touched, but their content is what it was")
     assert tick(60) == ([], "nothing changed")
 
 

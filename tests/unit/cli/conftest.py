@@ -1,9 +1,7 @@
-"""Commands are run in an environment of their own."""
+"""A project to call commands on."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,12 +10,8 @@ from tests.unit.cli.support import Project, make_project
 
 
 @pytest.fixture(autouse=True)
-def own_environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    before = dict(os.environ)
+def own_home(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("LORA_ASSETS_HOME", raising=False)
-    yield
-    os.environ.clear()
-    os.environ.update(before)
 
 
 @pytest.fixture

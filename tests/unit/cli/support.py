@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -9,6 +10,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 from typer.testing import CliRunner, Result
 
@@ -81,9 +83,10 @@ def write_picture(path: Path, seed: int, size: tuple[int, int] = (64, 64)) -> No
     Image.effect_noise(size, 40 + seed).convert("RGB").save(path)
 
 
-def call(*arguments: str | Path) -> Result:
-    """Run a command in this process; stdout and stderr are apart."""
-    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+def call(*arguments: str | Path, cwd: Path | None = None) -> Result:
+    """Run a command in this process; stdout and stderr are apart. What it does to the environment is undone."""
+    with mock.patch.dict(os.environ), contextlib.chdir(cwd or "."):
+        return CliRunner().invoke(app, [str(argument) for argument in arguments])
 
 
 def told(result: Result) -> Any:

@@ -38,6 +38,16 @@ def test_rate_and_time_left_count_from_the_first_event() -> None:
     assert track.describe() == "520/1000 step  2.0/s  ETA 4:00"
 
 
+def test_the_rate_of_what_is_done_stays_as_it_was() -> None:
+    clock = Clock()
+    track = Track("samples", clock)
+    for done in (1, 11):
+        track.update(ProgressEvent("samples", done, 11, "picture"))
+        clock.now += 5
+    clock.now += 1000
+    assert track.rate() == 2.0
+
+
 def test_slow_work_is_told_in_seconds_each() -> None:
     clock = Clock()
     track = Track("samples", clock)
@@ -100,6 +110,23 @@ def test_quick_work_draws_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     with progress(["first"]) as shown:
         shown(ProgressEvent("first", 1, 1))
     assert screen.getvalue() == ""
+
+
+def test_bars_fit_a_terminal_of_80_columns(monkeypatch: pytest.MonkeyPatch) -> None:
+    from rich.console import Console
+
+    in_a_terminal(monkeypatch, patience=60.0)
+    values = {"loss": 0.1234, "lr": 1e-4}
+    with progress(["cached_text_embeddings", "lora_checkpoint"]) as shown:
+        assert isinstance(shown, Bars)
+        shown.finished("cached_text_embeddings", "reused")
+        shown(ProgressEvent("lora_checkpoint", 500, 1500, "step", values))
+        console = Console(file=io.StringIO(), width=80)
+        console.print(shown.view())
+    assert isinstance(console.file, io.StringIO)
+    lines = console.file.getvalue().splitlines()
+    assert len(lines) == 2
+    assert all("━" in line for line in lines)
 
 
 def test_stages_are_drawn_in_running_order_with_what_is_known(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,7 +18,7 @@ def test_big_endian_utf16_with_a_mark_is_read() -> None:
 
 
 @pytest.mark.parametrize(
-    "raw", ["caf\xe9".encode("latin-1"), "cat".encode("utf-16-le"), "a".encode("utf-32"), b"\xff\xfe\x00", b"a\0b"]
+    "raw", ["na\xefve".encode("latin-1"), "cat".encode("utf-16-le"), "a".encode("utf-32"), b"\xff\xfe\x00", b"a\0b"]
 )
 def test_other_encodings_are_a_problem_that_names_the_fix(raw: bytes) -> None:
     caption = parse_caption(raw)
@@ -36,6 +36,9 @@ def test_a_file_that_is_far_too_long_is_not_a_caption(tmp_path: Path) -> None:
 def test_a_file_that_cannot_be_read_is_a_problem(tmp_path: Path) -> None:
     assert "unreadable" in (read_caption(tmp_path / "gone.txt").problem or "")
     assert "unreadable" in (read_caption(tmp_path).problem or "")
+    assert not read_caption(tmp_path).lasting
+    assert parse_caption(b"a\0b").lasting
+    assert parse_caption(b"a").lasting
 
 
 def test_blank_files_have_no_lines() -> None:

@@ -175,6 +175,21 @@ def test_empty_files_text_and_missing_files_are_problems(tmp_path: Path) -> None
         load_rgb(b"hello")
 
 
+def test_what_the_machine_could_not_do_is_not_a_lasting_fact(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not probe(tmp_path / "gone.png").lasting
+    assert probe(b"hello").lasting
+    raw = encoded(arrow(), "PNG")
+    assert probe(raw).lasting
+
+    def exhausted(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(pixels, "_to_rgb", exhausted)
+    info = probe(raw)
+    assert (info.problem or "").startswith("out of memory: 40x20")
+    assert not info.lasting
+
+
 def test_a_decompression_bomb_is_refused_before_it_is_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pixels, "MAX_PIXELS", 10_000)
     limit = Image.MAX_IMAGE_PIXELS

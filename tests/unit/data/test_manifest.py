@@ -37,7 +37,7 @@ def test_found_is_used_plus_excluded_and_each_reason_is_named(tmp_path: Path) ->
     (tmp_path / "text.png").write_text("hello")
     (tmp_path / "empty.png").write_bytes(b"")
     (tmp_path / "a.heic").write_bytes(b"x")
-    pair(tmp_path, "latin.png").with_suffix(".txt").write_bytes(b"caf\xe9")
+    pair(tmp_path, "latin.png").with_suffix(".txt").write_bytes(b"na\xefve")
     manifest = build(look(tmp_path))
     assert (manifest.found, len(manifest.samples), len(manifest.excluded)) == (9, 5, 4)
     told = reasons(manifest)
@@ -181,6 +181,13 @@ def test_the_data_version_moves_with_meaning_and_with_nothing_else(tmp_path: Pat
     draw(tmp_path / "two/000.png", colour=(9, 9, 9))
     changed.add(build(look(tmp_path / "two")).data_version)
     assert len(changed | {version}) == 7
+
+
+def test_another_picture_of_the_same_name_and_shape_is_another_data_version(tmp_path: Path) -> None:
+    many(tmp_path, 3)
+    before = build(look(tmp_path, held_out=0)).data_version
+    draw(tmp_path / "000.png", colour=(9, 9, 9))
+    assert build(look(tmp_path, held_out=0)).data_version != before
 
 
 def test_a_dataset_of_four_holds_out_one_and_the_user_is_told(tmp_path: Path) -> None:

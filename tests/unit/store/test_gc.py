@@ -109,9 +109,10 @@ def test_a_mostly_living_shard_is_left_alone(store: Store) -> None:
     assert collect(store, dry_run=False) == GcReport()
 
 
-def test_metadata_can_name_entries_and_a_run(store: Store) -> None:
+@pytest.mark.parametrize("run", [{"runs": "mine"}, {"run": "mine"}, {"runs": ["mine"]}])
+def test_metadata_can_name_entries_and_runs(store: Store, run: dict[str, object]) -> None:
     keys = fill(store, range(2))
-    publish(store, "lora_checkpoint", "k", {"a": b"1"}, {"entries": keys, "runs": "mine"})
+    publish(store, "lora_checkpoint", "k", {"a": b"1"}, {"entries": keys, **run})
     store.refs.set("cat", "lora_checkpoint", "k")
     for name in ("mine", "other"):
         (store.root / "runs" / name).mkdir()
@@ -127,10 +128,10 @@ def test_an_unfinished_run_waits_a_week_for_its_owner(store: Store) -> None:
     assert collect(store, dry_run=False) == GcReport()
 
 
-def test_a_run_whose_key_is_locked_stays(store: Store) -> None:
+def test_runs_stay_while_a_stage_is_at_work(store: Store) -> None:
     (store.root / "runs" / "f00d").mkdir()
     make_old(store.root, 3600 * 200)
-    with store.lock("lora_checkpoint/f00d"):
+    with store.lock("lora_checkpoint-cafe"):
         assert collect(store, dry_run=False, grace_seconds=0) == GcReport()
     assert collect(store, dry_run=False).runs_removed == 1
 

@@ -1,0 +1,72 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from trainer_core.adapters import lora
+from trainer_core.config.groups import AdapterConfig
+from trainer_core.errors import ConfigError
+from trainer_core.families import get_family
+from trainer_core.families.source import ModelSource
+
+
+@pytest.fixture
+def unet(tiny_bases: dict[str, Path]) -> torch.nn.Module:
+    family = get_family("sd15")
+    return family.load_denoiser(ModelSource.open(tiny_bases["sd15"], None, family.spec), torch.bfloat16)
+
+
+def _attach(unet: torch.nn.Module, **changes: object) -> list[torch.nn.Parameter]:
+    config = AdapterConfig.model_validate({"rank": 4, "alpha": 2.0} | changes)
+    return lora.attach(unet, config, get_family("sd15").spec.targets, seed=5)
+
+
+def test_only_lora_weights_require_gradients_and_they_are_float32(unet: torch.nn.Module) -> None:
+    parameters = _attach(unet)
+    trained = [name for name, parameter in unet.named_parameters() if parameter.requires_grad]
+    assert len(trained) == len(parameters)
+    assert all(".lora_A." in name or ".lora_B." in name for name in trained)
+    assert {parameter.dtype for parameter in parameters} == {torch.float32}
+
+
+def test_a_fresh_lora_changes_nothing_and_its_seed_decides_a(unet: torch.nn.Module) -> None:
+    _attach(unet)
+    state = lora.state(unet)
+    assert all(not tensor.any() for name, tensor in state.items() if name.endswith("lora_B.weight"))
+    assert all(tensor.any() for name, tensor in state.items() if name.endswith("lora_A.weight"))
+
+
+def test_state_goes_out_and_back_bit_for_bit(unet: torch.nn.Module) -> None:
+    _attach(unet)
+    before = {name: torch.randn_like(tensor) for name, tensor in lora.state(unet).items()}
+    lora.load_state(unet, before)
+    after = lora.state(unet)
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_more_targets_match_more_modules(unet: torch.nn.Module) -> None:
+    presets = get_family("sd15").spec.targets
+    attention = lora.matched_modules(unet, "attention", presets)
+    more = lora.matched_modules(unet, "attention+mlp", presets)
+    assert set(attention) < set(more)
+    assert lora.matched_modules(unet, r".*attn2\.to_k", presets) == [
+        name for name in attention if name.endswith("attn2.to_k")
+    ]
+
+
+@pytest.mark.parametrize("targets", ["nothing_like_this", "(["])
+def test_targets_that_match_nothing_or_are_no_regex_are_refused(unet: torch.nn.Module, targets: str) -> None:
+    with pytest.raises(ConfigError, match=r"adapter\.targets"):
+        lora.matched_modules(unet, targets, get_family("sd15").spec.targets)
+
+
+def test_alpha_over_rank_is_folded_into_b(unet: torch.nn.Module) -> None:
+    _attach(unet)
+    state = {name: torch.ones_like(tensor) for name, tensor in lora.state(unet).items()}
+    exported = lora.exported(state, AdapterConfig(rank=4, alpha=2.0), "unet")
+    assert all(name.startswith("unet.") for name in exported)
+    assert {float(tensor.max()) for name, tensor in exported.items() if "lora_B" in name} == {0.5}
+    assert {float(tensor.max()) for name, tensor in exported.items() if "lora_A" in name} == {1.0}

@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+from collections import Counter
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from trainer_core.data.order import Order
+from trainer_core.types import Bucket
+
+BUCKETS = (Bucket(64, 64), Bucket(96, 64), Bucket(64, 96))
+items = st.lists(
+    st.tuples(st.uuids().map(str), st.sampled_from(BUCKETS), st.integers(1, 4)),
+    min_size=1,
+    max_size=30,
+    unique_by=lambda item: item[0],
+).map(tuple)
+
+
+@given(items, st.integers(1, 7), st.integers(0, 2**40), st.integers(0, 3))
+def test_each_epoch_sees_each_sample_exactly_as_often_as_it_repeats(
+    rows: tuple[tuple[str, Bucket, int], ...], batch_size: int, seed: int, epoch: int
+) -> None:
+    order = Order(rows, batch_size, seed)
+    first = epoch * order.batches_per_epoch
+    draws = [draw for number in range(first, first + order.batches_per_epoch) for draw in order.micro_batch(number)]
+    assert Counter(draw.sample_id for draw in draws) == {name: repeats for name, _, repeats in rows}
+    assert {draw.epoch for draw in draws} == {epoch}
+    assert len(draws) == order.draws_per_epoch
+
+
+@given(items, st.integers(1, 7), st.integers(0, 2**40))
+def test_a_batch_never_mixes_buckets_nor_exceeds_its_size(
+    rows: tuple[tuple[str, Bucket, int], ...], batch_size: int, seed: int
+) -> None:
+    order = Order(rows, batch_size, seed)
+    bucket_of = {name: bucket for name, bucket, _ in rows}
+    for number in range(order.batches_per_epoch):
+        batch = order.micro_batch(number)
+        assert 1 <= len(batch) <= batch_size
+        assert len({bucket_of[draw.sample_id] for draw in batch}) == 1
+
+
+@given(items, st.integers(0, 2**40), st.integers(0, 200))
+def test_any_micro_batch_can_be_computed_from_its_number_alone(
+    rows: tuple[tuple[str, Bucket, int], ...], seed: int, number: int
+) -> None:
+    walked = Order(rows, 3, seed)
+    for earlier in range(number + 1):
+        last = walked.micro_batch(earlier)
+    assert Order(tuple(reversed(rows)), 3, seed).micro_batch(number) == last
+
+
+def test_epochs_and_seeds_give_other_orders() -> None:
+    rows = tuple((f"{number}.png", BUCKETS[0], 1) for number in range(20))
+    order = Order(rows, 1, 1)
+    epochs = [[order.micro_batch(epoch * 20 + n)[0].sample_id for n in range(20)] for epoch in range(3)]
+    other = [Order(rows, 1, 2).micro_batch(n)[0].sample_id for n in range(20)]
+    assert len({tuple(epoch) for epoch in [*epochs, other]}) == 4
