@@ -132,12 +132,13 @@ def _save_when_due(trainer: Trainer, watch: Watch, stop: StopRequest) -> None:
 
 
 def _stop_when_asked(trainer: Trainer, watch: Watch, stop: StopRequest) -> None:
-    asked: Any = torch.tensor(float(stop.received), device=trainer.accelerator.device)
     if trainer.accelerator.num_processes > 1:
-        asked = trainer.accelerator.reduce(asked, reduction="sum")
-    elif not stop.received:
-        return
-    if asked.item():
+        # Made only here: a tensor sent to a GPU in every step would make every step wait for it.
+        asked: Any = torch.tensor(float(stop.received), device=trainer.accelerator.device)
+        stopping = bool(trainer.accelerator.reduce(asked, reduction="sum").item())
+    else:
+        stopping = stop.received
+    if stopping:
         watch.check_finite()
         save_checkpoint(trainer)
         message = f"stopped by {stop.signal_name or 'another process'} after step {trainer.step}; state saved. "

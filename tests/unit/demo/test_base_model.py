@@ -26,7 +26,9 @@ def pipeline() -> StableDiffusionPipeline:
 
 
 @pytest.mark.parametrize(("width", "height"), [(64, 64), (48, 80), (96, 64)])
-def test_the_base_model_draws_a_finite_picture(pipeline: StableDiffusionPipeline, width: int, height: int) -> None:
+def test_the_base_model_draws_a_finite_picture(
+    pipeline: StableDiffusionPipeline, width: int, height: int
+) -> None:
     picture = pipeline(
         "a big red star on a white background",
         width=width,
