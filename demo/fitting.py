@@ -95,9 +95,7 @@ def fit(task: Task) -> bool:
     return True
 
 
-def _one_step(
-    task: Task, step: int, optimizer: torch.optim.Optimizer, mean: dict[str, Tensor]
-) -> Tensor:
+def _one_step(task: Task, step: int, optimizer: torch.optim.Optimizer, mean: dict[str, Tensor]) -> Tensor:
     for group in optimizer.param_groups:
         group["lr"] = learning_rate(step, task.steps, task.learning_rate)
     optimizer.zero_grad(set_to_none=True)

@@ -168,8 +168,7 @@ def pictures() -> list[tuple[str, Image.Image, str]]:
     """Every picture of the dataset as (name without ending, picture, caption)."""
     scenes = [zorbling(i) for i in range(NUM_PICTURES)]
     return [
-        (f"zorbling_{i:02d}", draw(scene, *SIZES[i % len(SIZES)]), caption(scene))
-        for i, scene in enumerate(scenes)
+        (f"zorbling_{i:02d}", draw(scene, *SIZES[i % len(SIZES)]), caption(scene)) for i, scene in enumerate(scenes)
     ]
 
 

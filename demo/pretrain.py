@@ -11,6 +11,7 @@ the last checkpoints at any time, also while training runs.
 
 import argparse
 import hashlib
+import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -193,9 +194,7 @@ def unet_task(model: BaseModel, bank: LatentBank, options: Options) -> Task:
     return Task("unet", module, loss, options.unet_steps, 8e-4, options.unet_checkpoint)
 
 
-def v_loss(
-    model: BaseModel, latents: Tensor, ids: Tensor, signal_share: Tensor, generator: torch.Generator
-) -> Tensor:
+def v_loss(model: BaseModel, latents: Tensor, ids: Tensor, signal_share: Tensor, generator: torch.Generator) -> Tensor:
     """min-SNR weighted v-prediction loss of latents (B, 4, h, w) and token ids (B, 77).
 
     Source: v of Salimans and Ho, arXiv 2202.00512; weights of Hang et al., arXiv 2303.09556.
@@ -224,17 +223,23 @@ def export(options: Options) -> None:
     step = load_mean(options.unet_checkpoint, module)
     pipeline = to_pipeline(model).to(dtype=torch.float16)
     pipeline.save_pretrained(options.out, safe_serialization=True)
+    forget_origin(options.out)
     write_checksums(options.out)
     print(f"{options.out}: written after UNet step {step}", flush=True)
+
+
+def forget_origin(folder: Path) -> None:
+    """Drop the path that diffusers notes in the config of a model loaded from disk."""
+    for file in folder.glob("*/config.json"):
+        config = json.loads(file.read_text(encoding="utf-8"))
+        if config.pop("_name_or_path", None) is not None:
+            write_atomically(file, (json.dumps(config, indent=2) + "\n").encode())
 
 
 def write_checksums(folder: Path) -> None:
     """Write SHA256SUMS for every file below `folder`, as `sha256sum -c` reads it."""
     files = sorted(p for p in folder.rglob("*") if p.is_file() and p.name != "SHA256SUMS")
-    lines = [
-        f"{hashlib.sha256(p.read_bytes()).hexdigest()}  {p.relative_to(folder).as_posix()}\n"
-        for p in files
-    ]
+    lines = [f"{hashlib.sha256(p.read_bytes()).hexdigest()}  {p.relative_to(folder).as_posix()}\n" for p in files]
     write_atomically(folder / "SHA256SUMS", "".join(lines).encode())
 
 
@@ -252,9 +257,7 @@ def _parse(arguments: Sequence[str] | None) -> tuple[str, Options]:
     parser.add_argument("--bank-size", type=int, default=30_000, help="drawings encoded once")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument(
-        "--resume", action="store_true", help="go on from the checkpoints in --work"
-    )
+    parser.add_argument("--resume", action="store_true", help="go on from the checkpoints in --work")
     values = vars(parser.parse_args(arguments))
     action = values.pop("action")
     return action, Options(**values)

@@ -42,9 +42,7 @@ def picture_batch(seed: int, step: int, size: int) -> Tensor:
     """Pixels for one VAE step, as many as `size` pictures of 64 x 64 hold; half are doodles."""
     rng = Random(f"pictures {seed} {step}")
     width, height = rng.choices(list(VAE_SIZES), list(VAE_SIZES.values()))[0]
-    makers = rng.choices(
-        (doodle, _scene), (DOODLE_SHARE, 1 - DOODLE_SHARE), k=size * 4096 // (width * height)
-    )
+    makers = rng.choices((doodle, _scene), (DOODLE_SHARE, 1 - DOODLE_SHARE), k=size * 4096 // (width * height))
     return to_pixels([make(rng, width, height) for make in makers])
 
 

@@ -82,6 +82,4 @@ def build_tokenizer() -> CLIPTokenizer:
     tokens = [*letters, *(letter + WORD_END for letter in letters)]
     tokens += [left + right for left, right in merges]
     vocab = {token: i for i, token in enumerate([*tokens, BOS, EOS])}
-    return CLIPTokenizer(
-        vocab=vocab, merges=merges, model_max_length=MAX_LENGTH, pad_token=EOS, unk_token=EOS
-    )
+    return CLIPTokenizer(vocab=vocab, merges=merges, model_max_length=MAX_LENGTH, pad_token=EOS, unk_token=EOS)

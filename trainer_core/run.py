@@ -9,15 +9,15 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
 from trainer_core.config.load import load_project, project_home
 from trainer_core.config.reads import Slice, slice_key
-from trainer_core.errors import DamagedEntries, IntegrityError, LoraAssetsError
+from trainer_core.errors import ConfigError, DamagedEntries, IntegrityError, LoraAssetsError
 from trainer_core.stages import STAGES
-from trainer_core.stages.base import Item, Stage, StageContext
+from trainer_core.stages.base import Stage, StageContext
 from trainer_core.stages.entries import ITEMS, read_items
 from trainer_core.stages.outputs import publish_outputs
 from trainer_core.stages.reasons import recipe_changes, stale_items
@@ -90,9 +90,13 @@ def open_session(config: Path, overrides: Sequence[str] = (), report: Report = s
     """Open the project of a YAML file.
 
     Raises:
-        ConfigError: the settings are wrong; all of it is told at once.
+        ConfigError: the settings are wrong, or cannot work together; all of it is told at once.
     """
-    return Session.open(load_project(config, overrides), project_home(config), report)
+    session = Session.open(load_project(config, overrides), project_home(config), report)
+    if errors := [finding for finding in session.findings() if finding.level == "error"]:
+        session.close()
+        raise ConfigError(errors)
+    return session
 
 
 def plan(session: Session) -> list[StagePlan]:
@@ -143,9 +147,7 @@ def recipe_of(session: Session, stage: Stage, context: StageContext, upstream: M
 
 
 def _context(session: Session, stage: Stage, upstream: Mapping[str, Published]) -> StageContext:
-    settings = Slice(session.project, stage.reads, stage.name)
-    context = StageContext(settings, session, upstream)
-    return context if stage.items is None else StageContext(settings, session, upstream, stage.items(context))
+    return StageContext(Slice(session.project, stage.reads, stage.name), session, upstream, stage.items)
 
 
 def _plan_stage(session: Session, stage: Stage, versions: Mapping[str, str | None]) -> StagePlan:
@@ -159,11 +161,11 @@ def _plan_stage(session: Session, stage: Stage, versions: Mapping[str, str | Non
         return _stale_plan(session, stage, previous, reasons, total, (), None)
     recipe = recipe_of(session, stage, context, {name: version or "" for name, version in upstream.items()})
     published = _sound(session, stage, digest(recipe))
-    stale = _stale_items(session, stage, context.items, previous)
+    stale = () if published and not stage.cached else _stale_items(session, stage, context, previous)
     if published and not stale:
         return StagePlan(stage.name, "fresh", (), total, (), 0, 0.0, published.data_version)
     known = published.data_version if published else stage.data_version(context) if stage.data_version else None
-    return _stale_plan(session, stage, previous, _reasons(stage, recipe, previous, context.items), total, stale, known)
+    return _stale_plan(session, stage, previous, _reasons(stage, recipe, previous, context), total, stale, known)
 
 
 def _stale_plan(  # noqa: PLR0913 - a plan has that many parts
@@ -183,20 +185,20 @@ def _stale_plan(  # noqa: PLR0913 - a plan has that many parts
 
 
 def _reasons(
-    stage: Stage, recipe: Mapping[str, JSON], previous: Published | None, items: Mapping[str, Item]
+    stage: Stage, recipe: Mapping[str, JSON], previous: Published | None, context: StageContext
 ) -> tuple[str, ...]:
     if previous is None:
         return ("never computed",)
     if stage.items is None:
         return tuple(recipe_changes(recipe, previous.recipe))
-    before = read_items(previous)
+    before, items = _items_of(previous), context.items
     counts = {
         "new": sum(name not in before for name in items),
         "gone": sum(name not in items for name in before),
         "changed": sum(name in before and before[name]["key"] != item.key for name, item in items.items()),
     }
     told = tuple(f"{count} {what}" for what, count in counts.items() if count)
-    return told or ("samples are used differently (repeats, split)",)
+    return told or tuple(recipe_changes(recipe, previous.recipe))
 
 
 def _previous(session: Session, stage: Stage) -> Published | None:
@@ -205,18 +207,20 @@ def _previous(session: Session, stage: Stage) -> Published | None:
 
 
 def _stale_items(
-    session: Session, stage: Stage, items: Mapping[str, Item], previous: Published | None
+    session: Session, stage: Stage, context: StageContext, previous: Published | None
 ) -> tuple[tuple[str, str], ...]:
     if stage.items is None:
         return ()
-    before = _items_of(previous)
-    if stage.name == "validated_dataset":
-        present = {str(item["key"]) for item in before.values()}
+    keys = {item.key for item in context.items.values()}
+    before: Mapping[str, Mapping[str, object]] = {}
+    if stage.cached:
+        present = session.store.entries.present(keys)
     else:
-        present = session.store.entries.present(item.key for item in items.values())
-    if len(present) == len({item.key for item in items.values()}):
+        before = _items_of(previous)
+        present = {str(item["key"]) for item in before.values()}
+    if present >= keys:
         return ()
-    return tuple(stale_items(items, present, before))
+    return tuple(stale_items(context.items, present, before or _items_of(previous)))
 
 
 def _items_of(published: Published | None) -> Mapping[str, Mapping[str, object]]:
@@ -279,7 +283,7 @@ def _ensure_once(session: Session, stage: Stage, upstream: Mapping[str, Publishe
 def _usable(session: Session, stage: Stage, context: StageContext, key: str) -> Published | None:
     """Return the result of this key if it is whole, with every entry that it names."""
     published = _sound(session, stage, key)
-    if published is None or stage.items is None or stage.name == "validated_dataset":
+    if published is None or not stage.cached:
         return published
     keys = {item.key for item in context.items.values()}
     return published if len(session.store.entries.present(keys)) == len(keys) else None
@@ -291,9 +295,8 @@ def _compute(
     key = digest(dict(recipe))
     began = time.perf_counter()
     with session.store.objects.staging(stage.name, key) as staging:
-        running = StageContext(context.settings, session, context.upstream, context.items, key, staging)
         try:
-            outcome = stage.run(running)
+            outcome = stage.run(replace(context, staging=staging))
         except MemoryError as error:
             raise LoraAssetsError(f"{stage.name}: out of memory. Lower its batch size or the resolution.") from error
         published = session.store.objects.publish(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,7 +20,6 @@ if TYPE_CHECKING:
 
     from trainer_core.config.project import Project
     from trainer_core.data.manifest import Manifest
-    from trainer_core.families.base import Family
     from trainer_core.stages.session import Session
 
 _SHOWN = 5
@@ -157,18 +155,17 @@ def as_dict(found: Inspection) -> dict[str, JSON]:
 
 def _inspect_project(project: Project, home: Path, report: Report) -> Inspection:
     from trainer_core.config.groups import HardwareConfig
-    from trainer_core.config.rules import check_rules
     from trainer_core.families import get_family
     from trainer_core.stages.session import Session
 
     try:
-        family = get_family(project.model.family)
+        get_family(project.model.family)
     except ModelError as error:
         return Inspection((_finding("model.family", error), *_profile(project)), project)
     # With the profile left to itself, a wrong one does not hide what else is wrong.
     session = Session.open(project.model_copy(update={"hardware": HardwareConfig()}), home, report)
     try:
-        settings = [*check_rules(project, family.spec.prediction), *_profile(project), *_targets(project, family)]
+        settings = [*session.findings(), *_profile(project)]
         dataset, manifest = _dataset(session)
         return Inspection((*settings, *_model(session), *dataset), project, manifest)
     finally:
@@ -182,17 +179,6 @@ def _profile(project: Project) -> Sequence[Finding]:
         select_profile(project.hardware.profile, detect_machine())
     except ConfigError as error:
         return error.findings
-    return ()
-
-
-def _targets(project: Project, family: Family) -> Sequence[Finding]:
-    """A broken regex is told now, not after all pictures are encoded."""
-    targets, presets = project.adapter.targets, family.spec.targets
-    try:
-        re.compile(presets.get(targets, targets))
-    except re.error as error:
-        message = f"{targets!r} is neither a preset nor a regex ({error})."
-        return (Finding("error", "adapter.targets", message, f"Use one of {', '.join(presets)}."),)
     return ()
 
 

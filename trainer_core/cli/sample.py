@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -79,22 +80,10 @@ def _published(result: StageResult) -> dict[str, JSON]:
 
 
 def _settings(session: Session, prompts: Sequence[str], seed: int | None) -> RenderSettings:
-    from trainer_core.sampling.render import RenderSettings
+    from trainer_core.stages.samples import render_settings
 
-    wanted, side, multiple = (
-        session.project.sample,
-        session.project.bucket.resolution,
-        session.family.spec.size_multiple,
-    )
-    return RenderSettings(
-        prompts=tuple(prompts),
-        negative_prompt=wanted.negative_prompt,
-        steps=wanted.steps,
-        guidance=wanted.guidance,
-        seed=wanted.seed if seed is None else seed,
-        width=(wanted.width or side) // multiple * multiple,
-        height=(wanted.height or side) // multiple * multiple,
-    )
+    settings = render_settings(session, session.project, tuple(prompts))
+    return settings if seed is None else replace(settings, seed=seed)
 
 
 def _render_prompts(session: Session, settings: RenderSettings, out: Path | None, shown: Progress) -> dict[str, JSON]:
@@ -122,15 +111,15 @@ def _columns(
     """Render all prompts with the base, then with the LoRA."""
     from trainer_core.hardware.placement import freed_afterwards, torch_device, torch_dtype
     from trainer_core.sampling.render import load_lora, render
+    from trainer_core.stages.samples import precision
 
     counter, total = itertools.count(1), 2 * len(settings.prompts)
 
     def tell() -> None:
         shown(ProgressEvent(_STAGE, next(counter), total, "picture"))
 
-    precision = "fp32" if session.profile.device == "cpu" else session.precision("train", "auto")
     with freed_afterwards():
-        pipeline = session.family.load_pipeline(session.source, torch_dtype(precision))
+        pipeline = session.family.load_pipeline(session.source, torch_dtype(precision(session)))
         pipeline.to(torch_device(session.profile))
         pipeline.set_progress_bar_config(disable=True)
         base = render(pipeline, settings, tell)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 from trainer_core.config.reads import Slice
@@ -35,11 +36,15 @@ class StageContext:
     session: Session
     upstream: Mapping[str, Published]
     """What the stages in `needs` published."""
-    items: Mapping[str, Item] = field(default_factory=dict[str, Item])
-    """Sample id -> entry, for cache stages."""
-    key: str = ""
+    list_items: Callable[[StageContext], dict[str, Item]] | None = None
+    """The stage's own `items`."""
     staging: Path = Path()
     """An empty folder: every file written here is published with the result."""
+
+    @cached_property
+    def items(self) -> Mapping[str, Item]:
+        """Sample id -> entry; listed when first asked for, as a no-op over 10,000 pictures must stay fast."""
+        return {} if self.list_items is None else self.list_items(self)
 
     def report(self, stage: str, done: int, total: int, unit: str) -> None:
         """Tell how far the stage is."""
@@ -74,7 +79,9 @@ class Stage:
     inputs: Callable[[StageContext], JSON]
     """Everything else that decides the result: fingerprints of weights, precisions, the dataset."""
     items: Callable[[StageContext], dict[str, Item]] | None = None
-    """For cache stages: the entry of every sample."""
+    """For stages that work by sample: what each sample's share depends on."""
+    cached: bool = False
+    """Whether each item is an entry in the store, shared by all projects."""
     data_version: Callable[[StageContext], str] | None = None
     """For stages whose result is known without running them: its data version."""
     total: Callable[[StageContext], int] = lambda context: 1

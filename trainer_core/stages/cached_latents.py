@@ -7,10 +7,10 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
-from trainer_core.data.decode import DECODE_VERSION, load_rgb, to_bucket
+from trainer_core.data.decode import DECODE_VERSION, PictureProblem, load_rgb, to_bucket
 from trainer_core.errors import DatasetError, NonFiniteError
 from trainer_core.stages.base import Item, Outcome, Stage, StageContext
-from trainer_core.stages.entries import items_outcome, shape_of, write_items
+from trainer_core.stages.entries import entry_key, items_outcome, shape_of, write_items
 from trainer_core.store.keys import digest
 from trainer_core.types import JSON, Bucket, Sample
 
@@ -35,9 +35,8 @@ def _items(context: StageContext) -> dict[str, Item]:
     items: dict[str, Item] = {}
     for sample in session.manifest.samples:
         shape = shape_of(sample)
-        # The parts that all samples share are hashed once: a no-op over 10,000 pictures must stay fast.
         items[sample.id] = Item(
-            digest([base, sample.picture, shape]), {"picture": sample.picture, "geometry": shape} | common
+            entry_key(base, sample.picture, str(shape)), {"picture": sample.picture, "geometry": shape} | common
         )
     return items
 
@@ -139,7 +138,10 @@ def _read(sample: Sample) -> numpy.ndarray[Any, Any]:
     data = sample.path.read_bytes()
     if hashlib.sha256(data).hexdigest() != sample.picture:
         raise DatasetError(f"{sample.path}: changed while it was being encoded. Run again when it is complete.")
-    return to_bucket(load_rgb(data), sample.geometry)
+    try:
+        return to_bucket(load_rgb(data), sample.geometry)
+    except PictureProblem as problem:
+        raise DatasetError(f"{sample.path}: {problem}") from problem
 
 
 def _check_finite(sample: Sample, latent: Tensor, precision: str) -> None:
@@ -161,6 +163,7 @@ CACHED_LATENTS = Stage(
     run=_run,
     inputs=_inputs,
     items=_items,
+    cached=True,
     data_version=_version,
     total=lambda context: len(context.items),
 )

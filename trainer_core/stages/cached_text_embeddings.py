@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from trainer_core.errors import NonFiniteError
 from trainer_core.stages.base import Item, Outcome, Stage, StageContext
-from trainer_core.stages.entries import items_outcome, write_items
+from trainer_core.stages.entries import entry_key, items_outcome, write_items
 from trainer_core.store.keys import digest
 from trainer_core.types import JSON
 
@@ -30,7 +30,7 @@ def _items(context: StageContext) -> dict[str, Item]:
     }
     base = digest(common)
     return {
-        sample.id: Item(digest([base, sample.caption]), {"caption": sample.caption} | common)
+        sample.id: Item(entry_key(base, sample.caption), {"caption": sample.caption} | common)
         for sample in session.manifest.samples
     }
 
@@ -102,6 +102,7 @@ CACHED_TEXT_EMBEDDINGS = Stage(
     run=_run,
     inputs=_inputs,
     items=_items,
+    cached=True,
     data_version=_version,
     total=lambda context: len(context.items),
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
@@ -16,6 +17,14 @@ if TYPE_CHECKING:
 
 ITEMS = "items.json"
 """Sample id -> {"key", "parts"}: what garbage collection follows and `plan` compares with."""
+
+
+def entry_key(*parts: str) -> str:
+    """Return the address of an entry: SHA-256 of its parts, of which only the last may hold a line break.
+
+    What all samples share is one part, hashed by the caller: a no-op over 10,000 pictures must stay fast.
+    """
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
 def shape_of(sample: Sample) -> list[list[int]]:

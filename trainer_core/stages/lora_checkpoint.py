@@ -51,7 +51,8 @@ def _run(context: StageContext) -> Outcome:
 
     workdir = context.session.store.root / "runs" / run_key(context)
     workdir.mkdir(parents=True, exist_ok=True)
-    with freed_afterwards():
+    # Recipes that differ in how the file is written share a run: one trains, the others find it done.
+    with freed_afterwards(), context.session.store.lock(f"run-{workdir.name}"):
         if context.settings.hardware.num_processes > 1:
             from trainer_core.stages.launch import train_in_processes
 

@@ -14,7 +14,11 @@ from trainer_core.types import JSON, Sample
 if TYPE_CHECKING:
     from PIL import Image
 
+    from trainer_core.config.project import Project
+    from trainer_core.config.reads import Slice
+    from trainer_core.families.base import PrecisionName
     from trainer_core.sampling.render import RenderSettings
+    from trainer_core.stages.session import Session
 
 NAME = "samples"
 GRID = "grid.png"
@@ -38,13 +42,13 @@ def _inputs(context: StageContext) -> JSON:
     session = context.session
     return {
         "weights": dict(session.fingerprints),
-        "precision": _precision(context),
+        "precision": precision(context.session),
         "prompts": list(prompts(context)),
     }
 
 
-def _precision(context: StageContext) -> str:
-    session = context.session
+def precision(session: Session) -> PrecisionName:
+    """Return the precision that pictures are rendered in."""
     # fp32 on CPUs: a picture is looked at once, and bf16 there saves little on a few steps.
     return "fp32" if session.profile.device == "cpu" else session.precision("train", "auto")
 
@@ -58,11 +62,11 @@ def _run(context: StageContext) -> Outcome:
     from trainer_core.sampling.render import load_lora, same_pictures
 
     session, lora = context.session, context.upstream["lora_checkpoint"]
-    settings = _render_settings(context)
+    settings = render_settings(session, context.settings, prompts(context))
     files = [lora.file(name) for name in sorted(lora.files) if name.startswith("snapshots/")] + [lora.file(LORA)]
     tell = _Counter(context, (1 + len(files)) * len(settings.prompts))
     with freed_afterwards():
-        pipeline = session.family.load_pipeline(session.source, torch_dtype(_precision(context)))  # type: ignore[arg-type]
+        pipeline = session.family.load_pipeline(session.source, torch_dtype(precision(session)))  # type: ignore[arg-type]
         pipeline.to(torch_device(session.profile))
         pipeline.set_progress_bar_config(disable=True)
         columns = {"base": tell.render(pipeline, settings)}
@@ -98,13 +102,14 @@ def _write(context: StageContext, columns: dict[str, list[Image.Image]], setting
     return pixels
 
 
-def _render_settings(context: StageContext) -> RenderSettings:
+def render_settings(session: Session, settings: Slice | Project, prompts: tuple[str, ...]) -> RenderSettings:
+    """Return how some prompts are rendered for a project."""
     from trainer_core.sampling.render import RenderSettings
 
-    sample, side = context.settings.sample, context.settings.bucket.resolution
-    multiple = context.session.family.spec.size_multiple
+    sample, side = settings.sample, settings.bucket.resolution
+    multiple = session.family.spec.size_multiple
     return RenderSettings(
-        prompts=prompts(context),
+        prompts=prompts,
         negative_prompt=sample.negative_prompt,
         steps=sample.steps,
         guidance=sample.guidance,

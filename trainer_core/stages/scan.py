@@ -6,16 +6,19 @@ lines of a caption file. A folder that did not change costs one scan.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 
 from trainer_core.config.project import Project
-from trainer_core.data.captions import CAPTIONS_VERSION, CaptionText, read_caption
+from trainer_core.data.captions import CAPTIONS_VERSION, CaptionText, parse_caption, read_caption
 from trainer_core.data.decode import DECODE_VERSION, PictureInfo, probe
 from trainer_core.data.discover import Discovery, discover
 from trainer_core.data.found import FoundPicture
 from trainer_core.data.manifest import Known, Manifest, Rules, assemble
+from trainer_core.errors import DatasetError
 from trainer_core.families.base import FamilySpec
 from trainer_core.store import Store
 from trainer_core.store.keys import digest
@@ -32,7 +35,7 @@ class ScannedDataset:
 
     manifest: Manifest
     folder_version: str
-    """Digest of every picture's and caption's place and content: what `dataset_folder` means to Dagster."""
+    """Digest of every picture and caption, place and content, and of what cannot be used: `dataset_folder` in Dagster."""
     pictures_probed: int
     """Pictures that had to be decoded because their bytes were new."""
 
@@ -71,8 +74,9 @@ def _picture_infos(
     with ThreadPoolExecutor(_THREADS, thread_name_prefix="probe") as pool:
         for start in range(0, len(new), _REMEMBER_EVERY):
             chunk = new[start : start + _REMEMBER_EVERY]
-            found = dict(zip(chunk, pool.map(probe, [by_hash[sha256].path for sha256 in chunk]), strict=True))
-            store.index.remember(kind, {sha256: info.to_json() for sha256, info in found.items()})
+            paths = [by_hash[sha256].path for sha256 in chunk]
+            found = dict(zip(chunk, pool.map(_probe_bytes, paths, chunk), strict=True))
+            store.index.remember(kind, {sha256: info.to_json() for sha256, info in found.items() if info.lasting})
             infos |= found
             report(ProgressEvent("validated_dataset", start + len(chunk), len(new), "picture"))
     return infos, len(new)
@@ -85,11 +89,36 @@ def _caption_texts(pictures: Sequence[FoundPicture], hashes: Mapping[str, str], 
     known = {
         sha256: CaptionText.from_json(fact) for sha256, fact in store.index.facts(kind, set(wanted.values())).items()
     }
-    new = {sha256: read_caption(paths[name]) for name, sha256 in wanted.items() if sha256 not in known}
+    new = {sha256: _caption_bytes(paths[name], sha256) for name, sha256 in wanted.items() if sha256 not in known}
     if new:
-        store.index.remember(kind, {sha256: text.to_json() for sha256, text in new.items()})
+        store.index.remember(kind, {sha256: text.to_json() for sha256, text in new.items() if text.lasting})
     texts = known | new
     return {name: texts[sha256] for name, sha256 in wanted.items()}
+
+
+def _probe_bytes(path: Path, sha256: str) -> PictureInfo:
+    data = _bytes_of(path, sha256)
+    return probe(path if data is None else data)
+
+
+def _caption_bytes(path: Path, sha256: str) -> CaptionText:
+    data = _bytes_of(path, sha256)
+    return read_caption(path) if data is None else parse_caption(data)
+
+
+def _bytes_of(path: Path, sha256: str) -> bytes | None:
+    """Return the very bytes that were hashed, as what is learnt of them is remembered by that hash; None if unreadable.
+
+    Raises:
+        DatasetError: the file changed since.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError:
+        return None
+    if hashlib.sha256(data).hexdigest() != sha256:
+        raise DatasetError(f"{path}: changed while it was being looked at. Run again when it is complete.")
+    return data
 
 
 def _folder_version(discoveries: Sequence[Discovery], hashes: Mapping[str, str]) -> str:
@@ -98,4 +127,5 @@ def _folder_version(discoveries: Sequence[Discovery], hashes: Mapping[str, str])
         for picture in discovery.pictures:
             caption = hashes.get(str(picture.caption_path)) if picture.caption_path else picture.inline_caption
             rows.append([picture.id, hashes.get(str(picture.path)), caption])
+        rows.extend([gone.path, None, gone.reason] for gone in discovery.excluded)
     return digest(sorted(rows, key=str))

@@ -5,12 +5,14 @@ Everything is looked at once, at the start: a folder that changes while a long r
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 from trainer_core.config.project import Project
+from trainer_core.config.rules import check_rules
 from trainer_core.data.manifest import Manifest
 from trainer_core.errors import ConfigError
 from trainer_core.families import get_family
@@ -22,7 +24,7 @@ from trainer_core.hardware.profiles import HardwareProfile
 from trainer_core.stages.scan import ScannedDataset, scan_datasets
 from trainer_core.store import Store
 from trainer_core.store.keys import digest
-from trainer_core.types import FileStat, Report, silent
+from trainer_core.types import FileStat, Finding, Report, silent
 
 
 @dataclass
@@ -48,6 +50,17 @@ class Session:
         family = get_family(project.model.family)
         profile = select_profile(project.hardware.profile, detect_machine())
         return cls(project, home, Store.open(home / "store"), family, profile, report)
+
+    def findings(self) -> list[Finding]:
+        """Return what there is to say about the settings together with the family, before anything is computed."""
+        found = check_rules(self.project, self.family.spec.prediction)
+        targets, presets = self.project.adapter.targets, self.family.spec.targets
+        try:
+            re.compile(presets.get(targets, targets))
+        except re.error as error:
+            message = f"{targets!r} is neither a preset nor a regex ({error})."
+            found.append(Finding("error", "adapter.targets", message, f"Use one of {', '.join(presets)}."))
+        return found
 
     def close(self) -> None:
         """Close the store."""

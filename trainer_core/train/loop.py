@@ -134,8 +134,9 @@ def _save_when_due(trainer: Trainer, watch: Watch, stop: StopRequest) -> None:
 def _stop_when_asked(trainer: Trainer, watch: Watch, stop: StopRequest) -> None:
     if trainer.accelerator.num_processes > 1:
         # Made only here: a tensor sent to a GPU in every step would make every step wait for it.
-        asked: Any = torch.tensor(float(stop.received), device=trainer.accelerator.device)
-        stopping = bool(trainer.accelerator.reduce(asked, reduction="sum").item())
+        asked = torch.tensor(float(stop.received), device=trainer.accelerator.device)
+        total: Any = trainer.accelerator.reduce(asked, reduction="sum")
+        stopping = bool(total.item())
     else:
         stopping = stop.received
     if stopping:

@@ -26,9 +26,7 @@ def pipeline() -> StableDiffusionPipeline:
 
 
 @pytest.mark.parametrize(("width", "height"), [(64, 64), (48, 80), (96, 64)])
-def test_the_base_model_draws_a_finite_picture(
-    pipeline: StableDiffusionPipeline, width: int, height: int
-) -> None:
+def test_the_base_model_draws_a_finite_picture(pipeline: StableDiffusionPipeline, width: int, height: int) -> None:
     picture = pipeline(
         "a big red star on a white background",
         width=width,
@@ -87,6 +85,11 @@ def test_checksums_name_every_file_and_match() -> None:
     files = {p.relative_to(BASE).as_posix(): p for p in BASE.rglob("*") if p.is_file()}
     del files["SHA256SUMS"]
     assert {n: hashlib.sha256(p.read_bytes()).hexdigest() for n, p in files.items()} == listed
+
+
+def test_no_config_tells_where_it_was_made() -> None:
+    for file in BASE.rglob("*.json"):
+        assert "_name_or_path" not in file.read_text(encoding="utf-8"), file
 
 
 def test_the_base_model_is_at_most_twenty_megabytes() -> None:

@@ -20,9 +20,7 @@ def _task(path: Path, steps: int) -> Task:
     return Task("toy", module, loss, steps, 0.05, path)
 
 
-def test_a_resumed_run_equals_an_uninterrupted_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = _task(tmp_path / "whole", 20)
     assert fit(whole)
     monkeypatch.setattr("demo.fitting.learning_rate", lambda s, _, p: learning_rate(s, 20, p))

@@ -23,9 +23,7 @@ def test_every_word_of_the_captions_is_one_token(tokenizer: CLIPTokenizer) -> No
     assert [word for word in words if len(tokenizer.tokenize(word)) != 1] == []
 
 
-def test_any_text_survives_a_save_and_a_round_trip(
-    tokenizer: CLIPTokenizer, tmp_path: Path
-) -> None:
+def test_any_text_survives_a_save_and_a_round_trip(tokenizer: CLIPTokenizer, tmp_path: Path) -> None:
     tokenizer.save_pretrained(tmp_path)
     loaded = CLIPTokenizer.from_pretrained(tmp_path)
     for text in ("two small red crosses on a light blue background", "grüße, 猫 42 zorblings"):

@@ -69,5 +69,5 @@ def test_the_driver_answers_are_read_and_a_broken_driver_is_no_gpu(
 
 
 def test_detection_does_not_import_torch() -> None:
-    code = f"import sys; from {detect.__name__} import detect_machine; detect_machine(); assert 'torch' not in sys.modules"
+    code = f"import sys, {detect.__name__} as it; it.detect_machine(); assert 'torch' not in sys.modules"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
