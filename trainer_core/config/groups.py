@@ -128,8 +128,8 @@ class AdapterConfig(Group):
 class OptimizerConfig(Group):
     """How weights are updated."""
 
-    name: Literal["adamw"] = "adamw"
-    """Optimizer. kohya: `optimizer_type`."""
+    name: Literal["adamw", "adamw8bit"] = "adamw"
+    """Optimizer; `adamw8bit` (bitsandbytes) keeps its two moments in 8 bits. kohya: `optimizer_type`."""
     lr: Annotated[float, Field(gt=0, le=10.0)] = 1e-4
     """Peak learning rate. kohya: `learning_rate`."""
     weight_decay: Annotated[float, Field(ge=0, le=1.0)] = 0.01

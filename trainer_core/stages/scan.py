@@ -35,7 +35,7 @@ class ScannedDataset:
 
     manifest: Manifest
     folder_version: str
-    """Digest of every picture and caption, place and content, and of what cannot be used: `dataset_folder` in Dagster."""
+    """Digest of every picture and caption, place and content, and of what cannot be used: what Dagster observes."""
     pictures_probed: int
     """Pictures that had to be decoded because their bytes were new."""
 

@@ -24,7 +24,14 @@ def _adamw(parameters: list[nn.Parameter], config: OptimizerConfig, scaled: bool
     )
 
 
-OPTIMIZERS: dict[str, Build] = {"adamw": _adamw}
+def _adamw8bit(parameters: list[nn.Parameter], config: OptimizerConfig, scaled: bool) -> torch.optim.Optimizer:
+    from bitsandbytes.optim.adamw import AdamW8bit
+
+    # Tensors below 4096 elements keep 32-bit moments: bitsandbytes' own rule.
+    return AdamW8bit(parameters, lr=config.lr, betas=config.betas, eps=config.eps, weight_decay=config.weight_decay)
+
+
+OPTIMIZERS: dict[str, Build] = {"adamw": _adamw, "adamw8bit": _adamw8bit}
 
 
 def build_optimizer(parameters: list[nn.Parameter], config: OptimizerConfig, scaled: bool) -> torch.optim.Optimizer:

@@ -19,7 +19,7 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from safetensors.torch import load as load_tensors
@@ -115,23 +115,32 @@ def _load(folder: Path) -> TrainState:
 
 
 def _flatten(optimizer: Mapping[str, Any]) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Split an optimizer's state into tensors by path (`0/exp_avg`) and the rest, which JSON can hold."""
     tensors: dict[str, Tensor] = {}
-    numbers: dict[str, Any] = {"state": {}, "param_groups": optimizer["param_groups"]}
-    for index, values in optimizer["state"].items():
+
+    def split(values: Mapping[Any, Any], path: str) -> dict[str, Any]:
+        rest: dict[str, Any] = {}
         for name, value in values.items():
             if isinstance(value, Tensor):
-                tensors[f"{index}.{name}"] = value.detach().to("cpu", copy=True).contiguous()
+                tensors[f"{path}{name}"] = value.detach().to("cpu", copy=True).contiguous()
+            elif isinstance(value, Mapping):
+                rest[str(name)] = split(cast(Mapping[Any, Any], value), f"{path}{name}/")
             else:
-                numbers["state"].setdefault(str(index), {})[name] = value
-    return tensors, numbers
+                rest[str(name)] = value
+        return rest
+
+    return tensors, {"state": split(optimizer["state"], ""), "param_groups": optimizer["param_groups"]}
 
 
 def _unflatten(tensors: Mapping[str, Tensor], numbers: Mapping[str, Any]) -> dict[str, Any]:
-    state: dict[int, dict[str, Any]] = {int(index): dict(values) for index, values in numbers["state"].items()}
-    for key, tensor in tensors.items():
-        index, _, name = key.partition(".")
-        state.setdefault(int(index), {})[name] = tensor.clone(memory_format=torch.contiguous_format)
-    return {"state": state, "param_groups": numbers["param_groups"]}
+    state: dict[str, Any] = dict(numbers["state"])
+    for path, tensor in tensors.items():
+        *folders, name = path.split("/")
+        place = state
+        for folder in folders:
+            place = place.setdefault(folder, {})
+        place[name] = tensor.clone(memory_format=torch.contiguous_format)
+    return {"state": {int(index): values for index, values in state.items()}, "param_groups": numbers["param_groups"]}
 
 
 def _digest(hashes: Mapping[str, str]) -> str:
