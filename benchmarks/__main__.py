@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -25,7 +26,7 @@ def main() -> int:
     asked = parser.parse_args()
     console, records = Console(), []
     for name in asked.only or NAMES:
-        command = f"python -m benchmarks --only {name}" + (" --quick" if asked.quick else "")
+        command = _threads() + f"python -m benchmarks --only {name}" + (" --quick" if asked.quick else "")
         with console.status(f"measuring {name} ..."):
             result: Result = importlib.import_module(f"benchmarks.{name}").run(asked.quick)
         console.print(_table(result))
@@ -37,6 +38,11 @@ def main() -> int:
     if asked.json:
         asked.json.write_text(json.dumps(records, indent=2, sort_keys=True) + "\n")
     return 0
+
+
+def _threads() -> str:
+    """Return the setting of threads in force, as it stands before a command."""
+    return f"OMP_NUM_THREADS={os.environ['OMP_NUM_THREADS']} " if "OMP_NUM_THREADS" in os.environ else ""
 
 
 def _table(result: Result) -> Table:

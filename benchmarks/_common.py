@@ -38,8 +38,8 @@ class Goal:
 
     def verdict(self, value: float) -> str:
         """Passed or missed, and by how many percent of the limit."""
-        by = abs(value - self.limit) / self.limit
-        return f"{'passed' if self.met(value) else 'MISSED'} by {by:.1%}"
+        by = f"{abs(value - self.limit) / self.limit:.1%}" if self.limit else f"{value - self.limit:g}"
+        return f"{'passed' if self.met(value) else 'MISSED'} by {by}"
 
 
 @dataclass(frozen=True)
@@ -87,8 +87,8 @@ class Result:
 
 def from_rounds(name: str, values: Sequence[float], unit: str = "", goal: Goal | None = None, note: str = "") -> Figure:
     """Return the median of some rounds with its quartiles."""
-    low, _, high = statistics.quantiles(values, n=4) if len(values) > 1 else (values[0],) * 3
-    return Figure(name, statistics.median(values), unit, goal, (low, high), note)
+    quarters = statistics.quantiles(values, n=4) if len(values) > 1 else [values[0]]
+    return Figure(name, statistics.median(values), unit, goal, (quarters[0], quarters[-1]), note)
 
 
 def ratios(above: Sequence[float], below: Sequence[float]) -> list[float]:

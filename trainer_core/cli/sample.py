@@ -109,7 +109,7 @@ def _columns(
     session: Session, lora: Path, settings: RenderSettings, shown: Progress
 ) -> tuple[list[Image.Image], list[Image.Image]]:
     """Render all prompts with the base, then with the LoRA."""
-    from trainer_core.hardware.placement import freed_afterwards, torch_device, torch_dtype
+    from trainer_core.hardware.placement import torch_device, torch_dtype, torch_work
     from trainer_core.sampling.render import load_lora, render
     from trainer_core.stages.samples import precision
 
@@ -118,7 +118,7 @@ def _columns(
     def tell() -> None:
         shown(ProgressEvent(_STAGE, next(counter), total, "picture"))
 
-    with freed_afterwards():
+    with torch_work(session.project.hardware.threads):
         pipeline = session.family.load_pipeline(session.source, torch_dtype(precision(session)))
         pipeline.to(torch_device(session.profile))
         pipeline.set_progress_bar_config(disable=True)

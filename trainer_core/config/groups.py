@@ -236,6 +236,9 @@ class HardwareConfig(Group):
     chooses enter the keys."""
     num_processes: Annotated[int, Field(ge=1, le=64)] = 1
     """Training processes, one a GPU; multiplies the effective batch."""
+    threads: Annotated[int, Field(ge=0, le=1024), NEUTRAL] = 0
+    """CPU threads of torch; 0 is torch's own choice. Models of a few million parameters run best on 1, above all beside
+    other programs: threads that wait for a busy core cost more than they bring."""
     decode_threads: Annotated[int, Field(ge=0, le=256), NEUTRAL] = 0
     """Threads that decode pictures while the VAE works; 0 is the profile's choice."""
 

@@ -70,13 +70,20 @@ def use_attention(denoiser: Any, attention: Attention) -> None:
 
 
 @contextmanager
-def freed_afterwards() -> Generator[None]:
-    """Give memory back when a stage ends: collect garbage once, then return cached blocks to the GPU."""
+def torch_work(threads: int) -> Generator[None]:
+    """Surround a stage's work with torch: set the threads, and give memory back when it ends.
+
+    Args:
+        threads: CPU threads of torch's operators; 0 leaves torch's own choice.
+    """
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads or before)
     try:
         yield
     finally:
-        import torch
-
+        torch.set_num_threads(before)
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()

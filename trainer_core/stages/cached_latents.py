@@ -74,14 +74,18 @@ def _one_sample_a_key(context: StageContext, present: set[str]) -> list[Sample]:
 def _encode(context: StageContext, samples: Sequence[Sample]) -> None:
     import torch
 
-    from trainer_core.hardware.placement import freed_afterwards, place, torch_device, torch_dtype
+    from trainer_core.hardware.placement import place, torch_device, torch_dtype, torch_work
 
     session = context.session
     precision = session.precision("vae", context.settings.latents.precision)
     size = context.settings.latents.batch_size or session.profile.encode_batch_size
     device, dtype, stored = torch_device(session.profile), torch_dtype(precision), torch_dtype(STORED[precision])  # type: ignore[arg-type]
     done = 0
-    with freed_afterwards(), torch.inference_mode(), session.store.entries.writer("latents") as writer:
+    with (
+        torch_work(session.project.hardware.threads),
+        torch.inference_mode(),
+        session.store.entries.writer("latents") as writer,
+    ):
         vae = place(session.family.load_vae(session.source, dtype), session.profile)
         for batch, pixels in _decoded(context, list(_batches(samples, size))):
             latents = session.family.encode_latents(vae, pixels.to(device, dtype)).to("cpu", torch.float32)

@@ -55,12 +55,16 @@ def _run(context: StageContext) -> Outcome:
 def _encode(context: StageContext, captions: Sequence[tuple[str, str, str]]) -> None:
     import torch
 
-    from trainer_core.hardware.placement import freed_afterwards, place, torch_dtype
+    from trainer_core.hardware.placement import place, torch_dtype, torch_work
 
     session, text = context.session, context.settings.text
     precision = session.precision("text", text.precision)
     size = text.batch_size or session.profile.text_batch_size
-    with freed_afterwards(), torch.inference_mode(), session.store.entries.writer("text") as writer:
+    with (
+        torch_work(session.project.hardware.threads),
+        torch.inference_mode(),
+        session.store.entries.writer("text") as writer,
+    ):
         loaded = session.family.load_text_encoders(session.source, torch_dtype(precision))
         encoders = {
             name: place(part, session.profile) if isinstance(part, torch.nn.Module) else part

@@ -47,12 +47,12 @@ def run_key(context: StageContext) -> str:
 
 
 def _run(context: StageContext) -> Outcome:
-    from trainer_core.hardware.placement import freed_afterwards, peak_memory_mib
+    from trainer_core.hardware.placement import peak_memory_mib, torch_work
 
     workdir = context.session.store.root / "runs" / run_key(context)
     workdir.mkdir(parents=True, exist_ok=True)
     # Recipes that differ in how the file is written share a run: one trains, the others find it done.
-    with freed_afterwards(), context.session.store.lock(f"run-{workdir.name}"):
+    with torch_work(context.session.project.hardware.threads), context.session.store.lock(f"run-{workdir.name}"):
         if context.settings.hardware.num_processes > 1:
             from trainer_core.stages.launch import train_in_processes
 

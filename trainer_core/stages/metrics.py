@@ -29,9 +29,9 @@ def _inputs(context: StageContext) -> JSON:
 
 
 def _run(context: StageContext) -> Outcome:
-    from trainer_core.hardware.placement import freed_afterwards
+    from trainer_core.hardware.placement import torch_work
 
-    with freed_afterwards():
+    with torch_work(context.session.project.hardware.threads):
         base, lora = _losses(context)
     count = len(base)
     figures: dict[str, JSON] = {

@@ -58,14 +58,14 @@ def _total(context: StageContext) -> int:
 
 
 def _run(context: StageContext) -> Outcome:
-    from trainer_core.hardware.placement import freed_afterwards, torch_device, torch_dtype
+    from trainer_core.hardware.placement import torch_device, torch_dtype, torch_work
     from trainer_core.sampling.render import load_lora, same_pictures
 
     session, lora = context.session, context.upstream["lora_checkpoint"]
     settings = render_settings(session, context.settings, prompts(context))
     files = [lora.file(name) for name in sorted(lora.files) if name.startswith("snapshots/")] + [lora.file(LORA)]
     tell = _Counter(context, (1 + len(files)) * len(settings.prompts))
-    with freed_afterwards():
+    with torch_work(context.session.project.hardware.threads):
         pipeline = session.family.load_pipeline(session.source, torch_dtype(precision(session)))  # type: ignore[arg-type]
         pipeline.to(torch_device(session.profile))
         pipeline.set_progress_bar_config(disable=True)

@@ -9,6 +9,7 @@ from pathlib import Path
 from trainer_core.config.project import Project
 from trainer_core.config.reads import Slice
 from trainer_core.errors import LoraAssetsError
+from trainer_core.hardware.placement import torch_work
 from trainer_core.stages import STAGES
 from trainer_core.stages.base import StageContext
 from trainer_core.stages.launch import write_error, write_outcome
@@ -27,7 +28,8 @@ def main(request: Path) -> int:
     found = {name: published for name, published in upstream.items() if published is not None}
     context = StageContext(Slice(session.project, stage.reads, stage.name), session, found)
     try:
-        outcome = train_here(context, workdir)
+        with torch_work(session.project.hardware.threads):
+            outcome = train_here(context, workdir)
     except LoraAssetsError as error:
         if PartialState().is_main_process:
             write_error(workdir, error)
