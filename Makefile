@@ -66,7 +66,7 @@ golden: install  ## Write the golden files anew: read the diff before you keep i
 	GOLDEN=1 $(BIN)/python -m pytest tests/golden $(ARGS)
 
 bench: install  ## Measure this machine
-	$(BIN)/lora-assets bench $(ARGS)
+	$(BIN)/python -m benchmarks $(ARGS)
 
 ui: install  ## Open Dagster at http://127.0.0.1:3000
 	. ./env.sh; exec dagster dev -h 127.0.0.1 -p 3000

@@ -1,0 +1,28 @@
+"""The whole path on a CUDA device: run by `make test-gpu` only, and never counted as passed where there is none."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.projects import make_project
+
+pytestmark = pytest.mark.gpu
+
+
+@pytest.mark.parametrize("family", ["sd15", "sdxl", "flux1"])
+def test_every_family_trains_and_renders_on_the_gpu(tiny_bases: dict[str, Path], tmp_path: Path, family: str) -> None:
+    assert torch.cuda.is_available(), "these tests need a CUDA device"
+    project = make_project(tmp_path / "project", tiny_bases[family], family)
+    results = project.run("train.precision=auto", "latents.precision=auto", "text.precision=auto")
+    assert results["samples"].published.metadata["lora_changes_picture"] is True
+    assert torch.cuda.max_memory_allocated() > 0
+
+
+def test_a_stage_leaves_no_memory_behind_on_the_gpu(tiny_bases: dict[str, Path], tmp_path: Path) -> None:
+    project = make_project(tmp_path / "project", tiny_bases["sd15"])
+    before = torch.cuda.memory_allocated()
+    project.run()
+    assert torch.cuda.memory_allocated() <= before + 2**20
