@@ -118,7 +118,7 @@ def _columns(
     def tell() -> None:
         shown(ProgressEvent(_STAGE, next(counter), total, "picture"))
 
-    with torch_work(session.project.hardware.threads):
+    with torch_work(session.profile, session.project.hardware.threads):
         pipeline = session.family.load_pipeline(session.source, torch_dtype(precision(session)))
         pipeline.to(torch_device(session.profile))
         pipeline.set_progress_bar_config(disable=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import os
 from collections.abc import Generator
@@ -15,6 +16,10 @@ from trainer_core.types import Finding
 if TYPE_CHECKING:
     import torch
     from torch import nn
+
+_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
+"""Parameters of glibc's mallopt(3). By default it gives every large block back to the kernel when it is freed, and the
+page faults of getting it again cost a VAE a quarter of its time (docs/performance.md)."""
 
 
 def resolve_precision(asked: str, preferred: PrecisionName, allowed: tuple[PrecisionName, ...]) -> PrecisionName:
@@ -70,23 +75,36 @@ def use_attention(denoiser: Any, attention: Attention) -> None:
 
 
 @contextmanager
-def torch_work(threads: int) -> Generator[None]:
-    """Surround a stage's work with torch: set the threads, and give memory back when it ends.
+def torch_work(profile: HardwareProfile, threads: int) -> Generator[None]:
+    """Surround a stage's work with torch: set threads and allocator, and give memory back when it ends.
 
     Args:
+        profile: on a CPU, freed blocks stay with the process until the end, as the next step asks for the same ones.
         threads: CPU threads of torch's operators; 0 leaves torch's own choice.
     """
     import torch
 
     before = torch.get_num_threads()
     torch.set_num_threads(threads or before)
+    libc = _glibc() if profile.device == "cpu" else None
+    if libc is not None:
+        libc.mallopt(_M_MMAP_MAX, 0)
+        libc.mallopt(_M_TRIM_THRESHOLD, -1)
     try:
         yield
     finally:
         torch.set_num_threads(before)
         gc.collect()
+        if libc is not None:
+            libc.malloc_trim(0)
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
+
+
+def _glibc() -> ctypes.CDLL | None:
+    """Return the C library where it is glibc; others have neither these calls nor the cost that they avoid."""
+    libc = ctypes.CDLL(None)
+    return libc if hasattr(libc, "mallopt") and hasattr(libc, "malloc_trim") else None
 
 
 def peak_memory_mib() -> float:

@@ -82,7 +82,7 @@ def _encode(context: StageContext, samples: Sequence[Sample]) -> None:
     device, dtype, stored = torch_device(session.profile), torch_dtype(precision), torch_dtype(STORED[precision])  # type: ignore[arg-type]
     done = 0
     with (
-        torch_work(session.project.hardware.threads),
+        torch_work(session.profile, session.project.hardware.threads),
         torch.inference_mode(),
         session.store.entries.writer("latents") as writer,
     ):

@@ -61,7 +61,7 @@ def _encode(context: StageContext, captions: Sequence[tuple[str, str, str]]) -> 
     precision = session.precision("text", text.precision)
     size = text.batch_size or session.profile.text_batch_size
     with (
-        torch_work(session.project.hardware.threads),
+        torch_work(session.profile, session.project.hardware.threads),
         torch.inference_mode(),
         session.store.entries.writer("text") as writer,
     ):

@@ -52,7 +52,10 @@ def _run(context: StageContext) -> Outcome:
     workdir = context.session.store.root / "runs" / run_key(context)
     workdir.mkdir(parents=True, exist_ok=True)
     # Recipes that differ in how the file is written share a run: one trains, the others find it done.
-    with torch_work(context.session.project.hardware.threads), context.session.store.lock(f"run-{workdir.name}"):
+    with (
+        torch_work(context.session.profile, context.session.project.hardware.threads),
+        context.session.store.lock(f"run-{workdir.name}"),
+    ):
         if context.settings.hardware.num_processes > 1:
             from trainer_core.stages.launch import train_in_processes
 

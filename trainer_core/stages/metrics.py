@@ -31,7 +31,7 @@ def _inputs(context: StageContext) -> JSON:
 def _run(context: StageContext) -> Outcome:
     from trainer_core.hardware.placement import torch_work
 
-    with torch_work(context.session.project.hardware.threads):
+    with torch_work(context.session.profile, context.session.project.hardware.threads):
         base, lora = _losses(context)
     count = len(base)
     figures: dict[str, JSON] = {

@@ -28,7 +28,7 @@ def main(request: Path) -> int:
     found = {name: published for name, published in upstream.items() if published is not None}
     context = StageContext(Slice(session.project, stage.reads, stage.name), session, found)
     try:
-        with torch_work(session.project.hardware.threads):
+        with torch_work(session.profile, session.project.hardware.threads):
             outcome = train_here(context, workdir)
     except LoraAssetsError as error:
         if PartialState().is_main_process:
