@@ -67,8 +67,22 @@ def discover_projects(folder: Path) -> Sequence[ProjectAssets | BrokenProject]:
         log.warning("%s: no *.yaml file, so there are no assets. Set %s to another folder.", folder, CONFIGS_VARIABLE)
     found: list[ProjectAssets | BrokenProject] = []
     for path in files:
-        found.append(_read(path, _group(path.stem, {project.group for project in found})))
+        found.append(_own_name(_read(path, _group(path.stem, {project.group for project in found})), found))
     return found
+
+
+def _own_name(
+    project: ProjectAssets | BrokenProject, others: Sequence[ProjectAssets | BrokenProject]
+) -> ProjectAssets | BrokenProject:
+    """Refuse a second project of one name: both would write to one outputs folder."""
+    for other in others:
+        if isinstance(project, ProjectAssets) and isinstance(other, ProjectAssets):
+            name = project.project.name
+            if name == other.project.name:
+                error = f"{project.path}: name: {name!r} is the name of {other.path} too. Give it a name of its own."
+                log.warning("%s", error)
+                return BrokenProject(project.path, project.group, error)
+    return project
 
 
 def asset_key(group: str, name: str) -> dg.AssetKey:

@@ -72,10 +72,11 @@ class DamagedEntries(StoreError):
 
 
 class NonFiniteError(LoraAssetsError):
-    """A NaN or infinity appeared; `samples` names where it came from."""
+    """A NaN or infinity appeared; `samples` names where it came from, `micro_batch` when, in training."""
 
-    def __init__(self, message: str, samples: Sequence[str]) -> None:
+    def __init__(self, message: str, samples: Sequence[str], micro_batch: int | None = None) -> None:
         self.samples = tuple(samples)
+        self.micro_batch = micro_batch
         super().__init__(message)
 
 

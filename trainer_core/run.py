@@ -29,6 +29,14 @@ from trainer_core.types import JSON, Report, silent
 log = logging.getLogger(__name__)
 
 Status = Literal["fresh", "stale", "missing"]
+_OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
+_LESS_MEMORY = {
+    "cached_latents": "Lower latents.batch_size or bucket.resolution.",
+    "cached_text_embeddings": "Lower text.batch_size, or use text.precision bf16.",
+    "lora_checkpoint": "Lower train.batch_size or adapter.rank, or set train.gradient_checkpointing to true.",
+    "samples": "Lower sample.width and sample.height.",
+}
+"""Stage -> what to change when memory ran out."""
 _HEALINGS = 3
 """How often a stage is tried again after damage that its inputs were healed of."""
 
@@ -86,13 +94,21 @@ class StageResult:
         }
 
 
-def open_session(config: Path, overrides: Sequence[str] = (), report: Report = silent) -> Session:
+def open_session(
+    config: Path, overrides: Sequence[str] = (), report: Report = silent, home: Path | None = None
+) -> Session:
     """Open the project of a YAML file.
+
+    Args:
+        config: the YAML file.
+        overrides: `group.field=value` each.
+        report: told how far the work is.
+        home: folder of store and outputs, where it is not the project's own.
 
     Raises:
         ConfigError: the settings are wrong, or cannot work together; all of it is told at once.
     """
-    session = Session.open(load_project(config, overrides), project_home(config), report)
+    session = Session.open(load_project(config, overrides), home or project_home(config), report)
     if errors := [finding for finding in session.findings() if finding.level == "error"]:
         session.close()
         raise ConfigError(errors)
@@ -275,7 +291,8 @@ def _ensure_once(session: Session, stage: Stage, upstream: Mapping[str, Publishe
             if published is None:
                 action = "computed"
                 published, computed, reused = _compute(session, stage, context, recipe)
-    session.store.refs.set(session.project.name, stage.name, key)
+    if session.store.refs.get(session.project.name, stage.name) != key:
+        session.store.refs.set(session.project.name, stage.name, key)
     outputs = _publish_outputs(session, stage, published)
     return StageResult(stage.name, action, computed, reused, time.perf_counter() - began, published, outputs)
 
@@ -297,8 +314,9 @@ def _compute(
     with session.store.objects.staging(stage.name, key) as staging:
         try:
             outcome = stage.run(replace(context, staging=staging))
-        except MemoryError as error:
-            raise LoraAssetsError(f"{stage.name}: out of memory. Lower its batch size or the resolution.") from error
+        except (MemoryError, RuntimeError) as error:
+            raise _memory_error(stage, error) or error from None
+        session.check_base_unchanged()
         published = session.store.objects.publish(
             stage.name,
             key,
@@ -311,6 +329,14 @@ def _compute(
         speed = (time.perf_counter() - began) / outcome.items_computed
         session.store.index.remember("seconds_per_item", {stage.name: speed})
     return published, outcome.items_computed, outcome.items_reused
+
+
+def _memory_error(stage: Stage, error: MemoryError | RuntimeError) -> LoraAssetsError | None:
+    """Return what to tell if memory ran out: torch says so in the text of a RuntimeError."""
+    text = str(error).lower()
+    if not isinstance(error, MemoryError) and not any(sign in text for sign in _OUT_OF_MEMORY):
+        return None
+    return LoraAssetsError(f"{stage.name}: out of memory ({error}). {_LESS_MEMORY.get(stage.name, '')}".rstrip())
 
 
 def _publish_outputs(session: Session, stage: Stage, published: Published) -> tuple[Path, ...]:

@@ -24,12 +24,14 @@ def _describe(finished: Finished) -> Metadata:
         "sha256": dg.MetadataValue.text(published.files[LORA].sha256),
         "weights_sha256": dg.MetadataValue.text(published.data_version),
         "steps": dg.MetadataValue.int(known["steps"]),
-        "steps_per_second": dg.MetadataValue.float(float(known["steps_per_second"])),
         "peak_memory_mib": dg.MetadataValue.float(float(known["peak_memory_mib"])),
         "hardware": describe_hardware(session.profile),
         "loss": sparkline(losses, "loss over steps"),
         "loss_curve": picture(published.path / "loss_curve.png", "loss and learning rate over steps"),
     }
+    if known["steps_per_second"]:
+        # None where the weights were trained before, and only written to a file again.
+        metadata["steps_per_second"] = dg.MetadataValue.float(float(known["steps_per_second"]))
     if losses:
         metadata["final_loss"] = dg.MetadataValue.float(float(losses[-1]))
     return metadata

@@ -26,7 +26,7 @@ def _values_are_finite(finished: Finished) -> Verdict:
     keys = sorted({str(item["key"]) for item in read_items(finished.result.published).values()})
     missing = sorted(set(keys) - entries.present(keys))
     # The stage refuses to store NaN, and every read checks SHA-256: reading all again would cost as much as an epoch.
-    spread = keys[:: max(1, len(keys) // READ_AGAIN)] if finished.result.items_computed and not missing else []
+    spread = keys[:: max(1, -(-len(keys) // READ_AGAIN))] if finished.result.items_computed and not missing else []
     try:
         read = entries.read(spread) if spread else {}
     except DamagedEntries as error:

@@ -17,7 +17,7 @@ def _describe(finished: Finished) -> Metadata:
     known = finished.result.published.metadata
     metadata: dict[str, dg.MetadataValue] = {
         "held_out_samples": dg.MetadataValue.int(known["held_out_samples"]),
-        "lora_sha256": dg.MetadataValue.text(known["lora_sha256"]),
+        "weights_sha256": dg.MetadataValue.text(known["weights_sha256"]),
         "path": dg.MetadataValue.path(finished.session.outputs / "metrics.json"),
     }
     if not known["held_out_samples"]:

@@ -12,6 +12,7 @@ from lora_assets.projects import ProjectAssets
 from lora_assets.resources import HardwareResource, StoreResource
 from trainer_core.config.reads import slice_key
 from trainer_core.errors import Interrupted, LoraAssetsError
+from trainer_core.families import get_family
 from trainer_core.run import StageResult, run_until
 from trainer_core.stages import STAGES
 from trainer_core.stages.session import Session
@@ -127,7 +128,8 @@ class StageAsset:
     def code_version(self, project: ProjectAssets) -> str:
         """Return what changes when the stage's code or a setting that it reads does."""
         stage = STAGES[self.name]
-        return f"{stage.version}-{digest(slice_key(project.project, stage.reads))[:12]}"
+        code = stage.code(get_family(project.project.model.family).spec)
+        return f"{stage.version}-{digest([slice_key(project.project, stage.reads), code])[:12]}"
 
     def ancestors(self) -> dict[str, "StageAsset"]:
         """Return all stages above it by name, parents first."""
@@ -173,10 +175,17 @@ def _record_parent(
     """Log a parent that Dagster does not know in this state, and hold it against its check as its own step would."""
     key, deps, code_version = project.key(parent.name), parent.deps(project), parent.code_version(project)
     if not journal.is_news(key, deps, code_version, finished.result.data_version):
+        # Known in this state, so its check was run when it became so; if it failed then, it fails now.
+        _refuse(parent, parent.check.run(finished))
         return
     journal.materialized(key, deps, code_version, _metadata(parent, finished))
     verdict = parent.check.run(finished)
     context.instance.report_runless_asset_event(parent.check.evaluation(key, verdict))
+    _refuse(parent, verdict)
+
+
+def _refuse(parent: StageAsset, verdict: Verdict) -> None:
+    """Stop what is below a parent whose blocking check failed."""
     if parent.check.blocking and not verdict.passed and verdict.severity == dg.AssetCheckSeverity.ERROR:
         message = f"{parent.name}: check {parent.check.name} failed: {verdict.description}"
         raise dg.Failure(message, metadata=dict(verdict.metadata), allow_retries=False)

@@ -7,7 +7,7 @@ from pathlib import Path
 import dagster as dg
 from pydantic import Field
 
-from trainer_core.config.load import load_project, project_home
+from trainer_core.run import open_session
 from trainer_core.stages.session import Session
 from trainer_core.types import Report, silent
 
@@ -32,8 +32,8 @@ class StoreResource(dg.ConfigurableResource):
         Raises:
             LoraAssetsError: the project or the store cannot be opened.
         """
-        home = Path(self.home).expanduser().absolute() if self.home else project_home(config)
-        session = Session.open(load_project(config, overrides), home, report)
+        home = Path(self.home).expanduser().absolute() if self.home else None
+        session = open_session(config, overrides, report, home)
         try:
             yield session
         finally:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 
 from tests.projects import TinyProject
 from trainer_core import run
-from trainer_core.errors import Interrupted, NonFiniteError
+from trainer_core.errors import Interrupted, ModelError, NonFiniteError
 from trainer_core.types import ProgressEvent
 
 STEPS = ("train.steps=7", "train.checkpoint_every=3", "adapter.dropout=0.3", "noise.offset=0.1")
@@ -104,8 +105,10 @@ def test_only_the_last_checkpoints_are_kept(project: TinyProject) -> None:
 
 def test_gradient_checkpointing_gives_the_same_weights(project: TinyProject) -> None:
     plain = project.run(until="lora_checkpoint")["lora_checkpoint"]
+    for folder in ("objects/lora_checkpoint", "runs"):
+        shutil.rmtree(project.store / folder)
     again = project.run("train.gradient_checkpointing=true", until="lora_checkpoint")["lora_checkpoint"]
-    assert again.action == "computed"
+    assert again.items_computed == 4
     assert again.data_version == plain.data_version
 
 
@@ -117,3 +120,35 @@ def test_accumulated_micro_batches_are_those_of_a_larger_batch_in_order(project:
     session.close()
     first_epoch = [draw.sample_id for number in range(small.batches_per_epoch) for draw in small.micro_batch(number)]
     assert sorted(first_epoch) == sorted(sample_id for sample_id, _, _ in small.items)
+
+
+def test_two_trainings_in_one_process_may_differ_in_precision(project: TinyProject) -> None:
+    first = project.run("train.precision=bf16", until="lora_checkpoint")["lora_checkpoint"]
+    second = project.run("train.precision=fp32", "train.seed=8", until="lora_checkpoint")["lora_checkpoint"]
+    assert (first.action, second.action) == ("computed", "computed")
+
+
+def test_snapshots_are_the_same_whatever_was_trained_before(project: TinyProject, tmp_path: Path) -> None:
+    project.run("sample.every=2", until="lora_checkpoint")
+    after_others = sorted(project.store.glob("objects/lora_checkpoint/*/snapshots/*"))
+    fresh = project.copy(tmp_path / "fresh")
+    shutil.rmtree(fresh.home)
+    fresh.run("sample.every=2", until="lora_checkpoint")
+    from_nothing = sorted(fresh.store.glob("objects/lora_checkpoint/*/snapshots/*"))
+    assert [path.name for path in from_nothing] == ["step-00000002.safetensors", "step-00000004.safetensors"]
+    assert [path.read_bytes() for path in after_others] == [path.read_bytes() for path in from_nothing]
+
+
+def test_weights_that_do_not_fit_the_files_precision_are_refused(project: TinyProject) -> None:
+    wild = ("adapter.alpha=8192", "adapter.rank=1", "optimizer.lr=9.0", "optimizer.max_grad_norm=0")
+    with pytest.raises(NonFiniteError, match=r"export\.dtype|Lower optimizer\.lr"):
+        project.run(*wild, until="lora_checkpoint")
+    assert not list(project.home.glob("outputs/tiny/.tmp-*"))
+
+
+def test_a_base_model_that_changes_under_a_run_is_refused(project: TinyProject) -> None:
+    weights = project.base / "unet" / "diffusion_pytorch_model.safetensors"
+    session = run.open_session(project.config, ("train.seed=9",), lambda event: weights.touch())
+    with pytest.raises(ModelError, match="changed while it was in use"):
+        run.run_until(session, "lora_checkpoint")
+    session.close()

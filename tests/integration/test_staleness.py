@@ -86,8 +86,10 @@ def test_a_comment_in_the_yaml_changes_nothing(project: TinyProject) -> None:
     assert set(statuses(project.plan()).values()) == {"fresh"}
 
 
-def test_neutral_settings_change_nothing(project: TinyProject) -> None:
-    plans = project.plan("train.checkpoint_every=1", "train.keep_last=5", "logging.every=1", "latents.batch_size=3")
+def test_neutral_settings_and_those_that_the_family_does_not_know_change_nothing(project: TinyProject) -> None:
+    plans = project.plan(
+        "train.checkpoint_every=1", "train.keep_last=5", "logging.every=1", "latents.batch_size=3", "text.max_length=70"
+    )
     assert set(statuses(plans).values()) == {"fresh"}
 
 

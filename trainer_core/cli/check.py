@@ -166,8 +166,10 @@ def _inspect_project(project: Project, home: Path, report: Report) -> Inspection
     session = Session.open(project.model_copy(update={"hardware": HardwareConfig()}), home, report)
     try:
         settings = [*session.findings(), *_profile(project)]
+        if any(finding.field.startswith("datasets.") and finding.level == "error" for finding in settings):
+            return Inspection(tuple(settings), project)
         dataset, manifest = _dataset(session)
-        return Inspection((*settings, *_model(session), *dataset), project, manifest)
+        return Inspection((*settings, *dataset), project, manifest)
     finally:
         session.close()
 
@@ -179,14 +181,6 @@ def _profile(project: Project) -> Sequence[Finding]:
         select_profile(project.hardware.profile, detect_machine())
     except ConfigError as error:
         return error.findings
-    return ()
-
-
-def _model(session: Session) -> Sequence[Finding]:
-    try:
-        assert session.source
-    except ModelError as error:
-        return (_finding("model.path", error),)
     return ()
 
 

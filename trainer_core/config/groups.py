@@ -45,8 +45,8 @@ class DatasetConfig(Group):
     """How often each picture is seen in one epoch; multiplies the repeats of kohya folder names. kohya:
     `num_repeats`."""
     held_out: Annotated[float, Field(ge=0.0, le=0.5)] = 0.1
-    """Share of the pictures kept out of training to measure held-out loss, in [0, 0.5]; at least one picture if
-    above 0."""
+    """Share of the pictures kept out of training to measure held-out loss, in [0, 0.5]; at least one of four
+    or more pictures if above 0."""
     layout: Literal["auto", "flat", "kohya", "imagefolder"] = "auto"
     """How captions and repeats are found; `auto` looks at the folder and `check` prints what it found."""
 
@@ -90,7 +90,8 @@ class LatentsConfig(Group):
     """How pictures are encoded by the VAE."""
 
     precision: Precision = "auto"
-    """Precision of the VAE and of the stored latents; `auto` is the hardware profile's choice."""
+    """Precision of the VAE; latents are stored in fp32 for fp32, else in fp16, the finer of the two. `auto` is the
+    hardware profile's choice."""
     batch_size: Annotated[int, Field(ge=0, le=256), NEUTRAL] = 0
     """Pictures encoded at once; 0 is the hardware profile's choice."""
 
@@ -191,7 +192,7 @@ class TrainConfig(Group):
     precision: Precision = "auto"
     """Precision of the base model's arithmetic; LoRA weights and optimizer state stay fp32. kohya:
     `mixed_precision`."""
-    gradient_checkpointing: bool = False
+    gradient_checkpointing: Annotated[bool, NEUTRAL] = False
     """Recompute activations in the backward pass: about half the memory, a third slower, the same result."""
     checkpoint_every: Annotated[int, Field(ge=0, le=1_000_000), NEUTRAL] = 250
     """Steps between resumable checkpoints; 0 saves only when stopping. kohya: `save_every_n_steps` with

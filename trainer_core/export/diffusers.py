@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from trainer_core.adapters import ADAPTERS
 from trainer_core.config.groups import AdapterConfig
+from trainer_core.errors import NonFiniteError
 from trainer_core.export.safetensors_file import serialize, tensors_sha256
 from trainer_core.hardware.placement import torch_dtype
 
@@ -34,9 +35,15 @@ def write_lora(  # noqa: PLR0913 - what a LoRA file is made of
         prefix: `unet` or `transformer`.
         dtype: precision in the file.
         metadata: strings to put beside the weights.
+
+    Raises:
+        NonFiniteError: a weight is NaN, infinite, or too large for `dtype`.
     """
     exported = ADAPTERS[config.type].exported(adapter, config, prefix)
     tensors = {name: tensor.to(torch_dtype(dtype)).contiguous() for name, tensor in exported.items()}
+    if bad := [name for name, tensor in tensors.items() if not tensor.isfinite().all()]:
+        message = f"{bad[0]} and {len(bad) - 1} more hold numbers that do not fit into {dtype}. "
+        raise NonFiniteError(message + "Set export.dtype to fp32 or bf16, or lower optimizer.lr.", ())
     weights = tensors_sha256(tensors)
     path.write_bytes(serialize(tensors, {**metadata, "format": "pt", "lora_assets.weights_sha256": weights}))
     return weights

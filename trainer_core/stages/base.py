@@ -12,6 +12,7 @@ from functools import cached_property
 from pathlib import Path
 
 from trainer_core.config.reads import Slice
+from trainer_core.families.base import FamilySpec
 from trainer_core.stages.session import Session
 from trainer_core.store import Published
 from trainer_core.types import JSON, ProgressEvent
@@ -22,7 +23,7 @@ class Item:
     """One sample's entry in a cache stage."""
 
     key: str
-    """Digest of `parts`: the entry's address in the store."""
+    """Digest of all parts: the entry's address in the store."""
     parts: Mapping[str, JSON]
     """Everything that decides the entry's bytes, by name, so that `plan` can say what changed."""
 
@@ -84,6 +85,8 @@ class Stage:
     """Whether each item is an entry in the store, shared by all projects."""
     data_version: Callable[[StageContext], str] | None = None
     """For stages whose result is known without running them: its data version."""
+    code: Callable[[FamilySpec], JSON] = lambda spec: None
+    """Versions of code below the stage that its result depends on."""
     total: Callable[[StageContext], int] = lambda context: 1
     """Items of work in a run from nothing."""
     outputs: Mapping[str, str] = field(default_factory=dict[str, str])

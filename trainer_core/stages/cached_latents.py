@@ -82,7 +82,7 @@ def _encode(context: StageContext, samples: Sequence[Sample]) -> None:
     device, dtype, stored = torch_device(session.profile), torch_dtype(precision), torch_dtype(STORED[precision])  # type: ignore[arg-type]
     done = 0
     with (
-        torch_work(session.profile, session.project.hardware.threads),
+        torch_work(session.profile, context.settings.hardware.threads),
         torch.inference_mode(),
         session.store.entries.writer("latents") as writer,
     ):
@@ -116,7 +116,7 @@ def _decoded(context: StageContext, batches: Sequence[list[Sample]]) -> Iterator
     import numpy
     import torch
 
-    threads = context.session.project.hardware.decode_threads or context.session.profile.decode_threads
+    threads = context.settings.hardware.decode_threads or context.session.profile.decode_threads
     ahead = 2 * threads
 
     def load(batch: list[Sample]) -> list[numpy.ndarray[Any, Any]]:
@@ -162,12 +162,13 @@ CACHED_LATENTS = Stage(
     name=NAME,
     version=1,
     description="Pictures encoded by the VAE, one content-addressed entry a picture.",
-    reads=("latents.precision", "latents.batch_size"),
+    reads=("latents", "hardware.threads", "hardware.decode_threads"),
     needs=("validated_dataset",),
     run=_run,
     inputs=_inputs,
     items=_items,
     cached=True,
+    code=lambda spec: [spec.latents_version, DECODE_VERSION],
     data_version=_version,
     total=lambda context: len(context.items),
 )

@@ -24,8 +24,8 @@ def _items(context: StageContext) -> dict[str, Item]:
     common = {
         "encoders": session.weights(spec.text_components),
         "precision": session.precision("text", context.settings.text.precision),
-        "max_length": context.settings.text.max_length or spec.text_length,
-        "clip_skip": context.settings.text.clip_skip,
+        "max_length": (context.settings.text.max_length if spec.choosable_text_length else 0) or spec.text_length,
+        "clip_skip": context.settings.text.clip_skip if spec.clip_skip else 0,
         "encoder": f"{spec.name} {spec.text_version}",
     }
     base = digest(common)
@@ -61,7 +61,7 @@ def _encode(context: StageContext, captions: Sequence[tuple[str, str, str]]) -> 
     precision = session.precision("text", text.precision)
     size = text.batch_size or session.profile.text_batch_size
     with (
-        torch_work(session.profile, session.project.hardware.threads),
+        torch_work(session.profile, context.settings.hardware.threads),
         torch.inference_mode(),
         session.store.entries.writer("text") as writer,
     ):
@@ -101,12 +101,13 @@ CACHED_TEXT_EMBEDDINGS = Stage(
     name=NAME,
     version=1,
     description="Captions encoded by the text encoders, one content-addressed entry a caption.",
-    reads=("text",),
+    reads=("text", "hardware.threads"),
     needs=("validated_dataset",),
     run=_run,
     inputs=_inputs,
     items=_items,
     cached=True,
+    code=lambda spec: spec.text_version,
     data_version=_version,
     total=lambda context: len(context.items),
 )

@@ -7,20 +7,24 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from trainer_core.errors import Interrupted, LoraAssetsError
+from trainer_core.errors import Interrupted, LoraAssetsError, NonFiniteError
 from trainer_core.stages.base import StageContext
+from trainer_core.types import ProgressEvent
 
 if TYPE_CHECKING:
     from trainer_core.train.loop import TrainOutcome
+    from trainer_core.train.signals import StopRequest
 
 OUTCOME = "outcome.safetensors"
-_ERROR = "error.json"
-_TAIL = 30
-"""Lines of a failed process that are shown."""
+LOG = "workers.log"
+_ERRORS = "error-*.json"
+_POLL = 0.2
+"""Seconds between two looks at the workers."""
 
 
 def train_in_processes(context: StageContext, workdir: Path) -> TrainOutcome:
@@ -30,7 +34,8 @@ def train_in_processes(context: StageContext, workdir: Path) -> TrainOutcome:
 
     Raises:
         Interrupted: the run was asked to stop; the state was saved.
-        LoraAssetsError: a worker failed; its last lines are in the message.
+        NonFiniteError: a loss was NaN or infinite in some process; it names the first.
+        LoraAssetsError: a worker failed; the message names its log.
     """
     from safetensors.torch import load
 
@@ -39,23 +44,53 @@ def train_in_processes(context: StageContext, workdir: Path) -> TrainOutcome:
 
     request = workdir / "request.json"
     request.write_text(json.dumps(_request(context, workdir)))
-    (workdir / OUTCOME).unlink(missing_ok=True)
-    (workdir / _ERROR).unlink(missing_ok=True)
-    with stop_on_signals() as stop, (workdir / "workers.log").open("wb") as log:
-        workers = subprocess.Popen(_command(context, request), stdout=log, stderr=subprocess.STDOUT)
-        while workers.poll() is None:
-            try:
-                workers.wait(timeout=0.5)
-            except subprocess.TimeoutExpired:
-                if stop.received:
-                    workers.send_signal(signal.SIGINT)
-                    workers.wait()
+    for leftover in (workdir / OUTCOME, *workdir.glob(_ERRORS)):
+        leftover.unlink(missing_ok=True)
+    with stop_on_signals() as stop:
+        status = _run(context, request, stop)
+    if errors := list(workdir.glob(_ERRORS)):
+        raise _first_error(errors)
     if stop.received:
-        raise Interrupted(f"stopped by {stop.signal_name}; state saved. The same command goes on from there.")
-    if workers.returncode != 0 or not (workdir / OUTCOME).exists():
-        raise LoraAssetsError(_failure(workdir))
+        raise Interrupted(f"stopped by {stop.signal_name} before training began. The same command starts it.")
+    if status != 0 or not (workdir / OUTCOME).exists():
+        raise LoraAssetsError(f"a training process failed with status {status}; see {workdir / LOG}.")
     told = json.loads((workdir / "outcome.json").read_bytes())
     return TrainOutcome(load((workdir / OUTCOME).read_bytes()), told["steps_run"], told["steps_per_second"])
+
+
+def _run(context: StageContext, request: Path, stop: StopRequest) -> int:
+    """Start the workers and wait, telling what their metrics tell; pass a stop on once."""
+    workdir, told, passed_on = request.parent, 0, False
+    with (workdir / LOG).open("wb") as log:
+        # A session of their own: a terminal's Ctrl-C reaches them once, through us.
+        workers = subprocess.Popen(
+            _command(context, request), stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+        )
+        try:
+            while workers.poll() is None:
+                time.sleep(_POLL)
+                told = _tell(context, workdir, told)
+                if stop.received and not passed_on:
+                    workers.send_signal(signal.SIGINT)
+                    passed_on = True
+            return workers.returncode
+        finally:
+            if workers.poll() is None:
+                workers.terminate()
+
+
+def _tell(context: StageContext, workdir: Path, told: int) -> int:
+    """Report the newest line of metrics if it is new; return its step."""
+    from trainer_core.train.metrics import read_metrics
+
+    lines = read_metrics(workdir / "metrics.jsonl")
+    if not lines or lines[-1].step == told:
+        return told
+    line = lines[-1]
+    values = {"loss": line.loss, "lr": line.lr, "grad_norm": line.grad_norm or 0.0, "it/s": line.it_per_s}
+    total = context.settings.train.steps
+    context.session.report(ProgressEvent("lora_checkpoint", line.step, total, "step", values))
+    return line.step
 
 
 def _request(context: StageContext, workdir: Path) -> Mapping[str, object]:
@@ -65,6 +100,8 @@ def _request(context: StageContext, workdir: Path) -> Mapping[str, object]:
         "home": str(session.home),
         "workdir": str(workdir),
         "upstream": {name: published.key for name, published in context.upstream.items()},
+        "dataset": session.manifest.data_version,
+        "base": session.base_version,
     }
 
 
@@ -75,12 +112,13 @@ def _command(context: StageContext, request: Path) -> list[str]:
     return [*torchrun, "-m", "trainer_core.stages.worker", str(request)]
 
 
-def _failure(workdir: Path) -> str:
-    if (workdir / _ERROR).exists():
-        return str(json.loads((workdir / _ERROR).read_bytes())["message"])
-    log = workdir / "workers.log"
-    tail = "\n".join(log.read_text(errors="replace").splitlines()[-_TAIL:])
-    return f"a training process failed; {log} ends with:\n{tail}"
+def _first_error(errors: Sequence[Path]) -> LoraAssetsError:
+    """Return what went wrong first: a NaN spreads to every process with the next step."""
+    told: list[dict[str, Any]] = [json.loads(path.read_bytes()) for path in errors]
+    first = min(told, key=lambda error: (error["micro_batch"] is None, error["micro_batch"] or 0))
+    if first["kind"] == NonFiniteError.__name__:
+        return NonFiniteError(first["message"], first["samples"], first["micro_batch"])
+    return Interrupted(first["message"]) if first["kind"] == Interrupted.__name__ else LoraAssetsError(first["message"])
 
 
 def write_outcome(workdir: Path, outcome: TrainOutcome) -> None:
@@ -95,6 +133,8 @@ def write_outcome(workdir: Path, outcome: TrainOutcome) -> None:
     temporary.replace(workdir / OUTCOME)
 
 
-def write_error(workdir: Path, error: LoraAssetsError) -> None:
+def write_error(workdir: Path, rank: int, error: LoraAssetsError) -> None:
     """Leave a worker's error for the process that started it."""
-    (workdir / _ERROR).write_text(json.dumps({"message": str(error)}))
+    samples, number = (error.samples, error.micro_batch) if isinstance(error, NonFiniteError) else ((), None)
+    told = {"kind": type(error).__name__, "message": str(error), "samples": samples, "micro_batch": number}
+    (workdir / _ERRORS.replace("*", str(rank))).write_text(json.dumps(told))

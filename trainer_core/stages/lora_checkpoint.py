@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,17 +11,18 @@ from trainer_core.errors import ConfigError
 from trainer_core.stages.base import Outcome, Stage, StageContext
 from trainer_core.stages.entries import keys_of, read_latents, read_text
 from trainer_core.store.keys import digest
-from trainer_core.types import JSON, Finding
+from trainer_core.types import JSON, Finding, Sample
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from trainer_core.train.batches import CachedSamples
     from trainer_core.train.loop import TrainOutcome
     from trainer_core.train.trainer import TrainerParts
 
 NAME = "lora_checkpoint"
 LORA = "lora.safetensors"
-log = logging.getLogger(__name__)
+SNAPSHOTS = "snapshots"
 
 
 def _inputs(context: StageContext) -> JSON:
@@ -35,7 +35,7 @@ def _inputs(context: StageContext) -> JSON:
 
 
 def run_key(context: StageContext) -> str:
-    """Return the key of the training run: everything of the stage's recipe that the weights depend on.
+    """Return the key of the training run: everything of the stage's recipe that its weights and snapshots depend on.
 
     How they are written to a file is left out, so another `export.dtype` exports again and trains nothing.
     """
@@ -43,7 +43,9 @@ def run_key(context: StageContext) -> str:
 
     upstream = {name: published.data_version for name, published in context.upstream.items()}
     settings = slice_key(context.session.project, _TRAINING_READS)
-    return digest({"run": 1, "settings": settings, "inputs": _inputs(context), "upstream": upstream})
+    return digest(
+        {"run": LORA_CHECKPOINT.version, "settings": settings, "inputs": _inputs(context), "upstream": upstream}
+    )
 
 
 def _run(context: StageContext) -> Outcome:
@@ -53,12 +55,14 @@ def _run(context: StageContext) -> Outcome:
     workdir.mkdir(parents=True, exist_ok=True)
     # Recipes that differ in how the file is written share a run: one trains, the others find it done.
     with (
-        torch_work(context.session.profile, context.session.project.hardware.threads),
+        torch_work(context.session.profile, context.settings.hardware.threads),
         context.session.store.lock(f"run-{workdir.name}"),
     ):
         if context.settings.hardware.num_processes > 1:
             from trainer_core.stages.launch import train_in_processes
 
+            # Damaged entries are found, and healed, before several processes meet them.
+            cached_samples(context)
             outcome = train_in_processes(context, workdir)
         else:
             outcome = train_here(context, workdir)
@@ -67,7 +71,7 @@ def _run(context: StageContext) -> Outcome:
     metadata: dict[str, JSON] = {
         "run": workdir.name,
         "steps": context.settings.train.steps,
-        "steps_per_second": outcome.steps_per_second,
+        "steps_per_second": outcome.steps_per_second or None,
         "final_loss": metrics[-1]["loss"] if metrics else None,
         "peak_memory_mib": round(peak_memory_mib(), 1),
         "weights_sha256": weights,
@@ -81,6 +85,7 @@ def _run(context: StageContext) -> Outcome:
 
 def train_here(context: StageContext, workdir: Path) -> TrainOutcome:
     """Train in this process (one of several when a launcher started it)."""
+    from trainer_core.export.snapshots import write_snapshot
     from trainer_core.train.accelerator import make_accelerator
     from trainer_core.train.loop import run
     from trainer_core.train.trainer import prepare
@@ -89,11 +94,10 @@ def train_here(context: StageContext, workdir: Path) -> TrainOutcome:
     precision = session.precision("train", settings.train.precision)
     accelerator = make_accelerator(session.profile, precision, settings.train.gradient_accumulation_steps)
     trainer = prepare(training_parts(context, accelerator.device), workdir, session.report, accelerator)
-    snapshots = workdir / "snapshots"
-    snapshots.mkdir(exist_ok=True)
+    (workdir / SNAPSHOTS).mkdir(exist_ok=True)
 
     def snapshot(step: int, adapter: Mapping[str, Tensor]) -> None:
-        export(context, adapter, snapshots / f"step-{step:08d}.safetensors", step)
+        write_snapshot(workdir / SNAPSHOTS / f"step-{step:08d}.safetensors", adapter)
 
     trainer.on_step = snapshot
     return run(trainer)
@@ -103,21 +107,14 @@ def training_parts(context: StageContext, device: Any) -> TrainerParts:
     """Load the base and the caches: what a run is made of."""
     from trainer_core.data.order import Order
     from trainer_core.hardware.placement import place, torch_dtype, use_attention
-    from trainer_core.train.batches import RESIDENT_LIMIT, BatchLoader, CachedSamples
+    from trainer_core.train.batches import RESIDENT_LIMIT, BatchLoader
     from trainer_core.train.trainer import TrainerParts
 
     session, settings = context.session, context.settings
-    train = [sample for sample in session.manifest.samples if sample.split == "train"]
-    if not train:
-        _nothing_to_train(context)
+    train = trained_samples(context)
     precision = session.precision("train", settings.train.precision)
     dtype = torch_dtype(precision)
-    ids = [sample.id for sample in train]
-    cache = CachedSamples(
-        read_latents(session.store, keys_of(context.upstream["cached_latents"], ids)),
-        read_text(session.store, keys_of(context.upstream["cached_text_embeddings"], ids)),
-        {sample.id: sample.geometry for sample in train},
-    )
+    cache = cached_samples(context)
     if cache.nbytes() <= RESIDENT_LIMIT:
         cache = cache.resident(device, dtype)
     denoiser = place(session.family.load_denoiser(session.source, dtype), session.profile)
@@ -130,6 +127,36 @@ def training_parts(context: StageContext, device: Any) -> TrainerParts:
         denoiser=denoiser,
         precision=precision,
         loader=BatchLoader(order, cache, device, dtype, settings.noise.offset),
+    )
+
+
+def trained_samples(context: StageContext) -> list[Sample]:
+    """Return the samples that are not held out.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    samples = context.session.manifest.samples
+    if train := [sample for sample in samples if sample.split == "train"]:
+        return train
+    message = f"all {len(samples)} samples are held out: none is left to train on."
+    raise ConfigError([Finding("error", "datasets.held_out", message, "Lower held_out or add pictures.")])
+
+
+def cached_samples(context: StageContext) -> CachedSamples:
+    """Read what the caches hold of the training samples, verified.
+
+    Raises:
+        DamagedEntries: some were damaged; they were dropped and must be encoded again.
+    """
+    from trainer_core.train.batches import CachedSamples
+
+    train, store = trained_samples(context), context.session.store
+    ids = [sample.id for sample in train]
+    return CachedSamples(
+        read_latents(store, keys_of(context.upstream["cached_latents"], ids)),
+        read_text(store, keys_of(context.upstream["cached_text_embeddings"], ids)),
+        {sample.id: sample.geometry for sample in train},
     )
 
 
@@ -163,48 +190,33 @@ def lineage(context: StageContext, step: int) -> dict[str, str]:
 
 
 def _collect(context: StageContext, workdir: Path) -> list[dict[str, Any]]:
-    """Copy the run's curve and snapshots into the result."""
+    """Put the run's curve and its exported snapshots into the result."""
     import shutil
 
+    from trainer_core.export.snapshots import read_snapshot
     from trainer_core.train.curves import write_loss_curve
     from trainer_core.train.metrics import read_metrics
 
-    every = context.settings.sample.every
-    for snapshot in sorted((workdir / "snapshots").glob("*.safetensors")) if every else ():
-        if int(snapshot.stem.removeprefix("step-")) % every == 0 and _intact(snapshot):
-            target = context.staging / "snapshots" / snapshot.name
+    for snapshot in sorted((workdir / SNAPSHOTS).glob("step-*.safetensors")):
+        if (adapter := read_snapshot(snapshot)) is not None:
+            target = context.staging / SNAPSHOTS / snapshot.name
             target.parent.mkdir(exist_ok=True)
-            shutil.copyfile(snapshot, target)
+            export(context, adapter, target, int(snapshot.stem.removeprefix("step-")))
     metrics = read_metrics(workdir / "metrics.jsonl")
     shutil.copyfile(workdir / "metrics.jsonl", context.staging / "training.jsonl")
     write_loss_curve(metrics, context.staging / "loss_curve.png")
     return [{"step": line.step, "loss": line.loss} for line in metrics]
 
 
-def _intact(snapshot: Path) -> bool:
-    from trainer_core.export.diffusers import check_lora
-
-    try:
-        told, found = check_lora(snapshot)
-    except Exception as error:  # noqa: BLE001 - whatever a damaged file makes its readers say
-        told, found = "a LoRA file", f"{type(error).__name__}: {error}"
-    if told != found:
-        log.warning("%s: damaged (expected %s, found %s): left out of the samples", snapshot, told, found)
-    return told == found
-
-
-def _nothing_to_train(context: StageContext) -> None:
-    seen = len(context.session.manifest.samples)
-    message = f"all {seen} samples are held out: none is left to train on."
-    raise ConfigError([Finding("error", "datasets.held_out", message, "Lower held_out or add pictures.")])
-
-
-_TRAINING_READS = ("adapter", "optimizer", "schedule", "noise", "loss", "train", "hardware.num_processes", "logging")
+_TRAINING_READS = (
+    *("adapter", "optimizer", "schedule", "noise", "loss", "train", "sample.every", "logging"),
+    *("hardware.num_processes", "hardware.threads"),
+)
 LORA_CHECKPOINT = Stage(
     name=NAME,
     version=1,
     description="The LoRA, trained from the caches and exported with its SHA-256 and its lineage.",
-    reads=(*_TRAINING_READS, "sample.every", "export"),
+    reads=(*_TRAINING_READS, "export"),
     needs=("cached_latents", "cached_text_embeddings"),
     run=_run,
     inputs=_inputs,

@@ -31,7 +31,7 @@ def _inputs(context: StageContext) -> JSON:
 def _run(context: StageContext) -> Outcome:
     from trainer_core.hardware.placement import torch_work
 
-    with torch_work(context.session.profile, context.session.project.hardware.threads):
+    with torch_work(context.session.profile, context.settings.hardware.threads):
         base, lora = _losses(context)
     count = len(base)
     figures: dict[str, JSON] = {
@@ -40,7 +40,7 @@ def _run(context: StageContext) -> Outcome:
         "held_out_loss_lora": fmean(lora.values()) if count else None,
         "held_out_loss_change": fmean(lora.values()) / fmean(base.values()) - 1 if count else None,
         "by_sample": {name: {"base": base[name], "lora": lora[name]} for name in sorted(base)},
-        "lora_sha256": context.upstream["lora_checkpoint"].files[LORA].sha256,
+        "weights_sha256": context.upstream["lora_checkpoint"].data_version,
     }
     (context.staging / METRICS).write_text(json.dumps(figures, indent=2, sort_keys=True))
     return Outcome(digest(figures), figures, items_computed=2 * count)
@@ -87,7 +87,7 @@ METRICS_STAGE = Stage(
     name=NAME,
     version=1,
     description="Held-out loss with fixed noise and sigmas, before and after, measured from the exported file.",
-    reads=("noise", "train.precision"),
+    reads=("noise", "train.precision", "hardware.threads"),
     needs=("cached_latents", "cached_text_embeddings", "lora_checkpoint"),
     run=_run,
     inputs=_inputs,

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from trainer_core.store import Published
+from trainer_core.store.disk import disk_errors, fsync_path
 from trainer_core.store.keys import sha256_file
 
 CHECKSUMS = "checksums.sha256"
@@ -81,12 +82,15 @@ def _pairs(published: Published, names: Mapping[str, str], folder: Path) -> list
 
 
 def _copy_atomically(source: Path, target: Path) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".tmp-{os.getpid()}-{target.name}")
-    shutil.copyfile(source, temporary)
-    with temporary.open("rb") as file:
-        os.fsync(file.fileno())
-    temporary.replace(target)
+    with disk_errors(target, "write"):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            shutil.copyfile(source, temporary)
+            fsync_path(temporary)
+            temporary.replace(target)
+        finally:
+            temporary.unlink(missing_ok=True)
 
 
 def _update_checksums(folder: Path, new: Mapping[str, str]) -> None:
@@ -95,5 +99,6 @@ def _update_checksums(folder: Path, new: Mapping[str, str]) -> None:
     after = {name: sha256 for name, sha256 in (before | dict(new)).items() if (folder / name).exists()}
     if after != before:
         temporary = path.with_name(f".tmp-{os.getpid()}-{path.name}")
-        temporary.write_text("".join(f"{sha256}  {name}\n" for name, sha256 in sorted(after.items())))
-        temporary.replace(path)
+        with disk_errors(path, "write"):
+            temporary.write_text("".join(f"{sha256}  {name}\n" for name, sha256 in sorted(after.items())))
+            temporary.replace(path)

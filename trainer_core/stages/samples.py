@@ -65,7 +65,7 @@ def _run(context: StageContext) -> Outcome:
     settings = render_settings(session, context.settings, prompts(context))
     files = [lora.file(name) for name in sorted(lora.files) if name.startswith("snapshots/")] + [lora.file(LORA)]
     tell = _Counter(context, (1 + len(files)) * len(settings.prompts))
-    with torch_work(context.session.profile, context.session.project.hardware.threads):
+    with torch_work(context.session.profile, context.settings.hardware.threads):
         pipeline = session.family.load_pipeline(session.source, torch_dtype(precision(session)))  # type: ignore[arg-type]
         pipeline.to(torch_device(session.profile))
         pipeline.set_progress_bar_config(disable=True)
@@ -144,7 +144,7 @@ SAMPLES = Stage(
     name=NAME,
     version=1,
     description="Fixed prompts and seeds rendered from the exported file, base beside LoRA.",
-    reads=("sample", "bucket.resolution"),
+    reads=("sample", "bucket.resolution", "hardware.threads"),
     needs=("lora_checkpoint",),
     run=_run,
     inputs=_inputs,

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
 from trainer_core.config.project import Project
 from trainer_core.config.rules import check_rules
 from trainer_core.data.manifest import Manifest
-from trainer_core.errors import ConfigError
+from trainer_core.errors import ConfigError, ModelError
 from trainer_core.families import get_family
 from trainer_core.families.base import Family, PrecisionName
 from trainer_core.families.source import ModelSource
@@ -37,6 +37,8 @@ class Session:
     family: Family
     profile: HardwareProfile
     report: Report = silent
+    _base_files: dict[Path, FileStat] = field(default_factory=dict[Path, FileStat], repr=False)
+    """The base model's files as they were when they were fingerprinted."""
 
     @classmethod
     def open(cls, project: Project, home: Path, report: Report = silent) -> Session:
@@ -60,7 +62,40 @@ class Session:
         except re.error as error:
             message = f"{targets!r} is neither a preset nor a regex ({error})."
             found.append(Finding("error", "adapter.targets", message, f"Use one of {', '.join(presets)}."))
+        found += self._missing()
+        if self.profile.device == "cpu" and self.project.train.precision == "fp16":
+            message = "fp16 training needs a GPU: CPUs have no fp16 arithmetic to speak of."
+            found.append(Finding("error", "train.precision", message, "Use bf16, fp32 or auto."))
+        multiple = self.family.spec.size_multiple
+        for side in ("width", "height"):
+            if (asked := getattr(self.project.sample, side)) % multiple:
+                message = f"{asked} pixels: {self.family.spec.title} renders multiples of {multiple}."
+                near = max(multiple, round(asked / multiple) * multiple)
+                found.append(Finding("error", f"sample.{side}", message, f"Use {near}."))
         return found
+
+    def _missing(self) -> list[Finding]:
+        """Return what is not where the settings say, all at once and before a picture is read."""
+        found: list[Finding] = []
+        for position, dataset in enumerate(self.project.datasets):
+            if not dataset.path.is_dir():
+                message = f"there is no folder {dataset.path}."
+                found.append(Finding("error", f"datasets.{position}.path", message, "Give the folder of the pictures."))
+        try:
+            _ = self.source
+        except ModelError as error:
+            found.append(Finding("error", "model.path", str(error).removeprefix("model.path: "), ""))
+        return found
+
+    def check_base_unchanged(self) -> None:
+        """Hold the base model's files against what they were when they were fingerprinted, after they were loaded.
+
+        Raises:
+            ModelError: a file changed, so a result could come from weights that its key does not name.
+        """
+        for path, before in self._base_files.items():
+            if file_stat(path) != before:
+                raise ModelError(f"model.path: {path} changed while it was in use. Run again when it is whole.")
 
     def close(self) -> None:
         """Close the store."""
@@ -119,6 +154,7 @@ class Session:
 
     def _hash_files(self, files: Sequence[Path]) -> dict[Path, str]:
         stats = {str(path): file_stat(path) for path in files}
+        self._base_files.update({path: stats[str(path)] for path in files})
         hashes = self.store.index.file_hashes(stats)
         return {path: hashes[str(path)] for path in files if str(path) in hashes}
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 from trainer_core.config.project import Project
 from trainer_core.config.reads import Slice
-from trainer_core.errors import LoraAssetsError
+from trainer_core.errors import DatasetError, LoraAssetsError
 from trainer_core.hardware.placement import torch_work
 from trainer_core.stages import STAGES
 from trainer_core.stages.base import StageContext
@@ -19,24 +21,37 @@ from trainer_core.stages.session import Session
 
 def main(request: Path) -> int:
     """Train this process's share; the main process leaves the outcome."""
-    from accelerate import PartialState
-
     asked = json.loads(request.read_bytes())
     workdir, stage = Path(asked["workdir"]), STAGES["lora_checkpoint"]
     session = Session.open(Project.model_validate(asked["project"]), Path(asked["home"]))
     upstream = {name: session.store.objects.get(name, key) for name, key in asked["upstream"].items()}
     found = {name: published for name, published in upstream.items() if published is not None}
     context = StageContext(Slice(session.project, stage.reads, stage.name), session, found)
+    rank = int(os.environ.get("RANK", "0"))
     try:
-        with torch_work(session.profile, session.project.hardware.threads):
+        _check_unchanged(session, asked)
+        # A run whose starter was killed goes on by itself; one that is started meanwhile waits for it here.
+        with (
+            session.store.lock(f"worker-{workdir.name}-{rank}"),
+            torch_work(session.profile, session.project.hardware.threads),
+        ):
             outcome = train_here(context, workdir)
     except LoraAssetsError as error:
-        if PartialState().is_main_process:
-            write_error(workdir, error)
+        write_error(workdir, rank, error)
         return error.exit_code
-    if PartialState().is_main_process:
+    if rank == 0:
         write_outcome(workdir, outcome)
     return 0
+
+
+def _check_unchanged(session: Session, asked: Mapping[str, str]) -> None:
+    """Refuse to train on anything but what the key says.
+
+    Raises:
+        DatasetError: a folder or the base model changed after the run was planned.
+    """
+    if (session.manifest.data_version, session.base_version) != (asked["dataset"], asked["base"]):
+        raise DatasetError("the dataset or the base model changed while training started. Run again when it is whole.")
 
 
 if __name__ == "__main__":

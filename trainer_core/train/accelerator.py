@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState, GradientState
 
 from trainer_core.errors import ConfigError
 from trainer_core.hardware.profiles import HardwareProfile, PrecisionName
@@ -24,6 +27,10 @@ def make_accelerator(profile: HardwareProfile, precision: PrecisionName, accumul
     if profile.device == "cuda" and not torch.cuda.is_available():
         message = f"profile {profile.name} needs CUDA, but torch {torch.__version__} sees no usable GPU."
         raise ConfigError([Finding("error", "hardware.profile", message, "Install the CUDA build, or set it to cpu.")])
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        # accelerate keeps one state a process, and refuses a second run in another precision.
+        AcceleratorState._reset_state(reset_partial_state=True)  # pyright: ignore[reportPrivateUsage]
+        GradientState._reset_state()  # pyright: ignore[reportPrivateUsage]
     return Accelerator(
         mixed_precision=_MIXED[precision],
         gradient_accumulation_steps=accumulation,

@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
@@ -47,11 +47,13 @@ def run(trainer: Trainer) -> TrainOutcome:
     with stop_on_signals() as stop:
         batches = trainer.loader.stream(_micro_batches(trainer))
         while trainer.step < settings.steps:
-            _optimizer_step(trainer, batches, watch)
+            _optimizer_step(trainer, batches, watch, stop)
             trainer.step += 1
             watch.after_step()
-            _save_when_due(trainer, watch, stop)
-            _stop_when_asked(trainer, watch, stop)
+            stopping = _stop_agreed(trainer, stop)
+            _save_when_due(trainer, watch, stopping)
+            if stopping:
+                _leave(trainer, stop)
     seconds = time.perf_counter() - began
     done = trainer.step - first
     return TrainOutcome(trainer.adapter_state(), done, done / max(seconds, 1e-9) if done else 0.0)
@@ -75,7 +77,7 @@ def training_loss(trainer: Trainer, batch: Batch) -> Tensor:
     return weighted_mse(prediction, target, schedule.weight(timesteps, project.loss.min_snr_gamma))
 
 
-def _optimizer_step(trainer: Trainer, batches: Iterator[Batch], watch: Watch) -> None:
+def _optimizer_step(trainer: Trainer, batches: Iterator[Batch], watch: Watch, stop: StopRequest) -> None:
     """Accumulate gradients over the micro-batches of one step and update the weights."""
     settings, accelerator = trainer.project.train, trainer.accelerator
     for group in trainer.optimizer.param_groups:
@@ -83,6 +85,11 @@ def _optimizer_step(trainer: Trainer, batches: Iterator[Batch], watch: Watch) ->
             trainer.step, trainer.project.schedule, settings.steps
         )
     for accumulation in range(settings.gradient_accumulation_steps):
+        if accumulation and stop.received and accelerator.num_processes == 1:
+            # A long accumulation is not waited for: its gradients are dropped, the weights are those of the last step.
+            watch.check_finite()
+            save_checkpoint(trainer)
+            _leave(trainer, stop)
         number = micro_batch_number(trainer, trainer.step, accumulation)
         batch = watch.waited_for(batches)
         with accelerator.accumulate(trainer.denoiser):
@@ -120,27 +127,27 @@ def _micro_batches(trainer: Trainer) -> range:
     return range(first, end, trainer.accelerator.num_processes)
 
 
-def _save_when_due(trainer: Trainer, watch: Watch, stop: StopRequest) -> None:
+def _save_when_due(trainer: Trainer, watch: Watch, stopping: bool) -> None:
     settings, every = trainer.project.train, trainer.project.sample.every
     if every and trainer.step % every == 0 and trainer.on_step and trainer.accelerator.is_main_process:
         watch.check_finite()
         trainer.on_step(trainer.step, trainer.adapter_state())
     due = settings.checkpoint_every and trainer.step % settings.checkpoint_every == 0
-    if (due or trainer.step == settings.steps) and not stop.received:
+    if due or stopping or trainer.step == settings.steps:
         watch.check_finite()
         save_checkpoint(trainer)
 
 
-def _stop_when_asked(trainer: Trainer, watch: Watch, stop: StopRequest) -> None:
-    if trainer.accelerator.num_processes > 1:
-        # Made only here: a tensor sent to a GPU in every step would make every step wait for it.
-        asked = torch.tensor(float(stop.received), device=trainer.accelerator.device)
-        total: Any = trainer.accelerator.reduce(asked, reduction="sum")
-        stopping = bool(total.item())
-    else:
-        stopping = stop.received
-    if stopping:
-        watch.check_finite()
-        save_checkpoint(trainer)
-        message = f"stopped by {stop.signal_name or 'another process'} after step {trainer.step}; state saved. "
-        raise Interrupted(message + "The same command goes on from there.")
+def _stop_agreed(trainer: Trainer, stop: StopRequest) -> bool:
+    """Say whether any process was asked to stop; all processes get the same answer, so that all take the same way."""
+    if trainer.accelerator.num_processes == 1:
+        return stop.received
+    # One number a step: the price of several processes leaving together within a step.
+    asked = torch.tensor(float(stop.received), device=trainer.accelerator.device)
+    total: Any = trainer.accelerator.reduce(asked, reduction="sum")
+    return bool(total.item())
+
+
+def _leave(trainer: Trainer, stop: StopRequest) -> NoReturn:
+    message = f"stopped by {stop.signal_name or 'another process'} after step {trainer.step}; state saved. "
+    raise Interrupted(message + "The same command goes on from there.")

@@ -21,8 +21,8 @@ class StepMetrics:
     step: int
     loss: float
     lr: float
-    grad_norm: float
-    """Global norm before clipping, of the last step."""
+    grad_norm: float | None
+    """Global norm before clipping, of the last step; None where fp16 overflowed and the step was skipped."""
     it_per_s: float
     samples_per_s: float
     memory_mib: float

@@ -45,10 +45,10 @@ class TrainState:
 
 
 def save_state(directory: Path, state: TrainState) -> Path:
-    """Write a checkpoint atomically and durably; return its folder."""
+    """Write a checkpoint atomically and durably; return its folder. An intact one of this step is this one already."""
     final = directory / f"step-{state.step:08d}"
-    if final.exists():
-        shutil.rmtree(final)
+    if final.exists() and check_state(final) is None:
+        return final
     temporary = directory / f".tmp-{final.name}-{os.getpid()}"
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
@@ -64,6 +64,7 @@ def save_state(directory: Path, state: TrainState) -> Path:
     hashes = {name: hashlib.sha256(data).hexdigest() for name, data in contents.items()}
     _write_durably(temporary / "MANIFEST.json", json.dumps({"files": hashes, "digest": _digest(hashes)}).encode())
     _sync_directory(temporary)
+    shutil.rmtree(final, ignore_errors=True)
     temporary.rename(final)
     _sync_directory(directory)
     return final

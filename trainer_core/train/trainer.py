@@ -97,7 +97,9 @@ def prepare(parts: TrainerParts, workdir: Path, report: Report, accelerator: Acc
         workdir=workdir,
         report=report,
     )
-    _resume(trainer)
+    with accelerator.main_process_first():
+        # A damaged checkpoint is moved aside by the first process, not by all at once.
+        _resume(trainer)
     return trainer
 
 

@@ -54,7 +54,7 @@ class Watch:
         if trainer.step % trainer.project.logging.every == 0 or trainer.step == total:
             self.check_finite()
             metrics = self._metrics()
-            values = {"loss": metrics.loss, "lr": metrics.lr, "grad_norm": metrics.grad_norm}
+            values = {"loss": metrics.loss, "lr": metrics.lr, "grad_norm": metrics.grad_norm or 0.0}
             values |= {"it/s": metrics.it_per_s, "samples/s": metrics.samples_per_s}
             values |= {"memory_mib": metrics.memory_mib, "data_wait": metrics.data_wait}
             if self.file:
@@ -77,7 +77,7 @@ class Watch:
                 "stopped; the last good checkpoint stays. Lower optimizer.lr, use train.precision bf16 or fp32, or "
                 "look at these pictures."
             )
-            raise NonFiniteError(message, samples)
+            raise NonFiniteError(message, samples, number)
 
     def _check_gradients(self) -> None:
         """A norm that is not finite has spoilt the weights before any loss shows it. fp16's scaler skips such steps."""
@@ -100,7 +100,7 @@ class Watch:
             step=trainer.step,
             loss=float(loss),
             lr=float(trainer.optimizer.param_groups[0]["lr"]),
-            grad_norm=float("nan") if norm is None else float(norm),
+            grad_norm=None if norm is None or not math.isfinite(float(norm)) else float(norm),
             it_per_s=it_per_s,
             samples_per_s=samples_per_s * world,
             memory_mib=resident_memory_mib(),

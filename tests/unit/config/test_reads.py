@@ -96,6 +96,8 @@ def test_neutral_fields_are_the_known_ones() -> None:
         "latents.batch_size",
         "text.batch_size",
         "train.checkpoint_every",
+        "train.gradient_checkpointing",
+        "hardware.threads",
         "train.keep_last",
         "hardware.profile",
         "hardware.decode_threads",

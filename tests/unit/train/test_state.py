@@ -65,8 +65,11 @@ def test_a_half_written_checkpoint_is_not_seen_and_is_cleared_away(tmp_path: Pat
     assert [path.name for path in tmp_path.iterdir()] == ["step-00000001"]
 
 
-def test_saving_the_same_step_again_replaces_it(tmp_path: Path) -> None:
+def test_an_intact_checkpoint_of_a_step_stays_and_a_damaged_one_is_written_again(tmp_path: Path) -> None:
+    folder = save_state(tmp_path, _trained(2))
+    before = (folder / "MANIFEST.json").stat().st_mtime_ns
     save_state(tmp_path, _trained(2))
-    save_state(tmp_path, TrainState(2, {"a": torch.ones(1)}, {"state": {}, "param_groups": []}))
-    again = load_latest(tmp_path)
-    assert again is not None and list(again.adapter) == ["a"]
+    assert (folder / "MANIFEST.json").stat().st_mtime_ns == before
+    (folder / "state.json").write_text("{}")
+    save_state(tmp_path, _trained(2))
+    assert check_state(folder) is None

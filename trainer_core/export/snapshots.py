@@ -1,0 +1,41 @@
+"""A run's adapter as it was at some step, kept in float32 until the result is put together."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from trainer_core.export.safetensors_file import read_metadata, serialize, tensors_sha256
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+log = logging.getLogger(__name__)
+
+_SHA256 = "sha256"
+
+
+def write_snapshot(path: Path, adapter: Mapping[str, Tensor]) -> None:
+    """Write an adapter's state atomically, with the SHA-256 of its weights."""
+    temporary = path.with_name(f".tmp-{os.getpid()}-{path.name}")
+    temporary.write_bytes(serialize(adapter, {_SHA256: tensors_sha256(adapter)}))
+    temporary.replace(path)
+
+
+def read_snapshot(path: Path) -> dict[str, Tensor] | None:
+    """Read an adapter's state; a damaged file is named in the log and left out."""
+    from safetensors.torch import load
+
+    try:
+        told, adapter = read_metadata(path).get(_SHA256, "no SHA-256"), load(path.read_bytes())
+        found = tensors_sha256(adapter)
+    except Exception as error:  # noqa: BLE001 - whatever a damaged file makes its readers say
+        log.warning("%s: damaged (%s: %s): left out of the samples", path, type(error).__name__, error)
+        return None
+    if told != found:
+        log.warning("%s: damaged (expected %s, found %s): left out of the samples", path, told, found)
+        return None
+    return adapter
