@@ -20,20 +20,20 @@ def _describe(finished: Finished) -> Metadata:
     known = published.metadata
     losses = [json.loads(line)["loss"] for line in (published.path / "training.jsonl").read_text().splitlines()]
     metadata: dict[str, dg.MetadataValue] = {
+        "loss": sparkline(losses, "loss over steps"),
+        "loss_curve": picture(published.path / "loss_curve.png", "loss and learning rate over steps"),
         "path": dg.MetadataValue.path(session.outputs / f"{session.project.name}.safetensors"),
         "sha256": dg.MetadataValue.text(published.files[LORA].sha256),
         "weights_sha256": dg.MetadataValue.text(published.data_version),
-        "steps": dg.MetadataValue.int(known["steps"]),
+        "steps": dg.MetadataValue.text(str(known["steps"])),
         "peak_memory_mib": dg.MetadataValue.float(float(known["peak_memory_mib"])),
-        "hardware": describe_hardware(session.profile),
-        "loss": sparkline(losses, "loss over steps"),
-        "loss_curve": picture(published.path / "loss_curve.png", "loss and learning rate over steps"),
+        "hardware": describe_hardware(session),
     }
     if known["steps_per_second"]:
         # None where the weights were trained before, and only written to a file again.
-        metadata["steps_per_second"] = dg.MetadataValue.float(float(known["steps_per_second"]))
+        metadata["steps_per_second"] = dg.MetadataValue.float(round(float(known["steps_per_second"]), 3))
     if losses:
-        metadata["final_loss"] = dg.MetadataValue.float(float(losses[-1]))
+        metadata["final_loss"] = dg.MetadataValue.float(round(float(losses[-1]), 5))
     return metadata
 
 

@@ -24,12 +24,11 @@ def _describe(finished: Finished) -> Metadata:
         "excluded": dg.MetadataValue.int(len(manifest.excluded)),
         "held_out": dg.MetadataValue.int(sum(sample.split == "held_out" for sample in manifest.samples)),
         "buckets": _buckets(manifest),
-        "statistics": dg.MetadataValue.json(known["statistics"]),
         "findings": table(
-            ("level", "setting", "message", "what to do"),
-            [tuple(finding.as_dict().values()) for finding in manifest.findings[:_SHOWN]],
+            ("level", "setting", "message and what to do"),
+            [(one.level, one.field, f"{one.message} {one.fix}") for one in manifest.findings[:_SHOWN]],
         ),
-        "manifest": dg.MetadataValue.path(finished.result.published.path / "manifest.parquet"),
+        "statistics": dg.MetadataValue.json(known["statistics"]),
     }
 
 
@@ -53,14 +52,15 @@ def _ledger_adds_up(finished: Finished) -> Verdict:
         "found": dg.MetadataValue.int(found),
         "used": dg.MetadataValue.int(used),
         "excluded": dg.MetadataValue.int(len(excluded)),
-        "ledger": _ledger(excluded),
     }
+    if excluded:
+        metadata["ledger"] = _ledger(excluded)
     return Verdict(found == used + len(excluded), text, metadata)
 
 
 def _ledger(excluded: Sequence[dict[str, str]]) -> dg.MetadataValue:
     rows = [tuple(row.values()) for row in excluded[:_SHOWN]]
-    return table(tuple(excluded[0]) if excluded else ("nothing is excluded",), rows)
+    return table(tuple(excluded[0]), rows)
 
 
 VALIDATED_DATASET = StageAsset(

@@ -33,7 +33,8 @@ def _values_are_finite(finished: Finished) -> Verdict:
         return Verdict(False, str(error))
     bad = [key for key, tensors in read.items() if not all(bool(one.isfinite().all()) for one in tensors.values())]
     text = f"{len(keys)} entries, {len(missing)} missing; {len(read)} read again, {len(bad)} with NaN or infinity"
-    listed = {"missing": dg.MetadataValue.json(missing[:20]), "not finite": dg.MetadataValue.json(bad[:20])}
+    found = {"missing": missing[:20], "not_finite": bad[:20]}
+    listed = {name: dg.MetadataValue.json(keys) for name, keys in found.items() if keys}
     return Verdict(not missing and not bad, text, listed)
 
 

@@ -23,7 +23,7 @@ def _describe(finished: Finished) -> Metadata:
     if not known["held_out_samples"]:
         return metadata
     figures = ("held_out_loss_base", "held_out_loss_lora", "held_out_loss_change")
-    metadata |= {name: dg.MetadataValue.float(float(known[name])) for name in figures}
+    metadata |= {name: dg.MetadataValue.float(round(float(known[name]), 5)) for name in figures}
     rows = [(name, f"{both['base']:.5f}", f"{both['lora']:.5f}") for name, both in known["by_sample"].items()]
     metadata["by_sample"] = table(("sample", "base", "LoRA"), rows[:_SHOWN])
     return metadata

@@ -199,7 +199,7 @@ def _metadata(asset: StageAsset, finished: Finished) -> dict[str, dg.MetadataVal
         "items_reused": dg.MetadataValue.int(result.items_reused),
         "seconds": dg.MetadataValue.float(round(result.seconds, 3)),
     }
-    return work | dict(asset.describe(finished))
+    return dict(asset.describe(finished)) | work
 
 
 def _tell(context: dg.AssetExecutionContext, result: StageResult) -> None:

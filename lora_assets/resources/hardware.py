@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import dagster as dg
 from pydantic import Field
 
-from trainer_core.hardware.profiles import HardwareProfile
+from trainer_core.stages.session import Session
 
 
 class HardwareResource(dg.ConfigurableResource):
@@ -22,15 +22,17 @@ class HardwareResource(dg.ConfigurableResource):
         return () if self.profile == "project" else (f"hardware.profile={self.profile}",)
 
 
-def describe(profile: HardwareProfile) -> dg.MetadataValue:
-    """Return a profile in force as a Markdown table."""
+def describe(session: Session) -> dg.MetadataValue:
+    """Return the profile in force, and the precisions that it and the settings came to, as a Markdown table."""
+    profile, project = session.profile, session.project
     rows = {
-        "profile": f"{profile.name}: {profile.title}",
+        "profile": profile.title,
         "device": profile.device,
-        "precision of training": profile.train_precision,
-        "precision of encoding": profile.encode_precision,
+        "precision of training": session.precision("train", project.train.precision),
+        "precision of the VAE": session.precision("vae", project.latents.precision),
+        "precision of the text encoders": session.precision("text", project.text.precision),
         "attention": profile.attention,
         "pictures encoded at once": profile.encode_batch_size,
     }
     lines = [f"| {name} | {value} |" for name, value in rows.items()]
-    return dg.MetadataValue.md("\n".join(["| hardware | |", "| --- | --- |", *lines]))
+    return dg.MetadataValue.md("\n".join(["| hardware | in force |", "| --- | --- |", *lines]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,7 +59,14 @@ def load_lora(pipeline: Any, path: Path) -> None:
     Raises:
         ModelError: diffusers took nothing from the file, which it does without an error for unknown keys.
     """
-    pipeline.load_lora_weights(str(path.parent), weight_name=path.name)
+    told = logging.getLogger("diffusers.loaders.lora_base")
+    before = told.level
+    # It warns of every text encoder that the file has nothing for.
+    told.setLevel(logging.ERROR)
+    try:
+        pipeline.load_lora_weights(str(path.parent), weight_name=path.name)
+    finally:
+        told.setLevel(before)
     if not pipeline.get_active_adapters():
         raise ModelError(f"{path}: diffusers loaded no weights from this file. Export it again.")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 from pathlib import Path
 
 import dagster as dg
@@ -31,7 +32,11 @@ def environment(world: World, tmp_path: Path) -> dict[str, str]:
 
 def command(environment: dict[str, str], *arguments: str) -> str:
     done = subprocess.run(
-        ["dagster", "asset", "materialize", *arguments], cwd=ROOT, env=environment, capture_output=True, text=True
+        [str(Path(sys.executable).with_name("dagster")), "asset", "materialize", *arguments],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stderr
