@@ -13,7 +13,6 @@ STAMP := $(VENV)/.installed
 TORCH := torch==$(shell sed -n 's/^torch==//p' constraints.txt)
 # Where torch without CUDA lies when the configured package index has no `+cpu` build.
 TORCH_CPU_INDEX ?= https://download.pytorch.org/whl/cpu
-CONFIG ?= configs/default.yaml
 ARGS ?=
 
 .PHONY: help install train test test-gpu lint fmt type check golden bench ui docs clean
@@ -39,7 +38,7 @@ $(STAMP): pyproject.toml constraints.txt
 
 train: install  ## Train the demo LoRA through Dagster; print its path and SHA-256
 	. ./env.sh; dagster asset materialize --select '*samples,*metrics'
-	$(BIN)/lora-assets verify $(CONFIG)
+	$(BIN)/lora-assets verify "$${LORA_ASSETS_HOME:-.lora-assets}/outputs/demo/demo.safetensors"
 
 test: install  ## Run all tests that need no GPU
 	$(BIN)/python -m pytest -m "not gpu" $(ARGS)
