@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from trainer_core.types import Bucket, Sample
 
@@ -46,7 +47,7 @@ class Order:
         """Images times repeats."""
         return sum(repeats for _, _, repeats in self.items)
 
-    @property
+    @cached_property
     def batches_per_epoch(self) -> int:
         """Micro-batches that one epoch takes."""
         sizes: dict[Bucket, int] = {}
