@@ -93,8 +93,8 @@ def _only_stat(root: Path) -> float:
 
 def _stats(pictures: tuple[FoundPicture, ...]) -> dict[str, FileStat]:
     """Return the stat of pictures and captions, as a scan puts it together."""
-    stats = {str(picture.path): picture.stat for picture in pictures}
+    stats = {picture.file: picture.stat for picture in pictures}
     for picture in pictures:
-        if picture.caption_path is not None and picture.caption_stat is not None:
-            stats[str(picture.caption_path)] = picture.caption_stat
+        if picture.caption_file is not None and picture.caption_stat is not None:
+            stats[picture.caption_file] = picture.caption_stat
     return stats

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -32,8 +32,7 @@ class Finding:
         return asdict(self)
 
 
-@dataclass(frozen=True)
-class FileStat:
+class FileStat(NamedTuple):
     """What the file system says of a file without reading it; a changed field means: hash again.
 
     `ctime_ns` catches a replacement that kept size, mtime and inode (`cp --preserve` onto the file).

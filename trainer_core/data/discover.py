@@ -17,7 +17,6 @@ import hashlib
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 
 from trainer_core.config.groups import CaptionConfig, DatasetConfig
@@ -133,18 +132,11 @@ def _place_all(
 
 def _picture(file: File, identity: str, repeats: int, inline: str | None, sidecar: File | None) -> FoundPicture | str:
     assert file.stat is not None
-    # Parsing paths is most of a discovery's time: parse the folder once, then join names.
-    folder = _parsed(file.path[: -len(file.name)])
     if sidecar is None:
-        return FoundPicture(identity, folder / file.name, file.stat, repeats, inline_caption=inline)
+        return FoundPicture(identity, file.path, file.stat, repeats, inline_caption=inline)
     if sidecar.problem:
         return f"caption {sidecar.problem}"
-    return FoundPicture(identity, folder / file.name, file.stat, repeats, folder / sidecar.name, sidecar.stat)
-
-
-@lru_cache(maxsize=64)
-def _parsed(folder: str) -> Path:
-    return Path(folder)
+    return FoundPicture(identity, file.path, file.stat, repeats, sidecar.path, sidecar.stat)
 
 
 def _sidecar(shelves: Shelves, file: File, endings: Sequence[str]) -> File | None:

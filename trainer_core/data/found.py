@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import NamedTuple
 
 from trainer_core.types import FileStat, Finding
 
@@ -14,21 +15,31 @@ NAMED = 20
 """How many files one finding names; it counts the rest."""
 
 
-@dataclass(frozen=True)
-class FoundPicture:
+class FoundPicture(NamedTuple):
     """A file that looks like a picture we can decode. It has not been opened.
 
     `repeats` is the folder's (kohya) times the dataset's. `inline_caption` comes from metadata or, in kohya folders,
-    from the class tokens, and goes before the file at `caption_path`; None when there is none.
+    from the class tokens, and goes before the file `caption_file`; None when there is none. Files are absolute paths as
+    text: making `Path` objects of 100,000 files would take longer than listing them.
     """
 
     id: str
-    path: Path
+    file: str
     stat: FileStat
     repeats: int
-    caption_path: Path | None = None
+    caption_file: str | None = None
     caption_stat: FileStat | None = None
     inline_caption: str | None = None
+
+    @property
+    def path(self) -> Path:
+        """The picture."""
+        return Path(self.file)
+
+    @property
+    def caption_path(self) -> Path | None:
+        """The caption file, if there is one."""
+        return None if self.caption_file is None else Path(self.caption_file)
 
 
 @dataclass(frozen=True)

@@ -115,7 +115,7 @@ def _check_names(discoveries: Sequence[Discovery]) -> None:
 
 
 def _judge(picture: FoundPicture, known: Known, rules: Rules, grid: BucketGrid) -> Draft | str:
-    content = known.hashes.get(str(picture.path))
+    content = known.hashes.get(picture.file)
     if content is None:
         return "unreadable: the file could not be read; check its permissions"
     info = known.infos[content]
@@ -137,10 +137,10 @@ def _judge(picture: FoundPicture, known: Known, rules: Rules, grid: BucketGrid) 
 def _caption_text(picture: FoundPicture, captions: Mapping[str, CaptionText]) -> CaptionText:
     if picture.inline_caption is not None:
         return _inline(picture.inline_caption)
-    if picture.caption_path is None:
+    if picture.caption_file is None:
         return CaptionText(())
     missing = CaptionText((), "caption unreadable: the file could not be read; check its permissions")
-    return captions.get(str(picture.caption_path), missing)
+    return captions.get(picture.caption_file, missing)
 
 
 def _inline(text: str) -> CaptionText:

@@ -61,10 +61,10 @@ def _layout(looked: Looked) -> Iterator[Finding]:
 
 def _collisions(looked: Looked) -> Iterator[Finding]:
     """Pictures of one stem that would share a caption file: one of them surely means another picture."""
-    sharing: dict[Path, list[str]] = defaultdict(list)
+    sharing: dict[str, list[str]] = defaultdict(list)
     for picture in looked.pictures:
-        if picture.caption_path is not None:
-            sharing[picture.caption_path].append(picture.id)
+        if picture.caption_file is not None:
+            sharing[picture.caption_file].append(picture.id)
     groups = [" and ".join(sorted(ids)) for ids in sharing.values() if len(ids) > 1]
     if groups:
         message = f"Pictures of the same name share one caption file, in {len(groups)} case(s): {named(groups)}."

@@ -57,17 +57,17 @@ def scan_datasets(project: Project, spec: FamilySpec, store: Store, report: Repo
 
 
 def _stats(pictures: Sequence[FoundPicture]) -> dict[str, FileStat]:
-    stats = {str(picture.path): picture.stat for picture in pictures}
+    stats = {picture.file: picture.stat for picture in pictures}
     for picture in pictures:
-        if picture.caption_path is not None and picture.caption_stat is not None:
-            stats[str(picture.caption_path)] = picture.caption_stat
+        if picture.caption_file is not None and picture.caption_stat is not None:
+            stats[picture.caption_file] = picture.caption_stat
     return stats
 
 
 def _picture_infos(
     pictures: Sequence[FoundPicture], hashes: Mapping[str, str], store: Store, report: Report
 ) -> tuple[dict[str, PictureInfo], int]:
-    by_hash = {hashes[str(picture.path)]: picture for picture in pictures if str(picture.path) in hashes}
+    by_hash = {hashes[picture.file]: picture for picture in pictures if picture.file in hashes}
     kind = f"picture {DECODE_VERSION}"
     infos = {sha256: PictureInfo.from_json(fact) for sha256, fact in store.index.facts(kind, by_hash).items()}
     new = [sha256 for sha256 in by_hash if sha256 not in infos]
@@ -83,13 +83,13 @@ def _picture_infos(
 
 
 def _caption_texts(pictures: Sequence[FoundPicture], hashes: Mapping[str, str], store: Store) -> dict[str, CaptionText]:
-    paths = {str(picture.caption_path): picture.caption_path for picture in pictures if picture.caption_path}
-    wanted = {name: hashes[name] for name in paths if name in hashes}
+    names = {picture.caption_file for picture in pictures if picture.caption_file}
+    wanted = {name: hashes[name] for name in names if name in hashes}
     kind = f"caption {CAPTIONS_VERSION}"
     known = {
         sha256: CaptionText.from_json(fact) for sha256, fact in store.index.facts(kind, set(wanted.values())).items()
     }
-    new = {sha256: _caption_bytes(paths[name], sha256) for name, sha256 in wanted.items() if sha256 not in known}
+    new = {sha256: _caption_bytes(Path(name), sha256) for name, sha256 in wanted.items() if sha256 not in known}
     if new:
         store.index.remember(kind, {sha256: text.to_json() for sha256, text in new.items() if text.lasting})
     texts = known | new
@@ -125,7 +125,7 @@ def _folder_version(discoveries: Sequence[Discovery], hashes: Mapping[str, str])
     rows: list[list[str | None]] = []
     for discovery in discoveries:
         for picture in discovery.pictures:
-            caption = hashes.get(str(picture.caption_path)) if picture.caption_path else picture.inline_caption
-            rows.append([picture.id, hashes.get(str(picture.path)), caption])
+            caption = hashes.get(picture.caption_file) if picture.caption_file else picture.inline_caption
+            rows.append([picture.id, hashes.get(picture.file), caption])
         rows.extend([gone.path, None, gone.reason] for gone in discovery.excluded)
     return digest(sorted(rows, key=str))

@@ -272,7 +272,7 @@ def _imagine(states: list[str]) -> tuple[Discovery, Known]:
         if state == "excluded":
             excluded.append(Exclusion(f"set/{number}.png", "no decoder: x"))
             continue
-        pictures.append(FoundPicture(f"set/{number}.png", path, stat, 1, caption, stat))
+        pictures.append(FoundPicture(f"set/{number}.png", str(path), stat, 1, str(caption), stat))
         if state != "no hash":
             hashes[str(path)] = f"{number:064}"
         side = 8 if state == "tiny" else 64
