@@ -16,7 +16,9 @@ import pytest
 from tests.unit.store.helpers import check_entries, fill, key_of, publish, tensors_of
 from trainer_core.store import Refs, Store, collect, verify_store
 
-CONTEXT = multiprocessing.get_context("fork")
+# Not plain fork: a child of a process with torch's threads would wait for threads that it does not have.
+CONTEXT = multiprocessing.get_context("forkserver")
+CONTEXT.set_forkserver_preload(["torch", "tests.unit.store.helpers"])
 
 
 def start(target: Any, *args: Any) -> BaseProcess:
