@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import random
@@ -74,14 +75,21 @@ def test_twenty_kills_at_random_moments_change_nothing(
     expected = _truth(project)
     chance = random.Random(20)
     killed = 0
-    for _ in range(KILLS):
+    for _ in range(2 * KILLS):
         shutil.rmtree(project.home)
         child = zygote.start(project.config)
         # Up to where the last stages start: caching and training are what is killed.
         time.sleep(chance.uniform(0.02, 0.8) * whole_run)
-        os.kill(child, signal.SIGKILL)
-        killed += zygote.end() == signal.SIGKILL
+        # A run that is over already is no kill: the machine has become faster since it was timed.
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(child, signal.SIGKILL)
+        if zygote.end() != signal.SIGKILL:
+            whole_run *= 0.8
+            continue
+        killed += 1
         zygote.start(project.config)
         assert zygote.end() == 0
         assert _truth(project) == expected
-    assert killed >= KILLS * 3 // 4
+        if killed == KILLS:
+            return
+    pytest.fail(f"only {killed} of {2 * KILLS} runs could be killed while they ran")
