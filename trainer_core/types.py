@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
 
 Level = Literal["error", "warning", "info"]
 Split = Literal["train", "held_out"]
+_MAX_INTEGER = 2**63 - 1
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,11 @@ class FileStat(NamedTuple):
     mtime_ns: int
     ctime_ns: int
     inode: int
+
+    @classmethod
+    def of(cls, found: os.stat_result) -> FileStat:
+        """Take what counts from `os.stat`. Inodes of 64 bits keep 63, which is what SQLite's integers hold."""
+        return cls(found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino & _MAX_INTEGER)
 
 
 @dataclass(frozen=True, order=True)

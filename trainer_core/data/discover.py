@@ -21,7 +21,7 @@ from pathlib import Path
 
 from trainer_core.config.groups import CaptionConfig, DatasetConfig
 from trainer_core.data.found import Discovery, Exclusion, FoundPicture, printable
-from trainer_core.data.kinds import Shelves, caption_endings, set_aside, sort_files, stem
+from trainer_core.data.kinds import Shelves, set_aside, sidecar, sort_files
 from trainer_core.data.layouts import PLACE, LayoutName, detect
 from trainer_core.data.metadata import Table, read_metadata
 from trainer_core.data.remarks import Looked, remarks
@@ -49,7 +49,7 @@ def discover(dataset: DatasetConfig, caption: CaptionConfig) -> Discovery:
     shelves = sort_files(tree.files, caption.extensions)
     layout: LayoutName = detect(shelves) if dataset.layout == "auto" else dataset.layout
     table = read_metadata(shelves.metadata) if layout == "imagefolder" else Table()
-    pictures, excluded = _place_all(shelves, layout, table, _Frame(name, dataset.repeats, caption))
+    pictures, excluded = _place_all(shelves, layout, table, _Frame(name, dataset.repeats))
     looked = Looked(name, Path(root), layout, tree, shelves, table, tuple(pictures), tuple(excluded))
     return Discovery(
         name, Path(root), layout, dataset.held_out, looked.pictures, looked.excluded, tuple(remarks(looked))
@@ -88,7 +88,6 @@ class _Frame:
 
     name: str
     repeats: int
-    caption: CaptionConfig
 
 
 def _trees(datasets: Sequence[DatasetConfig]) -> Iterator[tuple[Tree, DatasetConfig]]:
@@ -116,13 +115,13 @@ def _place_all(
 ) -> tuple[list[FoundPicture], list[Exclusion]]:
     pictures: list[FoundPicture] = []
     excluded: list[Exclusion] = []
-    endings = caption_endings(frame.caption.extensions)
+    place = PLACE[layout]
     for file in shelves.pictures:
         identity = f"{frame.name}/{file.relative}"
-        verdict = set_aside(file) or PLACE[layout](file, shelves, table)
+        verdict = set_aside(file) or place(file, shelves, table)
         if not isinstance(verdict, str):
-            sidecar = None if verdict.inline_caption is not None else _sidecar(shelves, file, endings)
-            verdict = _picture(file, identity, frame.repeats * verdict.repeats, verdict.inline_caption, sidecar)
+            caption = None if verdict.inline_caption is not None else sidecar(shelves, file)
+            verdict = _picture(file, identity, frame.repeats * verdict.repeats, verdict.inline_caption, caption)
         if isinstance(verdict, str):
             excluded.append(Exclusion(printable(identity), verdict))
         else:
@@ -130,15 +129,10 @@ def _place_all(
     return pictures, excluded
 
 
-def _picture(file: File, identity: str, repeats: int, inline: str | None, sidecar: File | None) -> FoundPicture | str:
+def _picture(file: File, identity: str, repeats: int, inline: str | None, caption: File | None) -> FoundPicture | str:
     assert file.stat is not None
-    if sidecar is None:
+    if caption is None:
         return FoundPicture(identity, file.path, file.stat, repeats, inline_caption=inline)
-    if sidecar.problem:
-        return f"caption {sidecar.problem}"
-    return FoundPicture(identity, file.path, file.stat, repeats, sidecar.path, sidecar.stat)
-
-
-def _sidecar(shelves: Shelves, file: File, endings: Sequence[str]) -> File | None:
-    found = shelves.sidecars.get(stem(file))
-    return found[next(end for end in endings if end in found)] if found else None
+    if caption.problem:
+        return f"caption {caption.problem}"
+    return FoundPicture(identity, file.path, file.stat, repeats, caption.path, caption.stat)

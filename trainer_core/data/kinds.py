@@ -14,6 +14,7 @@ UNDECODED = frozenset(
     ["jxl", "heic", "heif", "hif", "psd", "jp2", "exr", "tga", "svg", "dng", "cr2", "cr3", "nef", "arw", "orf", "rw2"]
 )
 """Endings of pictures that have no decoder here: counted as found, and excluded by name."""
+PICTURES = DECODED | UNDECODED
 METADATA = ("metadata.jsonl", "metadata.csv", "metadata.parquet")
 """Hugging Face imagefolder's files, in order of preference."""
 SILENT = frozenset(["readme", "license", "licence", "metadata", "dataset_infos", "thumbs", "desktop"])
@@ -35,25 +36,15 @@ CONTROLS = "/_controls/"
 
 @dataclass
 class Shelves:
-    """The files of a folder, sorted by kind. Sidecars and stems are keyed by folder + stem."""
+    """The files of a folder, sorted by kind."""
 
     pictures: list[File] = field(default_factory=list[File])
-    sidecars: dict[str, dict[str, File]] = field(default_factory=lambda: defaultdict[str, dict[str, File]](dict))
-    """stem -> caption ending -> file."""
+    sidecars: dict[str, dict[str, File]] = field(default_factory=dict[str, dict[str, File]])
+    """caption ending -> stem of the picture -> file; the endings in the order of `caption.extensions`."""
     metadata: dict[str, list[File]] = field(default_factory=lambda: defaultdict[str, list[File]](list))
     """folder -> its metadata files."""
     others: Counter[str] = field(default_factory=Counter[str])
     """ending -> number of files that nothing reads."""
-
-
-def ending(name: str) -> str:
-    """Return the part after the last dot in lower case, "" if there is none."""
-    return name.rpartition(".")[2].lower() if "." in name else ""
-
-
-def stem(file: File) -> str:
-    """Return the folder and name without the extension."""
-    return file.folder + file.name.rpartition(".")[0]
 
 
 def caption_endings(extensions: Sequence[str]) -> tuple[str, ...]:
@@ -67,19 +58,29 @@ def sort_files(files: Iterable[File], extensions: Sequence[str]) -> Shelves:
     A picture is known by its ending, whatever is inside. Files of `SILENT` names are ignored, as are dot files (which
     the walk leaves out); all else that is neither picture nor caption nor metadata is counted in `others`.
     """
-    shelves = Shelves()
-    longest_first = sorted(caption_endings(extensions), key=len, reverse=True)
+    endings = caption_endings(extensions)
+    shelves = Shelves(sidecars={end: {} for end in endings})
+    longest_first = sorted(endings, key=len, reverse=True)
     for file in files:
-        lower, kind = file.name.lower(), ending(file.name)
-        if kind in DECODED or kind in UNDECODED:
+        if file.ending in PICTURES:
             shelves.pictures.append(file)
-        elif lower in METADATA:
+            continue
+        lower = file.name.lower()
+        if lower in METADATA:
             shelves.metadata[file.folder].append(file)
         elif caption := next((end for end in longest_first if lower.endswith(end)), None):
-            shelves.sidecars[file.folder + file.name[: -len(caption)]].setdefault(caption, file)
+            shelves.sidecars[caption].setdefault(file.folder + file.name[: -len(caption)], file)
         elif not is_silent(file.name):
-            shelves.others[kind] += 1
+            shelves.others[file.ending] += 1
     return shelves
+
+
+def sidecar(shelves: Shelves, picture: File) -> File | None:
+    """Return the caption file of a picture: of several, the one whose ending `caption.extensions` names first."""
+    for found in shelves.sidecars.values():
+        if picture.stem in found:
+            return found[picture.stem]
+    return None
 
 
 def is_silent(name: str) -> bool:
@@ -89,17 +90,16 @@ def is_silent(name: str) -> bool:
 
 def set_aside(file: File) -> str | None:
     """Return why a picture is certainly not meant to be trained on, if so."""
-    kind = ending(file.name)
     if file.problem:
         return file.problem
-    if kind in UNDECODED:
-        return f"no decoder: .{kind} pictures are not read; save them as PNG or JPEG"
-    if stem(file).lower().endswith(MASKS):
+    if file.ending in UNDECODED:
+        return f"no decoder: .{file.ending} pictures are not read; save them as PNG or JPEG"
+    if file.stem.lower().endswith(MASKS):
         return "mask: OneTrainer's -masklabel and -condlabel pictures are not trained on"
     if CONTROLS in f"/{file.folder}":
         return "control picture: folders named _controls are not trained on"
     try:
-        file.relative.encode()
+        file.path.encode()
     except UnicodeEncodeError:
         return "name is not UTF-8: rename the file"
     return None

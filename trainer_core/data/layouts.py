@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Literal, NamedTuple
 
 from trainer_core.data.found import printable
-from trainer_core.data.kinds import Shelves, stem
+from trainer_core.data.kinds import Shelves, sidecar
 from trainer_core.data.metadata import Table
 from trainer_core.data.walk import File
 
@@ -21,6 +21,9 @@ class Placement(NamedTuple):
 
     repeats: int
     inline_caption: str | None
+
+
+ONCE = Placement(1, None)
 
 
 class KohyaFolder(NamedTuple):
@@ -50,7 +53,7 @@ def kohya_folder(file: File) -> KohyaFolder | None:
 
 def place_flat(file: File, shelves: Shelves, table: Table) -> Placement | str:
     """Every picture once, its caption in the sidecar."""
-    return Placement(1, None)
+    return ONCE
 
 
 def place_kohya(file: File, shelves: Shelves, table: Table) -> Placement | str:
@@ -59,7 +62,7 @@ def place_kohya(file: File, shelves: Shelves, table: Table) -> Placement | str:
     if folder is None:
         where = printable(file.folder) or "the top folder"
         return f"outside kohya folders: {where} is not named N_concept with N from 1 to {MAX_REPEATS}"
-    return Placement(folder.repeats, None if shelves.sidecars.get(stem(file)) else folder.tokens)
+    return Placement(folder.repeats, None if sidecar(shelves, file) else folder.tokens)
 
 
 def place_imagefolder(file: File, shelves: Shelves, table: Table) -> Placement | str:
@@ -84,5 +87,5 @@ def describe(layout: LayoutName, shelves: Shelves) -> str:
         folders = {folder for file in shelves.pictures if (folder := kohya_folder(file))}
         listed = ", ".join(f"{folder.repeats} x '{folder.tokens}'" for folder in sorted(folders)[:5])
         return f"kohya folders: {listed}{' and more' if len(folders) > 5 else ''}"
-    endings = sorted({kind for found in shelves.sidecars.values() for kind in found})
+    endings = sorted(kind for kind, found in shelves.sidecars.items() if found)
     return f"a flat folder with {' and '.join(endings) or 'no'} caption files, sub-folders included"

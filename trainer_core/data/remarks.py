@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, combinations
 from pathlib import Path
 
 from trainer_core.data.found import Exclusion, FoundPicture, named
-from trainer_core.data.kinds import OTHERS, Shelves, is_silent, stem
+from trainer_core.data.kinds import OTHERS, Shelves, is_silent
 from trainer_core.data.layouts import KOHYA_FOLDER, LayoutName, describe, kohya_folder
 from trainer_core.data.metadata import Table, metadata_findings
 from trainer_core.data.walk import Tree
@@ -61,11 +61,13 @@ def _layout(looked: Looked) -> Iterator[Finding]:
 
 def _collisions(looked: Looked) -> Iterator[Finding]:
     """Pictures of one stem that would share a caption file: one of them surely means another picture."""
+    uses = Counter(picture.caption_file for picture in looked.pictures if picture.caption_file is not None)
+    shared = {file for file, number in uses.items() if number > 1}
     sharing: dict[str, list[str]] = defaultdict(list)
     for picture in looked.pictures:
-        if picture.caption_file is not None:
-            sharing[picture.caption_file].append(picture.id)
-    groups = [" and ".join(sorted(ids)) for ids in sharing.values() if len(ids) > 1]
+        if picture.caption_file in shared:
+            sharing[str(picture.caption_file)].append(picture.id)
+    groups = [" and ".join(sorted(ids)) for ids in sharing.values()]
     if groups:
         message = f"Pictures of the same name share one caption file, in {len(groups)} case(s): {named(groups)}."
         fix = "Rename one of each with its caption, or remove it."
@@ -73,29 +75,26 @@ def _collisions(looked: Looked) -> Iterator[Finding]:
 
 
 def _captions(looked: Looked) -> Iterator[Finding]:
-    owners = {stem(file) for file in looked.shelves.pictures}
+    owners = {file.stem for file in looked.shelves.pictures}
     sidecars = looked.shelves.sidecars
     orphans = [
         file.relative
-        for key, found in sidecars.items()
-        if key not in owners
-        for file in found.values()
-        if not is_silent(file.name)
+        for found in sidecars.values()
+        for key in found.keys() - owners
+        if not is_silent((file := found[key]).name)
     ]
     if orphans:
         message = f"{len(orphans)} caption file(s) have no picture of their name: {named(orphans)}."
         yield Finding("warning", looked.field, message, "Add or rename the picture, or remove the caption.")
-    double = [
-        file.relative for key in owners & sidecars.keys() if len(sidecars[key]) > 1 for file in sidecars[key].values()
-    ]
+    shared = {key for one, other in combinations(sidecars.values(), 2) for key in one.keys() & other.keys() & owners}
+    double = [found[key].relative for key in shared for found in sidecars.values() if key in found]
     if double:
         message = (
             f"Pictures with caption files of two kinds; the first of `caption.extensions` is used: {named(double)}."
         )
         yield Finding("warning", looked.field, message, "Keep one kind.")
-    both = [
-        picture.id for picture in looked.pictures if picture.inline_caption and stem_of(picture, looked) in sidecars
-    ]
+    inline = [picture for picture in looked.pictures if picture.inline_caption]
+    both = [picture.id for picture in inline if any(stem_of(picture, looked) in found for found in sidecars.values())]
     if both:
         message = f"{len(both)} picture(s) have a caption file too; the metadata is used: {named(both, 5)}."
         yield Finding("warning", looked.field, message, "Remove one of the two.")
@@ -121,7 +120,7 @@ def _kohya(looked: Looked) -> Iterator[Finding]:
 
 
 def _metadata(looked: Looked) -> Iterator[Finding]:
-    present = {file.relative for file in looked.shelves.pictures}
+    present = {file.relative for file in looked.shelves.pictures} if looked.table.captions else set[str]()
     absent = [name for name in looked.table.captions if name not in present]
     yield from metadata_findings(looked.table, looked.field, absent)
 

@@ -173,4 +173,4 @@ class Session:
 def file_stat(path: Path) -> FileStat:
     """Return what tells whether a file must be hashed again."""
     found = path.stat()
-    return FileStat(found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino)
+    return FileStat.of(found)

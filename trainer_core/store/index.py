@@ -34,10 +34,10 @@ RACY_NS = 100_000_000
 _SQL_ERRORS = (sqlite3.Error, UnicodeDecodeError)
 _BUSY_SECONDS = 30.0
 _SAVE_EVERY = 256
-_SHA256 = 64
 _TABLES = {
     "facts": "CREATE TABLE facts (kind TEXT, key TEXT, value TEXT, crc INTEGER, PRIMARY KEY (kind, key)) WITHOUT ROWID",
-    "files": "CREATE TABLE files (path TEXT PRIMARY KEY, value TEXT, crc INTEGER) WITHOUT ROWID",
+    "files": "CREATE TABLE files (folder TEXT, name TEXT, size INTEGER, mtime INTEGER, ctime INTEGER, inode INTEGER, "
+    "sha256 TEXT, crc INTEGER, PRIMARY KEY (folder, name)) WITHOUT ROWID",
     "shards": "CREATE TABLE shards (name TEXT PRIMARY KEY, size INTEGER, keys TEXT, crc INTEGER) WITHOUT ROWID",
 }
 # Errors that say something of the disk or of other processes; every other one says that the database is damaged.
@@ -272,26 +272,33 @@ def _write(connection: sqlite3.Connection, query: str, rows: Sequence[tuple[str 
 
 
 def _known_files(connection: sqlite3.Connection, files: Mapping[str, FileStat]) -> tuple[dict[str, str], int]:
-    """Digests of the files whose stat is unchanged, and how many rows are damaged."""
-    query = "SELECT path, value, crc FROM files WHERE path IN (SELECT value FROM json_each(?))"
+    """Digests of the files whose stat is unchanged, and how many rows are damaged.
+
+    Folder by folder: much faster than looking 100,000 paths up one by one.
+    """
+    query = "SELECT name, size, mtime, ctime, inode, sha256, crc FROM files WHERE folder = ?"
     known: dict[str, str] = {}
     bad = 0
-    for path, value, crc in connection.execute(query, (json.dumps(list(files)),)):
-        # The checksum comes first: until it holds, nothing in the row can be believed, its path included.
-        if crc != _crc(f"files\0{path}\0{value}"):
-            bad += 1
-        elif value[_SHA256:] == _spell(files[path]):
-            known[path] = value[:_SHA256]
+    for folder in filter(_is_text, {path.rpartition(os.sep)[0] for path in files}):
+        for name, size, mtime, ctime, inode, sha256, crc in connection.execute(query, (folder,)):
+            path = f"{folder}{os.sep}{name}"
+            if files.get(path) != (size, mtime, ctime, inode):
+                continue
+            if crc == _file_crc(sha256, inode):
+                known[path] = sha256
+            else:
+                bad += 1
     return known, bad
 
 
 def _file_row(path: str, stat: FileStat, sha256: str) -> tuple[str | int, ...]:
-    value = sha256 + _spell(stat)
-    return path, value, _crc(f"files\0{path}\0{value}")
+    folder, _, name = path.rpartition(os.sep)
+    return folder, name, *stat, sha256, _file_crc(sha256, stat.inode)
 
 
-def _spell(stat: FileStat) -> str:
-    return f" {stat.size} {stat.mtime_ns} {stat.ctime_ns} {stat.inode}"
+def _file_crc(sha256: str, inode: int) -> int:
+    """Checksum of a row of `files`. Its other cells need none: damaged, they do not match the file they speak of."""
+    return crc32(f"{inode} {sha256}".encode("utf-8", "surrogatepass"))
 
 
 def _hash(path: str, stat: FileStat) -> tuple[str, str | None, bool]:
@@ -303,12 +310,15 @@ def _hash(path: str, stat: FileStat) -> tuple[str, str | None, bool]:
     except OSError as error:
         log.warning("%s: cannot be read: %s", path, error.strerror)
         return path, None, False
-    same = stat == FileStat(found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino)
+    same = stat == FileStat.of(found)
     racy = min(abs(now - stat.mtime_ns), abs(now - stat.ctime_ns)) < RACY_NS
     return path, sha256, same and not racy
 
 
 def _bad_rows(connection: sqlite3.Connection, table: str) -> int:
+    if table == "files":
+        rows = connection.execute("SELECT sha256, inode, crc FROM files")
+        return sum(1 for sha256, inode, crc in rows if crc != _file_crc(sha256, inode))
     rows = connection.execute(f"SELECT * FROM {table}")
     return sum(1 for *cells, crc in rows if crc != _crc("\0".join(map(str, (table, *cells)))))
 

@@ -72,7 +72,7 @@ def flip(path: Path, offset: int, mask: int = 1) -> None:
 def stat_of(path: Path) -> FileStat:
     """What discovery would say of a file."""
     stat = path.stat()
-    return FileStat(stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino)
+    return FileStat.of(stat)
 
 
 def make_old(root: Path, seconds: float = 7200) -> None:
