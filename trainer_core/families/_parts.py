@@ -149,8 +149,10 @@ def encode_normalised(vae: Any, pixels: Tensor) -> Tensor:
     """Encode pixels [B, 3, H, W] in [-1, 1] by an AutoencoderKL: mode, minus its shift, times its scale; float32."""
     import torch
 
+    # Not `vae.device` and `vae.dtype`: diffusers walks all modules for each, 1 ms a picture.
+    like: Tensor = next(vae.parameters())
     with torch.no_grad():
-        mode = vae.encode(pixels.to(vae.device, vae.dtype)).latent_dist.mode().float()
+        mode = vae.encode(pixels.to(like.device, like.dtype)).latent_dist.mode().float()
     return ((mode - (vae.config.shift_factor or 0.0)) * vae.config.scaling_factor).contiguous()
 
 
