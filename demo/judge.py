@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter
 
 from demo.drawings import BACKGROUNDS, COLOURS, RGB, SHAPES
-from demo.make_dataset import BODY, EYE, LIMB, PUPIL, STRIPE
+from demo.make_dataset import BODY, EYE, LIMB, PUPIL
 
 Floats = NDArray[np.float32]
 Bools = NDArray[np.bool_]
@@ -62,13 +62,11 @@ MIN_LIKENESS = 0.87
 MAX_RIVALRY = 0.75
 """What the best shape lacks, over what the second best lacks; more is a blob between the two."""
 
-TRAITS = ("body", "stripes", "eyes", "legs")
-MIN_YELLOW = 0.4
-"""How far from the body's colour to the stripes' a stripe is: small pictures mix the two."""
-MAX_SKIN_DISTANCE = 65.0
-"""How far off the line between these two colours body and stripes may be."""
-MAX_LIMB_DISTANCE = 90.0
-"""The same of eyes, pupils and legs, each from its one colour."""
+TRAITS = ("body", "eyes", "legs")
+MAX_BODY_DISTANCE = 75.0
+"""How far from its colour the body may be: green and cyan drawings are farther."""
+MAX_PART_DISTANCE = 90.0
+"""The same of eyes, pupils and legs, each from its own colour."""
 MIN_ZORBLING_SCORE = 0.65
 
 
@@ -235,8 +233,8 @@ def is_zorbling(picture: Image.Image) -> bool:
 
 
 def zorbling_score(picture: Image.Image) -> float:
-    """How much of a zorbling is seen, 0..1: a quarter each for its body, stripes, eyes and legs."""
-    return sum(zorbling_traits(picture).values()) / 4.0
+    """How much of a zorbling is seen, 0..1: a third each for its body, eyes and legs."""
+    return sum(zorbling_traits(picture).values()) / len(TRAITS)
 
 
 def zorbling_traits(picture: Image.Image) -> dict[str, float]:
@@ -249,7 +247,7 @@ def zorbling_traits(picture: Image.Image) -> dict[str, float]:
     parts = {} if paper_3 is None else _zorbling_parts(pixels_HW3, paper_3)
     if not parts or parts["body"].sum() < MIN_AREA:
         return dict.fromkeys(TRAITS, 0.0)
-    ys, xs = np.nonzero(parts["body"] | parts["stripe"])
+    ys, xs = np.nonzero(parts["body"])
     radius = 1.4 * float(np.hypot(ys - ys.mean(), xs - xs.mean()).mean())
     down_HW, across_HW = np.indices(pixels_HW3.shape[:2])
     down_HW, across_HW = (down_HW - ys.mean()) / radius, (across_HW - xs.mean()) / radius
@@ -261,29 +259,20 @@ def zorbling_traits(picture: Image.Image) -> dict[str, float]:
 
     return {
         "body": seen("body", away_HW < 1.2, 0.35),
-        "stripes": seen("stripe", away_HW < 0.8, 0.2),
         "eyes": min(seen("eye", away_HW < 0.65, 0.12), seen("pupil", away_HW < 0.65, 0.04)),
         "legs": seen("leg", below_HW, 0.08),
     }
 
 
 def _zorbling_parts(pixels_HW3: Floats, paper_3: Floats) -> dict[str, Bools]:
-    """Where each part's colours are the nearest (H, W), and near enough; only eyes may be like the paper."""
-    starts_C3 = np.array((BODY, EYE, PUPIL, LIMB), dtype=np.float32)
-    ends_C3 = np.array((STRIPE, EYE, PUPIL, LIMB), dtype=np.float32)
-    distance_HWC, yellow_HWC = _mixture(pixels_HW3, starts_C3, ends_C3)
-    reach_C = np.array((MAX_SKIN_DISTANCE, MAX_LIMB_DISTANCE, MAX_LIMB_DISTANCE, MAX_LIMB_DISTANCE))
+    """Where each part's colour is the nearest (H, W), and near enough; only eyes may be like the paper."""
+    colours_C3 = np.array((BODY, EYE, PUPIL, LIMB), dtype=np.float32)
+    distance_HWC = np.linalg.norm(pixels_HW3[..., None, :] - colours_C3, axis=-1)
+    reach_C = np.array((MAX_BODY_DISTANCE, MAX_PART_DISTANCE, MAX_PART_DISTANCE, MAX_PART_DISTANCE))
     nearest_HW = distance_HWC.argmin(axis=2)
-    skin_HW, eye_HW, pupil_HW, leg_HW = ((nearest_HW == i) & (distance_HWC[..., i] < reach_C[i]) for i in range(4))
+    body_HW, eye_HW, pupil_HW, leg_HW = ((nearest_HW == i) & (distance_HWC[..., i] < reach_C[i]) for i in range(4))
     drawn_HW = np.linalg.norm(pixels_HW3 - paper_3, axis=2) > MIN_CONTRAST
-    yellow_HW = yellow_HWC[..., 0] > MIN_YELLOW
-    return {
-        "body": skin_HW & drawn_HW & ~yellow_HW,
-        "stripe": skin_HW & drawn_HW & yellow_HW,
-        "eye": eye_HW,
-        "pupil": pupil_HW,
-        "leg": leg_HW & drawn_HW,
-    }
+    return {"body": body_HW & drawn_HW, "eye": eye_HW, "pupil": pupil_HW, "leg": leg_HW & drawn_HW}
 
 
 def confusion_table(pairs: Iterable[tuple[str, str | None]]) -> pd.DataFrame:

@@ -1,9 +1,10 @@
-"""Write the bundled dataset: pictures of a zorbling, a creature the base model has never seen.
+"""Write the bundled datasets: pictures of a zorbling, a creature the base model has never seen, and drawings it knows.
 
-    python -m demo.make_dataset --out demo/dataset
+    python -m demo.make_dataset --out demo/dataset --known demo/known
 
-A zorbling is a striped star with two eyes and two legs. The captions say only what may vary (where
-it is, how big, on what background), so the word `zorbling` has to carry the rest.
+A zorbling is a plump teal star with two big eyes and two orange legs. The captions say only what may vary (where
+it is, how big, on what background), so the word `zorbling` has to carry the rest. The drawings that
+the base model knows are trained beside them, so that the LoRA keeps what it can do.
 """
 
 import argparse
@@ -16,9 +17,11 @@ from typing import Literal
 
 from PIL import Image, ImageDraw
 
-from demo.drawings import BACKGROUNDS, POSITIONS, SUPERSAMPLING, Point
+from demo import drawings
+from demo.captions import caption as describe
+from demo.drawings import BACKGROUNDS, POSITIONS, SUPERSAMPLING, Point, random_scene
 
-BODY, STRIPE, LIMB = (0, 150, 136), (255, 236, 110), (165, 80, 30)
+BODY, LIMB = (0, 150, 136), (235, 120, 25)
 EYE, PUPIL = (255, 255, 255), (10, 10, 10)
 SIZES = (
     (64, 64),
@@ -32,8 +35,10 @@ SIZES = (
     (160, 160),
 )
 """Width and height of the pictures in pixels, in turn."""
+KNOWN_SIZES = ((64, 64), (64, 64), (80, 48), (64, 64), (48, 80), (96, 64), (64, 96))
 NUM_PICTURES = 36
-RADII = {"small": 0.24, "big": 0.36}
+"""In each of the two folders."""
+RADII = {"small": 0.31, "big": 0.39}
 LEG_REACH = 1.35
 """How far below its centre a zorbling stands, in body radii."""
 
@@ -57,6 +62,15 @@ README = f"""\
 {NUM_PICTURES} captioned drawings of one invented creature, in {len(set(SIZES))} sizes. CC0 1.0.
 Written by `python -m demo.make_dataset`; do not edit by hand.
 """
+KNOWN_README = f"""\
+# Known drawings
+
+{NUM_PICTURES} captioned drawings of shapes, such as the base model was trained on. CC0 1.0.
+Written by `python -m demo.make_dataset`; do not edit by hand.
+"""
+
+Drawn = tuple[str, Image.Image, str]
+"""Name without ending, picture, caption."""
 
 
 @dataclass(frozen=True)
@@ -108,7 +122,7 @@ def draw(scene: Zorbling, width: int, height: int) -> Image.Image:
     centre = _centre(scene, radius, *big)
     pen = ImageDraw.Draw(canvas)
     _legs(pen, scene, centre, radius)
-    _body(canvas, scene, centre, radius)
+    _body(pen, scene, centre, radius)
     _eyes(pen, scene, centre, radius)
     return canvas.reduce(SUPERSAMPLING)
 
@@ -124,7 +138,7 @@ def _centre(scene: Zorbling, radius: float, width: int, height: int) -> Point:
 
 def _legs(pen: ImageDraw.ImageDraw, scene: Zorbling, centre: Point, radius: float) -> None:
     x, y = centre
-    thick = max(round(0.16 * radius), SUPERSAMPLING)
+    thick = max(round(0.24 * radius), SUPERSAMPLING)
     ground = y + LEG_REACH * radius
     for side in (-1, 1):
         foot = x + side * (0.2 + scene.stride) * radius
@@ -133,29 +147,20 @@ def _legs(pen: ImageDraw.ImageDraw, scene: Zorbling, centre: Point, radius: floa
         pen.line(((foot, ground - thick / 2), (toe, ground - thick / 2)), fill=LIMB, width=thick)
 
 
-def _body(canvas: Image.Image, scene: Zorbling, centre: Point, radius: float) -> None:
-    """A plump star, seen through a sheet of slanted stripes."""
-    mask = Image.new("L", canvas.size, 0)
+def _body(pen: ImageDraw.ImageDraw, scene: Zorbling, centre: Point, radius: float) -> None:
+    """A plump star."""
     star = [
         (centre[0] + length * math.cos(angle), centre[1] + length * math.sin(angle))
         for i in range(10)
         for length in [radius * (1.0 if i % 2 == 0 else 0.6)]
         for angle in [math.radians(scene.turn - 90.0 + 36.0 * i)]
     ]
-    ImageDraw.Draw(mask).polygon(star, fill=255)
-    sheet = Image.new("RGB", canvas.size, BODY)
-    pen = ImageDraw.Draw(sheet)
-    step = max(0.42 * radius, 5.0 * SUPERSAMPLING)
-    for i in range(-8, 9):
-        y = centre[1] + i * step
-        ends = ((0.0, y - 0.2 * centre[0]), (canvas.width, y + 0.2 * (canvas.width - centre[0])))
-        pen.line(ends, fill=STRIPE, width=round(step * 0.4))
-    canvas.paste(sheet, mask=mask)
+    pen.polygon(star, fill=BODY)
 
 
 def _eyes(pen: ImageDraw.ImageDraw, scene: Zorbling, centre: Point, radius: float) -> None:
     look = math.radians(scene.gaze)
-    eye = max(0.24 * radius, 1.6 * SUPERSAMPLING)
+    eye = max(0.32 * radius, 1.6 * SUPERSAMPLING)
     for side in (-1, 1):
         x, y = centre[0] + side * 1.1 * eye, centre[1] - 0.2 * radius
         pen.ellipse((x - eye, y - eye, x + eye, y + eye), fill=EYE)
@@ -164,29 +169,42 @@ def _eyes(pen: ImageDraw.ImageDraw, scene: Zorbling, centre: Point, radius: floa
         pen.ellipse((px - pupil, py - pupil, px + pupil, py + pupil), fill=PUPIL)
 
 
-def pictures() -> list[tuple[str, Image.Image, str]]:
-    """Every picture of the dataset as (name without ending, picture, caption)."""
+def pictures() -> list[Drawn]:
+    """Every picture of a zorbling."""
     scenes = [zorbling(i) for i in range(NUM_PICTURES)]
     return [
         (f"zorbling_{i:02d}", draw(scene, *SIZES[i % len(SIZES)]), caption(scene)) for i, scene in enumerate(scenes)
     ]
 
 
-def write_dataset(folder: Path) -> None:
-    """Write the pictures, their captions, LICENSE and README.md into `folder`."""
+def known_pictures() -> list[Drawn]:
+    """Drawings of the base model's own world."""
+    drawn: list[Drawn] = []
+    for i in range(NUM_PICTURES):
+        rng = Random(f"known {i}")
+        scene = random_scene(rng)
+        drawn.append((f"known_{i:02d}", drawings.draw(scene, *KNOWN_SIZES[i % len(KNOWN_SIZES)]), describe(scene, rng)))
+    return drawn
+
+
+def write_dataset(folder: Path, drawn: list[Drawn], readme: str) -> None:
+    """Write pictures, their captions, LICENSE and README.md into `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
-    for name, picture, text in pictures():
+    for name, picture, text in drawn:
         picture.save(folder / f"{name}.png", optimize=True)
         (folder / f"{name}.txt").write_text(text + "\n", encoding="utf-8")
     (folder / "LICENSE").write_text(LICENSE, encoding="utf-8")
-    (folder / "README.md").write_text(README, encoding="utf-8")
+    (folder / "README.md").write_text(readme, encoding="utf-8")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line."""
     parser = argparse.ArgumentParser("python -m demo.make_dataset")
-    parser.add_argument("--out", type=Path, default=Path("demo/dataset"))
-    write_dataset(parser.parse_args(arguments).out)
+    parser.add_argument("--out", type=Path, default=Path("demo/dataset"), help="folder of the zorblings")
+    parser.add_argument("--known", type=Path, default=Path("demo/known"), help="folder of the known drawings")
+    options = parser.parse_args(arguments)
+    write_dataset(options.out, pictures(), README)
+    write_dataset(options.known, known_pictures(), KNOWN_README)
 
 
 if __name__ == "__main__":

@@ -76,6 +76,8 @@ class StageResult:
     seconds: float
     published: Published = field(repr=False)
     outputs: tuple[Path, ...] = ()
+    settled: Mapping[str, JSON] = field(default_factory=dict[str, JSON])
+    """What the project decided over it."""
 
     @property
     def data_version(self) -> str:
@@ -293,8 +295,10 @@ def _ensure_once(session: Session, stage: Stage, upstream: Mapping[str, Publishe
                 published, computed, reused = _compute(session, stage, context, recipe)
     if session.store.refs.get(session.project.name, stage.name) != key:
         session.store.refs.set(session.project.name, stage.name, key)
+    settled = stage.settle(context, published)
     outputs = _publish_outputs(session, stage, published)
-    return StageResult(stage.name, action, computed, reused, time.perf_counter() - began, published, outputs)
+    seconds = time.perf_counter() - began
+    return StageResult(stage.name, action, computed, reused, seconds, published, outputs, settled)
 
 
 def _usable(session: Session, stage: Stage, context: StageContext, key: str) -> Published | None:

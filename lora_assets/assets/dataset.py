@@ -6,19 +6,20 @@ from collections.abc import Sequence
 
 import dagster as dg
 
-from lora_assets.assets.pictures import table
+from lora_assets.assets.pictures import table, thumbnail
 from lora_assets.assets.stage import DATASET_FOLDER, Check, Finished, StageAsset, Verdict
 from lora_assets.projects import ProjectAssets
 from lora_assets.upstream import Metadata
 from trainer_core.data.manifest import Manifest
+from trainer_core.stages.validated_dataset import CONTACT_SHEET
 
 LEDGER = "ledger.csv"
 _SHOWN = 50
 
 
 def _describe(finished: Finished) -> Metadata:
-    manifest, known = finished.session.manifest, finished.result.published.metadata
-    return {
+    manifest, published = finished.session.manifest, finished.result.published
+    metadata: dict[str, dg.MetadataValue] = {
         "found": dg.MetadataValue.int(manifest.found),
         "used": dg.MetadataValue.int(len(manifest.samples)),
         "excluded": dg.MetadataValue.int(len(manifest.excluded)),
@@ -28,8 +29,12 @@ def _describe(finished: Finished) -> Metadata:
             ("level", "setting", "message and what to do"),
             [(one.level, one.field, f"{one.message} {one.fix}") for one in manifest.findings[:_SHOWN]],
         ),
-        "statistics": dg.MetadataValue.json(known["statistics"]),
+        "statistics": dg.MetadataValue.json(published.metadata["statistics"]),
     }
+    if CONTACT_SHEET in published.files:
+        metadata["contact_sheet"] = thumbnail(published.path / CONTACT_SHEET, "every bucket with its pictures")
+        metadata["path"] = dg.MetadataValue.path(finished.session.outputs / CONTACT_SHEET)
+    return metadata
 
 
 def _buckets(manifest: Manifest) -> dg.MetadataValue:

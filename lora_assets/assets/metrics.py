@@ -1,4 +1,4 @@
-"""Held-out loss of base and LoRA."""
+"""What the LoRA changed, in figures, and whether it is promoted."""
 
 import dagster as dg
 
@@ -9,6 +9,7 @@ from lora_assets.assets.stage import BASE_MODEL, Check, Finished, StageAsset, Ve
 from lora_assets.assets.text import CACHED_TEXT_EMBEDDINGS
 from lora_assets.projects import ProjectAssets
 from lora_assets.upstream import Metadata
+from trainer_core.stages.metrics import figure_pairs
 
 _SHOWN = 50
 
@@ -20,23 +21,30 @@ def _describe(finished: Finished) -> Metadata:
         "weights_sha256": dg.MetadataValue.text(known["weights_sha256"]),
         "path": dg.MetadataValue.path(finished.session.outputs / "metrics.json"),
     }
-    if not known["held_out_samples"]:
-        return metadata
-    figures = ("held_out_loss_base", "held_out_loss_lora", "held_out_loss_change")
-    metadata |= {name: dg.MetadataValue.float(round(float(known[name]), 5)) for name in figures}
-    rows = [(name, f"{both['base']:.5f}", f"{both['lora']:.5f}") for name, both in known["by_sample"].items()]
-    metadata["by_sample"] = table(("sample", "base", "LoRA"), rows[:_SHOWN])
+    pairs = figure_pairs(known)
+    metadata |= {f"{name}_lora": dg.MetadataValue.float(round(lora, 5)) for name, _, lora in pairs}
+    metadata["figures"] = table(
+        ("figure", "base", "LoRA", "change"),
+        [(name, f"{base:.5f}", f"{lora:.5f}", f"{lora - base:+.5f}") for name, base, lora in pairs],
+    )
+    if known["held_out_samples"]:
+        rows = [(name, f"{both['base']:.5f}", f"{both['lora']:.5f}") for name, both in known["by_sample"].items()]
+        metadata["by_sample"] = table(("sample", "base", "LoRA"), rows[:_SHOWN])
     return metadata
 
 
-def _held_out_loss_is_better(finished: Finished) -> Verdict:
-    known = finished.result.published.metadata
-    if not known["held_out_samples"]:
-        text = "nothing is held out, so nothing was measured: raise datasets.held_out"
-        return Verdict(False, text, severity=dg.AssetCheckSeverity.WARN)
-    base, lora = float(known["held_out_loss_base"]), float(known["held_out_loss_lora"])
-    text = f"held-out loss {base:.5f} of the base, {lora:.5f} with the LoRA: {lora / base - 1:+.2%}"
-    return Verdict(lora < base, text, {"change": dg.MetadataValue.float(lora / base - 1)})
+def _promoted(finished: Finished) -> Verdict:
+    settled = finished.result.settled
+    reasons = "; ".join(settled["reasons"])
+    held_out = finished.result.published.metadata["held_out_samples"]
+    if not held_out:
+        reasons += "; nothing is held out, so no loss was measured: raise datasets.held_out"
+    promoted = bool(settled["promoted"])
+    text = f"{'promoted' if promoted else 'not promoted'}: {reasons}"
+    # Promoted without a measurement is told as a warning; it is the user's choice to hold nothing out.
+    severity = dg.AssetCheckSeverity.WARN if promoted else dg.AssetCheckSeverity.ERROR
+    told = {"reasons": dg.MetadataValue.json(list(settled["reasons"]))}
+    return Verdict(promoted and bool(held_out), text, told, severity)
 
 
 METRICS = StageAsset(
@@ -46,9 +54,12 @@ METRICS = StageAsset(
     parents=(CACHED_LATENTS, CACHED_TEXT_EMBEDDINGS, LORA_CHECKPOINT),
     describe=_describe,
     check=Check(
-        "held_out_loss_is_better",
-        "On pictures it was not trained on, the LoRA beats the base.",
-        _held_out_loss_is_better,
+        "promoted",
+        "The LoRA beats its base and the project's champion on pictures that it was not trained on, shows the concept, "
+        "and keeps what the base could do.",
+        _promoted,
+        # Nothing is below it, and a LoRA that is not promoted is a result, not a failure.
+        blocking=False,
     ),
 )
 

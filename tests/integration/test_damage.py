@@ -21,6 +21,7 @@ KINDS: dict[str, str] = {
     "ref": "store/refs/tiny/lora_checkpoint.json",
     "dataset manifest": "store/objects/validated_dataset/*/MANIFEST.json",
     "dataset table": "store/objects/validated_dataset/*/manifest.parquet",
+    "contact sheet": "store/objects/validated_dataset/*/contact_sheet.png",
     "latents manifest": "store/objects/cached_latents/*/MANIFEST.json",
     "latents list": "store/objects/cached_latents/*/items.json",
     "text list": "store/objects/cached_text_embeddings/*/items.json",

@@ -65,6 +65,7 @@ def as_dict(results: Sequence[StageResult]) -> dict[str, JSON]:
         "stages": [result.as_dict() for result in results],
         "lora": {"path": path, "sha256": sha256} if trained else None,
         "steps_per_second": trained.published.metadata.get("steps_per_second") if trained else None,
+        "promotion": next((dict(result.settled) for result in results if result.settled), None),
     }
 
 
@@ -89,3 +90,5 @@ def _show(out: Terminal, results: Sequence[StageResult]) -> None:
         console.print(f"{told['lora']['path']}\nSHA-256 {told['lora']['sha256']}", soft_wrap=True)
         if told["steps_per_second"]:
             console.print(f"trained at {told['steps_per_second']:.2f} steps/s")
+    if (promotion := told["promotion"]) is not None:
+        console.print("promoted:" if promotion["promoted"] else "not promoted:", "; ".join(promotion["reasons"]))

@@ -47,6 +47,9 @@ class DatasetConfig(Group):
     held_out: Annotated[float, Field(ge=0.0, le=0.5)] = 0.1
     """Share of the pictures kept out of training to measure held-out loss, in [0, 0.5]; at least one of four
     or more pictures if above 0."""
+    trigger_word: str | None = None
+    """In place of `caption.trigger_word` for this folder; empty for pictures that do not show the concept and are only
+    there so that the LoRA does not forget what the base can do."""
     layout: Literal["auto", "flat", "kohya", "imagefolder"] = "auto"
     """How captions and repeats are found; `auto` looks at the folder and `check` prints what it found."""
 
@@ -194,6 +197,11 @@ class TrainConfig(Group):
     `mixed_precision`."""
     gradient_checkpointing: Annotated[bool, NEUTRAL] = False
     """Recompute activations in the backward pass: about half the memory, a third slower, the same result."""
+    select: Literal["best", "last"] = "best"
+    """Which step becomes the LoRA: the one with the lowest held-out loss, or the last. With nothing held out, the
+    last."""
+    evaluate_every: Annotated[int, Field(ge=0, le=1_000_000)] = 0
+    """Steps between measurements of the held-out loss, which `select: best` chooses from; 0 is a tenth of the run."""
     checkpoint_every: Annotated[int, Field(ge=0, le=1_000_000), NEUTRAL] = 250
     """Steps between resumable checkpoints; 0 saves only when stopping. kohya: `save_every_n_steps` with
     `save_state`."""
@@ -220,6 +228,33 @@ class SampleConfig(Group):
     """Width in pixels; 0 is `bucket.resolution`."""
     height: Annotated[int, Field(ge=0, le=8192)] = 0
     """Height in pixels; 0 is `bucket.resolution`."""
+    strengths: Annotated[tuple[Annotated[float, Field(gt=0, le=4)], ...], Field(min_length=1)] = (0.5, 1.0, 1.5)
+    """Strengths of the LoRA, one column of the grid each, beside the base."""
+
+
+class GateConfig(Group):
+    """What a finished LoRA is examined on, and what it must keep to be promoted over the project's champion."""
+
+    judge: Annotated[Path | None, NEUTRAL] = None
+    """Python file with a function `score(picture, prompt)`: given a PIL image, it returns how much of the prompt is
+    there, in [0, 1]. Its code is run: name only files that you trust."""
+    clip_path: Annotated[Path | None, NEUTRAL] = None
+    """Folder of a CLIP model in transformers format: adds the CLIP score of picture and prompt. It favours what CLIP
+    knows; a new concept is not among that."""
+    concept_prompts: tuple[str, ...] = ()
+    """Prompts that name the concept: their mean score is the concept score."""
+    other_prompts: tuple[str, ...] = ()
+    """Prompts without the concept: their mean score is prompt following, which overfitting lowers."""
+    pictures: Annotated[int, Field(ge=1, le=64)] = 4
+    """Pictures of each prompt, each from a seed of its own; diversity is measured between them."""
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 1000
+    """Seed of the first picture of each prompt."""
+    min_concept_score: Probability = 0.0
+    """Concept score that a promoted LoRA must reach, in [0, 1]; 0 asks for none."""
+    max_following_loss: Probability = 0.1
+    """Points of prompt following that a LoRA may lose against its base, in [0, 1]; more, and it is not promoted."""
+    max_held_out_rise: Annotated[float, Field(ge=0.0, le=10.0)] = 0.01
+    """How much higher than the champion's, as a share, the held-out loss of a promoted LoRA may be."""
 
 
 class ExportConfig(Group):

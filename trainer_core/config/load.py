@@ -22,7 +22,9 @@ from trainer_core.types import JSON, Finding
 HOME_VARIABLE = "LORA_ASSETS_HOME"
 HOME_FOLDER = ".lora-assets"
 
-_PATH_FIELDS = frozenset({("model", "path"), ("model", "config_path"), ("datasets", "path")})
+_PATH_FIELDS = frozenset(
+    {("model", "path"), ("model", "config_path"), ("datasets", "path"), ("gate", "judge"), ("gate", "clip_path")}
+)
 
 
 @dataclass(frozen=True)

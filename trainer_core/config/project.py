@@ -12,6 +12,7 @@ from trainer_core.config.groups import (
     CaptionConfig,
     DatasetConfig,
     ExportConfig,
+    GateConfig,
     Group,
     HardwareConfig,
     LatentsConfig,
@@ -58,6 +59,8 @@ class Project(Group):
     """The run."""
     sample: SampleConfig = SampleConfig()
     """Samples."""
+    gate: GateConfig = GateConfig()
+    """The examination of the finished LoRA."""
     export: ExportConfig = ExportConfig()
     """Export."""
     hardware: HardwareConfig = HardwareConfig()

@@ -48,6 +48,7 @@ class Slice:
         loss: groups.LossConfig
         train: groups.TrainConfig
         sample: groups.SampleConfig
+        gate: groups.GateConfig
         export: groups.ExportConfig
         hardware: groups.HardwareConfig
         logging: groups.LoggingConfig

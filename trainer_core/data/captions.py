@@ -9,7 +9,6 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
-from trainer_core.config.groups import CaptionConfig
 from trainer_core.types import JSON
 
 UNREADABLE = "caption unreadable"
@@ -74,9 +73,9 @@ def choose_lines(caption: CaptionText, multiline: Literal["first_line", "whole"]
     return " ".join(caption.lines if multiline == "whole" else caption.lines[:1])
 
 
-def final_caption(text: str, config: CaptionConfig) -> str:
+def final_caption(text: str, trigger_word: str) -> str:
     """Put the trigger word and a comma before the text, unless it has that word (whole, in the same case)."""
-    trigger = config.trigger_word.strip()
+    trigger = trigger_word.strip()
     if not trigger or _whole_word(trigger).search(text):
         return text
     return f"{trigger}, {text}" if text else trigger

@@ -52,7 +52,14 @@ def discover(dataset: DatasetConfig, caption: CaptionConfig) -> Discovery:
     pictures, excluded = _place_all(shelves, layout, table, _Frame(name, dataset.repeats))
     looked = Looked(name, Path(root), layout, tree, shelves, table, tuple(pictures), tuple(excluded))
     return Discovery(
-        name, Path(root), layout, dataset.held_out, looked.pictures, looked.excluded, tuple(remarks(looked))
+        name,
+        Path(root),
+        layout,
+        dataset.held_out,
+        looked.pictures,
+        looked.excluded,
+        tuple(remarks(looked)),
+        dataset.trigger_word,
     )
 
 

@@ -66,6 +66,8 @@ class Discovery:
     pictures: tuple[FoundPicture, ...]
     excluded: tuple[Exclusion, ...]
     findings: tuple[Finding, ...]
+    trigger_word: str | None = None
+    """In place of the project's."""
 
 
 def printable(text: str) -> str:

@@ -81,8 +81,9 @@ def assemble(discoveries: Sequence[Discovery], known: Known, rules: Rules) -> Ma
     grid = make_grid(rules.bucket, rules.multiple)
     drafts: list[Draft] = []
     excluded = [exclusion for discovery in discoveries for exclusion in discovery.excluded]
-    for picture in (picture for discovery in discoveries for picture in discovery.pictures):
-        verdict = _judge(picture, known, rules, grid)
+    for found_in, picture in ((one, picture) for one in discoveries for picture in one.pictures):
+        own = found_in.trigger_word
+        verdict = _judge(picture, known, rules, grid, rules.caption.trigger_word if own is None else own)
         if isinstance(verdict, str):
             excluded.append(Exclusion(picture.id, verdict))
         else:
@@ -114,7 +115,7 @@ def _check_names(discoveries: Sequence[Discovery]) -> None:
             raise DatasetError(f"{count} datasets are named {name}: {roots}. Give each a `name` of its own.")
 
 
-def _judge(picture: FoundPicture, known: Known, rules: Rules, grid: BucketGrid) -> Draft | str:
+def _judge(picture: FoundPicture, known: Known, rules: Rules, grid: BucketGrid, trigger_word: str) -> Draft | str:
     content = known.hashes.get(picture.file)
     if content is None:
         return "unreadable: the file could not be read; check its permissions"
@@ -130,7 +131,7 @@ def _judge(picture: FoundPicture, known: Known, rules: Rules, grid: BucketGrid) 
     geometry = assign(info.width, info.height, grid)
     if isinstance(geometry, str):
         return geometry
-    caption = final_caption(chosen, rules.caption)
+    caption = final_caption(chosen, trigger_word)
     return Draft(picture, content, caption, geometry, text.lines, info.notes)
 
 

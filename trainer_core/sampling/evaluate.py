@@ -62,7 +62,8 @@ class Evaluator:
             on_sample()
         return found
 
-    @torch.inference_mode()
+    # Not inference mode: what a model caches in it could not be trained with afterwards.
+    @torch.no_grad()
     def _loss(self, denoiser: Any, sample: HeldOut) -> float:
         count = len(QUANTILES)
         latents = sample.latents.to(self.device).expand(count, *sample.latents.shape)

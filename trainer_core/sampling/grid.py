@@ -2,14 +2,72 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
-_MARGIN, _CAPTION, _HEADER = 12, 200, 30
+from trainer_core.data.lettering import clip, font, line_height, one_line, wrap
+
 _SMALLEST = 160
 """Cells narrower than this are enlarged by a whole factor, so that tiny models can be looked at."""
+_TEXT, _TEXT_SHARE = 14, 28
+"""Smallest height of the letters, and how many of them go into a cell's width: a grid is looked at as a whole."""
+_LEAST_LINES = 4
+"""A row is high enough for as many lines of its prompt, and one for the seed."""
+_PAPER, _INK, _PALE, _RULE = "#f6f7f9", "#1c2127", "#69727d", "#d5dae0"
+
+
+@dataclass(frozen=True)
+class GridLayout:
+    """Where everything goes, in pixels."""
+
+    text: int
+    """Height of the letters."""
+    line: int
+    """From one line of text to the next."""
+    gap: int
+    label: int
+    """Width of the prompts' column."""
+    header: int
+    cell: tuple[int, int]
+    """Width and height of an enlarged picture."""
+    factor: int
+    columns: int
+    rows: int
+
+    @property
+    def row_height(self) -> int:
+        """Height of a row without the gap: of the picture, or of the text beside a flat one."""
+        return max(self.cell[1], (_LEAST_LINES + 1) * self.line)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height of the whole."""
+        width = self.gap + self.label + self.columns * (self.gap + self.cell[0]) + self.gap
+        return width, self.header + self.rows * (self.row_height + self.gap)
+
+    @property
+    def prompt_lines(self) -> int:
+        """Lines of a prompt that fit above the seed."""
+        return self.row_height // self.line - 1
+
+    def left(self, column: int) -> int:
+        """Left edge of a column's pictures."""
+        return 2 * self.gap + self.label + column * (self.cell[0] + self.gap)
+
+    def top(self, row: int) -> int:
+        """Upper edge of a row."""
+        return self.header + row * (self.row_height + self.gap)
+
+
+def layout(picture: tuple[int, int], columns: int, rows: int) -> GridLayout:
+    """Return where everything goes for pictures of (width, height) pixels."""
+    factor = max(1, -(-_SMALLEST // picture[0]))
+    cell = (picture[0] * factor, picture[1] * factor)
+    text = max(_TEXT, cell[0] // _TEXT_SHARE)
+    line = line_height(font(text))
+    return GridLayout(text, line, text, text * 16, 2 * text + line, cell, factor, columns, rows)
 
 
 def make_grid(
@@ -19,25 +77,36 @@ def make_grid(
 
     Args:
         columns: heading -> pictures, all of one size, as many as prompts.
-        prompts: text at the left of each row.
+        prompts: text at the left of each row, wrapped, and clipped where it is longer than its row is high.
         seeds: seed of each row, told under its prompt.
     """
-    first = next(iter(columns.values()))[0]
-    factor = max(1, -(-_SMALLEST // first.width))
-    width, height = first.width * factor, max(first.height * factor, 90)
-    total = (
-        _CAPTION + len(columns) * (width + _MARGIN) + _MARGIN,
-        _HEADER + len(prompts) * (height + _MARGIN) + _MARGIN,
-    )
-    grid = Image.new("RGB", total, "white")
-    draw, font = ImageDraw.Draw(grid), ImageFont.load_default(14)
+    plan = layout(next(iter(columns.values()))[0].size, len(columns), len(prompts))
+    grid = Image.new("RGB", plan.size, _PAPER)
+    draw = ImageDraw.Draw(grid)
     for column, (heading, pictures) in enumerate(columns.items()):
-        left = _CAPTION + column * (width + _MARGIN)
-        draw.text((left, 8), heading, fill="black", font=font)
+        _heading(draw, plan, column, heading)
         for row, picture in enumerate(pictures):
-            cell = picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.NEAREST)
-            grid.paste(cell, (left, _HEADER + row * (height + _MARGIN)))
+            enlarged = picture.resize(plan.cell, Image.Resampling.NEAREST) if plan.factor > 1 else picture
+            grid.paste(enlarged, (plan.left(column), plan.top(row)))
     for row, (prompt, seed) in enumerate(zip(prompts, seeds, strict=True)):
-        text = "\n".join([*textwrap.wrap(prompt, 24)[:4], f"seed {seed}"])
-        draw.multiline_text((_MARGIN, _HEADER + row * (height + _MARGIN)), text, fill="black", font=font)
+        _label(draw, plan, row, prompt, seed)
     return grid
+
+
+def _heading(draw: ImageDraw.ImageDraw, plan: GridLayout, column: int, heading: str) -> None:
+    used = font(plan.text, bold=True)
+    middle = plan.left(column) + plan.cell[0] / 2
+    text = clip(one_line(heading), used, plan.cell[0])
+    draw.text((middle, plan.header / 2), text, fill=_INK, font=used, anchor="mm")
+
+
+def _label(draw: ImageDraw.ImageDraw, plan: GridLayout, row: int, prompt: str, seed: int) -> None:
+    top, used = plan.top(row), font(plan.text)
+    lines = wrap(prompt, used, plan.label, plan.prompt_lines) or ["(no prompt)"]
+    for number, line in enumerate(lines):
+        draw.text((plan.gap, top + number * plan.line), line, fill=_INK, font=used)
+    below = top + len(lines) * plan.line
+    draw.text((plan.gap, below), clip(f"seed {seed}", used, plan.label), fill=_PALE, font=used)
+    if row:
+        middle = top - plan.gap // 2
+        draw.line((plan.gap, middle, plan.size[0] - plan.gap, middle), fill=_RULE)

@@ -71,6 +71,12 @@ def load_lora(pipeline: Any, path: Path) -> None:
         raise ModelError(f"{path}: diffusers loaded no weights from this file. Export it again.")
 
 
+def set_strength(pipeline: Any, strength: float) -> None:
+    """Scale what the loaded LoRA adds; 1 is the strength that it was trained with."""
+    names = pipeline.get_active_adapters()
+    pipeline.set_adapters(names, adapter_weights=[strength] * len(names))
+
+
 def pipeline_accepts(pipeline: Any, argument: str) -> bool:
     """Say whether a pipeline takes a keyword argument."""
     import inspect

@@ -91,3 +91,5 @@ class Stage:
     """Items of work in a run from nothing."""
     outputs: Mapping[str, str] = field(default_factory=dict[str, str])
     """File of the result -> its name in `outputs/NAME/`; `{name}` is the project's."""
+    settle: Callable[[StageContext, Published], Mapping[str, JSON]] = lambda context, published: {}
+    """What the project decides over a result that is up to date, computed or reused. Must cost next to nothing."""

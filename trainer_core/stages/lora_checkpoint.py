@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trainer_core.errors import ConfigError
+from trainer_core.errors import ConfigError, LoraAssetsError
 from trainer_core.stages.base import Outcome, Stage, StageContext
 from trainer_core.stages.entries import keys_of, read_latents, read_text
 from trainer_core.store.keys import digest
@@ -16,9 +16,11 @@ from trainer_core.types import JSON, Finding, Sample
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from trainer_core.sampling.evaluate import HeldOut
+    from trainer_core.stages.selection import Selection
     from trainer_core.train.batches import CachedSamples
     from trainer_core.train.loop import TrainOutcome
-    from trainer_core.train.trainer import TrainerParts
+    from trainer_core.train.trainer import Evaluation, Trainer, TrainerParts
 
 NAME = "lora_checkpoint"
 LORA = "lora.safetensors"
@@ -43,6 +45,7 @@ def run_key(context: StageContext) -> str:
 
     upstream = {name: published.data_version for name, published in context.upstream.items()}
     settings = slice_key(context.session.project, _TRAINING_READS)
+    del settings["train"]["select"]  # which step is taken changes none of them
     return digest(
         {"run": LORA_CHECKPOINT.version, "settings": settings, "inputs": _inputs(context), "upstream": upstream}
     )
@@ -66,11 +69,14 @@ def _run(context: StageContext) -> Outcome:
             outcome = train_in_processes(context, workdir)
         else:
             outcome = train_here(context, workdir)
-    weights = export(context, outcome.adapter, context.staging / LORA, context.settings.train.steps)
-    metrics = _collect(context, workdir)
+    step, adapter = _select(context, workdir, outcome)
+    weights = export(context, adapter, context.staging / LORA, step)
+    metrics = _collect(context, workdir, step)
     metadata: dict[str, JSON] = {
         "run": workdir.name,
         "steps": context.settings.train.steps,
+        "selected_step": step,
+        "held_out_losses": {str(at): loss for at, loss in sorted(selection_of(context, workdir).losses().items())},
         "steps_per_second": outcome.steps_per_second or None,
         "final_loss": metrics[-1]["loss"] if metrics else None,
         "peak_memory_mib": round(peak_memory_mib(), 1),
@@ -93,14 +99,82 @@ def train_here(context: StageContext, workdir: Path) -> TrainOutcome:
     session, settings = context.session, context.settings
     precision = session.precision("train", settings.train.precision)
     accelerator = make_accelerator(session.profile, precision, settings.train.gradient_accumulation_steps)
+    selection, held_out = selection_of(context, workdir), held_out_samples(context)
+    if held_out and accelerator.is_main_process:
+        selection.refuse_checkpoints_without_losses(workdir / "checkpoints")
+    accelerator.wait_for_everyone()
     trainer = prepare(training_parts(context, accelerator.device), workdir, session.report, accelerator)
     (workdir / SNAPSHOTS).mkdir(exist_ok=True)
+    if held_out and accelerator.is_main_process:
+        selection.forget_after(trainer.step)
+        trainer.evaluation = _evaluation(context, trainer, selection, held_out)
 
     def snapshot(step: int, adapter: Mapping[str, Tensor]) -> None:
         write_snapshot(workdir / SNAPSHOTS / f"step-{step:08d}.safetensors", adapter)
 
     trainer.on_step = snapshot
     return run(trainer)
+
+
+def selection_of(context: StageContext, workdir: Path) -> Selection:
+    """Return the held-out losses of a run."""
+    from trainer_core.stages.selection import Selection
+
+    train = context.settings.train
+    return Selection(workdir, train.evaluate_every or max(1, train.steps // 10), train.steps)
+
+
+def held_out_samples(context: StageContext) -> list[HeldOut]:
+    """Read what the caches hold of the held-out samples, verified.
+
+    Raises:
+        DamagedEntries: some were damaged; they were dropped and must be encoded again.
+    """
+    from trainer_core.sampling.evaluate import HeldOut
+
+    session = context.session
+    samples = [sample for sample in session.manifest.samples if sample.split == "held_out"]
+    ids = [sample.id for sample in samples]
+    latents = read_latents(session.store, keys_of(context.upstream["cached_latents"], ids))
+    text = read_text(session.store, keys_of(context.upstream["cached_text_embeddings"], ids))
+    return [HeldOut(one.id, latents[one.id].float(), text[one.id], one.geometry) for one in samples]
+
+
+def _evaluation(context: StageContext, trainer: Trainer, selection: Selection, held_out: list[HeldOut]) -> Evaluation:
+    """Return the measurement of the held-out loss, which keeps the best weights."""
+    from statistics import fmean
+
+    from trainer_core.sampling.evaluate import Evaluator
+    from trainer_core.train.trainer import Evaluation
+
+    device, dtype = trainer.accelerator.device, trainer.loader.dtype
+    guidance = context.settings.noise.guidance
+    evaluator = Evaluator(trainer.family, trainer.schedule, device, dtype, guidance)
+
+    def measure(step: int) -> None:
+        trainer.denoiser.eval()
+        loss = fmean(evaluator.losses(trainer.denoiser, held_out, lambda: None).values())
+        trainer.denoiser.train()
+        selection.add(step, loss, trainer.adapter_state())
+
+    return Evaluation(selection.due, measure)
+
+
+def _select(context: StageContext, workdir: Path, outcome: TrainOutcome) -> tuple[int, Mapping[str, Tensor]]:
+    """Return the step that becomes the LoRA, and its weights.
+
+    Raises:
+        LoraAssetsError: the weights of the best step were damaged since they were measured.
+    """
+    selection, last = selection_of(context, workdir), context.settings.train.steps
+    best = selection.best()
+    if context.settings.train.select == "last" or best is None or best == last:
+        return last, outcome.adapter
+    weights = selection.best_weights()
+    if weights is None:
+        message = f"{workdir}: the weights of step {best}, the best, were damaged after they were measured. "
+        raise LoraAssetsError(message + "Run again: training goes back to before it.")
+    return best, weights
 
 
 def training_parts(context: StageContext, device: Any) -> TrainerParts:
@@ -189,7 +263,7 @@ def lineage(context: StageContext, step: int) -> dict[str, str]:
     }
 
 
-def _collect(context: StageContext, workdir: Path) -> list[dict[str, Any]]:
+def _collect(context: StageContext, workdir: Path, selected: int) -> list[dict[str, Any]]:
     """Put the run's curve and its exported snapshots into the result."""
     import shutil
 
@@ -204,7 +278,8 @@ def _collect(context: StageContext, workdir: Path) -> list[dict[str, Any]]:
             export(context, adapter, target, int(snapshot.stem.removeprefix("step-")))
     metrics = read_metrics(workdir / "metrics.jsonl")
     shutil.copyfile(workdir / "metrics.jsonl", context.staging / "training.jsonl")
-    write_loss_curve(metrics, context.staging / "loss_curve.png")
+    held_out = selection_of(context, workdir).losses()
+    write_loss_curve(metrics, held_out, selected, context.staging / "loss_curve.png")
     return [{"step": line.step, "loss": line.loss} for line in metrics]
 
 
@@ -214,7 +289,7 @@ _TRAINING_READS = (
 )
 LORA_CHECKPOINT = Stage(
     name=NAME,
-    version=1,
+    version=2,
     description="The LoRA, trained from the caches and exported with its SHA-256 and its lineage.",
     reads=(*_TRAINING_READS, "export"),
     needs=("cached_latents", "cached_text_embeddings"),

@@ -1,9 +1,9 @@
-"""Fixed prompts and seeds rendered from the exported file, base beside LoRA."""
+"""Fixed prompts and seeds rendered from the exported file, base beside the LoRA at several strengths."""
 
 from __future__ import annotations
 
 import hashlib
-from pathlib import Path
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from trainer_core.stages.base import Outcome, Stage, StageContext
@@ -27,15 +27,19 @@ _OWN_PROMPTS = 4
 
 
 def prompts(context: StageContext) -> tuple[str, ...]:
-    """Return the project's prompts, else captions: of held-out pictures first, as the LoRA has not seen those."""
-    if context.settings.sample.prompts:
-        return context.settings.sample.prompts
+    """Return what is rendered."""
+    return chosen_prompts(context.settings.sample.prompts, context.session.manifest.samples)
+
+
+def chosen_prompts(own: tuple[str, ...], samples: Sequence[Sample]) -> tuple[str, ...]:
+    """Return a project's prompts, else captions: of held-out pictures first, as the LoRA has not seen those."""
+    if own:
+        return own
 
     def rank(sample: Sample) -> tuple[bool, str]:
         return sample.split == "train", sample.id
 
-    captions = (sample.caption for sample in sorted(context.session.manifest.samples, key=rank))
-    return tuple(dict.fromkeys(captions))[:_OWN_PROMPTS]
+    return tuple(dict.fromkeys(sample.caption for sample in sorted(samples, key=rank)))[:_OWN_PROMPTS]
 
 
 def _inputs(context: StageContext) -> JSON:
@@ -54,36 +58,52 @@ def precision(session: Session) -> PrecisionName:
 
 
 def _total(context: StageContext) -> int:
-    return 2 * len(prompts(context))
+    return (1 + len(strengths(context))) * len(prompts(context))
+
+
+def strengths(context: StageContext) -> dict[str, float]:
+    """Return heading -> strength of the LoRA for each of its columns."""
+    return {f"LoRA {str(float(one)).removesuffix('.0')}": one for one in context.settings.sample.strengths}
 
 
 def _run(context: StageContext) -> Outcome:
-    from trainer_core.hardware.placement import torch_device, torch_dtype, torch_work
-    from trainer_core.sampling.render import load_lora, same_pictures
+    from trainer_core.sampling.render import same_pictures
 
-    session, lora = context.session, context.upstream["lora_checkpoint"]
-    settings = render_settings(session, context.settings, prompts(context))
-    files = [lora.file(name) for name in sorted(lora.files) if name.startswith("snapshots/")] + [lora.file(LORA)]
-    tell = _Counter(context, (1 + len(files)) * len(settings.prompts))
-    with torch_work(context.session.profile, context.settings.hardware.threads):
+    settings = render_settings(context.session, context.settings, prompts(context))
+    columns = _render_columns(context, settings)
+    changed = any(not same_pictures(columns["base"], columns[heading]) for heading in strengths(context))
+    names = _write(context, columns, settings)
+    metadata: dict[str, JSON] = {
+        "prompts": list(settings.prompts),
+        "columns": list(columns),
+        "pictures": len(names),
+        "lora_changes_picture": changed,
+    }
+    return Outcome(digest(names), metadata, items_computed=len(names))
+
+
+def _render_columns(context: StageContext, settings: RenderSettings) -> dict[str, list[Image.Image]]:
+    """Return heading -> pictures: the base, the snapshots in order at strength 1, the LoRA at each strength."""
+    from trainer_core.hardware.placement import torch_device, torch_dtype, torch_work
+    from trainer_core.sampling.render import load_lora, set_strength
+
+    session, lora, wanted = context.session, context.upstream["lora_checkpoint"], strengths(context)
+    snapshots = [lora.file(name) for name in sorted(lora.files) if name.startswith("snapshots/")]
+    tell = _Counter(context, (1 + len(snapshots) + len(wanted)) * len(settings.prompts))
+    with torch_work(session.profile, context.settings.hardware.threads):
         pipeline = session.family.load_pipeline(session.source, torch_dtype(precision(session)))  # type: ignore[arg-type]
         pipeline.to(torch_device(session.profile))
         pipeline.set_progress_bar_config(disable=True)
         columns = {"base": tell.render(pipeline, settings)}
-        for path in files:
+        for path in snapshots:
             load_lora(pipeline, path)
-            columns[_heading(path)] = tell.render(pipeline, settings)
+            columns[f"step {int(path.stem.removeprefix('step-'))}"] = tell.render(pipeline, settings)
             pipeline.unload_lora_weights()
-        del pipeline
-    changed = not same_pictures(columns["base"], columns["LoRA"])
-    names = _write(context, columns, settings)
-    version = digest(names)
-    metadata: dict[str, JSON] = {
-        "prompts": list(settings.prompts),
-        "pictures": len(names),
-        "lora_changes_picture": changed,
-    }
-    return Outcome(version, metadata, items_computed=len(names))
+        load_lora(pipeline, lora.file(LORA))
+        for heading, strength in wanted.items():
+            set_strength(pipeline, strength)
+            columns[heading] = tell.render(pipeline, settings)
+    return columns
 
 
 def _write(context: StageContext, columns: dict[str, list[Image.Image]], settings: RenderSettings) -> dict[str, str]:
@@ -102,8 +122,10 @@ def _write(context: StageContext, columns: dict[str, list[Image.Image]], setting
     return pixels
 
 
-def render_settings(session: Session, settings: Slice | Project, prompts: tuple[str, ...]) -> RenderSettings:
-    """Return how some prompts are rendered for a project."""
+def render_settings(
+    session: Session, settings: Slice | Project, prompts: tuple[str, ...], seed: int | None = None
+) -> RenderSettings:
+    """Return how some prompts are rendered for a project; `seed` in place of the samples' own."""
     from trainer_core.sampling.render import RenderSettings
 
     sample, side = settings.sample, settings.bucket.resolution
@@ -113,14 +135,10 @@ def render_settings(session: Session, settings: Slice | Project, prompts: tuple[
         negative_prompt=sample.negative_prompt,
         steps=sample.steps,
         guidance=sample.guidance,
-        seed=sample.seed,
+        seed=sample.seed if seed is None else seed,
         width=(sample.width or side) // multiple * multiple,
         height=(sample.height or side) // multiple * multiple,
     )
-
-
-def _heading(path: Path) -> str:
-    return "LoRA" if path.name == LORA else f"step {int(path.stem.removeprefix('step-'))}"
 
 
 class _Counter:
@@ -142,8 +160,8 @@ class _Counter:
 
 SAMPLES = Stage(
     name=NAME,
-    version=1,
-    description="Fixed prompts and seeds rendered from the exported file, base beside LoRA.",
+    version=2,
+    description="Fixed prompts and seeds rendered from the exported file, base beside the LoRA at several strengths.",
     reads=("sample", "bucket.resolution", "hardware.threads"),
     needs=("lora_checkpoint",),
     run=_run,

@@ -9,6 +9,8 @@ from trainer_core.stages.entries import shape_of, write_items
 from trainer_core.store.keys import digest
 from trainer_core.types import JSON
 
+CONTACT_SHEET = "contact_sheet.png"
+
 
 def _version(context: StageContext) -> str:
     return context.session.manifest.data_version
@@ -30,11 +32,14 @@ def _items(context: StageContext) -> dict[str, Item]:
 
 
 def _run(context: StageContext) -> Outcome:
+    from trainer_core.data.contact_sheet import write_contact_sheet
     from trainer_core.data.tables import bucket_table, excluded_frame, statistics, to_markdown, write_parquet
 
     manifest, scanned = context.session.manifest, context.session.scanned
     write_parquet(manifest, context.staging / "manifest.parquet")
     excluded_frame(manifest).to_csv(context.staging / "ledger.csv", index=False)
+    threads = context.session.profile.decode_threads
+    write_contact_sheet(manifest.samples, context.staging / CONTACT_SHEET, threads)
     write_items(context)
     reasons = Counter(gone.cause for gone in manifest.excluded)
     metadata: dict[str, JSON] = {
@@ -52,7 +57,7 @@ def _run(context: StageContext) -> Outcome:
 
 VALIDATED_DATASET = Stage(
     name="validated_dataset",
-    version=1,
+    version=2,
     description="Every picture looked at: found = used + excluded, each exclusion with its reason.",
     reads=("datasets", "caption", "bucket"),
     needs=(),
@@ -61,5 +66,5 @@ VALIDATED_DATASET = Stage(
     items=_items,
     data_version=_version,
     total=lambda context: context.session.manifest.found,
-    outputs={"ledger.csv": "ledger.csv"},
+    outputs={"ledger.csv": "ledger.csv", CONTACT_SHEET: CONTACT_SHEET},
 )

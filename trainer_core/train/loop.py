@@ -45,11 +45,14 @@ def run(trainer: Trainer) -> TrainOutcome:
     watch = Watch(trainer)
     began = time.perf_counter()
     with stop_on_signals() as stop:
+        if trainer.step == 0:
+            _evaluate(trainer, watch)
         batches = trainer.loader.stream(_micro_batches(trainer))
         while trainer.step < settings.steps:
             _optimizer_step(trainer, batches, watch, stop)
             trainer.step += 1
             watch.after_step()
+            _evaluate(trainer, watch)
             stopping = _stop_agreed(trainer, stop)
             _save_when_due(trainer, watch, stopping)
             if stopping:
@@ -125,6 +128,14 @@ def _micro_batches(trainer: Trainer) -> range:
     first = micro_batch_number(trainer, trainer.step, 0)
     end = micro_batch_number(trainer, trainer.project.train.steps, 0)
     return range(first, end, trainer.accelerator.num_processes)
+
+
+def _evaluate(trainer: Trainer, watch: Watch) -> None:
+    if trainer.evaluation is not None and trainer.evaluation.due(trainer.step):
+        watch.check_finite()
+        began = time.perf_counter()
+        trainer.evaluation.measure(trainer.step)
+        watch.clock.started += time.perf_counter() - began
 
 
 def _save_when_due(trainer: Trainer, watch: Watch, stopping: bool) -> None:

@@ -40,6 +40,14 @@ class TrainerParts:
     loader: BatchLoader
 
 
+@dataclass(frozen=True)
+class Evaluation:
+    """A measurement that is taken after some steps; step 0 is the base."""
+
+    due: Callable[[int], bool]
+    measure: Callable[[int], None]
+
+
 @dataclass
 class Trainer:
     """What a run holds while it goes: the parts that were built once, and the step it is at."""
@@ -57,6 +65,8 @@ class Trainer:
     report: Report
     on_step: Callable[[int, Mapping[str, Tensor]], None] | None = None
     """Called on the main process every `sample.every` steps with the step and the adapter's state."""
+    evaluation: Evaluation | None = None
+    """What is measured on the main process as the run goes."""
     step: int = 0
     last_grad_norm: Tensor | None = field(default=None, repr=False)
 

@@ -66,6 +66,7 @@ def test_the_ui_is_told_what_there_is_to_know(world: World) -> None:
     assert "image/png" in str(lora["loss_curve"])
     assert isinstance(lora["final_loss"], float)
     assert "| 64x64 | 3 | 0 |" in str(world.metadata("validated_dataset")["buckets"])
+    assert "image/jpeg" in str(world.metadata("validated_dataset")["contact_sheet"])
     assert "image/jpeg" in str(world.metadata("samples")["grid"])
     assert isinstance(world.metadata("metrics")["held_out_loss_lora"], float)
     plotted = world.instance.fetch_observations(dg.AssetKey("lora_checkpoint"), limit=10).records

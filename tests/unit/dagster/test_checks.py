@@ -25,23 +25,27 @@ def judge(
     return check.run(SimpleNamespace(session=session, result=result))
 
 
-def loss(base: float, lora: float) -> dict[str, float]:
-    return {"held_out_samples": 2, "held_out_loss_base": base, "held_out_loss_lora": lora}
+def settled(promoted: bool, held_out: int = 2) -> Verdict:
+    published = SimpleNamespace(metadata={"held_out_samples": held_out})
+    told = {
+        "promoted": promoted,
+        "reasons": ["its held-out loss is too high"] if not promoted else ["it is the champion"],
+    }
+    return METRICS.check.run(SimpleNamespace(session=None, result=SimpleNamespace(published=published, settled=told)))
 
 
-def test_a_lora_that_beats_the_base_passes() -> None:
-    verdict = judge(METRICS.check, loss(0.2, 0.1))
-    assert verdict.passed and "-50.00%" in verdict.description
+def test_a_promoted_lora_passes() -> None:
+    assert settled(True).passed
 
 
-@pytest.mark.parametrize("lora", [0.2, 0.3])
-def test_a_lora_that_is_no_better_fails(lora: float) -> None:
-    verdict = judge(METRICS.check, loss(0.2, lora))
+def test_a_lora_that_is_not_promoted_fails_with_its_reasons() -> None:
+    verdict = settled(False)
     assert not verdict.passed and verdict.severity == AssetCheckSeverity.ERROR
+    assert "its held-out loss is too high" in verdict.description
 
 
 def test_nothing_held_out_is_a_warning() -> None:
-    verdict = judge(METRICS.check, {"held_out_samples": 0})
+    verdict = settled(True, held_out=0)
     assert not verdict.passed and verdict.severity == AssetCheckSeverity.WARN
 
 
@@ -56,6 +60,14 @@ def test_the_ledger_is_counted_as_written(tmp_path: Path, used: int, passes: boo
     verdict = judge(VALIDATED_DATASET.check, {"found": 5, "used": used}, tmp_path)
     assert verdict.passed is passes
     assert "too small" in str(verdict.metadata["ledger"].value)
+
+
+def test_a_dataset_that_was_validated_before_there_were_contact_sheets_is_shown_without_one(tmp_path: Path) -> None:
+    manifest = SimpleNamespace(found=0, samples=(), excluded=(), findings=())
+    session = SimpleNamespace(manifest=manifest, outputs=tmp_path)
+    published = SimpleNamespace(metadata={"statistics": {}}, files={"ledger.csv": None}, path=tmp_path)
+    finished: Any = SimpleNamespace(session=session, result=SimpleNamespace(published=published))
+    assert "contact_sheet" not in VALIDATED_DATASET.describe(finished)
 
 
 class Entries:

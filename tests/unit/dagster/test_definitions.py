@@ -39,7 +39,7 @@ BLOCKING = {
     "values_are_finite": True,
     "sha256_matches": True,
     "lora_changes_pictures": False,
-    "held_out_loss_is_better": True,
+    "promoted": False,
 }
 
 
@@ -118,7 +118,7 @@ def test_a_broken_file_shows_its_error_and_leaves_the_others_alone(tmp_path: Pat
     ("setting", "replacement", "changed"),
     [
         ("lr: 1e-2", "lr: 2e-2", {"lora_checkpoint"}),
-        ("steps: 2", "steps: 3", {"samples"}),
+        ("steps: 2", "steps: 3", {"samples", "metrics"}),
         ("held_out: 0.2", "held_out: 0.3", {"validated_dataset"}),
         ("path: ../data", "path: ../elsewhere, name: data", set()),
         ("# none", "# a comment", set()),

@@ -4,7 +4,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainer_core.config.groups import CaptionConfig
 from trainer_core.data.captions import MAX_BYTES, CaptionText, choose_lines, final_caption, parse_caption, read_caption
 
 
@@ -66,9 +65,8 @@ def test_the_first_line_that_is_not_blank_or_all_lines_joined() -> None:
     ],
 )
 def test_the_trigger_word_is_put_in_front_once(text: str, trigger: str, final: str) -> None:
-    config = CaptionConfig(trigger_word=trigger)
-    assert final_caption(text, config) == final
-    assert final_caption(final, config) == final
+    assert final_caption(text, trigger) == final
+    assert final_caption(final, trigger) == final
 
 
 @given(st.binary(max_size=200))

@@ -32,6 +32,13 @@ def test_samples_carry_everything_that_encoding_needs(tmp_path: Path) -> None:
     assert len(sample.picture) == 64
 
 
+def test_a_dataset_can_have_a_trigger_word_of_its_own_or_none(tmp_path: Path) -> None:
+    pair(tmp_path, "a.png")
+    rules = CaptionConfig(trigger_word="sks")
+    for own, caption in ((None, "sks, a cat"), ("ohwx", "ohwx, a cat"), ("", "a cat")):
+        assert build(look(tmp_path, trigger_word=own), caption=rules).samples[0].caption == caption
+
+
 def test_found_is_used_plus_excluded_and_each_reason_is_named(tmp_path: Path) -> None:
     many(tmp_path, 5)
     (tmp_path / "text.png").write_text("hello")

@@ -207,7 +207,6 @@ def test_other_drawings_are_hardly_ever_zorblings() -> None:
 @pytest.mark.parametrize(
     ("trait", "colour", "cover"),
     [
-        ("stripes", "STRIPE", make_dataset.BODY),
         ("eyes", "PUPIL", make_dataset.EYE),
         ("legs", "LIMB", BACKGROUNDS["white"]),
     ],
@@ -220,12 +219,6 @@ def test_a_missing_trait_is_missed_and_no_other(
     seen = zorbling_traits(make_dataset.draw(scene, 64, 64))
     assert set(seen) == set(TRAITS)
     assert {name for name, share in seen.items() if share < 0.5} == {trait}
-
-
-def test_stripes_half_mixed_with_the_body_are_still_stripes(monkeypatch: pytest.MonkeyPatch) -> None:
-    mixed = tuple((a + b) // 2 for a, b in zip(make_dataset.BODY, make_dataset.STRIPE, strict=True))
-    monkeypatch.setattr(make_dataset, "STRIPE", mixed)
-    assert zorbling_traits(make_dataset.draw(make_dataset.zorbling(0), 64, 64))["stripes"] > 0.8
 
 
 def test_a_confusion_table_counts_what_was_seen_for_what_was_wanted() -> None:

@@ -56,5 +56,5 @@ def test_the_running_mean_starts_at_the_first_value_and_follows() -> None:
 
 
 def test_a_curve_of_no_lines_is_still_a_picture(tmp_path: Path) -> None:
-    write_loss_curve([], tmp_path / "curve.png")
+    write_loss_curve([], {}, 0, tmp_path / "curve.png")
     assert (tmp_path / "curve.png").read_bytes().startswith(b"\x89PNG")

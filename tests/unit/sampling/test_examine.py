@@ -1,0 +1,119 @@
+"""What is measured on pictures of fixed prompts, and what a wrong judge is told."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from trainer_core.errors import ConfigError
+from trainer_core.sampling.examine import Exam, load_judge, measure, take
+from trainer_core.sampling.render import RenderSettings
+
+SETTINGS = RenderSettings((), "", 2, 4.0, 7, 16, 16)
+
+
+def grey(level: int) -> Image.Image:
+    return Image.new("RGB", (4, 4), (level, level, level))
+
+
+def exam(pictures: int = 2, **scores: Any) -> Exam:
+    return Exam(("a cat",), ("a dog", "a cow"), pictures, SETTINGS, scores)
+
+
+def judge_file(folder: Path, code: str, name: str = "judge.py") -> Path:
+    path = folder / name
+    path.write_text(code)
+    return path
+
+
+def test_scores_are_means_over_the_pictures_of_their_own_prompts() -> None:
+    pictures = {"a cat": [grey(255), grey(0)], "a dog": [grey(255)] * 2, "a cow": [grey(0)] * 2}
+    figures = measure(Exam(("a cat",), ("a dog", "a cow"), 2, SETTINGS, {"": brightness, "clip_": half}), pictures)
+    assert figures["concept_score"] == 0.5
+    assert figures["following"] == 0.5
+    assert figures["clip_concept_score"] == figures["clip_following"] == 0.5
+
+
+def brightness(picture: Image.Image, prompt: str) -> float:
+    return picture.getpixel((0, 0))[0] / 255  # type: ignore[index]
+
+
+def half(picture: Image.Image, prompt: str) -> float:
+    return 0.5
+
+
+def test_diversity_is_the_distance_between_seeds_of_one_prompt() -> None:
+    alike = {prompt: [grey(10)] * 3 for prompt in ("a cat", "a dog", "a cow")}
+    assert measure(exam(3), alike)["diversity"] == 0.0
+    opposite = {prompt: [grey(0), grey(255)] for prompt in ("a cat", "a dog", "a cow")}
+    assert measure(exam(2), opposite)["diversity"] == 1.0
+
+
+def test_one_picture_a_prompt_has_no_diversity() -> None:
+    assert "diversity" not in measure(exam(1), {prompt: [grey(1)] for prompt in ("a cat", "a dog", "a cow")})
+
+
+def test_every_prompt_is_rendered_from_the_same_seeds() -> None:
+    asked: list[dict[str, Any]] = []
+
+    def pipeline(**arguments: Any) -> Any:
+        asked.append(arguments)
+        return SimpleNamespace(images=[grey(0)] * len(arguments["prompt"]))
+
+    told: list[int] = []
+    taken = take(pipeline, exam(3), lambda: told.append(1))
+    assert {prompt: len(pictures) for prompt, pictures in taken.items()} == {"a cat": 3, "a dog": 3, "a cow": 3}
+    assert len(told) == 9
+    seeds = [[generator.initial_seed() for generator in one["generator"]] for one in asked]
+    assert seeds == [[7, 8, 9]] * 3
+
+
+def test_a_judge_in_a_package_is_imported_by_its_full_name(tmp_path: Path) -> None:
+    package = tmp_path / "seen_only_here"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    (package / "helper.py").write_text("VALUE = 0.25\n")
+    code = "from seen_only_here.helper import VALUE\n\ndef score(picture, prompt):\n    return VALUE\n"
+    assert load_judge(judge_file(package, code))(grey(0), "a cat") == 0.25
+
+
+def test_a_changed_judge_is_read_anew_and_files_of_one_name_are_two(tmp_path: Path) -> None:
+    values: list[float] = []
+    for folder, value in (("a", 0.1), ("b", 0.2), ("a", 0.3)):
+        (tmp_path / folder).mkdir(exist_ok=True)
+        path = judge_file(tmp_path / folder, f"def score(picture, prompt):\n    return {value}\n")
+        values.append(load_judge(path)(grey(0), "a cat"))
+    assert values == [0.1, 0.2, 0.3]
+
+
+@pytest.mark.parametrize(
+    ("code", "told"),
+    [
+        ("import nothing_like_that\n", "cannot be imported: ModuleNotFoundError"),
+        ("def rate(picture, prompt):\n    return 1\n", "has no function `score`"),
+    ],
+)
+def test_a_file_that_is_no_judge_is_refused_by_name(tmp_path: Path, code: str, told: str) -> None:
+    path = judge_file(tmp_path, code, f"judge_{abs(hash(code))}.py")
+    with pytest.raises(ConfigError) as caught:
+        load_judge(path)
+    assert told in str(caught.value) and str(path) in str(caught.value)
+
+
+def test_a_judge_that_is_not_there_is_refused_by_name(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="does not exist"):
+        load_judge(tmp_path / "judge.py")
+
+
+@pytest.mark.parametrize(
+    ("body", "told"), [("return 1.5", "gave 1.5 for 'a cat'"), ("raise KeyError('x')", "failed on 'a cat': KeyError")]
+)
+def test_a_judge_that_fails_names_the_prompt(tmp_path: Path, body: str, told: str) -> None:
+    path = judge_file(tmp_path, f"def score(picture, prompt):\n    {body}\n", f"wrong_{abs(hash(body))}.py")
+    with pytest.raises(ConfigError) as caught:
+        load_judge(path)(grey(0), "a cat")
+    assert told in str(caught.value)

@@ -1,0 +1,140 @@
+"""Which step of a run becomes the LoRA: held-out losses by step, and the weights of the best step so far.
+
+    runs/KEY/held_out.jsonl                     one sealed line a measurement; step 0 is the base
+    runs/KEY/best/step-00000300.safetensors     weights of a step that was the best when it was measured
+
+Both survive kills with the run's checkpoints: what was measured after the step that a run goes on from is forgotten and
+measured again, and a checkpoint whose measurements are not whole is not gone on from.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+import zlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from trainer_core.export.snapshots import read_snapshot, write_snapshot
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+log = logging.getLogger(__name__)
+
+HELD_OUT = "held_out.jsonl"
+_BEST = "best"
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The held-out losses of the run in `workdir`, measured every `every` steps and at the end."""
+
+    workdir: Path
+    every: int
+    steps: int
+    """Optimizer steps of the whole run."""
+
+    def due(self, step: int) -> bool:
+        """Whether the loss is measured after `step` steps."""
+        return step % self.every == 0 or step == self.steps
+
+    def losses(self) -> dict[int, float]:
+        """Step -> held-out loss. Lines cut short by a kill or damaged since are left out."""
+        found: dict[int, float] = {}
+        if not self._file.exists():
+            return found
+        for line in self._file.read_text(errors="replace").splitlines():
+            try:
+                values = json.loads(line)
+                step, loss = int(values["step"]), float(values["loss"])
+            except (ValueError, TypeError, KeyError):
+                continue
+            if line + "\n" == _sealed(step, loss):
+                found[step] = loss
+        return found
+
+    def add(self, step: int, loss: float, adapter: Mapping[str, Tensor]) -> None:
+        """Keep a measurement, and the weights if they are the best so far.
+
+        The weights come first, so that a line never speaks of weights that a kill kept from being written.
+        """
+        before = self.losses()
+        if step and loss < min((known for at, known in before.items() if at), default=float("inf")):
+            (self.workdir / _BEST).mkdir(exist_ok=True)
+            write_snapshot(self._weights(step), adapter)
+        with self._file.open("a") as file:
+            file.write(_sealed(step, loss))
+            file.flush()
+            os.fsync(file.fileno())
+        self._prune(before | {step: loss})
+
+    def best(self) -> int | None:
+        """The step with the lowest loss, the first of equals; None before the first measurement of trained weights."""
+        return _best(self.losses())
+
+    def best_weights(self) -> dict[str, Tensor] | None:
+        """The weights of the best step; None if they are missing or damaged."""
+        step = self.best()
+        return None if step is None or not self._weights(step).exists() else read_snapshot(self._weights(step))
+
+    def refuse_checkpoints_without_losses(self, checkpoints: Path) -> None:
+        """Remove the checkpoints that a run cannot go on from, as a loss before them or the best weights are lost."""
+        losses = self.losses()
+        for folder in sorted(checkpoints.glob("step-*"), reverse=True):
+            step = int(folder.name.removeprefix("step-"))
+            problem = self._problem(losses, step)
+            if problem is None:
+                return
+            log.warning("checkpoint %s: %s, so the run does not go on from it", folder, problem)
+            shutil.rmtree(folder)
+
+    def forget_after(self, step: int) -> None:
+        """Forget measurements of steps that will be done again."""
+        kept = {at: loss for at, loss in self.losses().items() if at <= step}
+        temporary = self._file.with_name(f".tmp-{self._file.name}-{os.getpid()}")
+        temporary.write_text("".join(_sealed(at, loss) for at, loss in sorted(kept.items())))
+        temporary.replace(self._file)
+
+    def _problem(self, losses: Mapping[int, float], step: int) -> str | None:
+        wanted = {at for at in (*range(0, step + 1, self.every), step) if self.due(at)}
+        if missing := wanted - losses.keys():
+            return f"the held-out losses of steps {sorted(missing)} are lost"
+        best = _best(_until(losses, step))
+        if best is not None and (not self._weights(best).exists() or read_snapshot(self._weights(best)) is None):
+            return f"the weights of step {best}, the best before it, are lost"
+        return None
+
+    def _prune(self, losses: Mapping[int, float]) -> None:
+        """Remove weights that are neither the best now nor the best at a checkpoint that may be gone back to."""
+        checkpoints = (int(path.name.removeprefix("step-")) for path in (self.workdir / "checkpoints").glob("step-*"))
+        ends: Iterable[int] = (self.steps, *checkpoints)
+        kept = {self._weights(best) for end in ends if (best := _best(_until(losses, end))) is not None}
+        for path in (self.workdir / _BEST).glob("step-*.safetensors"):
+            if path not in kept:
+                path.unlink(missing_ok=True)
+
+    @property
+    def _file(self) -> Path:
+        return self.workdir / HELD_OUT
+
+    def _weights(self, step: int) -> Path:
+        return self.workdir / _BEST / f"step-{step:08d}.safetensors"
+
+
+def _until(losses: Mapping[int, float], step: int) -> dict[int, float]:
+    return {at: loss for at, loss in losses.items() if at <= step}
+
+
+def _best(losses: Mapping[int, float]) -> int | None:
+    trained = {step: loss for step, loss in losses.items() if step}
+    return min(trained, key=lambda step: (trained[step], step), default=None)
+
+
+def _sealed(step: int, loss: float) -> str:
+    values = {"step": step, "loss": loss}
+    return json.dumps(values | {"crc32": zlib.crc32(json.dumps(values).encode())}) + "\n"
