@@ -249,11 +249,11 @@ class GateConfig(Group):
     """Pictures of each prompt, each from a seed of its own; diversity is measured between them."""
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 1000
     """Seed of the first picture of each prompt."""
-    min_concept_score: Probability = 0.0
+    min_concept_score: Annotated[float, Field(ge=0.0, le=1.0), NEUTRAL] = 0.0
     """Concept score that a promoted LoRA must reach, in [0, 1]; 0 asks for none."""
-    max_following_loss: Probability = 0.1
+    max_following_loss: Annotated[float, Field(ge=0.0, le=1.0), NEUTRAL] = 0.1
     """Points of prompt following that a LoRA may lose against its base, in [0, 1]; more, and it is not promoted."""
-    max_held_out_rise: Annotated[float, Field(ge=0.0, le=10.0)] = 0.01
+    max_held_out_rise: Annotated[float, Field(ge=0.0, le=10.0), NEUTRAL] = 0.01
     """How much higher than the champion's, as a share, the held-out loss of a promoted LoRA may be."""
 
 
