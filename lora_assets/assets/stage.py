@@ -205,6 +205,9 @@ def _metadata(asset: StageAsset, finished: Finished) -> dict[str, dg.MetadataVal
 def _tell(context: dg.AssetExecutionContext, result: StageResult) -> None:
     counts: Sequence[str] = (f"{result.items_computed} computed", f"{result.items_reused} reused")
     context.log.info(f"{result.name}: {result.action} ({', '.join(counts)}) in {result.seconds:.2f} s")
+    if result.settled:
+        decided = "promoted" if result.settled["promoted"] else "not promoted"
+        context.log.info(f"{result.name}: {decided}: {'; '.join(result.settled['reasons'])}")
 
 
 @contextmanager
