@@ -36,7 +36,7 @@ def write_loss_curve(metrics: Sequence[StepMetrics], held_out: Mapping[int, floa
     rate.plot(steps, [line.lr for line in metrics], color="#f58518", linewidth=1.2, label="learning rate")
     rate.set_ylabel("learning rate")
     rate.set_ylim(bottom=0)
-    figure.legend(loc="outside upper center", ncols=5)
+    figure.legend(loc="outside upper center", ncols=3)
     figure.savefig(path, metadata={"Software": None})
 
 
