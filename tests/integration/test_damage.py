@@ -109,3 +109,15 @@ def test_a_flipped_byte_in_a_checkpoint_is_refused(
     with caplog.at_level(logging.WARNING):
         assert _result(project) == truth["as it is"]
     assert f"checkpoint {newest} is damaged" in caplog.text
+
+
+@pytest.mark.parametrize("file", ["held_out.jsonl", "best/step-*.safetensors"])
+def test_a_flipped_byte_in_what_the_best_step_was_chosen_by_changes_no_result(
+    project: TinyProject, truth: dict[str, tuple[dict[str, str], str]], file: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    for path in project.store.glob(f"runs/*/{file}"):
+        _flip(path, 0.5)
+    shutil.rmtree(project.store / "objects" / "lora_checkpoint")
+    with caplog.at_level(logging.WARNING):
+        assert _result(project) == truth["as it is"]
+    assert "so the run does not go on from it" in caplog.text

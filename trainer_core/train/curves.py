@@ -27,7 +27,8 @@ def write_loss_curve(metrics: Sequence[StepMetrics], held_out: Mapping[int, floa
     axes.plot(steps, running_mean(losses), color="#4c78a8", linewidth=2, label="running mean")
     if held_out:
         places = sorted(held_out)
-        axes.plot(places, [held_out[step] for step in places], color="#54a24b", marker="o", label="held-out loss, unweighted")
+        losses = [held_out[step] for step in places]
+        axes.plot(places, losses, color="#54a24b", marker="o", label="held-out loss, unweighted")
     axes.axvline(selected, color="#b279a2", linestyle="--", linewidth=1.5, label=f"chosen: step {selected}")
     axes.set_xlabel("step")
     axes.set_ylabel("loss")
