@@ -7,10 +7,12 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 from PIL import Image
 
-from trainer_core.errors import ConfigError
-from trainer_core.sampling.examine import Exam, load_judge, measure, take
+from tests.tiny.tokenizers import clip_tokenizer
+from trainer_core.errors import ConfigError, ModelError
+from trainer_core.sampling.examine import Exam, load_clip_score, load_judge, measure, take
 from trainer_core.sampling.render import RenderSettings
 
 SETTINGS = RenderSettings((), "", 2, 4.0, 7, 16, 16)
@@ -117,3 +119,44 @@ def test_a_judge_that_fails_names_the_prompt(tmp_path: Path, body: str, told: st
     with pytest.raises(ConfigError) as caught:
         load_judge(path)(grey(0), "a cat")
     assert told in str(caught.value)
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from transformers import CLIPConfig, CLIPModel
+    from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+
+    folder, tokenizer = tmp_path_factory.mktemp("clip"), clip_tokenizer()
+    small = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2}
+    ids = {name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
+    config = CLIPConfig(
+        text_config=small | ids | {"vocab_size": len(tokenizer), "projection_dim": 16},
+        vision_config=small | {"image_size": 32, "patch_size": 8, "projection_dim": 16},
+        projection_dim=16,
+    )
+    torch.manual_seed(0)
+    CLIPModel(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    sizes: Any = {"size": {"shortest_edge": 32}, "crop_size": {"height": 32, "width": 32}}
+    CLIPImageProcessorPil(**sizes).save_pretrained(folder)
+    return folder
+
+
+def test_the_clip_score_is_the_cosine_of_the_models_own_embeddings(clip: Path) -> None:
+    from transformers import CLIPModel, CLIPProcessor
+
+    model: Any = CLIPModel.from_pretrained(clip)
+    processor: Any = CLIPProcessor.from_pretrained(clip)
+    picture = Image.effect_noise((48, 40), 80).convert("RGB")
+    inputs = processor(text=["a cat"], images=[picture], return_tensors="pt")
+    with torch.no_grad():
+        logits = model(**inputs).logits_per_image.item()
+    score = load_clip_score(clip, torch.device("cpu"))
+    assert score(picture, "a cat") == pytest.approx(logits / model.logit_scale.exp().item(), abs=1e-5)
+    assert score(picture, "a cat") != score(picture, "a dog on a moon")
+
+
+def test_a_folder_without_a_clip_model_is_refused_by_name(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="gate.clip_path") as caught:
+        load_clip_score(tmp_path, torch.device("cpu"))
+    assert str(tmp_path) in str(caught.value)
