@@ -12,7 +12,7 @@ import pytest
 
 from tests.projects import TinyProject
 from trainer_core import run
-from trainer_core.errors import Interrupted
+from trainer_core.errors import ConfigError, Interrupted
 from trainer_core.export.safetensors_file import read_metadata
 from trainer_core.types import ProgressEvent
 
@@ -112,3 +112,10 @@ def test_a_champion_is_measured_again_when_other_pictures_are_held_out(project: 
     measured = again.published.metadata["champion"]
     assert measured["weights_sha256"] == first["lora_checkpoint"].data_version
     assert measured["held_out_loss"] > 0
+
+
+@pytest.mark.parametrize("setting", ["gate.judge", "gate.clip_path"])
+def test_a_scorer_that_is_not_there_is_told_before_anything_is_computed(project: TinyProject, setting: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        project.run(f"{setting}={project.folder / 'nowhere'}")
+    assert setting in str(caught.value) and "nowhere" in str(caught.value)

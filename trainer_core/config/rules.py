@@ -171,6 +171,25 @@ def dataset_names_differ(project: Project, prediction: str) -> Finding | None:
     return Finding("error", f"datasets.{number}.name", message, "Give each dataset a `name` of its own.")
 
 
+def scores_have_prompts(project: Project, prediction: str) -> Finding | None:
+    """A judge or a CLIP model that never sees a picture."""
+    gate = project.gate
+    if gate.concept_prompts or gate.other_prompts or (gate.judge is None and gate.clip_path is None):
+        return None
+    name = "gate.clip_path" if gate.judge is None else "gate.judge"
+    fix = "Set `gate.concept_prompts` and `gate.other_prompts`."
+    return Finding("warning", name, "is set, but there is no prompt to render: nothing is scored.", fix)
+
+
+def the_concept_score_is_measured(project: Project, prediction: str) -> Finding | None:
+    """A limit on a figure that nothing gives."""
+    gate = project.gate
+    if not gate.min_concept_score or (gate.judge is not None and gate.concept_prompts):
+        return None
+    message = f"is {gate.min_concept_score:g}, but no concept score is measured: the limit forbids nothing."
+    return Finding("warning", "gate.min_concept_score", message, "Set `gate.judge` and `gate.concept_prompts`.")
+
+
 RULES: tuple[Rule, ...] = (
     min_snr_needs_a_diffusion_family,
     noise_offset_needs_a_diffusion_family,
@@ -186,4 +205,6 @@ RULES: tuple[Rule, ...] = (
     checkpoints_fall_inside_the_run,
     samples_fall_inside_the_run,
     dataset_names_differ,
+    scores_have_prompts,
+    the_concept_score_is_measured,
 )

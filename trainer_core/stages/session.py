@@ -81,6 +81,13 @@ class Session:
             if not dataset.path.is_dir():
                 message = f"there is no folder {dataset.path}."
                 found.append(Finding("error", f"datasets.{position}.path", message, "Give the folder of the pictures."))
+        gate = self.project.gate
+        if gate.judge is not None and not gate.judge.is_file():
+            fix = "Name a Python file with a function `score(picture, prompt)`."
+            found.append(Finding("error", "gate.judge", f"there is no file {gate.judge}.", fix))
+        if gate.clip_path is not None and not (gate.clip_path / "config.json").is_file():
+            fix = "Give a folder with a CLIP model and its processor in transformers format."
+            found.append(Finding("error", "gate.clip_path", f"{gate.clip_path} holds no model.", fix))
         try:
             _ = self.source
         except ModelError as error:

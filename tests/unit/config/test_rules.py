@@ -71,6 +71,15 @@ CASES: list[Case] = [
         "flow",
     ),
     (["sample.every=1501"], "flow", "info", "sample.every", ["sample.every=1500"], "flow"),
+    (["gate.judge=/x/a.py"], "flow", "warning", "gate.judge", ["gate.judge=/x/a.py", "gate.other_prompts=[a]"], "flow"),
+    (
+        ["gate.min_concept_score=0.5"],
+        "flow",
+        "warning",
+        "gate.min_concept_score",
+        ["gate.min_concept_score=0.5", "gate.judge=/x/a.py", "gate.concept_prompts=[a]"],
+        "flow",
+    ),
     (["datasets.1.path=/x/cats"], "flow", "error", "datasets.1.name", ["datasets.1.path=/x/dogs"], "flow"),
     (
         ["datasets.1.path=/x/dogs", "datasets.1.name=cats"],
