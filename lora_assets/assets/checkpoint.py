@@ -21,11 +21,12 @@ def _describe(finished: Finished) -> Metadata:
     losses = [json.loads(line)["loss"] for line in (published.path / "training.jsonl").read_text().splitlines()]
     metadata: dict[str, dg.MetadataValue] = {
         "loss": sparkline(losses, "loss over steps"),
-        "loss_curve": picture(published.path / "loss_curve.png", "loss and learning rate over steps"),
+        "loss_curve": picture(published.path / "loss_curve.png", "loss, held-out loss, chosen step"),
         "path": dg.MetadataValue.path(session.outputs / f"{session.project.name}.safetensors"),
         "sha256": dg.MetadataValue.text(published.files[LORA].sha256),
         "weights_sha256": dg.MetadataValue.text(published.data_version),
         "steps": dg.MetadataValue.text(str(known["steps"])),
+        "selected_step": dg.MetadataValue.text(str(known["selected_step"])),
         "peak_memory_mib": dg.MetadataValue.float(float(known["peak_memory_mib"])),
         "hardware": describe_hardware(session),
     }
