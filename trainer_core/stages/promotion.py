@@ -61,14 +61,17 @@ def find_champion(store: Store, project: str) -> Champion | None:
 
 
 def settle(store: Store, project: str, lora: Published, metrics: Published, gate: GateConfig) -> Verdict:
-    """Decide over a finished LoRA and, if it is promoted, make it the champion."""
+    """Decide over a finished LoRA and, if it is promoted, make it the champion.
+
+    The champion itself is held against its base and the limits as they are now.
+    """
     champion = find_champion(store, project)
-    if champion is not None and champion.lora.data_version == lora.data_version:
-        return _PROMOTED
-    verdict = decide(metrics.metadata, champion.held_out_loss(metrics.metadata) if champion else None, gate)
+    rival = None if champion is None or champion.lora.data_version == lora.data_version else champion
+    verdict = decide(metrics.metadata, rival.held_out_loss(metrics.metadata) if rival else None, gate)
     if verdict.promoted:
         for stage, published in zip(_STAGES, (lora, metrics), strict=True):
-            store.refs.set(_champion(project), stage, published.key)
+            if store.refs.get(_champion(project), stage) != published.key:
+                store.refs.set(_champion(project), stage, published.key)
     return verdict
 
 

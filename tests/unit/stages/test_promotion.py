@@ -95,6 +95,12 @@ def test_looking_again_at_the_champion_says_the_same(store: Store) -> None:
     assert settle(store, "cats", *first, GATE) == settle(store, "cats", *first, GATE)
 
 
+def test_the_champion_too_is_held_against_limits_that_became_stricter(store: Store) -> None:
+    first = candidate(store, 1)
+    assert settle(store, "cats", *first, GATE).promoted
+    assert not settle(store, "cats", *first, GATE.model_copy(update={"min_concept_score": 0.95})).promoted
+
+
 def test_going_back_to_an_older_lora_does_not_promote_it_over_a_better_one(store: Store) -> None:
     older, better = candidate(store, 1), candidate(store, 2, held_out_loss_lora=0.1)
     assert settle(store, "cats", *older, GATE).promoted
