@@ -1,0 +1,197 @@
+"""The gate on the bundled demo: an honest LoRA becomes the champion, and what was trained or written wrongly does not.
+
+Two honest LoRAs are made, each the champion of a project of its own in one store. `demo` is trained long enough to draw
+zorblings. `short` is trained for `SHORT` steps: each sabotage is held against it, so that it fails for what was broken
+and not for the few steps it was given.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from trainer_core import run
+from trainer_core.run import StageResult
+from trainer_core.types import JSON
+
+pytestmark = pytest.mark.slow
+
+CONFIG = Path(__file__).parents[2] / "configs" / "default.yaml"
+# Less guidance than the demo's: it is what shows a zorbling after half of the demo's steps.
+EXAM = (
+    "optimizer.lr=3e-3",
+    "train.evaluate_every=250",
+    "train.checkpoint_every=0",
+    "sample.steps=12",
+    "sample.guidance=2",
+    "gate.pictures=3",
+)
+CONCEPT = (
+    'gate.concept_prompts=["a big zorbling on a white background", "a zorbling on a light green background, big",'
+    ' "a big zorbling on a black background", "a zorbling on a beige background, big, in the centre"]'
+)
+OTHERS = 'gate.other_prompts=["a big red circle on a white background", "two green hearts on a grey background"]'
+HONEST = (*EXAM, CONCEPT, OTHERS, "train.steps=500", "gate.min_concept_score=0.35")
+SHORT = 60
+NO_CONCEPT = (*EXAM, "name=short", f"train.steps={SHORT}", "gate.concept_prompts=[]", "gate.min_concept_score=0")
+BY_LOSS = (*NO_CONCEPT, "gate.other_prompts=[]")
+"""Examined by the held-out loss alone."""
+BY_PICTURES = (*NO_CONCEPT, OTHERS)
+OWN_RUN = "sample.every=100000"
+"""Is in the run's key and changes nothing else, so a sabotage is trained anew from the same seed."""
+
+
+@dataclass(frozen=True)
+class Home:
+    """A folder of store and outputs."""
+
+    path: Path
+
+    def run(self, *overrides: str) -> dict[str, StageResult]:
+        session = run.open_session(CONFIG, overrides, home=self.path)
+        try:
+            return {result.name: result for result in run.run_until(session, "metrics")}
+        finally:
+            session.close()
+
+    def output(self, name: str) -> bytes:
+        return (self.path / "outputs" / "demo" / name).read_bytes()
+
+
+@pytest.fixture(scope="module")
+def honest(tmp_path_factory: pytest.TempPathFactory) -> tuple[Home, Mapping[str, StageResult]]:
+    """The home of both champions, and the results of `demo`; read only: copy it."""
+    home = Home(tmp_path_factory.mktemp("honest") / "home")
+    results = home.run(*HONEST)
+    assert home.run(*BY_LOSS)["metrics"].settled["promoted"]
+    return home, results
+
+
+@pytest.fixture
+def home(honest: tuple[Home, object], tmp_path: Path) -> Home:
+    shutil.copytree(honest[0].path, tmp_path / "home")
+    return Home(tmp_path / "home")
+
+
+def figures(results: Mapping[str, StageResult]) -> Mapping[str, JSON]:
+    return results["metrics"].published.metadata
+
+
+def refusal(results: Mapping[str, StageResult]) -> str:
+    """Return why a LoRA was not promoted; empty if it was."""
+    settled = results["metrics"].settled
+    return "" if settled["promoted"] else "; ".join(settled["reasons"])
+
+
+def test_an_honest_lora_is_promoted(honest: tuple[Home, Mapping[str, StageResult]]) -> None:
+    found = figures(honest[1])
+    assert refusal(honest[1]) == ""
+    assert found["held_out_loss_change"] < -0.5
+    assert found["concept_score_base"] <= 0.1
+    assert found["concept_score_lora"] >= 0.4
+    assert found["following_base"] - found["following_lora"] <= 0.1
+
+
+def negate_the_training_target(patch: pytest.MonkeyPatch) -> None:
+    from trainer_core.train import loop
+
+    real = loop.weighted_mse
+    patch.setattr(loop, "weighted_mse", lambda prediction, target, weight: real(prediction, -target, weight))
+
+
+def negate_the_schedules_target(patch: pytest.MonkeyPatch) -> None:
+    from trainer_core.diffusion.ddpm import DDPMSchedule
+
+    real = DDPMSchedule.target
+    patch.setattr(DDPMSchedule, "target", lambda *arguments: -real(*arguments))
+
+
+def give_captions_to_their_neighbours(patch: pytest.MonkeyPatch) -> None:
+    from trainer_core.train import batches
+
+    real = batches.stack_text
+    patch.setattr(batches, "stack_text", lambda texts, *rest: real([*texts[1:], texts[0]], *rest))
+
+
+def stop_the_optimizer(patch: pytest.MonkeyPatch) -> None:
+    from accelerate.optimizer import AcceleratedOptimizer
+
+    patch.setattr(AcceleratedOptimizer, "step", lambda *arguments: None)
+
+
+def ignore_alpha(patch: pytest.MonkeyPatch) -> None:
+    from trainer_core.adapters import lora
+
+    real = lora.exported
+
+    def unscaled(tensors: Any, config: Any, prefix: str) -> Any:
+        return real(tensors, config.model_copy(update={"alpha": config.rank}), prefix)
+
+    patch.setattr(lora, "exported", unscaled)
+
+
+def leave_latents_unscaled(patch: pytest.MonkeyPatch) -> None:
+    from trainer_core.families import _parts
+
+    real = _parts.encode_normalised
+    patch.setattr(_parts, "encode_normalised", lambda vae, pixels: real(vae, pixels) / vae.config.scaling_factor)
+
+
+def test_runs_as_short_as_the_sabotaged_ones_pass_what_those_fail(home: Home) -> None:
+    found = home.run(*BY_PICTURES, OWN_RUN)
+    assert refusal(found) == ""
+    assert figures(found)["following_base"] - figures(found)["following_lora"] <= 0.1
+    assert "no lower than the base's" not in refusal(home.run(*BY_LOSS, OWN_RUN, "train.steps=5"))
+
+
+@pytest.mark.parametrize(
+    ("sabotage", "overrides", "reason"),
+    [
+        (negate_the_training_target, BY_LOSS, "no lower than the base's"),
+        (negate_the_schedules_target, BY_PICTURES, "follows prompts without the concept"),
+        (give_captions_to_their_neighbours, BY_LOSS, "against the champion's"),
+        (stop_the_optimizer, (*BY_LOSS, "train.steps=5"), "no lower than the base's"),
+    ],
+)
+def test_a_lora_trained_wrongly_is_not_promoted(
+    home: Home,
+    monkeypatch: pytest.MonkeyPatch,
+    sabotage: Callable[[pytest.MonkeyPatch], None],
+    overrides: tuple[str, ...],
+    reason: str,
+) -> None:
+    sabotage(monkeypatch)
+    results = home.run(*overrides, OWN_RUN)
+    assert results["lora_checkpoint"].items_reused == 0
+    assert reason in refusal(results)
+
+
+def test_a_file_that_forgets_alpha_is_not_promoted(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    ignore_alpha(monkeypatch)
+    results = home.run(*HONEST, "export.dtype=fp32")
+    assert results["lora_checkpoint"].items_computed == 0, "the honest training is exported again"
+    assert "against the champion's" in refusal(results)
+
+
+def test_latents_without_their_scale_give_no_champion(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    leave_latents_unscaled(monkeypatch)
+    # A store of its own: the others hold the right latents under these keys.
+    assert "follows prompts without the concept" in refusal(Home(tmp_path / "home").run(*BY_PICTURES))
+
+
+def test_a_worse_lora_leaves_the_champion_alone_until_the_limits_let_it_pass(home: Home) -> None:
+    champion = home.output("demo.safetensors")
+    worse = (*HONEST, "train.steps=20")
+    assert "against the champion's" in refusal(home.run(*worse))
+    newest = home.output("demo.safetensors")
+    assert newest != champion
+    assert home.output("champion.safetensors") == champion
+    again = home.run(*worse, "gate.max_held_out_rise=10", "gate.min_concept_score=0")
+    assert {result.action for result in again.values()} == {"reused"}
+    assert refusal(again) == ""
+    assert home.output("champion.safetensors") == newest
