@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -78,6 +78,19 @@ class Geometry:
 
 
 @dataclass(frozen=True)
+class Control:
+    """A picture that an edit starts from: the first of a pair, where the sample's own picture is the wanted result."""
+
+    path: Path
+    picture: str
+    """SHA-256 of its bytes."""
+    original: tuple[int, int]
+    """(height, width) in pixels after EXIF rotation."""
+    encoded: tuple[int, int]
+    """(height, width) in pixels that the VAE sees."""
+
+
+@dataclass(frozen=True)
 class Sample:
     """One picture with its caption, ready to be encoded.
 
@@ -93,13 +106,16 @@ class Sample:
     geometry: Geometry
     repeats: int
     split: Split
+    controls: tuple[Control, ...] = ()
+    """Control pictures of edit families, in order."""
 
 
 @dataclass(frozen=True)
 class TextCondition:
     """What the text encoders say of a caption.
 
-    embeds [L, D] (or [B, L, D] in a batch); pooled [P] or None; mask bool [L] or None for families without one.
+    One caption: embeds [L, D], pooled [P] or None, mask bool [L] or None. A batch: embeds [B, L, D], pooled [B, P],
+    mask bool [B, L]; captions of other lengths are padded with zeros at the end, and the mask is False there.
     """
 
     embeds: Tensor
@@ -108,11 +124,25 @@ class TextCondition:
 
 
 @dataclass(frozen=True)
+class Conditioning:
+    """What a denoiser is told of a batch, beside noisy latents and their noise level.
+
+    `controls`: latents of the control pictures, one tensor [B, C, h, w] for each place; sizes may differ between places,
+    never within a batch. `guidance`: for guidance-distilled denoisers.
+    """
+
+    text: TextCondition
+    geometries: Sequence[Geometry]
+    controls: Sequence[Tensor] = ()
+    guidance: float = 1.0
+
+
+@dataclass(frozen=True)
 class Batch:
     """One micro-batch, on the training device.
 
     latents [B, C, h, w] (normalised), noise the same shape in float32, u [B] uniform in [0, 1) float32 that picks the
-    timestep, text stacked on the first axis.
+    timestep, text stacked on the first axis, controls as in `Conditioning`.
     """
 
     sample_ids: tuple[str, ...]
@@ -121,6 +151,7 @@ class Batch:
     u: Tensor
     text: TextCondition
     geometries: tuple[Geometry, ...]
+    controls: tuple[Tensor, ...] = ()
 
 
 @dataclass(frozen=True)

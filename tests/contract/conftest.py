@@ -7,19 +7,18 @@ from pathlib import Path
 
 import pytest
 
+from tests.contract.models import MODELS
 from tests.contract.support import Tiny, open_tiny
-from tests.tiny import build
-from trainer_core.families import family_names
 
 
 @pytest.fixture(scope="session")
 def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """Return the folder of a family's tiny pipeline; read only."""
+    """Return the folder of a model's tiny pipeline; read only."""
     root, built = tmp_path_factory.mktemp("tiny"), dict[str, Path]()
 
     def folder(name: str) -> Path:
         if name not in built:
-            built[name] = build(name, root / name)
+            built[name] = MODELS[name].build(root / name)
         return built[name]
 
     return folder
@@ -38,7 +37,7 @@ def open_family(tiny_folder: Callable[[str], Path]) -> Callable[[str], Tiny]:
     return get
 
 
-@pytest.fixture(params=family_names())
+@pytest.fixture(params=sorted(MODELS))
 def tiny(request: pytest.FixtureRequest, open_family: Callable[[str], Tiny]) -> Tiny:
-    """Each registered family in turn."""
+    """Each model of each family in turn."""
     return open_family(request.param)

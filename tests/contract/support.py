@@ -9,14 +9,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy
 import torch
+from PIL import Image
 from torch import Tensor
 
+from tests.contract.models import MODELS, Model
 from trainer_core.config.groups import NoiseConfig, TextConfig
-from trainer_core.families import get_family
+from trainer_core.families import get_family, with_spec
 from trainer_core.families.base import Family
 from trainer_core.families.source import ModelSource
-from trainer_core.types import Geometry, TextCondition
+from trainer_core.train.batches import stack_text
+from trainer_core.types import Conditioning, Geometry, TextCondition
 
 CAPTIONS = (
     "a red cat",
@@ -43,6 +47,8 @@ class Tiny:
     denoiser: Any
     pipeline: Any
     """Loaded by diffusers, not by us."""
+    model: Model
+    """How diffusers has it."""
 
     @property
     def theirs(self) -> Any:
@@ -52,11 +58,11 @@ class Tiny:
 
 def open_tiny(name: str, folder: Path) -> Tiny:
     """Load a tiny model by our own loaders, and by diffusers."""
-    from diffusers import DiffusionPipeline
-
-    family = get_family(name)
+    model = MODELS[name]
+    family = get_family(model.family)
     source = ModelSource.open(folder, None, family.spec)
-    pipeline = DiffusionPipeline.from_pretrained(folder)
+    family = with_spec(family, source.spec)
+    pipeline = model.pipeline(folder)
     pipeline.set_progress_bar_config(disable=True)
     return Tiny(
         name,
@@ -67,6 +73,7 @@ def open_tiny(name: str, folder: Path) -> Tiny:
         family.load_text_encoders(source, torch.float32),
         family.load_denoiser(source, torch.float32),
         pipeline,
+        model,
     )
 
 
@@ -75,20 +82,54 @@ def pixels(count: int = 2, seed: int = 1) -> Tensor:
     return torch.rand(count, 3, HEIGHT, WIDTH, generator=torch.Generator().manual_seed(seed)) * 2 - 1
 
 
+def control_pictures(tiny: Tiny, count: int = 2) -> list[list[Image.Image]]:
+    """Return the control pictures of each caption; none for models that take none."""
+    places = range(tiny.model.controls)
+    return [[_picture(10 * row + place) for place in places] for row in range(count)]
+
+
+def _picture(seed: int) -> Image.Image:
+    noise = numpy.random.default_rng(seed).integers(0, 255, (96, 64, 3), dtype=numpy.uint8)
+    return Image.fromarray(noise)
+
+
+def control_latents(tiny: Tiny, count: int = 2) -> tuple[Tensor, ...]:
+    """Return control latents [B, C, h, w], one tensor a place, of another size than the target."""
+    made: list[Tensor] = []
+    for place in range(tiny.model.controls):
+        size = (count, 3, 64 + 32 * place, 64)
+        images = torch.rand(*size, generator=torch.Generator().manual_seed(90 + place)) * 2 - 1
+        made.append(tiny.family.encode_latents(tiny.vae, images))
+    return tuple(made)
+
+
 def noise_like(latents: Tensor, seed: int = 7) -> Tensor:
     """Return the same noise every time."""
     return torch.randn(latents.shape, generator=torch.Generator().manual_seed(seed))
 
 
+def rows(tiny: Tiny, captions: Iterable[str] = CAPTIONS, **text: Any) -> list[TextCondition]:
+    """Encode captions, with their control pictures where the text depends on them."""
+    captions = list(captions)
+    control = tiny.family.spec.control
+    pictures = control_pictures(tiny, len(captions)) if control is not None and control.in_text else []
+    return tiny.family.encode_text(tiny.encoders, captions, TextConfig(**text), pictures)
+
+
 def conditions(tiny: Tiny, captions: Iterable[str] = CAPTIONS, **text: Any) -> TextCondition:
     """Encode captions and stack them."""
-    return stack(tiny.family.encode_text(tiny.encoders, list(captions), TextConfig(**text)))
+    return stack(rows(tiny, captions, **text))
 
 
-def stack(rows: list[TextCondition]) -> TextCondition:
+def stack(conditions: list[TextCondition]) -> TextCondition:
     """Make a batch of single conditions."""
-    pooled = None if rows[0].pooled is None else torch.stack([row.pooled for row in rows if row.pooled is not None])
-    return TextCondition(torch.stack([row.embeds for row in rows]), pooled)
+    return stack_text(conditions, torch.device("cpu"), torch.float32)
+
+
+def given(tiny: Tiny, text: TextCondition, part: slice = slice(None), guidance: float = GUIDANCE) -> Conditioning:
+    """Return what the denoiser is told of some of two samples."""
+    controls = tuple(latents[part] for latents in control_latents(tiny))
+    return Conditioning(text, GEOMETRIES[part], controls, guidance)
 
 
 def schedule(tiny: Tiny, **noise: Any) -> Any:
@@ -96,16 +137,15 @@ def schedule(tiny: Tiny, **noise: Any) -> Any:
     return tiny.family.noise_schedule(tiny.source, NoiseConfig(**noise))
 
 
-def losses(tiny: Tiny, latents: Tensor, text: TextCondition, u: Tensor, rows: slice = slice(None)) -> Tensor:
+def losses(tiny: Tiny, latents: Tensor, text: list[TextCondition], u: Tensor, part: slice = slice(None)) -> Tensor:
     """Return the loss of each sample as the training loop computes it."""
     from trainer_core.diffusion.loss import per_sample_mse
 
     plan, noise = schedule(tiny), noise_like(latents)
-    latents, noise, u = latents[rows], noise[rows], u[rows]
-    part = TextCondition(text.embeds[rows], None if text.pooled is None else text.pooled[rows])
+    latents, noise, u = latents[part], noise[part], u[part]
     timesteps = plan.timesteps(u, latents.shape)
     noisy = plan.add_noise(latents, noise, timesteps)
-    prediction = tiny.family.predict(tiny.denoiser, noisy, timesteps, part, GEOMETRIES[rows], GUIDANCE)
+    prediction = tiny.family.predict(tiny.denoiser, noisy, timesteps, given(tiny, stack(text[part]), part))
     return per_sample_mse(prediction, plan.target(latents, noise, timesteps))
 
 

@@ -12,22 +12,22 @@ from typing import Any
 import pytest
 import torch
 
-from tests.contract.support import CAPTIONS, GEOMETRIES, Tiny, conditions, noise_like, open_tiny, pixels, schedule, spy
+from tests.contract.support import CAPTIONS, Tiny, conditions, given, noise_like, open_tiny, pixels, schedule, spy
 from tests.tiny import build_flux1, build_sd15
 from trainer_core.config.groups import NoiseConfig, TextConfig
 from trainer_core.errors import ModelError
 from trainer_core.families import _parts, get_family
 from trainer_core.families.sdxl import time_ids
 from trainer_core.families.source import ModelSource
-from trainer_core.types import Geometry
+from trainer_core.types import Conditioning, Geometry
 
 Open = Callable[[str], Tiny]
 
 
 def call_of(tiny: Tiny, latents: torch.Tensor, times: torch.Tensor, guidance: float = 1.0) -> dict[str, Any]:
     """Return the arguments that the family gives its denoiser."""
-    text = conditions(tiny, CAPTIONS[: len(latents)])
-    run = partial(tiny.family.predict, tiny.denoiser, latents, times, text, GEOMETRIES[: len(latents)], guidance)
+    told = given(tiny, conditions(tiny, CAPTIONS[: len(latents)]), slice(len(latents)), guidance)
+    run = partial(tiny.family.predict, tiny.denoiser, latents, times, told)
     return spy(tiny.denoiser, run)[0][0]
 
 
@@ -41,7 +41,7 @@ def test_sdxl_sizes_are_exact_for_a_low_precision_denoiser(open_family: Open) ->
     low = Tiny(**{**tiny.__dict__, "denoiser": tiny.family.load_denoiser(tiny.source, torch.bfloat16)})
     odd = Geometry(original=(1023, 1537), resized=(64, 96), crop=(257, 0), target=(64, 96))
     text, latents = conditions(low, CAPTIONS[:1]), torch.zeros(1, 4, 8, 12)
-    run = partial(low.family.predict, low.denoiser, latents, torch.tensor([5]), text, [odd], 1.0)
+    run = partial(low.family.predict, low.denoiser, latents, torch.tensor([5]), Conditioning(text, [odd]))
     assert spy(low.denoiser, run)[0][0]["time_ids"].tolist() == [[1023, 1537, 257, 0, 64, 96]]
 
 
@@ -207,9 +207,9 @@ def test_a_denoiser_inside_a_wrapper_is_still_guided(open_family: Open) -> None:
 
     tiny = open_family("flux1")
     wrapped = Tiny(**{**tiny.__dict__, "denoiser": Wrapper(tiny.denoiser)})
-    text, latents, times = conditions(tiny), torch.zeros(2, 16, 8, 8), torch.tensor([0.5, 0.1])
+    told, latents, times = given(tiny, conditions(tiny)), torch.zeros(2, 16, 8, 8), torch.tensor([0.5, 0.1])
     with torch.no_grad():
-        one, other = (t.family.predict(t.denoiser, latents, times, text, GEOMETRIES, 2.0) for t in (tiny, wrapped))
+        one, other = (t.family.predict(t.denoiser, latents, times, told) for t in (tiny, wrapped))
     assert torch.equal(one, other)
 
 

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+from dataclasses import replace
 from difflib import get_close_matches
 
 from trainer_core.errors import ModelError
-from trainer_core.families.base import Family
+from trainer_core.families.base import Family, FamilySpec
 
 
 def family_names() -> tuple[str, ...]:
@@ -33,6 +34,11 @@ def get_family(name: str) -> Family:
         hint = f"Did you mean `{near[0]}`?" if near else "Choose one of them."
         raise ModelError(f"model.family: `{name}` is not a known family ({', '.join(known)}). {hint}")
     return family
+
+
+def with_spec(family: Family, spec: FamilySpec) -> Family:
+    """Return a family as one of its variants."""
+    return replace(family, spec=spec)  # type: ignore[type-var]
 
 
 def _modules() -> list[str]:

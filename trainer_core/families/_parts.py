@@ -33,7 +33,12 @@ def load_component(source: ModelSource, name: str, dtype: torch.dtype) -> Any:
         import diffusers
 
         return getattr(diffusers, source.config(name)["_class_name"]).from_config(source.config(name))
-    return _class(component.library, component.loader).from_pretrained(str(source.folder(name)), local_files_only=True)
+    folder = str(source.folder(name))
+    if component.kind == "processor":
+        from trainer_core.families import _processors
+
+        return _processors.load(component.loader, folder)
+    return _class(component.library, component.loader).from_pretrained(folder, local_files_only=True)
 
 
 def load_text_encoders(source: ModelSource, dtype: torch.dtype) -> dict[str, Any]:
@@ -177,6 +182,14 @@ def t5_states(encoder: Any, tokenizer: Any, captions: Sequence[str], length: int
 
     with torch.no_grad():
         return encoder(token_ids(tokenizer, captions, length, encoder.device))[0]
+
+
+def prompts_as_text(pipeline: Any, prompt: str, negative_prompt: str) -> dict[str, Any]:
+    """Return a pipeline's arguments for prompts that it encodes itself; a negative prompt only where it takes one."""
+    import inspect
+
+    takes_negative = "negative_prompt" in inspect.signature(type(pipeline).__call__).parameters
+    return {"prompt": prompt} | ({"negative_prompt": negative_prompt} if negative_prompt and takes_negative else {})
 
 
 def denoiser_dtype(denoiser: nn.Module) -> torch.dtype:

@@ -6,18 +6,19 @@ read on every no-op. Methods import torch, diffusers and transformers when they 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 if TYPE_CHECKING:
     import torch
+    from PIL import Image
     from torch import Tensor, nn
 
     from trainer_core.config.groups import NoiseConfig, TextConfig
     from trainer_core.diffusion.schedule import NoiseSchedule
     from trainer_core.families.source import ModelSource
-    from trainer_core.types import Geometry, TextCondition
+    from trainer_core.types import Conditioning, TextCondition
 
 PrecisionName = Literal["fp32", "bf16", "fp16"]
 
@@ -26,10 +27,26 @@ PrecisionName = Literal["fp32", "bf16", "fp16"]
 class ComponentSpec:
     """A part of a pipeline: what loads it, and hence which of the files in its folder count."""
 
-    kind: Literal["model", "tokenizer", "scheduler"]
+    kind: Literal["model", "tokenizer", "processor", "scheduler"]
+    """`processor`: a tokenizer with an image processor, loaded without torchvision where there is none."""
     library: Literal["diffusers", "transformers"]
     loader: str
     """Class of the library; empty for schedulers, whose config names their class."""
+
+
+@dataclass(frozen=True)
+class ControlSpec:
+    """What a family does with control pictures, the pictures that an edit starts from."""
+
+    most: int
+    """How many a sample may have."""
+    required: bool
+    """Whether a sample without one is an error."""
+    in_text: bool
+    """Whether the text encoder reads them too, so that a text embedding depends on them."""
+    fit: Callable[[int, int, int], tuple[int, int]]
+    """(width, height, side of the square whose area is aimed at; 0 for the family's own) -> (width, height) that the
+    VAE encodes, in pixels."""
 
 
 @dataclass(frozen=True)
@@ -70,10 +87,19 @@ class FamilySpec:
     """Precisions in which the VAE does not overflow; the first is the fallback."""
     clip_skip: bool = False
     choosable_text_length: bool = False
+    latent_factor: int = 8
+    """Pixels to one step of a stored latent, each way."""
+    control: ControlSpec | None = None
+    """None for families that take no control pictures."""
+    variant: str = ""
+    """Name of the variant, such as `kontext`; empty for the family's main model."""
+    variants: tuple[FamilySpec, ...] = ()
+    """Other models of the family, recognised by their `pipeline`. A variant shares the family's methods, which read
+    `self.spec`, and so what differs should be data."""
 
 
 class Family(Protocol):
-    """The behaviour of a family. All latents are normalised (scaled and shifted as the denoiser expects them)."""
+    """The behaviour of a family, a frozen dataclass of its spec alone. All latents are normalised (scaled and shifted as the denoiser expects them)."""
 
     spec: FamilySpec
 
@@ -105,23 +131,29 @@ class Family(Protocol):
         ...
 
     def encode_text(
-        self, encoders: Mapping[str, Any], captions: Sequence[str], text: TextConfig
+        self,
+        encoders: Mapping[str, Any],
+        captions: Sequence[str],
+        text: TextConfig,
+        controls: Sequence[Sequence[Image.Image]] = (),
     ) -> list[TextCondition]:
-        """Encode captions, one unbatched `TextCondition` each, on the encoders' device and in their dtype."""
+        """Encode captions, one unbatched `TextCondition` each, on the encoders' device and in their dtype.
+
+        `controls`: RGB control pictures of each caption in their own size; empty unless `spec.control.in_text`.
+        """
         ...
 
-    def predict(
-        self,
-        denoiser: nn.Module,
-        noisy: Tensor,
-        timesteps: Tensor,
-        text: TextCondition,
-        geometries: Sequence[Geometry],
-        guidance: float,
-    ) -> Tensor:
-        """Run the denoiser. noisy [B, C, h, w]; timesteps [B] as `NoiseSchedule.timesteps` gave them; text batched.
+    def predict(self, denoiser: nn.Module, noisy: Tensor, timesteps: Tensor, given: Conditioning) -> Tensor:
+        """Run the denoiser. noisy [B, C, h, w]; timesteps [B] as `NoiseSchedule.timesteps` gave them; `given` batched.
 
-        Inputs may be on another device or in another dtype than the denoiser. Returns a prediction [B, C, h, w], in the
-        dtype that the denoiser gave, comparable with `NoiseSchedule.target`.
+        Inputs may be on another device or in another dtype than the denoiser. Captions of a batch may differ in length
+        and must not read each other's padding. Returns a prediction [B, C, h, w], in the dtype that the denoiser gave,
+        comparable with `NoiseSchedule.target`.
         """
+        ...
+
+    def pipeline_inputs(
+        self, pipeline: Any, prompt: str, negative_prompt: str, controls: Sequence[Image.Image]
+    ) -> dict[str, Any]:
+        """Return the arguments that tell `pipeline` what to render: the prompt as text or encoded, and the pictures."""
         ...

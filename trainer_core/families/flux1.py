@@ -11,12 +11,13 @@ from trainer_core.families.base import ComponentSpec, FamilySpec
 
 if TYPE_CHECKING:
     import torch
+    from PIL import Image
     from torch import Tensor, nn
 
     from trainer_core.config.groups import NoiseConfig, TextConfig
     from trainer_core.diffusion.schedule import NoiseSchedule
     from trainer_core.families.source import ModelSource
-    from trainer_core.types import Geometry, TextCondition
+    from trainer_core.types import Conditioning, TextCondition
 
 _DOUBLE = r"transformer_blocks\.\d+\."
 _SINGLE = r"single_transformer_blocks\.\d+\."
@@ -89,7 +90,11 @@ class Flux1:
         return _parts.encode_normalised(vae, pixels)
 
     def encode_text(
-        self, encoders: Mapping[str, Any], captions: Sequence[str], text: TextConfig
+        self,
+        encoders: Mapping[str, Any],
+        captions: Sequence[str],
+        text: TextConfig,
+        controls: Sequence[Sequence[Image.Image]] = (),
     ) -> list[TextCondition]:
         """Return T5's last state [length, 4096], pads included and not masked, and CLIP's pooled output [768]."""
         from trainer_core.types import TextCondition
@@ -99,17 +104,9 @@ class Flux1:
         pooled = _parts.clip_states(encoders["text_encoder"], encoders["tokenizer"], captions).pooler_output
         return [TextCondition(row.clone(), vector.clone()) for row, vector in zip(embeds, pooled, strict=True)]
 
-    def predict(
-        self,
-        denoiser: nn.Module,
-        noisy: Tensor,
-        timesteps: Tensor,
-        text: TextCondition,
-        geometries: Sequence[Geometry],
-        guidance: float,
-    ) -> Tensor:
+    def predict(self, denoiser: nn.Module, noisy: Tensor, timesteps: Tensor, given: Conditioning) -> Tensor:
         """Run the transformer at time sigma (it multiplies by 1000 itself); picture sizes play no part."""
-        assert text.pooled is not None, "FLUX.1's conditions are pooled"
+        assert given.text.pooled is not None, "FLUX.1's conditions are pooled"
         import torch
 
         dtype, device = _parts.denoiser_dtype(denoiser), _parts.denoiser_device(denoiser)
@@ -118,14 +115,20 @@ class Flux1:
         tokens = denoiser(
             hidden_states=_parts.pack(noisy.to(device, dtype)),
             timestep=timesteps.to(device),
-            guidance=torch.full((len(noisy),), guidance, device=device) if guided else None,
-            pooled_projections=text.pooled.to(device, dtype),
-            encoder_hidden_states=text.embeds.to(device, dtype),
-            txt_ids=torch.zeros(text.embeds.shape[-2], 3, device=device),
+            guidance=torch.full((len(noisy),), given.guidance, device=device) if guided else None,
+            pooled_projections=given.text.pooled.to(device, dtype),
+            encoder_hidden_states=given.text.embeds.to(device, dtype),
+            txt_ids=torch.zeros(given.text.embeds.shape[-2], 3, device=device),
             img_ids=_parts.grid_ids(height, width, device),
             return_dict=False,
         )[0]
         return _parts.unpack(tokens, height, width)
+
+    def pipeline_inputs(
+        self, pipeline: Any, prompt: str, negative_prompt: str, controls: Sequence[Image.Image]
+    ) -> dict[str, Any]:
+        """Return the prompts as text."""
+        return _parts.prompts_as_text(pipeline, prompt, negative_prompt)
 
 
 FAMILY = Flux1()

@@ -12,12 +12,13 @@ from trainer_core.families.base import ComponentSpec, FamilySpec
 
 if TYPE_CHECKING:
     import torch
+    from PIL import Image
     from torch import Tensor, nn
 
     from trainer_core.config.groups import NoiseConfig, TextConfig
     from trainer_core.diffusion.schedule import NoiseSchedule
     from trainer_core.families.source import ModelSource
-    from trainer_core.types import Geometry, TextCondition
+    from trainer_core.types import Conditioning, TextCondition
 
 _ATTENTION = r"attn[12]\.(to_[qkv]|to_out\.0)"
 _MLP = r"ff\.net\.(0\.proj|2)"
@@ -90,7 +91,11 @@ class StableDiffusion15:
         return _parts.encode_normalised(vae, pixels)
 
     def encode_text(
-        self, encoders: Mapping[str, Any], captions: Sequence[str], text: TextConfig
+        self,
+        encoders: Mapping[str, Any],
+        captions: Sequence[str],
+        text: TextConfig,
+        controls: Sequence[Sequence[Image.Image]] = (),
     ) -> list[TextCondition]:
         """Return [77, 768] for each caption: CLIP's last state, or one `clip_skip` layers earlier, layer-normed."""
         from trainer_core.types import TextCondition
@@ -103,23 +108,21 @@ class StableDiffusion15:
         normed = encoder.final_layer_norm(states[-1 - text.clip_skip])
         return [TextCondition(row.clone()) for row in normed]
 
-    def predict(
-        self,
-        denoiser: nn.Module,
-        noisy: Tensor,
-        timesteps: Tensor,
-        text: TextCondition,
-        geometries: Sequence[Geometry],
-        guidance: float,
-    ) -> Tensor:
+    def predict(self, denoiser: nn.Module, noisy: Tensor, timesteps: Tensor, given: Conditioning) -> Tensor:
         """Run the UNet; picture sizes and guidance play no part."""
         dtype, device = _parts.denoiser_dtype(denoiser), _parts.denoiser_device(denoiser)
         return denoiser(
             noisy.to(device, dtype),
             timesteps.to(device),
-            encoder_hidden_states=text.embeds.to(device, dtype),
+            encoder_hidden_states=given.text.embeds.to(device, dtype),
             return_dict=False,
         )[0]
+
+    def pipeline_inputs(
+        self, pipeline: Any, prompt: str, negative_prompt: str, controls: Sequence[Image.Image]
+    ) -> dict[str, Any]:
+        """Return the prompts as text."""
+        return _parts.prompts_as_text(pipeline, prompt, negative_prompt)
 
 
 FAMILY = StableDiffusion15()

@@ -11,12 +11,13 @@ from trainer_core.families.base import ComponentSpec, FamilySpec
 
 if TYPE_CHECKING:
     import torch
+    from PIL import Image
     from torch import Tensor, nn
 
     from trainer_core.config.groups import NoiseConfig, TextConfig
     from trainer_core.diffusion.schedule import NoiseSchedule
     from trainer_core.families.source import ModelSource
-    from trainer_core.types import Geometry, TextCondition
+    from trainer_core.types import Conditioning, Geometry, TextCondition
 
 _ATTENTION = r"attn[12]\.(to_[qkv]|to_out\.0)"
 _MLP = r"ff\.net\.(0\.proj|2)"
@@ -90,7 +91,11 @@ class StableDiffusionXL:
         return _parts.encode_normalised(vae, pixels)
 
     def encode_text(
-        self, encoders: Mapping[str, Any], captions: Sequence[str], text: TextConfig
+        self,
+        encoders: Mapping[str, Any],
+        captions: Sequence[str],
+        text: TextConfig,
+        controls: Sequence[Sequence[Image.Image]] = (),
     ) -> list[TextCondition]:
         """Return embeds [77, 2048], the states before both encoders' last layers, and bigG's projection [1280]."""
         import torch
@@ -104,29 +109,27 @@ class StableDiffusionXL:
         rows = zip(embeds, second.text_embeds, strict=True)
         return [TextCondition(row.clone(), pooled.clone()) for row, pooled in rows]
 
-    def predict(
-        self,
-        denoiser: nn.Module,
-        noisy: Tensor,
-        timesteps: Tensor,
-        text: TextCondition,
-        geometries: Sequence[Geometry],
-        guidance: float,
-    ) -> Tensor:
+    def predict(self, denoiser: nn.Module, noisy: Tensor, timesteps: Tensor, given: Conditioning) -> Tensor:
         """Run the UNet with pooled text and time ids; guidance plays no part."""
-        assert text.pooled is not None, "SDXL's conditions are pooled"
+        assert given.text.pooled is not None, "SDXL's conditions are pooled"
         dtype, device = _parts.denoiser_dtype(denoiser), _parts.denoiser_device(denoiser)
         added = {
-            "text_embeds": text.pooled.to(device, dtype),
-            "time_ids": time_ids(geometries).to(device, non_blocking=True),
+            "text_embeds": given.text.pooled.to(device, dtype),
+            "time_ids": time_ids(given.geometries).to(device, non_blocking=True),
         }
         return denoiser(
             noisy.to(device, dtype),
             timesteps.to(device),
-            encoder_hidden_states=text.embeds.to(device, dtype),
+            encoder_hidden_states=given.text.embeds.to(device, dtype),
             added_cond_kwargs=added,
             return_dict=False,
         )[0]
+
+    def pipeline_inputs(
+        self, pipeline: Any, prompt: str, negative_prompt: str, controls: Sequence[Image.Image]
+    ) -> dict[str, Any]:
+        """Return the prompts as text."""
+        return _parts.prompts_as_text(pipeline, prompt, negative_prompt)
 
 
 def time_ids(geometries: Sequence[Geometry]) -> Tensor:

@@ -21,7 +21,12 @@ from trainer_core.families.base import ComponentSpec, FamilySpec
 PICKLES = frozenset({".ckpt", ".bin", ".pt", ".pth", ".pkl"})
 PICKLE_REASON = "pickled weights can run code when they are opened and are never loaded; convert them to .safetensors"
 WEIGHTS_STEM = {"diffusers": "diffusion_pytorch_model", "transformers": "model"}
-CONFIG_NAME = {"model": "config.json", "scheduler": "scheduler_config.json", "tokenizer": "tokenizer_config.json"}
+CONFIG_NAME = {
+    "model": "config.json",
+    "scheduler": "scheduler_config.json",
+    "tokenizer": "tokenizer_config.json",
+    "processor": "tokenizer_config.json",
+}
 TOKENIZER_FILES = (
     "tokenizer.json",
     "tokenizer_config.json",
@@ -30,8 +35,13 @@ TOKENIZER_FILES = (
     "vocab.json",
     "merges.txt",
     "spiece.model",
+    "tokenizer.model",
+    "chat_template.json",
+    "chat_template.jinja",
+    "processor_config.json",
+    "preprocessor_config.json",
 )
-VOCABULARIES = ("tokenizer.json", "vocab.json", "spiece.model")
+VOCABULARIES = ("tokenizer.json", "vocab.json", "spiece.model", "tokenizer.model")
 
 HashFiles = Callable[[list[Path]], Mapping[Path, str]]
 TensorDigests = Callable[[Path], Mapping[str, str]]
@@ -49,6 +59,7 @@ class ModelSource:
     """
 
     spec: FamilySpec
+    """Of the family, or of the variant that the base is."""
     config_root: Path
     """Folder in diffusers' layout: the model itself, or the configs and tokenizers of a single file."""
     file: Path | None
@@ -65,7 +76,7 @@ class ModelSource:
         """
         source, problems = _open_file(path, config_path, spec) if _is_file(path) else _open_folder(path, spec)
         if source is not None:
-            problems += [problem for name in spec.components if (problem := source._problem(name))]
+            problems += [problem for name in source.spec.components if (problem := source._problem(name))]
         if problems or source is None:
             listed = "".join(f"\n  - {problem}" for problem in problems)
             raise ModelError(f"model.path: {path} cannot be used as a {spec.title} model:{listed}")
@@ -127,7 +138,7 @@ class ModelSource:
 
     def _files(self, name: str) -> list[Path]:
         component, folder = self.spec.components[name], self.folder(name)
-        if component.kind == "tokenizer":
+        if component.kind in ("tokenizer", "processor"):
             return _tokenizer_files(folder)
         config = _required(folder / CONFIG_NAME[component.kind])
         if component.kind == "scheduler" or self.in_file(name):
@@ -155,10 +166,11 @@ def _open_folder(path: Path, spec: FamilySpec) -> tuple[ModelSource | None, list
             "model_index.json is missing: not a diffusers-format folder. Give its root, or a .safetensors file"
         ]
     try:
-        problem = _pipeline_problem(_read_json(index), spec)
+        pipeline = _read_json(index).get("_class_name")
     except ModelError as error:
         return None, [str(error)]
-    return (None, [problem]) if problem else (ModelSource(spec, path, None, {}), [])
+    variant = _variant(pipeline, spec)
+    return (ModelSource(variant, path, None, {}), []) if variant else (None, [_pipeline_problem(pipeline, spec)])
 
 
 def _open_file(path: Path, config_path: Path | None, spec: FamilySpec) -> tuple[ModelSource | None, list[str]]:
@@ -180,7 +192,10 @@ def _open_file(path: Path, config_path: Path | None, spec: FamilySpec) -> tuple[
     problems += _name_problems(names, spec)
     if problems or config_path is None:
         return None, problems
-    return ModelSource(spec, config_path, path, names_by_part(names)), []
+    # The weights of variants have the same names: the configs tell them apart.
+    index = config_path / "model_index.json"
+    variant = _variant(_read_json(index).get("_class_name"), spec) if index.is_file() else None
+    return ModelSource(variant or spec, config_path, path, names_by_part(names)), []
 
 
 def _name_problems(names: list[str], spec: FamilySpec) -> list[str]:
@@ -201,13 +216,16 @@ def _holds(names: list[str], spec: FamilySpec) -> bool:
     return all(map(found, spec.file_has)) and not any(map(found, spec.file_lacks))
 
 
-def _pipeline_problem(index: Mapping[str, Any], spec: FamilySpec) -> str | None:
-    seen = index.get("_class_name")
-    if seen == spec.pipeline:
-        return None
-    others = [f"`{other.name}`" for other in _all_specs() if other.pipeline == seen]
-    fix = f"Set model.family to {others[0]}" if others else f"Give a folder of {spec.pipeline}"
-    return f"model_index.json names the pipeline {seen}, {spec.name} is {spec.pipeline}. {fix}"
+def _variant(pipeline: Any, spec: FamilySpec) -> FamilySpec | None:
+    """Return the family's spec for a class of pipeline: its own or a variant's."""
+    return next((one for one in (spec, *spec.variants) if one.pipeline == pipeline), None)
+
+
+def _pipeline_problem(seen: Any, spec: FamilySpec) -> str:
+    others = [f"`{other.name}`" for other in _all_specs() if _variant(seen, other)]
+    wanted = " or ".join(one.pipeline for one in (spec, *spec.variants))
+    fix = f"Set model.family to {others[0]}" if others else f"Give a folder of {wanted}"
+    return f"model_index.json names the pipeline {seen}, {spec.name} is {wanted}. {fix}"
 
 
 def _class_problem(name: str, component: ComponentSpec, config: Mapping[str, Any]) -> str | None:

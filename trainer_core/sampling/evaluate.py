@@ -19,7 +19,7 @@ from trainer_core.diffusion.noise import sample_noise
 from trainer_core.diffusion.schedule import NoiseSchedule
 from trainer_core.errors import NonFiniteError
 from trainer_core.families.base import Family
-from trainer_core.types import Geometry, TextCondition
+from trainer_core.types import Conditioning, Geometry, TextCondition
 
 QUANTILES = (0.1, 0.3, 0.5, 0.7, 0.9)
 """Where in the timestep distribution the loss is measured."""
@@ -35,6 +35,8 @@ class HeldOut:
     latents: Tensor
     text: TextCondition
     geometry: Geometry
+    controls: tuple[Tensor, ...] = ()
+    """Latents of the control pictures, [C, h, w] each."""
 
 
 @dataclass(frozen=True)
@@ -73,10 +75,10 @@ class Evaluator:
         timesteps = self.schedule.timesteps(torch.tensor(QUANTILES, device=self.device), latents.shape)
         noisy = self.schedule.add_noise(latents, noise, timesteps)
         text = _repeated(sample.text, count, self.device, self.dtype)
+        controls = [one.to(self.device, self.dtype).expand(count, *one.shape) for one in sample.controls]
+        given = Conditioning(text, [sample.geometry] * count, controls, self.guidance)
         with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
-            prediction = self.family.predict(
-                denoiser, noisy.to(self.dtype), timesteps, text, [sample.geometry] * count, self.guidance
-            )
+            prediction = self.family.predict(denoiser, noisy.to(self.dtype), timesteps, given)
         return float(per_sample_mse(prediction, self.schedule.target(latents, noise, timesteps)).mean())
 
 

@@ -15,7 +15,7 @@ from trainer_core.config.project import Project
 from trainer_core.config.rules import check_rules
 from trainer_core.data.manifest import Manifest
 from trainer_core.errors import ConfigError, ModelError
-from trainer_core.families import get_family
+from trainer_core.families import get_family, with_spec
 from trainer_core.families.base import Family, PrecisionName
 from trainer_core.families.source import ModelSource
 from trainer_core.hardware.detect import detect_machine, select_profile
@@ -34,7 +34,6 @@ class Session:
     project: Project
     home: Path
     store: Store
-    family: Family
     profile: HardwareProfile
     report: Report = silent
     _base_files: dict[Path, FileStat] = field(default_factory=dict[Path, FileStat], repr=False)
@@ -49,9 +48,9 @@ class Session:
             ModelError: unknown family.
             StoreError: the store cannot be opened.
         """
-        family = get_family(project.model.family)
+        get_family(project.model.family)
         profile = select_profile(project.hardware.profile, detect_machine())
-        return cls(project, home, Store.open(home / "store"), family, profile, report)
+        return cls(project, home, Store.open(home / "store"), profile, report)
 
     def findings(self) -> list[Finding]:
         """Return what there is to say about the settings together with the family, before anything is computed."""
@@ -120,7 +119,17 @@ class Session:
         Raises:
             ModelError: missing, incomplete or of another family.
         """
-        return ModelSource.open(self.project.model.path, self.project.model.config_path, self.family.spec)
+        spec = get_family(self.project.model.family).spec
+        return ModelSource.open(self.project.model.path, self.project.model.config_path, spec)
+
+    @cached_property
+    def family(self) -> Family:
+        """The family, as the variant that the base model is; its main model while there is no base to ask."""
+        family = get_family(self.project.model.family)
+        try:
+            return with_spec(family, self.source.spec)
+        except ModelError:
+            return family
 
     @cached_property
     def fingerprints(self) -> Mapping[str, str]:

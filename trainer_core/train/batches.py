@@ -5,10 +5,11 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from trainer_core.data.order import Draw, Order
 from trainer_core.diffusion.noise import sample_noise, sample_u
@@ -27,11 +28,15 @@ class CachedSamples:
     latents: Mapping[str, Tensor]
     text: Mapping[str, TextCondition]
     geometries: Mapping[str, Geometry]
+    controls: Mapping[str, tuple[Tensor, ...]] = field(default_factory=dict[str, tuple[Tensor, ...]])
+    """Sample id -> latents of its control pictures, for those that have some."""
 
     def nbytes(self) -> int:
         """Bytes of all distinct tensors."""
         seen: dict[int, int] = {}
-        for tensor in (*self.latents.values(), *(part for one in self.text.values() for part in _parts(one))):
+        controls = (latent for of_sample in self.controls.values() for latent in of_sample)
+        texts = (part for one in self.text.values() for part in _parts(one))
+        for tensor in (*self.latents.values(), *controls, *texts):
             seen[tensor.data_ptr()] = tensor.nbytes
         return sum(seen.values())
 
@@ -45,6 +50,10 @@ class CachedSamples:
             {name: tensor.to(device, torch.float32, copy=True) for name, tensor in self.latents.items()},
             {name: texts[id(condition)] for name, condition in self.text.items()},
             self.geometries,
+            {
+                name: tuple(latent.to(device, torch.float32, copy=True) for latent in of_sample)
+                for name, of_sample in self.controls.items()
+            },
         )
 
 
@@ -72,6 +81,10 @@ class BatchLoader:
             u=u.to(self.device, non_blocking=True),
             text=stack_text([self.cache.text[name] for name in ids], self.device, self.dtype),
             geometries=tuple(self.cache.geometries[name] for name in ids),
+            controls=tuple(
+                torch.stack(place).to(self.device, torch.float32, non_blocking=True)
+                for place in zip(*(self.cache.controls.get(name, ()) for name in ids), strict=True)
+            ),
         )
 
     def stream(self, numbers: Sequence[int] | range) -> Iterator[Batch]:
@@ -90,14 +103,26 @@ class BatchLoader:
 
 
 def stack_text(conditions: Sequence[TextCondition], device: torch.device, dtype: torch.dtype) -> TextCondition:
-    """Join conditions of equal length into a batch on `device`: embeds [B, L, D], pooled [B, P] or None."""
+    """Join conditions into a batch on `device`: embeds [B, L, D], pooled [B, P] or None, mask bool [B, L] or None.
+
+    Shorter captions are padded with zeros at the end to the longest of the batch, and the mask tells them apart.
+    """
     pooled = [one.pooled for one in conditions if one.pooled is not None]
-    masks = [one.mask for one in conditions if one.mask is not None]
+    embeds, mask = _padded(conditions)
     return TextCondition(
-        embeds=torch.stack([one.embeds for one in conditions]).to(device, dtype, non_blocking=True),
+        embeds=embeds.to(device, dtype, non_blocking=True),
         pooled=torch.stack(pooled).to(device, dtype, non_blocking=True) if pooled else None,
-        mask=torch.stack(masks).to(device, non_blocking=True) if masks else None,
+        mask=None if mask is None else mask.to(device, non_blocking=True),
     )
+
+
+def _padded(conditions: Sequence[TextCondition]) -> tuple[Tensor, Tensor | None]:
+    lengths = [len(one.embeds) for one in conditions]
+    if len(set(lengths)) == 1 and all(one.mask is None for one in conditions):
+        return torch.stack([one.embeds for one in conditions]), None
+    masks = [torch.ones(len(one.embeds), dtype=torch.bool) if one.mask is None else one.mask for one in conditions]
+    embeds = [one.embeds for one in conditions]
+    return pad_sequence(embeds, batch_first=True), pad_sequence(masks, batch_first=True, padding_value=False)
 
 
 def _moved(condition: TextCondition, device: torch.device, dtype: torch.dtype) -> TextCondition:

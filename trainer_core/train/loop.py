@@ -21,7 +21,7 @@ from trainer_core.train.schedulers import lr_multiplier
 from trainer_core.train.signals import StopRequest, stop_on_signals
 from trainer_core.train.trainer import Trainer, micro_batch_number, save_checkpoint
 from trainer_core.train.watch import Watch
-from trainer_core.types import Batch
+from trainer_core.types import Batch, Conditioning
 
 
 @dataclass(frozen=True)
@@ -67,15 +67,9 @@ def training_loss(trainer: Trainer, batch: Batch) -> Tensor:
     schedule, project = trainer.schedule, trainer.project
     timesteps = schedule.timesteps(batch.u, batch.latents.shape)
     noisy = schedule.add_noise(batch.latents, batch.noise, timesteps)
+    given = Conditioning(batch.text, batch.geometries, batch.controls, project.noise.guidance)
     with trainer.accelerator.autocast():
-        prediction = trainer.family.predict(
-            trainer.denoiser,
-            noisy.to(trainer.loader.dtype),
-            timesteps,
-            batch.text,
-            batch.geometries,
-            project.noise.guidance,
-        )
+        prediction = trainer.family.predict(trainer.denoiser, noisy.to(trainer.loader.dtype), timesteps, given)
     target = schedule.target(batch.latents, batch.noise, timesteps)
     return weighted_mse(prediction, target, schedule.weight(timesteps, project.loss.min_snr_gamma))
 

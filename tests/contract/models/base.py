@@ -1,0 +1,66 @@
+"""What the contract tests ask of a model: diffusers' own maths for it, written without our code."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+from torch import Tensor
+
+from trainer_core.types import Conditioning, TextCondition
+
+Controls = Sequence[Sequence[Image.Image]]
+"""Control pictures of each caption."""
+
+
+def stock_pipeline(folder: Path) -> Any:
+    """Load a pipeline as a user of diffusers does."""
+    from diffusers import DiffusionPipeline
+
+    return DiffusionPipeline.from_pretrained(folder)
+
+
+def posterior_mode(pipe: Any, images: Tensor) -> Tensor:
+    """Encode pixels [B, 3, H, W] by an AutoencoderKL and normalise by its config."""
+    config = pipe.vae.config
+    return (pipe.vae.encode(images).latent_dist.mode() - (config.shift_factor or 0.0)) * config.scaling_factor
+
+
+def as_they_are(pipe: Any, tensor: Tensor) -> Tensor:
+    """Latents that the denoiser takes as [B, C, h, w]."""
+    return tensor
+
+
+def no_controls(pipe: Any, call: Mapping[str, Any]) -> tuple[Tensor, ...]:
+    """Control latents of a denoiser that takes none."""
+    return ()
+
+
+@dataclass(frozen=True)
+class Model:
+    """A family's model, or a variant of it, as diffusers has it."""
+
+    family: str
+    build: Callable[[Path], Path]
+    """Save a tiny pipeline in a folder."""
+    text: Callable[[Any, Sequence[str], Controls], list[TextCondition]]
+    """(pipe, captions, controls) -> what `encode_prompt` gives, a condition a caption, without batch axis."""
+    predict: Callable[[Any, Tensor, Tensor, TextCondition, Conditioning], Tensor]
+    """(pipe, noisy [B, C, h, w], timesteps as ours, the reference's text batched, geometries and control latents) ->
+    prediction [B, C, h, w] with our sign."""
+    pipeline: Callable[[Path], Any] = stock_pipeline
+    latents: Callable[[Any, Tensor], Tensor] = posterior_mode
+    """(pipe, pixels [B, 3, H, W]) -> normalised latents [B, C, h, w]."""
+    unpack: Callable[[Any, Tensor], Tensor] = as_they_are
+    """(pipe, latents as the pipeline's loop holds them) -> [B, C, h, w]."""
+    controls_of: Callable[[Any, Mapping[str, Any]], tuple[Tensor, ...]] = no_controls
+    """(pipe, arguments of a denoiser call by name) -> control latents in it, [B, C, h, w] each."""
+    call: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    """Further arguments of the pipeline's call."""
+    captions: int = 2
+    """How many captions the pipeline takes at once."""
+    controls: int = 0
+    """Control pictures a caption in these tests."""
