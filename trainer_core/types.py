@@ -127,8 +127,8 @@ class TextCondition:
 class Conditioning:
     """What a denoiser is told of a batch, beside noisy latents and their noise level.
 
-    `controls`: latents of the control pictures, one tensor [B, C, h, w] for each place; sizes may differ between places,
-    never within a batch. `guidance`: for guidance-distilled denoisers.
+    `controls`: latents of the control pictures, one tensor [B, C, h, w] for each place; sizes may differ between
+    places, never within a batch. `guidance`: for guidance-distilled denoisers.
     """
 
     text: TextCondition

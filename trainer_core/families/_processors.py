@@ -32,7 +32,7 @@ def _qwen2_vl(folder: str) -> Any:
 
 
 def qwen2_vl_class() -> Any:
-    """Return a Qwen2VLProcessor without its video part: transformers reads the parts from the constructor's arguments."""
+    """Return a Qwen2VLProcessor without videos: transformers reads its parts from the constructor's arguments."""
     from transformers import Qwen2VLProcessor
     from transformers.processing_utils import ProcessorMixin
 

@@ -99,7 +99,10 @@ class FamilySpec:
 
 
 class Family(Protocol):
-    """The behaviour of a family, a frozen dataclass of its spec alone. All latents are normalised (scaled and shifted as the denoiser expects them)."""
+    """The behaviour of a family: a frozen dataclass that holds its spec and nothing else.
+
+    All latents are normalised: scaled and shifted as the denoiser expects them.
+    """
 
     spec: FamilySpec
 
