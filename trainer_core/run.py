@@ -97,7 +97,11 @@ class StageResult:
 
 
 def open_session(
-    config: Path, overrides: Sequence[str] = (), report: Report = silent, home: Path | None = None
+    config: Path,
+    overrides: Sequence[str] = (),
+    report: Report = silent,
+    home: Path | None = None,
+    fetch: bool = False,
 ) -> Session:
     """Open the project of a YAML file.
 
@@ -106,11 +110,15 @@ def open_session(
         overrides: `group.field=value` each.
         report: told how far the work is.
         home: folder of store and outputs, where it is not the project's own.
+        fetch: download what the hub's cache lacks of the base model.
 
     Raises:
+        ModelError: the download failed.
         ConfigError: the settings are wrong, or cannot work together; all of it is told at once.
     """
     session = Session.open(load_project(config, overrides), home or project_home(config), report)
+    if fetch:
+        session.fetch_base()
     if errors := [finding for finding in session.findings() if finding.level == "error"]:
         session.close()
         raise ConfigError(errors)

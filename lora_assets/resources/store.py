@@ -33,7 +33,7 @@ class StoreResource(dg.ConfigurableResource):
             LoraAssetsError: the project or the store cannot be opened.
         """
         home = Path(self.home).expanduser().absolute() if self.home else None
-        session = open_session(config, overrides, report, home)
+        session = open_session(config, overrides, report, home, fetch=True)
         try:
             yield session
         finally:

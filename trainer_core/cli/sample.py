@@ -57,7 +57,7 @@ def sample(  # noqa: PLR0913 - an argument an option
             from trainer_core.run import open_session
 
             with out.progress([_STAGE]) as shown:
-                session = open_session(find_config(config), settings or [], shown)
+                session = open_session(find_config(config), settings or [], shown, fetch=True)
                 try:
                     told = _render_prompts(session, _settings(session, prompt, seed), out_file, shown)
                 finally:

@@ -50,7 +50,7 @@ def bring_up_to_date(out: Terminal, config: str, until: str | None, overrides: S
     if until is not None and until not in STAGES:
         raise UsageError(f"--until: `{until}` is not a stage. Choose one of {', '.join(STAGES)}.")
     with out.progress(list(STAGES) if until is None else ancestors(until)) as shown:
-        session = open_session(find_config(config), overrides, shown)
+        session = open_session(find_config(config), overrides, shown, fetch=True)
         try:
             return run_until(session, until, lambda result: shown.finished(result.name, result.action))
         finally:

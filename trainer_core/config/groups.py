@@ -29,9 +29,17 @@ class ModelConfig(Group):
     family: str
     """Model family: `sd15`, `sdxl` or `flux1`."""
     path: Annotated[Path, NEUTRAL]
-    """A diffusers-format folder, or a single-file `.safetensors` checkpoint. Read only."""
+    """A diffusers-format folder, a single-file `.safetensors` checkpoint, or the id of a model on the Hugging Face hub
+    (`owner/name`, where no such folder is there). Read only. `train` and `sample` download what is not in the hub's
+    cache; what is there is used without asking the hub."""
+    revision: Annotated[str | None, NEUTRAL] = None
+    """Branch, tag or commit of a model on the hub; its main branch unless given."""
     config_path: Annotated[Path | None, NEUTRAL] = None
-    """For a single-file checkpoint: a diffusers-format folder with the configs and tokenizers (no weights needed)."""
+    """For a single-file checkpoint: a diffusers-format folder, or an id on the hub, with the configs and tokenizers (no
+    weights needed)."""
+    allow_pickle: Annotated[bool, NEUTRAL] = False
+    """Read a pickled single file (`.ckpt`, `.pt`) with torch's `weights_only` loader, which runs no code from it, and
+    keep a `.safetensors` copy in the store. Off, such files are refused."""
 
 
 class DatasetConfig(Group):

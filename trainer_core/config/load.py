@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import json
 import os
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +26,9 @@ HOME_FOLDER = ".lora-assets"
 _PATH_FIELDS = frozenset(
     {("model", "path"), ("model", "config_path"), ("datasets", "path"), ("gate", "judge"), ("gate", "clip_path")}
 )
+_HUB_FIELDS = frozenset({("model", "path"), ("model", "config_path")})
+_HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*(?<!\.safetensors)(?<!\.ckpt)")
+"""`owner/name` on the Hugging Face hub, where no folder of that name is there."""
 
 
 @dataclass(frozen=True)
@@ -125,9 +129,16 @@ def _plain(value: JSON, path: KeyPath, folder: Path) -> JSON:
         return value.isoformat()
     if isinstance(value, float) and value.is_integer():
         return int(value)
-    if value and isinstance(value, str) and tuple(part for part in path if isinstance(part, str)) in _PATH_FIELDS:
-        return str(_absolute(value, folder))
+    if value and isinstance(value, str):
+        name = tuple(part for part in path if isinstance(part, str))
+        if name in _PATH_FIELDS and not (name in _HUB_FIELDS and _names_hub(value, folder)):
+            return str(_absolute(value, folder))
     return value
+
+
+def _names_hub(value: str, folder: Path) -> bool:
+    """Say whether a value is the id of a model on the hub: it looks like one and no such folder is there."""
+    return _HUB_ID.fullmatch(value) is not None and not (folder / value).exists()
 
 
 def _absolute(path: str, folder: Path) -> Path:

@@ -19,7 +19,10 @@ from trainer_core.families._single_file import (
 from trainer_core.families.base import ComponentSpec, FamilySpec
 
 PICKLES = frozenset({".ckpt", ".bin", ".pt", ".pth", ".pkl"})
-PICKLE_REASON = "pickled weights can run code when they are opened and are never loaded; convert them to .safetensors"
+PICKLE_REASON = (
+    "pickled weights can run code when they are opened and are not loaded; convert them to .safetensors, "
+    "or set model.allow_pickle for a single file"
+)
 WEIGHTS_STEM = {"diffusers": "diffusion_pytorch_model", "transformers": "model"}
 CONFIG_NAME = {
     "model": "config.json",

@@ -17,6 +17,7 @@ from trainer_core.data.manifest import Manifest
 from trainer_core.errors import ConfigError, ModelError
 from trainer_core.families import get_family, with_spec
 from trainer_core.families.base import Family, PrecisionName
+from trainer_core.families.hub import blob_sha256
 from trainer_core.families.source import ModelSource
 from trainer_core.hardware.detect import detect_machine, select_profile
 from trainer_core.hardware.placement import resolve_precision
@@ -119,8 +120,19 @@ class Session:
         Raises:
             ModelError: missing, incomplete or of another family.
         """
-        spec = get_family(self.project.model.family).spec
-        return ModelSource.open(self.project.model.path, self.project.model.config_path, spec)
+        from trainer_core.stages.base_files import find_base
+
+        return find_base(self.project.model, self.store)
+
+    def fetch_base(self) -> None:
+        """Download what the hub's cache lacks of the base model.
+
+        Raises:
+            ModelError: the hub cannot be reached or has no such model.
+        """
+        from trainer_core.stages.base_files import fetch_base
+
+        fetch_base(self.project.model)
 
     @cached_property
     def family(self) -> Family:
@@ -171,8 +183,10 @@ class Session:
     def _hash_files(self, files: Sequence[Path]) -> dict[Path, str]:
         stats = {str(path): file_stat(path) for path in files}
         self._base_files.update({path: stats[str(path)] for path in files})
-        hashes = self.store.index.file_hashes(stats)
-        return {path: hashes[str(path)] for path in files if str(path) in hashes}
+        # Large files of the hub's cache bear their SHA-256 as name.
+        named = {path: sha256 for path in files if (sha256 := blob_sha256(path))}
+        hashes = self.store.index.file_hashes({text: stats[text] for text in stats if Path(text) not in named})
+        return named | {path: hashes[str(path)] for path in files if str(path) in hashes}
 
     def _single_file_digests(self, path: Path) -> dict[str, str]:
         """Component digests of a single-file checkpoint, remembered by the file's own hash."""

@@ -27,6 +27,7 @@ OTHER: dict[str, Any] = {
     "model.family": "sdxl",
     "model.path": Path("/other"),
     "model.config_path": Path("/other"),
+    "model.revision": "main",
     "datasets.path": Path("/else/cats"),
     "datasets.name": "renamed",
     "datasets.layout": "kohya",
@@ -99,6 +100,8 @@ def test_neutral_fields_are_the_known_ones() -> None:
     assert {row.path for row in ROWS if row.neutral} == {
         "model.path",
         "model.config_path",
+        "model.revision",
+        "model.allow_pickle",
         "datasets.path",
         "gate.judge",
         "gate.clip_path",
