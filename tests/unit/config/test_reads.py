@@ -28,6 +28,7 @@ OTHER: dict[str, Any] = {
     "model.path": Path("/other"),
     "model.config_path": Path("/other"),
     "model.revision": "main",
+    "model.allow_pickle": True,
     "datasets.path": Path("/else/cats"),
     "datasets.name": "renamed",
     "datasets.layout": "kohya",
