@@ -7,6 +7,7 @@
     ├── StoreError           the store cannot be read or written
     │   ├── IntegrityError   bytes on disk differ from what was published
     │   └── DamagedEntries   cached samples whose bytes are damaged: dropped, so that they are computed again
+    ├── ExportError          a LoRA file cannot be written, read, or proven to hold what was trained
     ├── NonFiniteError       a NaN or an infinity, with the samples that gave it
     └── Interrupted          SIGINT, SIGTERM or Terminate: everything was saved first
 
@@ -69,6 +70,10 @@ class DamagedEntries(StoreError):
     def __init__(self, keys: Sequence[str], reasons: Sequence[str]) -> None:
         self.keys, self.reasons = tuple(keys), tuple(reasons)
         super().__init__("; ".join(reasons))
+
+
+class ExportError(LoraAssetsError):
+    """A LoRA file cannot be written, cannot be read, or does not hold what was trained."""
 
 
 class NonFiniteError(LoraAssetsError):

@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from trainer_core.adapters.layers import LoraLayer
 from trainer_core.errors import ConfigError
 from trainer_core.types import Finding
 
@@ -95,13 +96,11 @@ def load_state(denoiser: nn.Module, tensors: Mapping[str, Tensor]) -> None:
             parameter.copy_(tensors[name])
 
 
-def exported(tensors: Mapping[str, Tensor], config: AdapterConfig, prefix: str) -> dict[str, Tensor]:
-    """Return the tensors under diffusers' PEFT keys `<prefix>.<module>.lora_A.weight`, with alpha / rank folded into B.
-
-    The format has no alpha tensor, and readers that ignore the metadata take alpha = rank: folding is right for all.
-    """
-    scale = config.alpha / config.rank
+def layers(tensors: Mapping[str, Tensor], config: AdapterConfig) -> dict[str, LoraLayer]:
+    """Return module -> layer of what `state` returned, for files to be written from."""
+    end = ".lora_A.weight"
+    names = [name.removesuffix(end) for name in tensors if name.endswith(end)]
     return {
-        f"{prefix}.{name}": tensor * scale if name.endswith("lora_B.weight") else tensor
-        for name, tensor in tensors.items()
+        name: LoraLayer(tensors[f"{name}{end}"], tensors[f"{name}.lora_B.weight"], config.alpha)
+        for name in sorted(names)
     }

@@ -7,7 +7,7 @@ read on every no-op. Methods import torch, diffusers and transformers when they 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 if TYPE_CHECKING:
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from trainer_core.types import Conditioning, TextCondition
 
 PrecisionName = Literal["fp32", "bf16", "fp16"]
+KeyStyle = Literal["peft", "kohya"]
+"""`peft`: `transformer.<module>.lora_A.weight`, no alpha; `kohya`: `lora_unet_<module>.lora_down.weight`, and alpha."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,51 @@ class ComponentSpec:
     library: Literal["diffusers", "transformers"]
     loader: str
     """Class of the library; empty for schedulers, whose config names their class."""
+
+
+def _text_encoder_prefixes() -> dict[str, str]:
+    return {"text_encoder": "lora_te1", "text_encoder_2": "lora_te2", "text_encoder_3": "lora_te3"}
+
+
+@dataclass(frozen=True)
+class LoraNames:
+    """What LoRA files of a family look like: names of modules, and what the metadata call the base.
+
+    The defaults are right for a family whose modules have the same names in ComfyUI as in diffusers: ComfyUI reads the
+    PEFT file, and kohya keys are `lora_unet_` + the module's name with `_` for `.`. Such a family gives only
+    `architecture` and `base_model_version`, and `diffusers_reads=("peft", "kohya")` if diffusers converts kohya keys
+    for it (`lora_conversion_utils.py`; try it: the proof of export tells).
+
+    A family whose original code names or cuts its modules in another way lists them in `native`, one row a module:
+
+        native={
+            "double_blocks.{}.img_attn.qkv": (
+                "transformer_blocks.{}.attn.to_q", "transformer_blocks.{}.attn.to_k", "transformer_blocks.{}.attn.to_v",
+            ),
+            "double_blocks.{}.img_attn.proj": ("transformer_blocks.{}.attn.to_out.0",),
+        }
+
+    `{}` is a number, the same on both sides. A module with several parts holds their output rows one below the other in
+    this order. Rows whose parts a model lacks are left out for it; a module that no row names cannot be written in
+    kohya's format nor be read by ComfyUI, so list everything that `targets` can match.
+    """
+
+    architecture: str = ""
+    """`modelspec.architecture` without its `/lora`; the family's name unless given."""
+    base_model_version: str = ""
+    """`ss_base_model_version`; the family's name unless given."""
+    network_module: str = "networks.lora"
+    """`ss_network_module`: the module of kohya's trainer that writes such keys."""
+    comfyui: KeyStyle | None = "peft"
+    """Keys that ComfyUI reads for this family; None if it reads none."""
+    diffusers_reads: tuple[KeyStyle, ...] = ("peft",)
+    """Keys that diffusers' pipeline of this family reads with the right strength."""
+    native: Mapping[str, tuple[str, ...]] = field(default_factory=dict[str, tuple[str, ...]])
+    """Module of the original code -> modules of diffusers that its rows consist of; empty if the names are the same."""
+    also_read: Mapping[str, str] = field(default_factory=dict[str, str])
+    """Start of a module's name in files of others -> start of its name in diffusers; read, never written."""
+    text_encoders: Mapping[str, str] = field(default_factory=_text_encoder_prefixes)
+    """Text encoder -> prefix of its kohya keys."""
 
 
 @dataclass(frozen=True)
@@ -96,6 +143,8 @@ class FamilySpec:
     variants: tuple[FamilySpec, ...] = ()
     """Other models of the family, recognised by their `pipeline`. A variant shares the family's methods, which read
     `self.spec`, and so what differs should be data."""
+    lora: LoraNames = LoraNames()
+    """How LoRA files name its modules."""
 
 
 class Family(Protocol):

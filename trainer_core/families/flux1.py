@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from trainer_core.families import _parts
-from trainer_core.families.base import ComponentSpec, FamilySpec
+from trainer_core.families.base import ComponentSpec, FamilySpec, LoraNames
 
 if TYPE_CHECKING:
     import torch
@@ -27,6 +27,23 @@ _SINGLE_ATTENTION = r"attn\.to_[qkv]"
 _ATTENTION = f"{_DOUBLE}{_DOUBLE_ATTENTION}|{_SINGLE}{_SINGLE_ATTENTION}"
 # a single block's proj_out reads attention and MLP together
 _LINEAR = f"{_DOUBLE}({_DOUBLE_ATTENTION}|{_DOUBLE_MLP})|{_SINGLE}({_SINGLE_ATTENTION}|proj_mlp|proj_out)"
+
+_D, _S = "transformer_blocks.{}", "single_transformer_blocks.{}"
+_NATIVE = {
+    "double_blocks.{}.img_attn.qkv": (f"{_D}.attn.to_q", f"{_D}.attn.to_k", f"{_D}.attn.to_v"),
+    "double_blocks.{}.img_attn.proj": (f"{_D}.attn.to_out.0",),
+    "double_blocks.{}.img_mlp.0": (f"{_D}.ff.net.0.proj",),
+    "double_blocks.{}.img_mlp.2": (f"{_D}.ff.net.2",),
+    "double_blocks.{}.img_mod.lin": (f"{_D}.norm1.linear",),
+    "double_blocks.{}.txt_attn.qkv": (f"{_D}.attn.add_q_proj", f"{_D}.attn.add_k_proj", f"{_D}.attn.add_v_proj"),
+    "double_blocks.{}.txt_attn.proj": (f"{_D}.attn.to_add_out",),
+    "double_blocks.{}.txt_mlp.0": (f"{_D}.ff_context.net.0.proj",),
+    "double_blocks.{}.txt_mlp.2": (f"{_D}.ff_context.net.2",),
+    "double_blocks.{}.txt_mod.lin": (f"{_D}.norm1_context.linear",),
+    "single_blocks.{}.linear1": (f"{_S}.attn.to_q", f"{_S}.attn.to_k", f"{_S}.attn.to_v", f"{_S}.proj_mlp"),
+    "single_blocks.{}.linear2": (f"{_S}.proj_out",),
+    "single_blocks.{}.modulation.lin": (f"{_S}.norm.linear",),
+}
 
 SPEC = FamilySpec(
     name="flux1",
@@ -54,6 +71,14 @@ SPEC = FamilySpec(
     file_has=("double_blocks.0.img_attn.qkv.weight", "single_blocks.0.linear1.weight"),
     file_lacks=("distilled_guidance_layer.",),
     choosable_text_length=True,
+    lora=LoraNames(
+        architecture="flux-1-dev",
+        base_model_version="flux1",
+        network_module="networks.lora_flux",
+        diffusers_reads=("peft", "kohya"),
+        native=_NATIVE,
+        text_encoders={"text_encoder": "lora_te1", "text_encoder_2": "lora_te3"},
+    ),
 )
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from trainer_core.errors import ModelError
 from trainer_core.families import _parts
-from trainer_core.families.base import ComponentSpec, FamilySpec
+from trainer_core.families.base import ComponentSpec, FamilySpec, LoraNames
 
 if TYPE_CHECKING:
     import torch
@@ -53,6 +53,13 @@ SPEC = FamilySpec(
     file_has=("input_blocks.0.0.weight",),
     file_lacks=("label_emb.", "cond_stage_model.model.", "control_model."),
     clip_skip=True,
+    lora=LoraNames(
+        architecture="stable-diffusion-v1",
+        base_model_version="sd_v1",
+        comfyui="kohya",
+        diffusers_reads=("peft", "kohya"),
+        text_encoders={"text_encoder": "lora_te"},
+    ),
 )
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from trainer_core.families import _parts
-from trainer_core.families.base import ComponentSpec, FamilySpec
+from trainer_core.families.base import ComponentSpec, FamilySpec, LoraNames
 
 if TYPE_CHECKING:
     import torch
@@ -22,6 +22,30 @@ if TYPE_CHECKING:
 _ATTENTION = r"attn[12]\.(to_[qkv]|to_out\.0)"
 _MLP = r"ff\.net\.(0\.proj|2)"
 _BLOCK = r".*\.transformer_blocks\.\d+\."
+
+
+def _original_names() -> dict[str, str]:
+    """Return start of a module's name in Stability's code -> in diffusers, of a UNet with two layers a block."""
+    inner = {"in_layers.2": "conv1", "out_layers.3": "conv2", "emb_layers.1": "time_emb_proj"}
+    inner["skip_connection"] = "conv_shortcut"
+    names = {"middle_block.1": "mid_block.attentions.0"}
+    resnets = {"middle_block.0": "mid_block.resnets.0", "middle_block.2": "mid_block.resnets.1"}
+    for block in range(3):
+        for layer in range(2):
+            place = f"input_blocks.{3 * block + layer + 1}"
+            resnets[f"{place}.0"] = f"down_blocks.{block}.resnets.{layer}"
+            names[f"{place}.1"] = f"down_blocks.{block}.attentions.{layer}"
+        for layer in range(3):
+            place = f"output_blocks.{3 * block + layer}"
+            resnets[f"{place}.0"] = f"up_blocks.{block}.resnets.{layer}"
+            names[f"{place}.1"] = f"up_blocks.{block}.attentions.{layer}"
+    for block in range(2):
+        names[f"input_blocks.{3 * block + 3}.0.op"] = f"down_blocks.{block}.downsamplers.0.conv"
+        names[f"output_blocks.{3 * block + 2}.2.conv"] = f"up_blocks.{block}.upsamplers.0.conv"
+    for theirs, ours in resnets.items():
+        names |= {f"{theirs}.{one}": f"{ours}.{other}" for one, other in inner.items()}
+    return names
+
 
 SPEC = FamilySpec(
     name="sdxl",
@@ -54,6 +78,14 @@ SPEC = FamilySpec(
     file_lacks=("control_model.",),
     # the VAE's activations exceed fp16's 65504 (`force_upcast`); bf16 has the range of fp32
     vae_precisions=("fp32", "bf16"),
+    # every reader takes diffusers' names for SDXL; kohya's own trainer writes those of Stability's code
+    lora=LoraNames(
+        architecture="stable-diffusion-xl-v1-base",
+        base_model_version="sdxl_base_v1-0",
+        comfyui="kohya",
+        diffusers_reads=("peft", "kohya"),
+        also_read=_original_names(),
+    ),
 )
 
 
