@@ -28,13 +28,23 @@ def serialize(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> byt
     """
     from safetensors.torch import save
 
-    data = save(dict(tensors), metadata=dict(metadata))
-    end = _LENGTH + int.from_bytes(data[:_LENGTH], "little")
+    return with_metadata(save(dict(tensors)), metadata)
+
+
+def with_metadata(data: bytes, metadata: Mapping[str, str]) -> bytes:
+    """Return the bytes of a safetensors file with other metadata, sorted."""
+    end = _header_end(data)
     header = json.loads(data[_LENGTH:end])
-    ordered = {"__metadata__": dict(sorted(header.pop("__metadata__", {}).items())), **header}
+    header.pop("__metadata__", None)
+    ordered = {"__metadata__": dict(sorted(metadata.items())), **header}
     encoded = json.dumps(ordered, separators=(",", ":"), ensure_ascii=False).encode()
     encoded += b" " * (-len(encoded) % _LENGTH)
     return len(encoded).to_bytes(_LENGTH, "little") + encoded + data[end:]
+
+
+def body_sha256(data: bytes) -> str:
+    """Return the SHA-256 of all bytes after the header, by which other programs know a LoRA: no metadata changes it."""
+    return hashlib.sha256(memoryview(data)[_header_end(data) :]).hexdigest()
 
 
 def tensors_sha256(tensors: Mapping[str, Tensor]) -> str:
@@ -44,7 +54,7 @@ def tensors_sha256(tensors: Mapping[str, Tensor]) -> str:
     total = hashlib.sha256()
     for name, tensor in sorted(tensors.items()):
         total.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        total.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+        total.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     return total.hexdigest()
 
 
@@ -54,3 +64,7 @@ def read_metadata(path: Path) -> dict[str, str]:
         length = int.from_bytes(file.read(_LENGTH), "little")
         header: dict[str, dict[str, str]] = json.loads(file.read(length))
     return header.get("__metadata__", {})
+
+
+def _header_end(data: bytes) -> int:
+    return _LENGTH + int.from_bytes(data[:_LENGTH], "little")

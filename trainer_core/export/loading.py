@@ -1,0 +1,85 @@
+"""Read a LoRA file as a user's diffusers does, into a model without weights."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from trainer_core.adapters.layers import LoraLayer
+from trainer_core.errors import ExportError
+
+if TYPE_CHECKING:
+    from trainer_core.families.base import FamilySpec
+
+_NAME = "proof"
+
+
+def load_with_diffusers(path: Path, spec: FamilySpec, config: Mapping[str, Any]) -> dict[str, LoraLayer]:
+    """Return the denoiser's layers as the family's pipeline class loads them, by name.
+
+    The pipeline's own `lora_state_dict` and `load_lora_into_...` run, which is all that `load_lora_weights` does for a
+    denoiser. They load into one that is built from its config and whose weights take no memory: what is held is the
+    LoRA alone.
+
+    Args:
+        path: the file.
+        spec: the family.
+        config: the denoiser's config.
+
+    Raises:
+        ExportError: diffusers leaves keys of the file out, without a word.
+    """
+    import diffusers
+
+    from trainer_core.export.modules import hollow_denoiser
+
+    pipeline: Any = getattr(diffusers, spec.pipeline)
+    denoiser: Any = hollow_denoiser(spec, config)
+    with _quiet():
+        found = pipeline.lora_state_dict(str(path.parent), weight_name=path.name, **_asked(pipeline, denoiser))
+        state, metadata = found[0], found[-1]
+        alphas = {"network_alphas": found[1]} if len(found) == 3 else {}
+        if left := [key for key in state if not key.startswith((f"{spec.denoiser}.", "text_encoder"))]:
+            raise ExportError(f"{path.name}: diffusers leaves out {left[0]} and {len(left) - 1} more keys.")
+        load = getattr(pipeline, f"load_lora_into_{spec.denoiser}")
+        load(
+            state, **{spec.denoiser: denoiser}, **alphas, metadata=metadata, adapter_name=_NAME, low_cpu_mem_usage=True
+        )
+    return dict(_layers(denoiser, spec.denoiser))
+
+
+def _asked(pipeline: Any, denoiser: Any) -> dict[str, Any]:
+    """Return the arguments with which `load_lora_weights` calls `lora_state_dict`."""
+    asked = {"return_lora_metadata": True, "unet_config": denoiser.config}
+    if "return_alphas" in inspect.signature(pipeline.lora_state_dict).parameters:
+        asked["return_alphas"] = True
+    return asked
+
+
+def _layers(denoiser: Any, component: str) -> list[tuple[str, LoraLayer]]:
+    found: list[tuple[str, LoraLayer]] = []
+    for name, module in denoiser.named_modules():
+        if _NAME in getattr(module, "lora_A", {}):
+            down, up = module.lora_A[_NAME].weight.detach(), module.lora_B[_NAME].weight.detach()
+            if down.is_meta or up.is_meta:
+                raise ExportError(
+                    f"{component}.{name}: diffusers made a place for it and found no weights in the file."
+                )
+            found.append((f"{component}.{name}", LoraLayer(down, up, module.scaling[_NAME] * down.shape[0])))
+    return found
+
+
+@contextmanager
+def _quiet() -> Generator[None]:
+    """Keep what diffusers says of missing text encoders, and of errors that are raised anyway, from the terminal."""
+    log = logging.getLogger("diffusers")
+    before = log.level
+    log.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        log.setLevel(before)
