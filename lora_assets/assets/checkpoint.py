@@ -11,7 +11,7 @@ from lora_assets.assets.text import CACHED_TEXT_EMBEDDINGS
 from lora_assets.projects import ProjectAssets
 from lora_assets.resources.hardware import describe as describe_hardware
 from lora_assets.upstream import Metadata
-from trainer_core.stages.lora_checkpoint import LORA
+from trainer_core.stages.exports import LORA
 from trainer_core.stages.outputs import check_outputs
 
 

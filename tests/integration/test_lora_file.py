@@ -12,7 +12,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from tests.projects import TinyProject, make_project
-from trainer_core.export.diffusers import check_lora
+from trainer_core.export.lora_file import check_lora
 
 
 def _picture(pipeline: object) -> bytes:

@@ -133,13 +133,14 @@ def _current_lora(session: Session) -> Path:
     Raises:
         LoraAssetsError: nothing was trained yet.
     """
-    from trainer_core.stages.lora_checkpoint import LORA, NAME
+    from trainer_core.stages.exports import file_for_diffusers
+    from trainer_core.stages.lora_checkpoint import NAME
 
     key = session.store.refs.get(session.project.name, NAME)
     published = session.store.objects.get(NAME, key) if key else None
     if published is None:
         raise LoraAssetsError(f"{session.project.name}: there is no LoRA yet. Train it first: lora-assets train CONFIG")
-    return published.file(LORA)
+    return file_for_diffusers(published)
 
 
 def _free_name(folder: Path) -> Path:

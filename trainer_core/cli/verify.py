@@ -165,7 +165,7 @@ def _weights(path: Path) -> Row:
     """
     from safetensors import SafetensorError
 
-    from trainer_core.export.diffusers import check_lora
+    from trainer_core.export.lora_file import check_lora
     from trainer_core.export.safetensors_file import read_metadata
 
     try:

@@ -266,8 +266,17 @@ class GateConfig(Group):
 
 
 class ExportConfig(Group):
-    """The published LoRA file."""
+    """The published LoRA files."""
 
+    formats: Annotated[tuple[Literal["diffusers", "kohya", "comfyui"], ...], Field(min_length=1)] = (
+        "diffusers",
+        "comfyui",
+    )
+    """Formats to write: `diffusers` (PEFT keys), `kohya`, `comfyui` (what ComfyUI reads for the family). The first
+    becomes NAME.safetensors, the others NAME.FORMAT.safetensors."""
+    metadata: bool = True
+    """Describe training in the file's header: kohya's `ss_*`, modelspec and lineage. `false` writes the tensors alone.
+    kohya: `no_metadata`, inverted."""
     dtype: Literal["fp32", "fp16", "bf16"] = "fp16"
     """Precision of the weights in the file. kohya: `save_precision`."""
 

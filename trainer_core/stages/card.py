@@ -6,7 +6,7 @@ import json
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from trainer_core.stages.lora_checkpoint import LORA
+from trainer_core.stages.exports import LORA
 from trainer_core.stages.promotion import Verdict
 from trainer_core.stages.samples import chosen_prompts
 from trainer_core.stages.session import Session, file_stat
@@ -47,11 +47,10 @@ def publish_card(session: Session, lora: Published, metrics: Published, verdict:
 
 def _facts(session: Session, lora: Published, metrics: Published, verdict: Verdict) -> CardFacts:
     from trainer_core.export import card
-    from trainer_core.export.safetensors_file import read_metadata
     from trainer_core.stages.metrics import figure_pairs
 
     project, known = session.project, lora.metadata
-    told = read_metadata(lora.file(LORA))
+    told = known["lineage"]
     settings = json.loads(told["lora_assets.settings"])
     trained = card.Trained(
         family=session.family.spec.title,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,6 +9,16 @@ from typing import TYPE_CHECKING, Any
 from trainer_core.errors import ConfigError, LoraAssetsError
 from trainer_core.stages.base import Outcome, Stage, StageContext
 from trainer_core.stages.entries import keys_of, read_latents, read_text
+from trainer_core.stages.exports import (
+    PROOF,
+    READS,
+    TRAINING_READS,
+    base_name,
+    export_all,
+    export_snapshot,
+    lineage,
+    published_names,
+)
 from trainer_core.store.keys import digest
 from trainer_core.types import JSON, Finding, Sample
 
@@ -23,11 +32,14 @@ if TYPE_CHECKING:
     from trainer_core.train.trainer import Evaluation, Trainer, TrainerParts
 
 NAME = "lora_checkpoint"
-LORA = "lora.safetensors"
 SNAPSHOTS = "snapshots"
 
 
 def _inputs(context: StageContext) -> JSON:
+    return {**_run_inputs(context), "base_name": base_name(context)}
+
+
+def _run_inputs(context: StageContext) -> dict[str, JSON]:
     session = context.session
     return {
         "weights": session.weights(session.family.spec.denoiser_components),
@@ -39,16 +51,14 @@ def _inputs(context: StageContext) -> JSON:
 def run_key(context: StageContext) -> str:
     """Return the key of the training run: everything of the stage's recipe that its weights and snapshots depend on.
 
-    How they are written to a file is left out, so another `export.dtype` exports again and trains nothing.
+    How they are written to files is left out, so another `export.formats` exports again and trains nothing.
     """
     from trainer_core.config.reads import slice_key
 
     upstream = {name: published.data_version for name, published in context.upstream.items()}
-    settings = slice_key(context.session.project, _TRAINING_READS)
+    settings = slice_key(context.session.project, TRAINING_READS)
     del settings["train"]["select"]  # which step is taken changes none of them
-    return digest(
-        {"run": LORA_CHECKPOINT.version, "settings": settings, "inputs": _inputs(context), "upstream": upstream}
-    )
+    return digest({"run": _RUN, "settings": settings, "inputs": _run_inputs(context), "upstream": upstream})
 
 
 def _run(context: StageContext) -> Outcome:
@@ -70,7 +80,7 @@ def _run(context: StageContext) -> Outcome:
         else:
             outcome = train_here(context, workdir)
     step, adapter = _select(context, workdir, outcome)
-    weights = export(context, adapter, context.staging / LORA, step)
+    exports = export_all(context, adapter, step)
     metrics = _collect(context, workdir, step)
     metadata: dict[str, JSON] = {
         "run": workdir.name,
@@ -80,13 +90,18 @@ def _run(context: StageContext) -> Outcome:
         "steps_per_second": outcome.steps_per_second or None,
         "final_loss": metrics[-1]["loss"] if metrics else None,
         "peak_memory_mib": round(peak_memory_mib(), 1),
-        "weights_sha256": weights,
+        "weights_sha256": exports.weights_sha256,
+        "lineage": lineage(context, step),
+        "rendered": exports.rendered,
+        "proof": [proof.as_dict() for proof in exports.proofs],
         "rank": context.settings.adapter.rank,
         "alpha": context.settings.adapter.alpha,
         "trained_samples": sum(sample.split == "train" for sample in context.session.manifest.samples),
     }
     total = context.settings.train.steps
-    return Outcome(weights, metadata, items_computed=outcome.steps_run, items_reused=total - outcome.steps_run)
+    return Outcome(
+        exports.weights_sha256, metadata, items_computed=outcome.steps_run, items_reused=total - outcome.steps_run
+    )
 
 
 def train_here(context: StageContext, workdir: Path) -> TrainOutcome:
@@ -234,35 +249,6 @@ def cached_samples(context: StageContext) -> CachedSamples:
     )
 
 
-def export(context: StageContext, adapter: Mapping[str, Tensor], path: Path, step: int) -> str:
-    """Write an adapter as the published file; return the SHA-256 of its weights."""
-    from trainer_core.export.diffusers import write_lora
-
-    settings, spec = context.settings, context.session.family.spec
-    metadata = lineage(context, step)
-    return write_lora(path, adapter, settings.adapter, spec.denoiser, settings.export.dtype, metadata)
-
-
-def lineage(context: StageContext, step: int) -> dict[str, str]:
-    """Return what the file tells of itself. No dates: equal runs give equal files."""
-    from importlib.metadata import version
-
-    from trainer_core.config.reads import slice_key
-
-    session = context.session
-    versions = {name: version(name) for name in ("torch", "diffusers", "peft", "safetensors")}
-    return {
-        "lora_assets.family": session.family.spec.name,
-        "lora_assets.base_fingerprint": session.base_version,
-        "lora_assets.dataset_data_version": session.manifest.data_version,
-        "lora_assets.latents_data_version": context.upstream["cached_latents"].data_version,
-        "lora_assets.text_data_version": context.upstream["cached_text_embeddings"].data_version,
-        "lora_assets.settings": json.dumps(slice_key(session.project, LORA_CHECKPOINT.reads), sort_keys=True),
-        "lora_assets.step": str(step),
-        "lora_assets.versions": json.dumps(versions, sort_keys=True),
-    }
-
-
 def _collect(context: StageContext, workdir: Path, selected: int) -> list[dict[str, Any]]:
     """Put the run's curve and its exported snapshots into the result."""
     import shutil
@@ -275,7 +261,7 @@ def _collect(context: StageContext, workdir: Path, selected: int) -> list[dict[s
         if (adapter := read_snapshot(snapshot)) is not None:
             target = context.staging / SNAPSHOTS / snapshot.name
             target.parent.mkdir(exist_ok=True)
-            export(context, adapter, target, int(snapshot.stem.removeprefix("step-")))
+            export_snapshot(context, adapter, target, int(snapshot.stem.removeprefix("step-")))
     metrics = read_metrics(workdir / "metrics.jsonl")
     shutil.copyfile(workdir / "metrics.jsonl", context.staging / "training.jsonl")
     held_out = selection_of(context, workdir).losses()
@@ -283,22 +269,21 @@ def _collect(context: StageContext, workdir: Path, selected: int) -> list[dict[s
     return [{"step": line.step, "loss": line.loss} for line in metrics]
 
 
-_TRAINING_READS = (
-    *("adapter", "optimizer", "schedule", "noise", "loss", "train", "sample.every", "logging"),
-    *("hardware.num_processes", "hardware.threads"),
-)
+_RUN = 2
+"""Raise it when the same settings would train other weights."""
 LORA_CHECKPOINT = Stage(
     name=NAME,
-    version=2,
-    description="The LoRA, trained from the caches and exported with its SHA-256 and its lineage.",
-    reads=(*_TRAINING_READS, "export"),
+    version=3,
+    description="The LoRA, trained from the caches and exported in several formats, each proven to hold it.",
+    reads=(*TRAINING_READS, *READS),
     needs=("cached_latents", "cached_text_embeddings"),
     run=_run,
     inputs=_inputs,
     total=lambda context: context.settings.train.steps,
     outputs={
-        LORA: "{name}.safetensors",
+        **published_names(),
         "training.jsonl": "training.jsonl",
         "loss_curve.png": "loss_curve.png",
+        PROOF: PROOF,
     },
 )

@@ -12,7 +12,8 @@ from trainer_core.stages import promotion
 from trainer_core.stages.base import Outcome, Stage, StageContext
 from trainer_core.stages.card import publish_card
 from trainer_core.stages.entries import keys_of
-from trainer_core.stages.lora_checkpoint import LORA, held_out_samples
+from trainer_core.stages.exports import LORA, file_for_diffusers, same_base
+from trainer_core.stages.lora_checkpoint import held_out_samples
 from trainer_core.stages.outputs import publish_outputs
 from trainer_core.stages.samples import precision, render_settings
 from trainer_core.stages.session import file_stat
@@ -107,7 +108,7 @@ def _held_out_figures(context: StageContext, progress: _Progress) -> dict[str, J
     use_attention(denoiser, session.profile.attention)
 
     def losses_with(lora: Published) -> dict[str, float]:
-        path = lora.file(LORA)
+        path = file_for_diffusers(lora)
         denoiser.load_lora_adapter(str(path.parent), weight_name=path.name, prefix=session.family.spec.denoiser)
         found = evaluator.losses(denoiser, samples, progress)
         denoiser.unload_lora()
@@ -133,7 +134,7 @@ def _champion_to_measure(context: StageContext) -> Published | None:
     champion = promotion.find_champion(context.session.store, context.session.project.name)
     if champion is None or champion.lora.data_version == context.upstream["lora_checkpoint"].data_version:
         return None
-    of_this_base = champion.lora.recipe["inputs"] == context.upstream["lora_checkpoint"].recipe["inputs"]
+    of_this_base = same_base(champion.lora.recipe["inputs"], context.upstream["lora_checkpoint"].recipe["inputs"])
     measured = champion.metrics.metadata.get("exam") == _exam_key(context)
     return champion.lora if of_this_base and not measured else None
 
@@ -152,7 +153,7 @@ def _exam_figures(context: StageContext, progress: _Progress) -> dict[str, JSON]
     pipeline.to(torch_device(session.profile))
     pipeline.set_progress_bar_config(disable=True)
     base = measure(exam, take(pipeline, exam, progress))
-    load_lora(pipeline, context.upstream["lora_checkpoint"].file(LORA))
+    load_lora(pipeline, file_for_diffusers(context.upstream["lora_checkpoint"]))
     lora = measure(exam, take(pipeline, exam, progress))
     return {f"{name}_base": value for name, value in base.items()} | {
         f"{name}_lora": value for name, value in lora.items()

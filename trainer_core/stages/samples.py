@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from trainer_core.stages.base import Outcome, Stage, StageContext
-from trainer_core.stages.lora_checkpoint import LORA
+from trainer_core.stages.exports import file_for_diffusers
 from trainer_core.store.keys import digest
 from trainer_core.types import JSON, Sample
 
@@ -99,7 +99,7 @@ def _render_columns(context: StageContext, settings: RenderSettings) -> dict[str
             load_lora(pipeline, path)
             columns[f"step {int(path.stem.removeprefix('step-'))}"] = tell.render(pipeline, settings)
             pipeline.unload_lora_weights()
-        load_lora(pipeline, lora.file(LORA))
+        load_lora(pipeline, file_for_diffusers(lora))
         for heading, strength in wanted.items():
             set_strength(pipeline, strength)
             columns[heading] = tell.render(pipeline, settings)

@@ -1,0 +1,195 @@
+"""The files of a finished LoRA: written in every format asked for, described, and proven before they are published."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from trainer_core.store.keys import digest
+from trainer_core.types import JSON, Sample
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from trainer_core.export.lora_file import Lora
+    from trainer_core.export.metadata import Training
+    from trainer_core.export.proof import FileProof
+    from trainer_core.families.base import KeyStyle
+    from trainer_core.stages.base import StageContext
+    from trainer_core.store import Published
+
+LORA = "lora.safetensors"
+"""The file in the first format of `export.formats`."""
+PROOF = "proof.json"
+TRAINING_READS = (
+    *("adapter", "optimizer", "schedule", "noise", "loss", "train", "sample.every", "logging"),
+    *("hardware.num_processes", "hardware.threads"),
+)
+"""Settings that decide the weights."""
+READS = ("name", "export", "bucket.resolution", "caption.trigger_word", "datasets.trigger_word")
+"""Settings that decide how a LoRA is written and described, besides those that it was trained with."""
+_RENDERED = "rendered.safetensors"
+"""A file for our own sampling, where diffusers reads none of the published ones."""
+_DIFFUSERS = "diffusers"
+
+
+@dataclass(frozen=True)
+class Exports:
+    """What was written."""
+
+    weights_sha256: str
+    """Of the tensors in diffusers' format, whatever was asked for: other formats and metadata are the same LoRA."""
+    proofs: tuple[FileProof, ...]
+    rendered: str
+    """The file that diffusers reads."""
+
+
+def file_of(format_name: str) -> str:
+    """Return the name in the result of a file that is not in the first format."""
+    return f"lora.{format_name}.safetensors"
+
+
+def published_names() -> dict[str, str]:
+    """Return file of the result -> its name in `outputs/NAME/`, for every format there is."""
+    from trainer_core.export.formats import formats
+
+    return {LORA: "{name}.safetensors"} | {file_of(name): f"{{name}}.{name}.safetensors" for name in formats()}
+
+
+def file_for_diffusers(published: Published) -> Path:
+    """Return the LoRA that pictures are rendered with, verified."""
+    return published.file(published.metadata.get("rendered", LORA))
+
+
+def export_all(context: StageContext, adapter: Mapping[str, Tensor], step: int) -> Exports:
+    """Write an adapter's state in every format of `export.formats`, and prove each file.
+
+    Args:
+        context: the stage's; files go to `context.staging`.
+        adapter: what `adapters.<type>.state` returned.
+        step: the step that it is of.
+
+    Raises:
+        ExportError: a file does not hold what was trained. The run is kept, so the next try only exports again.
+        NonFiniteError: a weight does not fit into `export.dtype`.
+    """
+    from trainer_core.export.formats import written_formats
+    from trainer_core.export.lora_file import exported_tensors
+    from trainer_core.export.safetensors_file import tensors_sha256
+
+    settings, spec = context.settings.export, context.session.family.spec
+    lora = lora_of(context, adapter)
+    proofs: list[FileProof] = []
+    for name in written_formats(spec.lora, settings.formats):
+        proofs.append(_export(context, lora, name, LORA if not proofs else file_of(name), step))
+    readable = [proof.file for proof in proofs if proof.reader == _DIFFUSERS]
+    if not readable:
+        _export(context, lora, _DIFFUSERS, _RENDERED, step)
+    told = {"files": [proof.as_dict() for proof in proofs], "ok": True}
+    (context.staging / PROOF).write_text(json.dumps(told, indent=2) + "\n")
+    weights = tensors_sha256(exported_tensors(lora, _DIFFUSERS, settings.dtype))
+    return Exports(weights, tuple(proofs), readable[0] if readable else _RENDERED)
+
+
+def export_snapshot(context: StageContext, adapter: Mapping[str, Tensor], path: Path, step: int) -> None:
+    """Write the adapter as it was at some step, for pictures of it."""
+    _write(context, lora_of(context, adapter), _DIFFUSERS, path, step)
+
+
+def lora_of(context: StageContext, adapter: Mapping[str, Tensor]) -> Lora:
+    """Return the layers of an adapter's state with the modules of the base that they belong to."""
+    from trainer_core.adapters import ADAPTERS
+    from trainer_core.export.lora_file import Lora
+    from trainer_core.export.modules import hollow_denoiser, modules_of
+
+    spec, config = context.session.family.spec, context.settings.adapter
+    hollow = hollow_denoiser(spec, context.session.source.config(spec.denoiser))
+    layers = ADAPTERS[config.type].layers(adapter, config)
+    return Lora(
+        {f"{spec.denoiser}.{name}": layer for name, layer in layers.items()}, modules_of(spec, {spec.denoiser: hollow})
+    )
+
+
+def _export(context: StageContext, lora: Lora, format_name: str, file: str, step: int) -> FileProof:
+    from trainer_core.export.proof import prove
+
+    _write(context, lora, format_name, context.staging / file, step)
+    config: Mapping[str, Any] = context.session.source.config(lora.modules.spec.denoiser)
+    return prove(context.staging / file, format_name, lora, context.settings.export.dtype, config)
+
+
+def _write(context: StageContext, lora: Lora, format_name: str, path: Path, step: int) -> None:
+    from trainer_core.export.formats import formats
+    from trainer_core.export.lora_file import exported_tensors, write_lora
+
+    settings, spec = context.settings.export, lora.modules.spec
+    style = formats()[format_name].style(spec.lora)
+    assert style is not None, "formats without a style for the family are not written"
+    metadata = _metadata(context, style, step) if settings.metadata else None
+    write_lora(path, exported_tensors(lora, format_name, settings.dtype), metadata)
+
+
+def _metadata(context: StageContext, style: KeyStyle, step: int) -> dict[str, str]:
+    from trainer_core.export.metadata import training_metadata
+
+    return lineage(context, step) | training_metadata(context.session.family.spec, _training(context, step), style)
+
+
+def lineage(context: StageContext, step: int) -> dict[str, str]:
+    """Return what the file tells of where it came from. No dates: equal runs give equal files."""
+    from importlib.metadata import version
+
+    from trainer_core.config.reads import slice_key
+
+    session = context.session
+    versions = {name: version(name) for name in ("torch", "diffusers", "peft", "safetensors")}
+    settings = slice_key(session.project, (*TRAINING_READS, "export"))
+    return {
+        "lora_assets.family": session.family.spec.name,
+        "lora_assets.base_fingerprint": session.base_version,
+        "lora_assets.dataset_data_version": session.manifest.data_version,
+        "lora_assets.latents_data_version": context.upstream["cached_latents"].data_version,
+        "lora_assets.text_data_version": context.upstream["cached_text_embeddings"].data_version,
+        "lora_assets.settings": json.dumps(settings, sort_keys=True),
+        "lora_assets.step": str(step),
+        "lora_assets.versions": json.dumps(versions, sort_keys=True),
+    }
+
+
+def base_name(context: StageContext) -> str:
+    """Return what the base model is called; files tell it, so it is in the stage's key."""
+    from trainer_core.export.card import base_name as name_of
+
+    return name_of(context.session.project.model.path)
+
+
+def _training(context: StageContext, step: int) -> Training:
+    from trainer_core.data.order import Order
+    from trainer_core.export.metadata import Training
+
+    settings, session = context.settings, context.session
+    samples: list[Sample] = [sample for sample in session.manifest.samples if sample.split == "train"]
+    order = Order.of(samples, settings.train.batch_size, settings.train.seed)
+    batches = step * settings.train.gradient_accumulation_steps * settings.hardware.num_processes
+    words = [settings.caption.trigger_word, *(dataset.trigger_word for dataset in settings.datasets)]
+    return Training(
+        name=settings.name,
+        base_name=base_name(context),
+        rank=settings.adapter.rank,
+        alpha=settings.adapter.alpha,
+        dropout=settings.adapter.dropout,
+        resolution=settings.bucket.resolution,
+        step=step,
+        epoch=-(-batches // order.batches_per_epoch),
+        samples=samples,
+        trigger_word=next((word for word in words if word), ""),
+        prediction=str(session.source.config("scheduler").get("prediction_type", "")),
+    )
+
+
+def same_base(first: JSON, second: JSON) -> bool:
+    """Say whether two LoRAs' inputs are of one base, whatever it was called."""
+    return digest({**first, "base_name": ""}) == digest({**second, "base_name": ""})
