@@ -5,13 +5,13 @@ import json
 import dagster as dg
 
 from lora_assets.assets.latents import CACHED_LATENTS
-from lora_assets.assets.pictures import picture, sparkline
+from lora_assets.assets.pictures import picture, sparkline, table
 from lora_assets.assets.stage import BASE_MODEL, Check, Finished, StageAsset, Verdict
 from lora_assets.assets.text import CACHED_TEXT_EMBEDDINGS
 from lora_assets.projects import ProjectAssets
 from lora_assets.resources.hardware import describe as describe_hardware
 from lora_assets.upstream import Metadata
-from trainer_core.stages.exports import LORA
+from trainer_core.stages.exports import LORA, PROOF, published_names
 from trainer_core.stages.outputs import check_outputs
 
 
@@ -52,6 +52,24 @@ def _sha256_matches(finished: Finished) -> Verdict:
     return Verdict(not problems, text, {"sha256": dg.MetadataValue.text(sha256)})
 
 
+def _export_proven(finished: Finished) -> Verdict:
+    """Hold the files that were published against the proof that was written when each was read back."""
+    published = finished.result.published
+    told = json.loads(published.file(PROOF).read_bytes())
+    proven = {proof["file"] for proof in told["files"] if proof["ok"]}
+    unproven = sorted((published.files.keys() & published_names().keys()) - proven)
+    rows = [
+        (
+            *(proof["file"], proof["format"], proof["reader"], proof["modules"], proof["keys"]),
+            *(f"{proof['max_relative_error']:.2g}", f"{proof['bound']:.2g}", f"{proof['comfyui_coverage']:.0%}"),
+        )
+        for proof in told["files"]
+    ]
+    head = ("file", "format", "read by", "modules", "keys", "largest error", "bound", "ComfyUI maps")
+    text = f"no proof of {', '.join(unproven)}" if unproven else f"{len(proven)} files hold what was trained"
+    return Verdict(bool(proven) and not unproven, text, {"files": table(head, rows)})
+
+
 LORA_CHECKPOINT = StageAsset(
     name="lora_checkpoint",
     kinds=frozenset({"pytorch", "safetensors"}),
@@ -61,6 +79,13 @@ LORA_CHECKPOINT = StageAsset(
     describe=_describe,
     check=Check(
         "sha256_matches", "The published file and its copy are, byte for byte, what was exported.", _sha256_matches
+    ),
+    more_checks=(
+        Check(
+            "export_proven",
+            "Every LoRA file was read back, with diffusers where it can, and each update in it is the trained one.",
+            _export_proven,
+        ),
     ),
 )
 

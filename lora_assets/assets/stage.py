@@ -94,7 +94,13 @@ class StageAsset:
     parents: tuple["StageAsset", ...]
     describe: Callable[[Finished], upstream.Metadata]
     check: Check
+    more_checks: tuple[Check, ...] = ()
     pool: str | None = GPU_POOL
+
+    @property
+    def checks(self) -> tuple[Check, ...]:
+        """All that must hold of it."""
+        return (self.check, *self.more_checks)
 
     def build(self, project: ProjectAssets) -> dg.AssetsDefinition:
         """Return the asset of one project."""
@@ -108,7 +114,7 @@ class StageAsset:
             kinds=set(self.kinds),
             metadata={"config": dg.MetadataValue.path(project.path), "family": project.project.model.family},
             code_version=self.code_version(project),
-            check_specs=[self.check.spec(key)],
+            check_specs=[check.spec(key) for check in self.checks],
             automation_condition=upstream.when_stale(),
             pool=self.pool,
         )
@@ -161,7 +167,7 @@ def _bring_up_to_date(
         data_version=dg.DataVersion(finished.result.data_version),
         metadata=_metadata(asset, finished),
         tags=journal.provenance(asset.deps(project)),
-        check_results=[asset.check.result(key, asset.check.run(finished))],
+        check_results=[check.result(key, check.run(finished)) for check in asset.checks],
     )
 
 
@@ -172,22 +178,25 @@ def _record_parent(
     parent: StageAsset,
     finished: Finished,
 ) -> None:
-    """Log a parent that Dagster does not know in this state, and hold it against its check as its own step would."""
+    """Log a parent that Dagster does not know in this state, and hold it against its checks as its own step would."""
     key, deps, code_version = project.key(parent.name), parent.deps(project), parent.code_version(project)
     if not journal.is_news(key, deps, code_version, finished.result.data_version):
-        # Known in this state, so its check was run when it became so; if it failed then, it fails now.
-        _refuse(parent, parent.check.run(finished))
+        # Known in this state, so its checks were run when it became so; what failed then fails now.
+        for check in parent.checks:
+            _refuse(parent, check, check.run(finished))
         return
     journal.materialized(key, deps, code_version, _metadata(parent, finished))
-    verdict = parent.check.run(finished)
-    context.instance.report_runless_asset_event(parent.check.evaluation(key, verdict))
-    _refuse(parent, verdict)
+    verdicts = [(check, check.run(finished)) for check in parent.checks]
+    for check, verdict in verdicts:
+        context.instance.report_runless_asset_event(check.evaluation(key, verdict))
+    for check, verdict in verdicts:
+        _refuse(parent, check, verdict)
 
 
-def _refuse(parent: StageAsset, verdict: Verdict) -> None:
+def _refuse(parent: StageAsset, check: Check, verdict: Verdict) -> None:
     """Stop what is below a parent whose blocking check failed."""
-    if parent.check.blocking and not verdict.passed and verdict.severity == dg.AssetCheckSeverity.ERROR:
-        message = f"{parent.name}: check {parent.check.name} failed: {verdict.description}"
+    if check.blocking and not verdict.passed and verdict.severity == dg.AssetCheckSeverity.ERROR:
+        message = f"{parent.name}: check {check.name} failed: {verdict.description}"
         raise dg.Failure(message, metadata=dict(verdict.metadata), allow_retries=False)
 
 

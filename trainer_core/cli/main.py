@@ -9,6 +9,7 @@ import typer
 
 from trainer_core.cli.check import check
 from trainer_core.cli.doctor import doctor
+from trainer_core.cli.export import export
 from trainer_core.cli.gc import gc
 from trainer_core.cli.options import examples
 from trainer_core.cli.plan import plan
@@ -75,6 +76,14 @@ for _command, _examples in (
         (
             ("lora-assets verify .lora-assets/outputs/cats", "everything that was published"),
             ("lora-assets verify cats.safetensors --base models/sd15", "does it load, and change a picture?"),
+        ),
+    ),
+    (
+        export,
+        (
+            ("lora-assets export cats.safetensors --format comfyui", "for ComfyUI"),
+            ("lora-assets export flux.safetensors --format diffusers --base models/flux", "from kohya's keys, fused"),
+            ("lora-assets export cats.safetensors --format kohya --dtype fp16 -o a1111/cats.safetensors", "elsewhere"),
         ),
     ),
     (gc, (("lora-assets gc --dry-run", "what could be removed?"),)),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -64,6 +64,7 @@ def as_dict(results: Sequence[StageResult]) -> dict[str, JSON]:
     return {
         "stages": [result.as_dict() for result in results],
         "lora": {"path": path, "sha256": sha256} if trained else None,
+        "proof": trained.published.metadata["proof"] if trained else None,
         "steps_per_second": trained.published.metadata.get("steps_per_second") if trained else None,
         "promotion": next((dict(result.settled) for result in results if result.settled), None),
     }
@@ -88,7 +89,15 @@ def _show(out: Terminal, results: Sequence[StageResult]) -> None:
     told = as_dict(results)
     if told["lora"] is not None:
         console.print(f"{told['lora']['path']}\nSHA-256 {told['lora']['sha256']}", soft_wrap=True)
+        for proof in told["proof"]:
+            console.print(_proven(proof), soft_wrap=True)
         if told["steps_per_second"]:
             console.print(f"trained at {told['steps_per_second']:.2f} steps/s")
     if (promotion := told["promotion"]) is not None:
         console.print("promoted:" if promotion["promoted"] else "not promoted:", "; ".join(promotion["reasons"]))
+
+
+def _proven(proof: Mapping[str, JSON]) -> str:
+    """Tell of one file what was proven, in one line."""
+    told = f"{proof['format']}: {proof['modules']} modules read back by {proof['reader']}"
+    return f"{told}, largest error {proof['max_relative_error']:.1e} of at most {proof['bound']:.0e}"

@@ -153,8 +153,18 @@ def _weights_too(row: Row) -> Row:
     """Where the file is as published, look also at what a LoRA says of its weights."""
     if row["expected"] != row["actual"] or not row["path"].endswith(".safetensors"):
         return row
+    if not _carries(Path(row["path"])):
+        return row
     weights = _weights(Path(row["path"]))
     return row if weights["expected"] == weights["actual"] else weights
+
+
+def _carries(path: Path) -> bool:
+    """Say whether a sound file tells its weights' SHA-256: with `export.metadata: false` none does."""
+    from trainer_core.export.lora_file import WEIGHTS
+    from trainer_core.export.safetensors_file import read_metadata
+
+    return WEIGHTS in read_metadata(path)
 
 
 def _weights(path: Path) -> Row:
@@ -166,10 +176,9 @@ def _weights(path: Path) -> Row:
     from safetensors import SafetensorError
 
     from trainer_core.export.lora_file import check_lora
-    from trainer_core.export.safetensors_file import read_metadata
 
     try:
-        carries = "lora_assets.weights_sha256" in read_metadata(path)
+        carries = _carries(path)
         told, found = check_lora(path) if carries else ("", "")
     except (ValueError, OverflowError, MemoryError, AttributeError, SafetensorError) as error:
         return {"path": str(path), "expected": "a readable .safetensors file", "actual": f"damaged: {error}"}
@@ -179,7 +188,8 @@ def _weights(path: Path) -> Row:
 
 
 def _lora_in(target: Path) -> Path:
-    found = [target] if target.is_file() else sorted(target.glob("*.safetensors"))
+    own = target / f"{target.resolve().name}.safetensors"
+    found = [target] if target.is_file() else [own] if own.is_file() else sorted(target.glob("*.safetensors"))
     if len(found) != 1:
         raise UsageError(f"{target}: --base needs one LoRA file, but there are {len(found)} here. Give its path.")
     return found[0]

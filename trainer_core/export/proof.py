@@ -51,7 +51,9 @@ class FileProof:
         return asdict(self)
 
 
-def prove(path: Path, format_name: str, lora: Lora, dtype: PrecisionName, config: Mapping[str, Any]) -> FileProof:
+def prove(
+    path: Path, format_name: str, lora: Lora, dtype: PrecisionName, config: Mapping[str, Any] | None
+) -> FileProof:
     """Read a file back and compare every update in it with the one that it was written from.
 
     Args:
@@ -59,7 +61,7 @@ def prove(path: Path, format_name: str, lora: Lora, dtype: PrecisionName, config
         format_name: what it was written as.
         lora: what it was written from.
         dtype: its precision.
-        config: the denoiser's config.
+        config: the denoiser's config; None where it is not known, and diffusers cannot be asked.
 
     Raises:
         ExportError: something differs; names file, key, error and fix.
@@ -70,13 +72,15 @@ def prove(path: Path, format_name: str, lora: Lora, dtype: PrecisionName, config
     compare = _Comparison(path, format_name, style, lora, BOUNDS[dtype])
     worst = compare(read_layers(tensors, lora.modules, metadata, path.name), lora.layers)
     reader, note = "lora-assets", f"diffusers does not read {style} keys of {lora.modules.spec.title}"
-    if style in lora.modules.spec.lora.diffusers_reads:
+    if config is None:
+        note = "the base's config is not known, so diffusers was not asked"
+    elif style in lora.modules.spec.lora.diffusers_reads:
         try:
             theirs = load_with_diffusers(path, lora.modules.spec, config)
             worst = max(worst, compare(theirs, _of_denoiser(lora)))
             reader, note = "diffusers", ""
         except (ValueError, KeyError, AssertionError, RuntimeError) as error:
-            note = f"diffusers does not read it: {type(error).__name__}: {str(error)[:200]}"
+            note = f"diffusers does not read it ({type(error).__name__}: {str(error)[:200]})".replace(": )", ")")
             if style == "peft":
                 raise ExportError(f"{path.name}: {note}. {_FIX}") from error
     coverage = _comfyui_coverage(path, format_name, lora, list(tensors))

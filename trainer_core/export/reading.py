@@ -84,7 +84,7 @@ def read_layers(
     refuse_others(tensors, source)
     known, pairs, unknown = modules.all_names(), dict[tuple[Part, ...], _Halves](), list[str]()
     for key in tensors:
-        name, role = _split(key)
+        name, role = module_and_role(key)
         parts = known.get(name) if role else None
         if parts is None or role in pairs.setdefault(parts, _Halves()).tensors:
             unknown.append(key)
@@ -116,7 +116,7 @@ def refuse_others(tensors: Mapping[str, Tensor], source: str) -> None:
             raise ExportError(message + "Only plain LoRA can be read here.")
 
 
-def _split(key: str) -> tuple[str, str]:
+def module_and_role(key: str) -> tuple[str, str]:
     """Return (name of the module, `down`, `up` or `alpha`), or nothing for a key that is none of these."""
     for suffix, role in _SUFFIXES.items():
         if key.endswith(suffix):

@@ -19,7 +19,8 @@ def publish_outputs(
 ) -> list[Path]:
     """Copy files of a result into `folder` unless equal ones lie there; return their paths.
 
-    Copies, never links: what a user does to an output must not reach the store.
+    Copies, never links: what a user does to an output must not reach the store. A copy that an earlier result left and
+    this one has no file for (a format that is no longer written) is removed, if it is still what was copied.
 
     Args:
         folder: `outputs/NAME`.
@@ -30,6 +31,7 @@ def publish_outputs(
     written: list[Path] = []
     for name, output in names.items():
         if name not in published.files:
+            _remove_outdated(folder / output)
             continue
         target = folder / output
         written.append(target)
@@ -75,6 +77,12 @@ def check_outputs(path: Path) -> list[dict[str, str]]:
         }
         for name, sha256 in expected.items()
     ]
+
+
+def _remove_outdated(target: Path) -> None:
+    if target.is_file() and read_checksums(target.parent / CHECKSUMS).get(target.name) == sha256_file(target):
+        with disk_errors(target, "remove"):
+            target.unlink()
 
 
 def _pairs(published: Published, names: Mapping[str, str], folder: Path) -> list[tuple[str, Path]]:
