@@ -63,10 +63,12 @@ def test_targets_that_match_nothing_or_are_no_regex_are_refused(unet: torch.nn.M
         lora.matched_modules(unet, targets, get_family("sd15").spec.targets)
 
 
-def test_alpha_over_rank_is_folded_into_b(unet: torch.nn.Module) -> None:
+def test_layers_are_the_pairs_of_the_state_with_their_alpha(unet: torch.nn.Module) -> None:
     _attach(unet)
-    state = {name: torch.ones_like(tensor) for name, tensor in lora.state(unet).items()}
-    exported = lora.exported(state, AdapterConfig(rank=4, alpha=2.0), "unet")
-    assert all(name.startswith("unet.") for name in exported)
-    assert {float(tensor.max()) for name, tensor in exported.items() if "lora_B" in name} == {0.5}
-    assert {float(tensor.max()) for name, tensor in exported.items() if "lora_A" in name} == {1.0}
+    state = lora.state(unet)
+    layers = lora.layers(state, AdapterConfig(rank=4, alpha=2.0))
+    assert 2 * len(layers) == len(state)
+    for name, layer in layers.items():
+        assert layer.down is state[f"{name}.lora_A.weight"]
+        assert layer.up is state[f"{name}.lora_B.weight"]
+        assert (layer.rank, layer.scale) == (4, 0.5)

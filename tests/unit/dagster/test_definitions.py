@@ -35,6 +35,7 @@ KINDS = {
     "metrics": {"pytorch"},
 }
 BLOCKING = {
+    "export_proven": True,
     "ledger_adds_up": True,
     "values_are_finite": True,
     "sha256_matches": True,
