@@ -93,10 +93,10 @@ def convert(source: Path, target: Path, request: Request) -> Converted:
 
 def _open_base(request: Request, tensors: Mapping[str, Tensor], metadata: Mapping[str, str], source: str) -> _Base:
     if request.base is None:
-        spec = _chosen(request, [], list(tensors), metadata, source)
+        spec = _chosen(request, [], tensors, metadata, source)
         return _Base(spec, None, _modules_of_file(spec, tensors, request.format, source))
     root, config, candidates = _open_folder(request.base)
-    spec = _chosen(request, candidates, list(tensors), metadata, source)
+    spec = _chosen(request, candidates, tensors, metadata, source)
     if spec.components[spec.denoiser].loader != config.get("_class_name"):
         message = f"--base {request.base}: its denoiser is a {config.get('_class_name')}, {spec.name} has a "
         raise ModelError(f"{message}{spec.components[spec.denoiser].loader}. Give the base of this LoRA.")
@@ -133,7 +133,11 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 def _chosen(
-    request: Request, candidates: list[FamilySpec], keys: list[str], metadata: Mapping[str, str], source: str
+    request: Request,
+    candidates: list[FamilySpec],
+    tensors: Mapping[str, Tensor],
+    metadata: Mapping[str, str],
+    source: str,
 ) -> FamilySpec:
     """Return the family: the one asked for, else what the base, the metadata and the keys leave, in this order.
 
@@ -143,16 +147,15 @@ def _chosen(
     if request.family is not None:
         return get_family(request.family).spec
     specs = candidates or [get_family(name).spec for name in family_names()]
-    for narrow in (_by_metadata, _by_keys):
-        if len(specs) > 1:
-            specs = narrow(specs, keys, metadata) or specs
+    if len(specs) > 1:
+        specs = _by_metadata(specs, metadata) or _by_keys(specs, tensors) or specs
     if len(specs) == 1:
         return specs[0]
     names = ", ".join(spec.name for spec in specs)
     raise ModelError(f"{source}: cannot tell which family it is of ({names}). Give --family, and --base DIR.")
 
 
-def _by_metadata(specs: list[FamilySpec], keys: list[str], metadata: Mapping[str, str]) -> list[FamilySpec]:
+def _by_metadata(specs: list[FamilySpec], metadata: Mapping[str, str]) -> list[FamilySpec]:
     ours = [spec for spec in specs if spec.name == metadata.get("lora_assets.family")]
     architecture = metadata.get("modelspec.architecture", "").removesuffix("/lora")
     version = metadata.get("ss_base_model_version", "")
@@ -160,12 +163,11 @@ def _by_metadata(specs: list[FamilySpec], keys: list[str], metadata: Mapping[str
     return ours or theirs or [spec for spec in specs if version and spec.lora.base_model_version == version]
 
 
-def _by_keys(specs: list[FamilySpec], keys: list[str], metadata: Mapping[str, str]) -> list[FamilySpec]:
-    """Return the families whose blocks have most of the names in the file, by their presets of targets."""
-    names = {module_and_role(key)[0] for key in keys}
-    counts = {spec.name: sum(_fits(spec, name) for name in names) for spec in specs}
-    most = max(counts.values())
-    return [spec for spec in specs if most and counts[spec.name] == most]
+def _by_keys(specs: list[FamilySpec], tensors: Mapping[str, Tensor]) -> list[FamilySpec]:
+    """Return the families that have every linear module of the file among those that they train."""
+    names = {module_and_role(key)[0] for key, tensor in tensors.items() if tensor.ndim == 2}
+    names = {name for name in names if not name.startswith(("text_encoder", "lora_te"))}
+    return [spec for spec in specs if names and all(_fits(spec, name) for name in names)]
 
 
 def _fits(spec: FamilySpec, name: str) -> bool:

@@ -112,3 +112,20 @@ def test_a_store_and_a_home_are_verified_by_their_own_checksums(tmp_path: Path, 
 
 def test_base_must_be_a_diffusers_folder_and_the_target_one_lora(outputs: Path, tmp_path: Path) -> None:
     assert call("verify", outputs, "--base", tmp_path).exit_code == 2
+
+
+def test_a_published_file_without_metadata_is_held_against_its_checksum(outputs: Path) -> None:
+    lora = outputs / "cats.safetensors"
+    lora.write_bytes((2).to_bytes(8, "little") + b"{}")
+    with (outputs / "checksums.sha256").open("a") as lines:
+        lines.write(f"{hashlib.sha256(lora.read_bytes()).hexdigest()}  cats.safetensors\n")
+    assert call("verify", outputs).exit_code == 0
+    assert call("verify", lora).exit_code == 0
+
+
+def test_of_several_loras_in_a_folder_the_projects_own_is_rendered(outputs: Path, tmp_path: Path) -> None:
+    from trainer_core.cli.verify import _lora_in
+
+    for name in ("cats.safetensors", "cats.comfyui.safetensors", "champion.safetensors"):
+        (outputs / name).touch()
+    assert _lora_in(outputs) == outputs / "cats.safetensors"

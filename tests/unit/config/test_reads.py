@@ -41,6 +41,8 @@ OTHER: dict[str, Any] = {
     "noise.timestep_sampling": "uniform",
     "sample.prompts": ("a cat",),
     "export.dtype": "fp32",
+    "export.formats": ("kohya",),
+    "export.metadata": False,
     "bucket.resolution": 768,
     "bucket.upscale": False,
     "train.gradient_checkpointing": True,

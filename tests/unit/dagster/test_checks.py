@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 from dagster import AssetCheckSeverity
 
+from lora_assets.assets.checkpoint import LORA_CHECKPOINT
 from lora_assets.assets.dataset import VALIDATED_DATASET
 from lora_assets.assets.entries import VALUES_ARE_FINITE
 from lora_assets.assets.metrics import METRICS
@@ -107,3 +109,21 @@ def test_only_some_of_many_entries_are_read_again_and_none_when_nothing_was_comp
     entries.read_keys = []
     judge(VALUES_ARE_FINITE, {}, tmp_path, 0, entries)
     assert entries.read_keys == []
+
+
+@pytest.mark.parametrize(
+    ("proven", "passes"),
+    [(["lora.safetensors"], False), ([], False), (["lora.safetensors", "lora.kohya.safetensors"], True)],
+)
+def test_a_lora_file_without_proof_fails(tmp_path: Path, proven: list[str], passes: bool) -> None:
+    row = {"format": "kohya", "reader": "diffusers", "modules": 1, "keys": 3, "max_relative_error": 1e-4, "bound": 1e-3}
+    rows = [{**row, "file": file, "comfyui_coverage": 1.0, "ok": True} for file in proven]
+    (tmp_path / "proof.json").write_text(json.dumps({"files": rows, "ok": True}))
+    files = dict.fromkeys(("lora.safetensors", "lora.kohya.safetensors", "loss_curve.png", "proof.json"))
+    published = SimpleNamespace(file=lambda name: tmp_path / name, files=files)
+    (check,) = LORA_CHECKPOINT.more_checks
+    finished: Any = SimpleNamespace(session=None, result=SimpleNamespace(published=published))
+    verdict = check.run(finished)
+    assert verdict.passed is passes
+    assert passes or "lora.kohya.safetensors" in verdict.description
+    assert (check.name, check.blocking) == ("export_proven", True)
