@@ -103,7 +103,7 @@ class CardFacts:
     name: str
     """The project's name."""
     file: str
-    """Name of the LoRA file beside the card."""
+    """Name of the LoRA file beside the card that diffusers reads."""
     trained: Trained
     data: TrainingData
     lineage: Lineage
@@ -114,6 +114,8 @@ class CardFacts:
     """None where there is no gate."""
     settings: Mapping[str, object] = field(default_factory=dict[str, object])
     """Setting -> value, in the order of the table."""
+    comfyui_file: str = ""
+    """Name of the file that ComfyUI reads, if there is one."""
     license: str = "other"
     """Identifier of the Hub."""
 
@@ -204,8 +206,12 @@ def _use(facts: CardFacts) -> str:
         f"picture = pipe(\n    {_literal(prompt)},\n{call}).images[0]\n"
         'picture.save("picture.png")'
     )
-    comfy = f"ComfyUI: put {_code(facts.file)} into `models/loras` and load it with the node Load LoRA."
-    return f"With diffusers, in the folder of this file:\n\n```python\n{snippet}\n```\n\n{comfy}"
+    told = f"With diffusers, in the folder of this file:\n\n```python\n{snippet}\n```"
+    if not facts.comfyui_file:
+        return told
+    return (
+        f"{told}\n\nComfyUI: put {_code(facts.comfyui_file)} into `models/loras` and load it with the node Load LoRA."
+    )
 
 
 def _base(trained: Trained) -> str:

@@ -6,7 +6,7 @@ import json
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from trainer_core.stages.exports import LORA
+from trainer_core.stages.exports import LORA, published_names
 from trainer_core.stages.promotion import Verdict
 from trainer_core.stages.samples import chosen_prompts
 from trainer_core.stages.session import Session, file_stat
@@ -51,6 +51,7 @@ def _facts(session: Session, lora: Published, metrics: Published, verdict: Verdi
 
     project, known = session.project, lora.metadata
     told = known["lineage"]
+    names = {file: output.format(name=project.name) for file, output in published_names().items()}
     settings = json.loads(told["lora_assets.settings"])
     trained = card.Trained(
         family=session.family.spec.title,
@@ -71,7 +72,8 @@ def _facts(session: Session, lora: Published, metrics: Published, verdict: Verdi
     )
     return card.CardFacts(
         name=project.name,
-        file=f"{project.name}.safetensors",
+        file=names.get(known["rendered"], f"{project.name}.safetensors"),
+        comfyui_file=next((names[one["file"]] for one in known["proof"] if one["comfyui_coverage"] == 1.0), ""),
         trained=trained,
         data=_training_data(session),
         lineage=lineage,

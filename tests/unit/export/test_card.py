@@ -30,6 +30,7 @@ PROMPTS = ("a zorbling on a white background", 'say "hi": a | b')
 FACTS = CardFacts(
     name="demo",
     file="demo.safetensors",
+    comfyui_file="demo.comfyui.safetensors",
     trained=Trained("Stable Diffusion 1.5", 16, 16.0, "attention+mlp", 600, 480, "base", "zorbling"),
     data=TrainingData(
         31, 5, {"no caption": 2, "damaged: image file | truncated": 1}, (("48x80", 8, 3), ("64x64", 16, 0))
@@ -206,3 +207,8 @@ def test_equal_facts_give_equal_cards_whatever_the_order_of_versions() -> None:
 )
 def test_a_base_is_called_by_its_id_or_its_folder(path: str, name: str) -> None:
     assert base_name(PurePath(path)) == name
+
+
+def test_comfyui_is_given_the_file_that_it_reads_or_none() -> None:
+    assert "put `demo.comfyui.safetensors` into `models/loras`" in model_card(FACTS)
+    assert "ComfyUI" not in model_card(replace(FACTS, comfyui_file=""))
