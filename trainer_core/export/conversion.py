@@ -32,6 +32,10 @@ _OUTDATED = (
 """Metadata that are true of the file that was read, and of no other."""
 
 
+_TEXT = ("text_encoder", "lora_te")
+"""How keys of text encoders begin."""
+
+
 @dataclass(frozen=True)
 class Request:
     """What is asked for."""
@@ -93,35 +97,43 @@ def convert(source: Path, target: Path, request: Request) -> Converted:
 
 def _open_base(request: Request, tensors: Mapping[str, Tensor], metadata: Mapping[str, str], source: str) -> _Base:
     if request.base is None:
-        spec = _chosen(request, [], tensors, metadata, source)
+        spec = _chosen(_specs(request.family), tensors, metadata, source)
         return _Base(spec, None, _modules_of_file(spec, tensors, request.format, source))
-    root, config, candidates = _open_folder(request.base)
-    spec = _chosen(request, candidates, tensors, metadata, source)
-    if spec.components[spec.denoiser].loader != config.get("_class_name"):
-        message = f"--base {request.base}: its denoiser is a {config.get('_class_name')}, {spec.name} has a "
-        raise ModelError(f"{message}{spec.components[spec.denoiser].loader}. Give the base of this LoRA.")
-    models = {spec.denoiser: hollow_denoiser(spec, config), **hollow_text_encoders(spec, root)}
+    root, config, candidates = _open_folder(request.base, _specs(request.family))
+    spec = _chosen(candidates, tensors, metadata, source)
+    models = {spec.denoiser: hollow_denoiser(spec, config)}
+    if any(key.startswith(_TEXT) for key in tensors):
+        models |= hollow_text_encoders(spec, root)
     return _Base(spec, config, modules_of(spec, models))
 
 
-def _open_folder(folder: Path) -> tuple[Path, dict[str, Any], list[FamilySpec]]:
-    """Return the model's folder, the denoiser's config and the families that it can be of.
+def _specs(family: str | None) -> list[FamilySpec]:
+    """Return the specs of a family and its variants, or of all."""
+    mains = [get_family(name).spec for name in ([family] if family else family_names())]
+    return [spec for main in mains for spec in (main, *main.variants)]
+
+
+def _open_folder(folder: Path, specs: list[FamilySpec]) -> tuple[Path, dict[str, Any], list[FamilySpec]]:
+    """Return the model's folder, the denoiser's config and those of the families that it can be of.
 
     Raises:
-        ModelError: there is no such config.
+        ModelError: there is no such config, or it is of none of them.
     """
-    specs = [get_family(name).spec for name in family_names()]
     index = folder / "model_index.json"
-    if index.is_file():
-        pipeline = _read_json(index).get("_class_name")
-        specs = [spec for spec in specs if spec.pipeline == pipeline] or specs
-    places = [(folder, folder / name / "config.json") for name in dict.fromkeys(spec.denoiser for spec in specs)]
-    for root, path in [*places, (folder.parent, folder / "config.json")]:
-        if path.is_file():
-            config = _read_json(path)
-            loader = config.get("_class_name")
-            return root, config, [spec for spec in specs if spec.components[spec.denoiser].loader == loader]
-    raise ModelError(f"--base {folder}: holds no config of a denoiser. Give a diffusers-format folder.")
+    pipeline = _read_json(index).get("_class_name") if index.is_file() else None
+    same = [spec for spec in specs if spec.pipeline == pipeline] or specs
+    denoisers = dict.fromkeys(spec.denoiser for spec in _specs(None))
+    places = [*((folder, folder / name / "config.json") for name in denoisers), (folder.parent, folder / "config.json")]
+    found = next(((root, path) for root, path in places if path.is_file()), None)
+    if found is None:
+        raise ModelError(f"--base {folder}: holds no config of a denoiser. Give a diffusers-format folder.")
+    root, config = found[0], _read_json(found[1])
+    loader = config.get("_class_name")
+    candidates = [spec for spec in same if spec.components[spec.denoiser].loader == loader]
+    if not candidates:
+        wanted = ", ".join(dict.fromkeys(f"{spec.components[spec.denoiser].loader} ({spec.name})" for spec in same))
+        raise ModelError(f"--base {folder}: its denoiser is a {loader}, wanted {wanted}. Give the base of this LoRA.")
+    return root, config, candidates
 
 
 def _read_json(path: Path) -> dict[str, Any]:
@@ -133,26 +145,21 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 def _chosen(
-    request: Request,
-    candidates: list[FamilySpec],
-    tensors: Mapping[str, Tensor],
-    metadata: Mapping[str, str],
-    source: str,
+    specs: list[FamilySpec], tensors: Mapping[str, Tensor], metadata: Mapping[str, str], source: str
 ) -> FamilySpec:
-    """Return the family: the one asked for, else what the base, the metadata and the keys leave, in this order.
+    """Return the family: what the base and the user leave, then the metadata, then the keys.
 
     Raises:
-        ModelError: they leave none, or several.
+        ModelError: they leave several. Variants of one family are as good as one another: their names are the same.
     """
-    if request.family is not None:
-        return get_family(request.family).spec
-    specs = candidates or [get_family(name).spec for name in family_names()]
     if len(specs) > 1:
         specs = _by_metadata(specs, metadata) or _by_keys(specs, tensors) or specs
-    if len(specs) == 1:
+    names = list(dict.fromkeys(spec.name for spec in specs))
+    if len(names) == 1:
         return specs[0]
-    names = ", ".join(spec.name for spec in specs)
-    raise ModelError(f"{source}: cannot tell which family it is of ({names}). Give --family, and --base DIR.")
+    raise ModelError(
+        f"{source}: cannot tell which family it is of ({', '.join(names)}). Give --family, and --base DIR."
+    )
 
 
 def _by_metadata(specs: list[FamilySpec], metadata: Mapping[str, str]) -> list[FamilySpec]:
@@ -166,7 +173,7 @@ def _by_metadata(specs: list[FamilySpec], metadata: Mapping[str, str]) -> list[F
 def _by_keys(specs: list[FamilySpec], tensors: Mapping[str, Tensor]) -> list[FamilySpec]:
     """Return the families that have every linear module of the file among those that they train."""
     names = {module_and_role(key)[0] for key, tensor in tensors.items() if tensor.ndim == 2}
-    names = {name for name in names if not name.startswith(("text_encoder", "lora_te"))}
+    names = {name for name in names if not name.startswith(_TEXT)}
     return [spec for spec in specs if names and all(_fits(spec, name) for name in names)]
 
 

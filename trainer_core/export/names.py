@@ -137,7 +137,11 @@ class Modules:
         return module if not is_clip or outside else CLIP_WRAPPER + module
 
     def _kohya_prefix(self, component: str) -> str:
-        return "lora_unet" if component == self.spec.denoiser else self.spec.lora.text_encoders[component]
+        return (
+            "lora_unet"
+            if component == self.spec.denoiser
+            else self.spec.lora.text_encoders.get(component, f"lora_{component}")
+        )
 
     @property
     def _prefix(self) -> str:

@@ -163,7 +163,9 @@ def base_name(context: StageContext) -> str:
     """Return what the base model is called; files tell it, so it is in the stage's key."""
     from trainer_core.export.card import base_name as name_of
 
-    return name_of(context.session.project.model.path)
+    path = context.session.project.model.path
+    # a relative path is an id on the hub
+    return name_of(path) if path.is_absolute() else path.as_posix()
 
 
 def _training(context: StageContext, step: int) -> Training:
