@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from trainer_core.export.lora_file import Lora
     from trainer_core.export.metadata import Training
+    from trainer_core.export.names import Modules
     from trainer_core.export.proof import FileProof
     from trainer_core.families.base import KeyStyle
     from trainer_core.stages.base import StageContext
@@ -64,11 +65,20 @@ def file_for_diffusers(published: Published) -> Path:
     return published.file(published.metadata.get("rendered", LORA))
 
 
-def export_all(context: StageContext, adapter: Mapping[str, Tensor], step: int) -> Exports:
+def base_modules(context: StageContext) -> Modules:
+    """Return the modules of the denoiser, whose weights are not read for it."""
+    from trainer_core.export.modules import hollow_denoiser, modules_of
+
+    spec = context.session.family.spec
+    return modules_of(spec, {spec.denoiser: hollow_denoiser(spec, context.session.source.config(spec.denoiser))})
+
+
+def export_all(context: StageContext, modules: Modules, adapter: Mapping[str, Tensor], step: int) -> Exports:
     """Write an adapter's state in every format of `export.formats`, and prove each file.
 
     Args:
         context: the stage's; files go to `context.staging`.
+        modules: the denoiser's.
         adapter: what `adapters.<type>.state` returned.
         step: the step that it is of.
 
@@ -81,7 +91,7 @@ def export_all(context: StageContext, adapter: Mapping[str, Tensor], step: int) 
     from trainer_core.export.safetensors_file import tensors_sha256
 
     settings, spec = context.settings.export, context.session.family.spec
-    lora = lora_of(context, adapter)
+    lora = _lora(context, modules, adapter)
     proofs: list[FileProof] = []
     for name in written_formats(spec.lora, settings.formats):
         proofs.append(_export(context, lora, name, LORA if not proofs else file_of(name), step))
@@ -94,23 +104,20 @@ def export_all(context: StageContext, adapter: Mapping[str, Tensor], step: int) 
     return Exports(weights, tuple(proofs), readable[0] if readable else _RENDERED)
 
 
-def export_snapshot(context: StageContext, adapter: Mapping[str, Tensor], path: Path, step: int) -> None:
+def export_snapshot(
+    context: StageContext, modules: Modules, adapter: Mapping[str, Tensor], path: Path, step: int
+) -> None:
     """Write the adapter as it was at some step, for pictures of it."""
-    _write(context, lora_of(context, adapter), _DIFFUSERS, path, step)
+    _write(context, _lora(context, modules, adapter), _DIFFUSERS, path, step)
 
 
-def lora_of(context: StageContext, adapter: Mapping[str, Tensor]) -> Lora:
-    """Return the layers of an adapter's state with the modules of the base that they belong to."""
+def _lora(context: StageContext, modules: Modules, adapter: Mapping[str, Tensor]) -> Lora:
     from trainer_core.adapters import ADAPTERS
     from trainer_core.export.lora_file import Lora
-    from trainer_core.export.modules import hollow_denoiser, modules_of
 
-    spec, config = context.session.family.spec, context.settings.adapter
-    hollow = hollow_denoiser(spec, context.session.source.config(spec.denoiser))
+    spec, config = modules.spec, context.settings.adapter
     layers = ADAPTERS[config.type].layers(adapter, config)
-    return Lora(
-        {f"{spec.denoiser}.{name}": layer for name, layer in layers.items()}, modules_of(spec, {spec.denoiser: hollow})
-    )
+    return Lora({f"{spec.denoiser}.{name}": layer for name, layer in layers.items()}, modules)
 
 
 def _export(context: StageContext, lora: Lora, format_name: str, file: str, step: int) -> FileProof:

@@ -13,6 +13,7 @@ from trainer_core.stages.exports import (
     PROOF,
     READS,
     TRAINING_READS,
+    base_modules,
     base_name,
     export_all,
     export_snapshot,
@@ -25,6 +26,7 @@ from trainer_core.types import JSON, Finding, Sample
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from trainer_core.export.names import Modules
     from trainer_core.sampling.evaluate import HeldOut
     from trainer_core.stages.selection import Selection
     from trainer_core.train.batches import CachedSamples
@@ -80,8 +82,9 @@ def _run(context: StageContext) -> Outcome:
         else:
             outcome = train_here(context, workdir)
     step, adapter = _select(context, workdir, outcome)
-    exports = export_all(context, adapter, step)
-    metrics = _collect(context, workdir, step)
+    modules = base_modules(context)
+    exports = export_all(context, modules, adapter, step)
+    metrics = _collect(context, workdir, step, modules)
     metadata: dict[str, JSON] = {
         "run": workdir.name,
         "steps": context.settings.train.steps,
@@ -249,7 +252,7 @@ def cached_samples(context: StageContext) -> CachedSamples:
     )
 
 
-def _collect(context: StageContext, workdir: Path, selected: int) -> list[dict[str, Any]]:
+def _collect(context: StageContext, workdir: Path, selected: int, modules: Modules) -> list[dict[str, Any]]:
     """Put the run's curve and its exported snapshots into the result."""
     import shutil
 
@@ -261,7 +264,7 @@ def _collect(context: StageContext, workdir: Path, selected: int) -> list[dict[s
         if (adapter := read_snapshot(snapshot)) is not None:
             target = context.staging / SNAPSHOTS / snapshot.name
             target.parent.mkdir(exist_ok=True)
-            export_snapshot(context, adapter, target, int(snapshot.stem.removeprefix("step-")))
+            export_snapshot(context, modules, adapter, target, int(snapshot.stem.removeprefix("step-")))
     metrics = read_metrics(workdir / "metrics.jsonl")
     shutil.copyfile(workdir / "metrics.jsonl", context.staging / "training.jsonl")
     held_out = selection_of(context, workdir).losses()

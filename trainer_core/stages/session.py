@@ -15,6 +15,7 @@ from trainer_core.config.project import Project
 from trainer_core.config.rules import check_rules
 from trainer_core.data.manifest import Manifest
 from trainer_core.errors import ConfigError, ModelError
+from trainer_core.export.formats import written_formats
 from trainer_core.families import get_family, with_spec
 from trainer_core.families.base import Family, PrecisionName
 from trainer_core.families.hub import blob_sha256
@@ -63,6 +64,7 @@ class Session:
             message = f"{targets!r} is neither a preset nor a regex ({error})."
             found.append(Finding("error", "adapter.targets", message, f"Use one of {', '.join(presets)}."))
         found += self._missing()
+        found += self._formats()
         if self.profile.device == "cpu" and self.project.train.precision == "fp16":
             message = "fp16 training needs a GPU: CPUs have no fp16 arithmetic to speak of."
             found.append(Finding("error", "train.precision", message, "Use bf16, fp32 or auto."))
@@ -73,6 +75,16 @@ class Session:
                 near = max(multiple, round(asked / multiple) * multiple)
                 found.append(Finding("error", f"sample.{side}", message, f"Use {near}."))
         return found
+
+    def _formats(self) -> list[Finding]:
+        """Return what there is to say of formats that do not exist for the family."""
+        asked, spec = self.project.export.formats, self.family.spec
+        written = written_formats(spec.lora, asked)
+        if not (gone := [name for name in asked if name not in written]):
+            return []
+        message = f"there is no {' and no '.join(gone)} file for {spec.title}."
+        fix = f"{', '.join(written)} will be written." if written else "Add `diffusers`."
+        return [Finding("info" if written else "error", "export.formats", message, fix)]
 
     def _missing(self) -> list[Finding]:
         """Return what is not where the settings say, all at once and before a picture is read."""
