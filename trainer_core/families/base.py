@@ -47,6 +47,9 @@ class ControlSpec:
     fit: Callable[[int, int, int], tuple[int, int]]
     """(width, height, side of the square whose area is aimed at; 0 for the family's own) -> (width, height) that the
     VAE encodes, in pixels."""
+    crop: bool = False
+    """How a picture gets that size where its shape is another: False squeezes it (FLUX.1 Kontext, Qwen-Image-Edit),
+    True scales it to cover the size and cuts its centre (FLUX.2)."""
 
 
 @dataclass(frozen=True)
@@ -96,6 +99,11 @@ class FamilySpec:
     variants: tuple[FamilySpec, ...] = ()
     """Other models of the family, recognised by their `pipeline`. A variant shares the family's methods, which read
     `self.spec`, and so what differs should be data."""
+
+    @property
+    def identity(self) -> str:
+        """Name and variant: what a key holds of which code encodes and predicts."""
+        return f"{self.name} {self.variant}" if self.variant else self.name
 
 
 class Family(Protocol):
