@@ -72,10 +72,11 @@ def _captions(drafts: Sequence[Draft], caption: CaptionConfig) -> Iterator[Findi
 
 
 def _duplicates(drafts: Sequence[Draft], held: frozenset[str]) -> Iterator[Finding]:
-    groups: dict[tuple[str, ...], list[str]] = defaultdict(list)
+    groups: dict[str, list[str]] = defaultdict(list)
     for draft in drafts:
         # One result of two control pictures is two pairs.
-        groups[(draft.content, *(control.picture for control in draft.controls))].append(draft.picture.id)
+        pair = " ".join([draft.content, *(one.picture for one in draft.controls)]) if draft.controls else draft.content
+        groups[pair].append(draft.picture.id)
     same = [" = ".join(sorted(ids)[:5]) + (" = ..." if len(ids) > 5 else "") for ids in groups.values() if len(ids) > 1]
     if same:
         message = f"{len(same)} group(s) of files are the same picture; all are used, on one side of the split: "

@@ -70,8 +70,9 @@ class Order:
 
 def group_of(sample: Sample) -> Group:
     """Return what a sample's batch mates must share with it."""
-    sizes = tuple(control.encoded for control in sample.controls)
-    return (sample.bucket, sizes) if sizes else sample.bucket
+    if not sample.controls:
+        return sample.bucket
+    return sample.bucket, tuple(control.encoded for control in sample.controls)
 
 
 def _epoch_batches(order: Order, epoch: int) -> tuple[tuple[Draw, ...], ...]:

@@ -141,7 +141,9 @@ def _folder_version(discoveries: Sequence[Discovery], hashes: Mapping[str, str])
     for discovery in discoveries:
         for picture in discovery.pictures:
             caption = hashes.get(picture.caption_file) if picture.caption_file else picture.inline_caption
-            controls = [hashes.get(control.file) for control in picture.controls]
-            rows.append([picture.id, hashes.get(picture.file), caption, *controls])
+            row = [picture.id, hashes.get(picture.file), caption]
+            rows.append(row)
+            if picture.controls:
+                row += [hashes.get(control.file) for control in picture.controls]
         rows.extend([gone.path, None, gone.reason] for gone in discovery.excluded)
     return digest(sorted(rows, key=str))
