@@ -13,6 +13,7 @@ from PIL import Image
 
 from tests.control_family import EditFlux1, edit_family, make_pairs, use
 from tests.projects import TinyProject, computed, draw_picture, make_project, statuses
+from tests.unit.cli.support import call, told
 from trainer_core import run
 from trainer_core.errors import ConfigError
 from trainer_core.sampling.evaluate import Evaluator
@@ -62,10 +63,10 @@ def test_an_edited_control_picture_is_one_latent_and_one_embedding_where_the_tex
 ) -> None:
     draw_picture(control(project, 1), seed=50, size=(64, 64))
     plans, name = project.plan(), "pictures/001.png"
-    told = "control picture changed: controls/001.png"
-    assert plans["validated_dataset"].stale == ((name, told),)
-    assert plans["cached_latents"].stale == ((control_id(name, 0), told),)
-    assert plans["cached_text_embeddings"].stale == (((name, told),) if sees else ())
+    reason = "control picture changed: controls/001.png"
+    assert plans["validated_dataset"].stale == ((name, reason),)
+    assert plans["cached_latents"].stale == ((control_id(name, 0), reason),)
+    assert plans["cached_text_embeddings"].stale == (((name, reason),) if sees else ())
     assert plans["lora_checkpoint"].status == "stale"
     done = computed(project.run())
     assert done["cached_latents"] == 1
@@ -247,6 +248,48 @@ def _key(session: run.Session) -> str:
     return str(session.store.refs.get("tiny", "cached_text_embeddings"))
 
 
+def test_the_command_line_renders_prompts_as_edits_of_one_picture(
+    project: TinyProject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[str, int]] = []
+    plain = EditFlux1.pipeline_inputs
+
+    def inputs(self: EditFlux1, pipeline: Any, prompt: str, negative_prompt: str, controls: Any) -> dict[str, Any]:
+        asked.append((prompt, len(controls)))
+        return plain(self, pipeline, prompt, negative_prompt, controls)
+
+    monkeypatch.setattr(EditFlux1, "pipeline_inputs", inputs)
+    given = ("--prompt", "a hat", "--prompt", "a coat", "--control", control(project, 1), "--json")
+    result = call("sample", project.config, *given)
+    assert result.exit_code == 0, result.output
+    assert asked == [("a hat", 1), ("a coat", 1)] * 2
+    with Image.open(told(result)["path"]) as grid:
+        assert grid.size == layout((64, 64), 3, 2).size
+
+
+@pytest.mark.parametrize("count", [0, 3])
+def test_the_command_line_refuses_as_many_control_pictures_as_the_family_does_not_take(
+    project: TinyProject, monkeypatch: pytest.MonkeyPatch, count: int
+) -> None:
+    use(monkeypatch, edit_family(most=2, required=True))
+    named = [part for number in range(count) for part in ("--control", control(project, number))]
+    result = call("sample", project.config, "--prompt", "a hat", *named)
+    assert result.exit_code == 2
+    assert "--control: Edit FLUX.1" in result.stderr
+
+
+def test_check_counts_the_pairs(project: TinyProject) -> None:
+    shutil.copy(control(project, 0), control(project, 1))
+    result = call("check", project.config)
+    assert result.exit_code == 0, result.output
+    assert "6 of them are edits of control pictures, of which 5 are different" in result.output
+
+
+def test_verify_renders_an_edit_with_a_picture_of_its_own(project: TinyProject) -> None:
+    result = call("verify", project.lora, "--base", project.base, "--json")
+    assert told(result)["changes_picture"] is True
+
+
 def required() -> Any:
     return edit_family(most=1, required=True)
 
@@ -276,11 +319,11 @@ FINDINGS: list[tuple[Callable[[], Any], tuple[str, ...], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("family", "overrides", "told"), FINDINGS, ids=[told[:40] for *_, told in FINDINGS])
+@pytest.mark.parametrize(("family", "overrides", "message"), FINDINGS, ids=[message[:40] for *_, message in FINDINGS])
 def test_settings_that_cannot_work_are_told_before_anything_runs(
     family: Callable[[], Any],
     overrides: tuple[str, ...],
-    told: str,
+    message: str,
     tmp_path: Path,
     tiny_bases: dict[str, Path],
     monkeypatch: pytest.MonkeyPatch,
@@ -292,7 +335,7 @@ def test_settings_that_cannot_work_are_told_before_anything_runs(
     project.plan()
     with pytest.raises(ConfigError) as caught:
         project.plan(*overrides)
-    assert told in str(caught.value)
+    assert message in str(caught.value)
 
 
 def test_a_picture_without_its_control_picture_stops_a_family_that_needs_it(
