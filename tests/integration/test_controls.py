@@ -84,6 +84,37 @@ def test_touched_and_renamed_control_pictures_change_nothing(project: TinyProjec
     assert computed(project.run(override)) == {}
 
 
+def test_a_renamed_control_picture_is_not_named_beside_an_edited_one(project: TinyProject) -> None:
+    control(project, 2).rename(control(project, 2).with_suffix(".webp"))
+    draw_picture(control(project, 1), seed=50, size=(64, 64))
+    assert [name for name, _ in project.plan()["validated_dataset"].stale] == ["pictures/001.png"]
+
+
+def test_what_dagster_observes_is_the_content_of_control_pictures(project: TinyProject) -> None:
+    def observed() -> str:
+        session = run.open_session(project.config)
+        try:
+            return session.scanned.folder_version
+        finally:
+            session.close()
+
+    before = observed()
+    control(project, 2).rename(control(project, 2).with_suffix(".webp"))
+    assert observed() == before
+    draw_picture(control(project, 1), seed=50, size=(64, 64))
+    assert observed() != before
+
+
+def test_a_family_that_cuts_control_pictures_encodes_those_of_another_shape_otherwise(
+    project: TinyProject, sees: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    draw_picture(control(project, 1), seed=50, size=(100, 50))
+    project.run(until="cached_latents")
+    use(monkeypatch, edit_family(in_text=sees, crop=True))
+    # 48x16 of 100x50 is no longer squeezed; the others have the shape of what is encoded.
+    assert [name for name, _ in project.plan()["cached_latents"].stale] == [control_id("pictures/001.png", 0)]
+
+
 def test_a_renamed_pair_is_not_encoded_again(project: TinyProject) -> None:
     for path in (project.pictures / "003.png", project.pictures / "003.txt", control(project, 3)):
         path.rename(path.with_stem("renamed"))
@@ -285,9 +316,21 @@ def test_check_counts_the_pairs(project: TinyProject) -> None:
     assert "6 of them are edits of control pictures, of which 5 are different" in result.output
 
 
-def test_verify_renders_an_edit_with_a_picture_of_its_own(project: TinyProject) -> None:
+def test_verify_gives_a_model_that_only_edits_a_picture_of_its_own(
+    project: TinyProject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use(monkeypatch, edit_family(required=True))
+    asked: list[int] = []
+    plain = EditFlux1.pipeline_inputs
+
+    def inputs(self: EditFlux1, pipeline: Any, prompt: str, negative_prompt: str, controls: Any) -> dict[str, Any]:
+        asked.append(len(controls))
+        return plain(self, pipeline, prompt, negative_prompt, controls)
+
+    monkeypatch.setattr(EditFlux1, "pipeline_inputs", inputs)
     result = call("verify", project.lora, "--base", project.base, "--json")
     assert told(result)["changes_picture"] is True
+    assert asked == [1, 1]
 
 
 def required() -> Any:
