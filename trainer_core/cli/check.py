@@ -221,6 +221,9 @@ def _show_dataset(console: Console, manifest: Manifest) -> None:
         named = [gone.path for gone in manifest.excluded if gone.cause == cause]
         rest = f" and {count - _SHOWN} more" if count > _SHOWN else ""
         console.print(f"  {count} {cause}: {', '.join(named[:_SHOWN])}{rest}", soft_wrap=True)
+    if paired := [sample for sample in manifest.samples if sample.controls]:
+        distinct = len({control.picture for sample in paired for control in sample.controls})
+        console.print(f"  {len(paired)} of them are edits of control pictures, of which {distinct} are different")
     buckets = bucket_table(manifest)
     rows = [[str(value) for value in row] for row in buckets.itertuples(index=False)]
     console.print(table([str(name).replace("_", " ") for name in buckets.columns], rows, numbers=range(1, 8)))

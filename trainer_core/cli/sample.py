@@ -35,6 +35,10 @@ def sample(  # noqa: PLR0913 - an argument an option
     seed: Annotated[
         int | None, typer.Option(min=0, help="Seed of the first prompt; `sample.seed` unless given.")
     ] = None,
+    control: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="FILE", help="For edit families: a picture that the prompts edit; may be given again."),
+    ] = None,
     out_file: Annotated[Path | None, typer.Option("--out", metavar="FILE.png", help="Where to put the grid.")] = None,
     settings: Set = None,
     as_json: Json = False,
@@ -48,9 +52,9 @@ def sample(  # noqa: PLR0913 - an argument an option
     """
     with terminal(as_json, debug, verbose) as out:
         if not prompt:
-            if seed is not None or out_file is not None:
+            if seed is not None or out_file is not None or control:
                 raise UsageError(
-                    "--seed and --out belong to --prompt. The project's own samples follow its `sample:` group."
+                    "--seed, --control and --out belong to --prompt. The project's samples follow its `sample:` group."
                 )
             told = _published(bring_up_to_date(out, config, _STAGE, settings or [])[-1])
         else:
@@ -59,7 +63,7 @@ def sample(  # noqa: PLR0913 - an argument an option
             with out.progress([_STAGE]) as shown:
                 session = open_session(find_config(config), settings or [], shown, fetch=True)
                 try:
-                    told = _render_prompts(session, _settings(session, prompt, seed), out_file, shown)
+                    told = _render_prompts(session, _settings(session, prompt, control or [], seed), out_file, shown)
                 finally:
                     session.close()
         if as_json:
@@ -79,15 +83,25 @@ def _published(result: StageResult) -> dict[str, JSON]:
     }
 
 
-def _settings(session: Session, prompts: Sequence[str], seed: int | None) -> RenderSettings:
+def _settings(session: Session, prompts: Sequence[str], controls: Sequence[Path], seed: int | None) -> RenderSettings:
+    from trainer_core.stages.prompts import own_prompts
     from trainer_core.stages.samples import render_settings
 
-    settings = render_settings(session, session.project, tuple(prompts))
+    taken = session.family.spec.control
+    most = taken.most if taken else 0
+    if len(controls) > most:
+        raise UsageError(
+            f"--control: {session.family.spec.title} takes {most} control picture(s), not {len(controls)}."
+        )
+    if taken and taken.required and not controls:
+        raise UsageError(f"--control: {session.family.spec.title} edits pictures. Name one.")
+    given = own_prompts(prompts, [controls] * len(prompts) if controls else (), session)
+    settings = render_settings(session, session.project, given)
     return settings if seed is None else replace(settings, seed=seed)
 
 
 def _render_prompts(session: Session, settings: RenderSettings, out: Path | None, shown: Progress) -> dict[str, JSON]:
-    from trainer_core.sampling.grid import make_grid
+    from trainer_core.sampling.grid import control_column, make_grid
     from trainer_core.sampling.render import same_pictures
 
     lora = _current_lora(session)
@@ -97,7 +111,8 @@ def _render_prompts(session: Session, settings: RenderSettings, out: Path | None
     base, changed = _columns(session, lora, settings, shown)
     seeds = [settings.seed + row for row in range(len(settings.prompts))]
     target.parent.mkdir(parents=True, exist_ok=True)
-    make_grid({"base": base, "LoRA": changed}, settings.prompts, seeds).save(target)
+    shown_first = control_column(settings.controls, base[0].size)
+    make_grid(shown_first | {"base": base, "LoRA": changed}, settings.prompts, seeds).save(target)
     return {
         "path": str(target),
         "prompts": list(settings.prompts),
@@ -122,9 +137,9 @@ def _columns(
         pipeline = session.family.load_pipeline(session.source, torch_dtype(precision(session)))
         pipeline.to(torch_device(session.profile))
         pipeline.set_progress_bar_config(disable=True)
-        base = render(pipeline, settings, tell)
+        base = render(pipeline, session.family.pipeline_inputs, settings, tell)
         load_lora(pipeline, lora)
-        return base, render(pipeline, settings, tell)
+        return base, render(pipeline, session.family.pipeline_inputs, settings, tell)
 
 
 def _current_lora(session: Session) -> Path:

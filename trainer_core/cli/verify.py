@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,6 +15,9 @@ from trainer_core.types import JSON
 
 if TYPE_CHECKING:
     import torch
+
+    from trainer_core.families.base import Family
+    from trainer_core.sampling.render import RenderSettings
 
 Row = dict[str, str]
 """`path`, `expected` and `actual`."""
@@ -77,18 +81,21 @@ def changes_picture(lora: Path, base: Path, prompt: str) -> bool:
     """
     import torch
 
+    from trainer_core.families import family_of_pipeline
     from trainer_core.sampling.render import load_lora, render, same_pictures
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     pipeline = _pipeline(base, torch.bfloat16 if device == "cuda" else torch.float32).to(device)
     pipeline.set_progress_bar_config(disable=True)
-    settings = _settings(pipeline, prompt)
-    before = render(pipeline, settings, lambda: None)
+    family = family_of_pipeline(type(pipeline).__name__)
+    inputs = family.pipeline_inputs if family else _as_text
+    settings = _settings(pipeline, prompt, family)
+    before = render(pipeline, inputs, settings, lambda: None)
     try:
         load_lora(pipeline, lora)
     except (ValueError, RuntimeError, KeyError) as error:
         raise ModelError(f"{lora}: diffusers cannot load it into {base}: {error}") from error
-    return not same_pictures(before, render(pipeline, settings, lambda: None))
+    return not same_pictures(before, render(pipeline, inputs, settings, lambda: None))
 
 
 def _target(path: str) -> Path:
@@ -207,12 +214,22 @@ def _pipeline(base: Path, dtype: torch.dtype) -> Any:
         raise ModelError(f"--base {base}: diffusers cannot load it: {error}") from error
 
 
-def _settings(pipeline: Any, prompt: str) -> Any:
+def _as_text(pipeline: Any, prompt: str, negative_prompt: str, controls: Sequence[Any]) -> dict[str, Any]:
+    """Return the arguments of a pipeline that is of no family here."""
+    return {"prompt": prompt}
+
+
+def _settings(pipeline: Any, prompt: str, family: Family | None) -> RenderSettings:
+    from PIL import Image
+
     from trainer_core.sampling.render import RenderSettings
 
     scale = int(getattr(pipeline, "vae_scale_factor", 8))
     side = min(int(getattr(pipeline, "default_sample_size", None) or _own_size(pipeline)) * scale, _LARGEST)
-    return RenderSettings((prompt,), "", _STEPS, 5.0, 0, side, side)
+    control = family.spec.control if family else None
+    # A model that only edits is given grey to edit.
+    shown = ((Image.new("RGB", (side, side), "grey"),),) if control is not None and control.required else ()
+    return RenderSettings((prompt,), "", _STEPS, 5.0, 0, side, side, shown)
 
 
 def _own_size(pipeline: Any) -> int:

@@ -66,7 +66,8 @@ def describe(schema: Mapping[str, JSON]) -> str:
     """Put the JSON schema of a field into words: type, range and choices."""
     if "anyOf" in schema:
         parts = [describe(part) for part in schema["anyOf"] if part.get("type") != "null"]
-        return " or ".join([*parts, "nothing (`null`)"])
+        nothing = ["nothing (`null`)"] if len(parts) < len(schema["anyOf"]) else []
+        return " or ".join([*parts, *nothing])
     if "enum" in schema or "const" in schema:
         choices = schema.get("enum", [schema.get("const")])
         return "one of " * (len(choices) > 1) + ", ".join(f"`{choice}`" for choice in choices)

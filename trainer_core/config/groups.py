@@ -9,9 +9,21 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 NEUTRAL = Field(json_schema_extra={"affects_result": False})
+
+
+def _several(value: object) -> object:
+    """Let one path stand for a list of one, and nothing for an empty list."""
+    if isinstance(value, list | tuple):
+        # After a validator of our own pydantic takes no list for a tuple.
+        return tuple(value)  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
+    return () if value is None else (value,)
+
+
+Paths = Annotated[tuple[Path, ...], BeforeValidator(_several, json_schema_input_type=Path | tuple[Path, ...])]
+"""One path or several."""
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 Probability = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -60,6 +72,9 @@ class DatasetConfig(Group):
     there so that the LoRA does not forget what the base can do."""
     layout: Literal["auto", "flat", "kohya", "imagefolder"] = "auto"
     """How captions and repeats are found; `auto` looks at the folder and `check` prints what it found."""
+    control_path: Annotated[Paths, NEUTRAL] = ()
+    """For edit families: the folder of control pictures (what an edit starts from), matched by the relative name
+    without its ending; several folders are several control pictures a sample, in order. May lie inside `path`."""
 
     @property
     def label(self) -> str:
@@ -81,6 +96,8 @@ class BucketConfig(Group):
     upscale: bool = True
     """Enlarge pictures that are smaller than their bucket; `false` gives them a smaller bucket of their own. kohya:
     `bucket_no_upscale`, inverted."""
+    control_resolution: Annotated[int, Field(ge=0, le=8192)] = 0
+    """Side in pixels of the square whose area a control picture is resized to; 0 is the family's own."""
 
 
 class CaptionConfig(Group):
@@ -222,6 +239,8 @@ class SampleConfig(Group):
 
     prompts: tuple[str, ...] = ()
     """One row of the grid each; the first captions of the held-out (else training) samples when empty."""
+    control_paths: Annotated[tuple[Paths, ...], NEUTRAL] = ()
+    """For edit families: the picture, or list of pictures, that each of `prompts` edits. Captions bring their own."""
     negative_prompt: str = ""
     """What classifier-free guidance steers away from."""
     every: Annotated[int, Field(ge=0, le=1_000_000)] = 0
@@ -253,6 +272,9 @@ class GateConfig(Group):
     """Prompts that name the concept: their mean score is the concept score."""
     other_prompts: tuple[str, ...] = ()
     """Prompts without the concept: their mean score is prompt following, which overfitting lowers."""
+    control_paths: Annotated[tuple[Paths, ...], NEUTRAL] = ()
+    """For edit families: the picture, or list of pictures, that each prompt edits: those of `concept_prompts`, then
+    those of `other_prompts`."""
     pictures: Annotated[int, Field(ge=1, le=64)] = 4
     """Pictures of each prompt, each from a seed of its own; diversity is measured between them."""
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 1000

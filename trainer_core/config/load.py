@@ -24,7 +24,16 @@ HOME_VARIABLE = "LORA_ASSETS_HOME"
 HOME_FOLDER = ".lora-assets"
 
 _PATH_FIELDS = frozenset(
-    {("model", "path"), ("model", "config_path"), ("datasets", "path"), ("gate", "judge"), ("gate", "clip_path")}
+    {
+        ("model", "path"),
+        ("model", "config_path"),
+        ("datasets", "path"),
+        ("datasets", "control_path"),
+        ("sample", "control_paths"),
+        ("gate", "judge"),
+        ("gate", "clip_path"),
+        ("gate", "control_paths"),
+    }
 )
 _HUB_FIELDS = frozenset({("model", "path"), ("model", "config_path")})
 _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*(?<!\.safetensors)(?<!\.ckpt)")

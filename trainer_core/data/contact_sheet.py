@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from trainer_core.data.decode import PictureProblem, load_rgb, to_bucket
-from trainer_core.types import Bucket, Geometry, Sample
+from trainer_core.types import Bucket, Control, Geometry, Sample
 
 if TYPE_CHECKING:
     from PIL import Image, ImageDraw
@@ -31,7 +31,7 @@ _ASPECT = 1.42
 _WIDTHS = (720, 2600)
 _NARROWEST = 84
 """Width of a cell at least, so that its name can be read."""
-_MARGIN, _GAP, _FRAME = 20, 10, 3
+_MARGIN, _GAP, _FRAME, _BESIDE = 20, 10, 3, 5
 _TEXT, _NAME = 14, 11
 _HEAD, _HEADING, _LABEL = 62, 26, 18
 """Heights in pixels: of title and legend, of a group's heading, of a name."""
@@ -46,6 +46,11 @@ class Group:
     shown: tuple[Sample, ...]
     pictures: int
     held_out: int
+
+    @property
+    def controls(self) -> int:
+        """Most control pictures of a sample that is shown."""
+        return max((len(sample.controls) for sample in self.shown), default=0)
 
     @property
     def heading(self) -> str:
@@ -91,8 +96,10 @@ def write_contact_sheet(samples: Sequence[Sample], path: Path, threads: int = 2,
     _draw_head(draw, samples, groups)
     with ThreadPoolExecutor(threads, thread_name_prefix="thumbnail") as pool:
         for group, block in zip(groups, blocks, strict=True):
-            thumbnails = pool.map(_thumbnail, group.shown, [block.thumbnail] * len(group.shown))
-            _draw_group(sheet, draw, group, block, list(thumbnails))
+            thumbnails = list(pool.map(_thumbnail, group.shown, [block.thumbnail] * len(group.shown)))
+            _draw_group(sheet, draw, group, block, thumbnails)
+            if group.controls:
+                _draw_controls(sheet, group, block, pool)
     sheet.save(path)
 
 
@@ -124,7 +131,7 @@ def arrange(groups: Sequence[Group], headings: Sequence[int], side: int) -> tupl
         headings: width of each group's heading in pixels.
         side: longer side of a thumbnail in pixels.
     """
-    cells = [_cell(group.bucket, side) for group in groups]
+    cells = [_cell(group, side) for group in groups]
     area = sum(
         len(group.shown) * cell[0] * (cell[1] + _HEADING // 2) for group, (_, cell) in zip(groups, cells, strict=True)
     )
@@ -150,28 +157,49 @@ def _evenly(members: Sequence[Sample], count: int) -> list[Sample]:
     return [members[number * (len(members) - 1) // (count - 1)] for number in range(count)]
 
 
-def _cell(bucket: Bucket, side: int) -> tuple[tuple[int, int], tuple[int, int]]:
-    """Return the size of a bucket's thumbnails and of their cells; small buckets are enlarged by a whole factor."""
+def _cell(group: Group, side: int) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Return the size of a bucket's thumbnails and of their cells; small buckets are enlarged by a whole factor.
+
+    Where there are control pictures, each cell has a column of half a thumbnail's width for them.
+    """
+    bucket = group.bucket
     longer = max(bucket.width, bucket.height)
     if longer <= side:
         thumbnail = (bucket.width * (side // longer), bucket.height * (side // longer))
     else:
         thumbnail = (max(1, bucket.width * side // longer), max(1, bucket.height * side // longer))
-    return thumbnail, (max(thumbnail[0], _NARROWEST) + _GAP, thumbnail[1] + _LABEL + _GAP)
+    wide = thumbnail[0] + (_BESIDE + thumbnail[0] // 2 if group.controls else 0)
+    return thumbnail, (max(wide, _NARROWEST) + _GAP, thumbnail[1] + _LABEL + _GAP)
 
 
 def _thumbnail(sample: Sample, size: tuple[int, int]) -> Image.Image | None:
     from PIL import Image
 
     try:
-        data = sample.path.read_bytes()
-        if hashlib.sha256(data).hexdigest() != sample.picture:
+        picture = _decoded(sample.path, sample.picture)
+        if picture is None:
             return None
-        picture = load_rgb(data)
         if size[0] >= sample.bucket.width:
             return Image.fromarray(to_bucket(picture, sample.geometry)).resize(size, Image.Resampling.NEAREST)
         # The same part of the picture, resized once: a tenth of the time of going through the bucket.
         return picture.resize(size, Image.Resampling.LANCZOS, box=seen_part(sample.geometry), reducing_gap=2.0)
+    except (OSError, PictureProblem, MemoryError):
+        return None
+
+
+def _decoded(path: Path, sha256: str) -> Image.Image | None:
+    data = path.read_bytes()
+    return load_rgb(data) if hashlib.sha256(data).hexdigest() == sha256 else None
+
+
+def _control_thumbnail(control: Control, size: tuple[int, int]) -> Image.Image | None:
+    """Return a control picture whole, no larger than `size`."""
+    try:
+        picture = _decoded(control.path, control.picture)
+        if picture is None:
+            return None
+        picture.thumbnail(size)
+        return picture
     except (OSError, PictureProblem, MemoryError):
         return None
 
@@ -200,7 +228,11 @@ def _draw_head(draw: ImageDraw.ImageDraw, samples: Sequence[Sample], groups: Seq
     draw.text((_MARGIN, _MARGIN), title, fill=_INK, font=font(_TEXT + 3, bold=True))
     legend, top = font(_TEXT - 2), _MARGIN + 32
     draw.rectangle((_MARGIN, top, _MARGIN + 14, top + 14), outline=HELD_OUT, width=_FRAME)
-    text = "held out: never trained on     As training sees them: resized, and cropped to the bucket."
+    text = "held out: never trained on     As training sees them"
+    if any(group.controls for group in groups):
+        text += ", cropped; small beside: what the edit starts from."
+    else:
+        text += ": resized, and cropped to the bucket."
     draw.text((_MARGIN + 22, top + 7), text, fill=_PALE, font=legend, anchor="lm")
 
 
@@ -228,6 +260,20 @@ def _draw_group(
             draw.rectangle(around, outline=HELD_OUT, width=_FRAME)
         name = clip_middle(one_line(sample.id.rpartition("/")[2]), font(_NAME), block.cell[0] - _GAP)
         draw.text((left, top + height + _FRAME + 1), name, fill=_PALE, font=font(_NAME))
+
+
+def _draw_controls(sheet: Image.Image, group: Group, block: Block, pool: ThreadPoolExecutor) -> None:
+    """Paste the control pictures small to the right of their pictures, one below the other."""
+    width, height = block.thumbnail
+    box = (max(1, width // 2), max(1, height // max(2, group.controls)))
+    shown = [
+        (number, place, one) for number, sample in enumerate(group.shown) for place, one in enumerate(sample.controls)
+    ]
+    small = pool.map(_control_thumbnail, [one for *_, one in shown], [box] * len(shown))
+    for (number, place, _), picture in zip(shown, small, strict=True):
+        left, top = block.corner(number)
+        if picture is not None:
+            sheet.paste(picture, (left + width + _BESIDE, top + place * box[1]))
 
 
 def _counted(count: int, what: str) -> str:

@@ -20,23 +20,26 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from trainer_core.config.groups import CaptionConfig, DatasetConfig
+from trainer_core.data.controls import ControlRules, attach, leave_out, look_into, pair, pairing_findings
 from trainer_core.data.found import Discovery, Exclusion, FoundPicture, printable
-from trainer_core.data.kinds import Shelves, set_aside, sidecar, sort_files
+from trainer_core.data.kinds import Shelves, set_aside, sidecar, sort_files, unusable
 from trainer_core.data.layouts import PLACE, LayoutName, detect
 from trainer_core.data.metadata import Table, read_metadata
 from trainer_core.data.remarks import Looked, remarks
 from trainer_core.data.walk import File, Tree, walk
 from trainer_core.errors import DatasetError
+from trainer_core.types import Finding
 
 __all__ = ["Discovery", "Exclusion", "FoundPicture", "dataset_name", "discover", "folder_fingerprint", "newest_change"]
 
 
-def discover(dataset: DatasetConfig, caption: CaptionConfig) -> Discovery:
+def discover(dataset: DatasetConfig, caption: CaptionConfig, controls: ControlRules | None = None) -> Discovery:
     """List the pictures of a dataset folder with what belongs to them.
 
     Args:
         dataset: The folder; a relative path is relative to the working directory.
         caption: Its `extensions` say which files are captions.
+        controls: What the family does with control pictures; None where it takes none.
 
     Raises:
         DatasetError: the folder is missing, is no folder or cannot be listed.
@@ -46,10 +49,19 @@ def discover(dataset: DatasetConfig, caption: CaptionConfig) -> Discovery:
     tree = walk(root)
     if "" in tree.unreadable:
         raise DatasetError(f"{root}: the dataset folder cannot be listed. Give yourself permission to read it.")
-    shelves = sort_files(tree.files, caption.extensions)
+    control_roots = _control_roots(dataset)
+    shelves = sort_files(leave_out(tree.files, root, control_roots), caption.extensions)
     layout: LayoutName = detect(shelves) if dataset.layout == "auto" else dataset.layout
     table = read_metadata(shelves.metadata) if layout == "imagefolder" else Table()
     pictures, excluded = _place_all(shelves, layout, table, _Frame(name, dataset.repeats))
+    found: list[Finding] = []
+    if control_roots and controls is not None:
+        prefix = len(name) + 1
+        owners = {file.stem for file in shelves.pictures}
+        pairing = pair(look_into(control_roots, root), owners, [one.id[prefix:] for one in pictures], controls)
+        pictures, unreadable = attach(pictures, pairing, prefix)
+        excluded += unreadable
+        found += pairing_findings(pairing, f"datasets.{name}.control_path", controls)
     looked = Looked(name, Path(root), layout, tree, shelves, table, tuple(pictures), tuple(excluded))
     return Discovery(
         name,
@@ -58,7 +70,7 @@ def discover(dataset: DatasetConfig, caption: CaptionConfig) -> Discovery:
         dataset.held_out,
         looked.pictures,
         looked.excluded,
-        tuple(remarks(looked)),
+        (*remarks(looked), *found),
         dataset.trigger_word,
     )
 
@@ -74,8 +86,8 @@ def folder_fingerprint(datasets: Sequence[DatasetConfig]) -> str:
     A missing folder has a digest of its own, so that a sensor sees it come and go.
     """
     digest = hashlib.sha256()
-    for tree, dataset in _trees(datasets):
-        digest.update(repr((dataset_name(dataset), os.path.isdir(dataset.path))).encode())
+    for tree, name, root in _trees(datasets):
+        digest.update(repr((name, os.path.isdir(root))).encode())
         for file in tree.files:
             digest.update(repr((file.relative, file.problem, file.stat)).encode("utf-8", "surrogatepass"))
     return digest.hexdigest()
@@ -86,7 +98,7 @@ def newest_change(datasets: Sequence[DatasetConfig]) -> float:
 
     By ctime, which copying with preserved times does not turn back; a deletion shows in the folder's.
     """
-    return max((tree.newest for tree, _ in _trees(datasets)), default=0) / 1e9
+    return max((tree.newest for tree, *_ in _trees(datasets)), default=0) / 1e9
 
 
 @dataclass(frozen=True)
@@ -97,10 +109,15 @@ class _Frame:
     repeats: int
 
 
-def _trees(datasets: Sequence[DatasetConfig]) -> Iterator[tuple[Tree, DatasetConfig]]:
+def _trees(datasets: Sequence[DatasetConfig]) -> Iterator[tuple[Tree, str, str]]:
+    """Yield the files of each dataset folder and of its control folders, with the dataset's name and the folder."""
     for dataset in datasets:
-        root = os.path.abspath(dataset.path)
-        yield (walk(root) if os.path.isdir(root) else Tree()), dataset
+        for root in (os.path.abspath(dataset.path), *_control_roots(dataset)):
+            yield (walk(root) if os.path.isdir(root) else Tree()), dataset_name(dataset), root
+
+
+def _control_roots(dataset: DatasetConfig) -> list[str]:
+    return [os.path.abspath(path) for path in dataset.control_path]
 
 
 def _folder(dataset: DatasetConfig) -> str:
@@ -125,7 +142,7 @@ def _place_all(
     place = PLACE[layout]
     for file in shelves.pictures:
         identity = f"{frame.name}/{file.relative}"
-        verdict = set_aside(file) or place(file, shelves, table)
+        verdict = unusable(file) or set_aside(file) or place(file, shelves, table)
         if not isinstance(verdict, str):
             caption = None if verdict.inline_caption is not None else sidecar(shelves, file)
             verdict = _picture(file, identity, frame.repeats * verdict.repeats, verdict.inline_caption, caption)

@@ -15,6 +15,18 @@ NAMED = 20
 """How many files one finding names; it counts the rest."""
 
 
+class FoundControl(NamedTuple):
+    """A control picture's file, as absolute path. It has not been opened."""
+
+    file: str
+    stat: FileStat
+
+    @property
+    def path(self) -> Path:
+        """The picture."""
+        return Path(self.file)
+
+
 class FoundPicture(NamedTuple):
     """A file that looks like a picture we can decode. It has not been opened.
 
@@ -30,6 +42,8 @@ class FoundPicture(NamedTuple):
     caption_file: str | None = None
     caption_stat: FileStat | None = None
     inline_caption: str | None = None
+    controls: tuple[FoundControl, ...] = ()
+    """The pictures that it is the edit of, in order."""
 
     @property
     def path(self) -> Path:

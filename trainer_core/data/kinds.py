@@ -90,14 +90,19 @@ def is_silent(name: str) -> bool:
 
 def set_aside(file: File) -> str | None:
     """Return why a picture is certainly not meant to be trained on, if so."""
-    if file.problem:
-        return file.problem
-    if file.ending in UNDECODED:
-        return f"no decoder: .{file.ending} pictures are not read; save them as PNG or JPEG"
     if file.stem.lower().endswith(MASKS):
         return "mask: OneTrainer's -masklabel and -condlabel pictures are not trained on"
     if CONTROLS in f"/{file.folder}":
         return "control picture: folders named _controls are not trained on"
+    return None
+
+
+def unusable(file: File) -> str | None:
+    """Return why a picture certainly cannot be read, if so."""
+    if file.problem:
+        return file.problem
+    if file.ending in UNDECODED:
+        return f"no decoder: .{file.ending} pictures are not read; save them as PNG or JPEG"
     try:
         file.path.encode()
     except UnicodeEncodeError:

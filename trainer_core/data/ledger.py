@@ -10,7 +10,7 @@ from typing import NamedTuple
 from trainer_core.config.groups import CaptionConfig
 from trainer_core.data.buckets import enlargement, kept
 from trainer_core.data.found import Exclusion, FoundPicture, named
-from trainer_core.types import Finding, Geometry
+from trainer_core.types import Control, Finding, Geometry
 
 MUCH_CROPPED = 2 / 3
 """A crop that keeps less of a picture is worth a warning."""
@@ -27,6 +27,7 @@ class Draft(NamedTuple):
     geometry: Geometry
     lines: tuple[str, ...]
     notes: tuple[str, ...]
+    controls: tuple[Control, ...] = ()
 
 
 def ledger_findings(
@@ -73,7 +74,9 @@ def _captions(drafts: Sequence[Draft], caption: CaptionConfig) -> Iterator[Findi
 def _duplicates(drafts: Sequence[Draft], held: frozenset[str]) -> Iterator[Finding]:
     groups: dict[str, list[str]] = defaultdict(list)
     for draft in drafts:
-        groups[draft.content].append(draft.picture.id)
+        # One result of two control pictures is two pairs.
+        pair = " ".join([draft.content, *(one.picture for one in draft.controls)]) if draft.controls else draft.content
+        groups[pair].append(draft.picture.id)
     same = [" = ".join(sorted(ids)[:5]) + (" = ..." if len(ids) > 5 else "") for ids in groups.values() if len(ids) > 1]
     if same:
         message = f"{len(same)} group(s) of files are the same picture; all are used, on one side of the split: "

@@ -12,12 +12,13 @@ from functools import cached_property
 from trainer_core.config.groups import BucketConfig, CaptionConfig
 from trainer_core.data.buckets import BucketGrid, assign, make_grid
 from trainer_core.data.captions import CaptionText, choose_lines, final_caption
+from trainer_core.data.controls import ControlRules
 from trainer_core.data.decode import PictureInfo
-from trainer_core.data.found import Discovery, Exclusion, FoundPicture, named
+from trainer_core.data.found import Discovery, Exclusion, FoundPicture, named, printable
 from trainer_core.data.ledger import Draft, ledger_findings
 from trainer_core.data.split import Part, held_out_pictures
 from trainer_core.errors import DatasetError
-from trainer_core.types import Bucket, Finding, Sample
+from trainer_core.types import Bucket, Control, Finding, Sample
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,8 @@ class Rules:
     caption: CaptionConfig
     bucket: BucketConfig
     multiple: int
+    control: ControlRules | None = None
+    """None for families that take no control pictures."""
 
 
 @dataclass(frozen=True)
@@ -46,8 +49,8 @@ class Manifest:
     def data_version(self) -> str:
         """SHA-256 hex of what the samples mean: equal whenever the same training would see the same data.
 
-        Over id, content, caption, bucket, geometry, repeats and split of every sample; paths and exclusions do not
-        count.
+        Over id, content, caption, bucket, geometry, repeats, split and control pictures (content and encoded size) of
+        every sample; paths and exclusions do not count.
         """
         text = json.dumps([_row(sample) for sample in self.samples], ensure_ascii=False, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
@@ -60,7 +63,10 @@ class Manifest:
 
 @dataclass(frozen=True)
 class Known:
-    """What was read of the files: hashes by absolute picture path, infos by content hash, captions by absolute path."""
+    """What was read of the files.
+
+    Hashes by absolute path of pictures and control pictures, infos by content hash, captions by absolute path.
+    """
 
     hashes: Mapping[str, str]
     infos: Mapping[str, PictureInfo]
@@ -104,7 +110,10 @@ def _row(sample: Sample) -> list[object]:
     geometry, bucket = sample.geometry, sample.bucket
     shape = (*geometry.original, *geometry.resized, *geometry.crop, *geometry.target)
     size = (bucket.width, bucket.height)
-    return [sample.id, sample.picture, sample.caption, size, shape, sample.repeats, sample.split]
+    row: list[object] = [sample.id, sample.picture, sample.caption, size, shape, sample.repeats, sample.split]
+    if sample.controls:
+        row.append([(control.picture, *control.original, *control.encoded) for control in sample.controls])
+    return row
 
 
 def _check_names(discoveries: Sequence[Discovery]) -> None:
@@ -131,8 +140,31 @@ def _judge(picture: FoundPicture, known: Known, rules: Rules, grid: BucketGrid, 
     geometry = assign(info.width, info.height, grid)
     if isinstance(geometry, str):
         return geometry
+    controls = _controls(picture, known, rules)
+    if isinstance(controls, str):
+        return controls
     caption = final_caption(chosen, trigger_word)
-    return Draft(picture, content, caption, geometry, text.lines, info.notes)
+    return Draft(picture, content, caption, geometry, text.lines, info.notes, controls)
+
+
+def _controls(picture: FoundPicture, known: Known, rules: Rules) -> tuple[Control, ...] | str:
+    """Return the control pictures of a picture, or the reason why one of them cannot be used."""
+    if rules.control is None:
+        return ()
+    controls: list[Control] = []
+    for found in picture.controls:
+        name, content = printable(found.path.name), known.hashes.get(found.file)
+        if content is None:
+            return f"control picture unreadable: {name}: the file could not be read; check its permissions"
+        info = known.infos[content]
+        if info.problem is not None:
+            cause, _, detail = info.problem.partition(": ")
+            return f"control picture {cause}: {name}: {detail}"
+        width, height = rules.control.fit(info.width, info.height, rules.control.side)
+        if min(width, height) < 1:
+            return f"control picture too narrow: {name}: {info.width}x{info.height} has no size to be encoded in"
+        controls.append(Control(found.path, content, (info.height, info.width), (height, width)))
+    return tuple(controls)
 
 
 def _caption_text(picture: FoundPicture, captions: Mapping[str, CaptionText]) -> CaptionText:
@@ -168,7 +200,17 @@ def _sample(draft: Draft, held: frozenset[str]) -> Sample:
     picture, geometry = draft.picture, draft.geometry
     bucket = Bucket(geometry.target[1], geometry.target[0])
     split = "held_out" if draft.content in held else "train"
-    return Sample(picture.id, picture.path, draft.content, draft.caption, bucket, geometry, picture.repeats, split)
+    return Sample(
+        picture.id,
+        picture.path,
+        draft.content,
+        draft.caption,
+        bucket,
+        geometry,
+        picture.repeats,
+        split,
+        draft.controls,
+    )
 
 
 def _split_findings(discoveries: Sequence[Discovery], samples: Sequence[Sample]) -> Iterator[Finding]:

@@ -12,6 +12,9 @@ from functools import cached_property
 
 from trainer_core.types import Bucket, Sample
 
+Group = Bucket | tuple[Bucket, tuple[tuple[int, int], ...]]
+"""What the samples of a batch share: the bucket and, of samples with control pictures, the sizes of those."""
+
 
 @dataclass(frozen=True)
 class Draw:
@@ -24,13 +27,13 @@ class Draw:
 
 @dataclass(frozen=True)
 class Order:
-    """The endless sequence of micro-batches. Each comes from one bucket; each epoch sees each sample `repeats` times.
+    """The endless sequence of micro-batches. Each comes from one group; each epoch sees each sample `repeats` times.
 
-    The last micro-batch of a bucket may be smaller than `batch_size`: nothing is dropped, nothing is seen twice.
+    The last micro-batch of a group may be smaller than `batch_size`: nothing is dropped, nothing is seen twice.
     """
 
-    items: tuple[tuple[str, Bucket, int], ...]
-    """(sample id, bucket, repeats) of every training sample."""
+    items: tuple[tuple[str, Group, int], ...]
+    """(sample id, group, repeats) of every training sample."""
     batch_size: int
     seed: int
     _listed: dict[int, tuple[tuple[Draw, ...], ...]] = field(default_factory=dict, repr=False, compare=False)
@@ -40,7 +43,7 @@ class Order:
     def of(cls, samples: Sequence[Sample], batch_size: int, seed: int) -> Order:
         """Order the training samples among `samples`."""
         train = (sample for sample in samples if sample.split == "train")
-        return cls(tuple((sample.id, sample.bucket, sample.repeats) for sample in train), batch_size, seed)
+        return cls(tuple((sample.id, group_of(sample), sample.repeats) for sample in train), batch_size, seed)
 
     @property
     def draws_per_epoch(self) -> int:
@@ -50,9 +53,9 @@ class Order:
     @cached_property
     def batches_per_epoch(self) -> int:
         """Micro-batches that one epoch takes."""
-        sizes: dict[Bucket, int] = {}
-        for _, bucket, repeats in self.items:
-            sizes[bucket] = sizes.get(bucket, 0) + repeats
+        sizes: dict[Group, int] = {}
+        for _, group, repeats in self.items:
+            sizes[group] = sizes.get(group, 0) + repeats
         return sum(-(-size // self.batch_size) for size in sizes.values())
 
     def micro_batch(self, number: int) -> tuple[Draw, ...]:
@@ -65,14 +68,21 @@ class Order:
         return self._listed[epoch][position]
 
 
+def group_of(sample: Sample) -> Group:
+    """Return what a sample's batch mates must share with it."""
+    if not sample.controls:
+        return sample.bucket
+    return sample.bucket, tuple(control.encoded for control in sample.controls)
+
+
 def _epoch_batches(order: Order, epoch: int) -> tuple[tuple[Draw, ...], ...]:
-    by_bucket: dict[Bucket, list[tuple[bytes, Draw]]] = {}
-    for sample_id, bucket, repeats in order.items:
-        ranked = by_bucket.setdefault(bucket, [])
+    by_group: dict[Group, list[tuple[bytes, Draw]]] = {}
+    for sample_id, group, repeats in order.items:
+        ranked = by_group.setdefault(group, [])
         for repeat in range(repeats):
             ranked.append((_rank(order.seed, epoch, sample_id, repeat), Draw(sample_id, epoch, repeat)))
     batches: list[tuple[bytes, tuple[Draw, ...]]] = []
-    for ranked in by_bucket.values():
+    for ranked in by_group.values():
         ranked.sort(key=lambda pair: pair[0])
         for start in range(0, len(ranked), order.batch_size):
             chunk = ranked[start : start + order.batch_size]

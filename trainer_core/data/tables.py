@@ -26,7 +26,8 @@ def to_frame(manifest: Manifest) -> pd.DataFrame:
     """
     import pandas as pd
 
-    return pd.DataFrame.from_records([_record(sample) for sample in manifest.samples])
+    paired = any(sample.controls for sample in manifest.samples)
+    return pd.DataFrame.from_records([_record(sample, paired) for sample in manifest.samples])
 
 
 def excluded_frame(manifest: Manifest) -> pd.DataFrame:
@@ -50,6 +51,7 @@ def write_parquet(manifest: Manifest, path: Path) -> None:
 def statistics(manifest: Manifest) -> dict[str, JSON]:
     """Return counts and quantiles (min, p25, median, p75, max) as JSON values, for the card and the UI."""
     samples = manifest.samples
+    controls = {control.picture for sample in samples for control in sample.controls}
     train = [sample for sample in samples if sample.split == "train"]
     copies = Counter(sample.picture for sample in samples)
     return {
@@ -63,6 +65,7 @@ def statistics(manifest: Manifest) -> dict[str, JSON]:
         "buckets": len({sample.bucket for sample in samples}),
         "duplicate_groups": sum(count > 1 for count in copies.values()),
         "distinct_captions": len({sample.caption for sample in samples}),
+        **({"control_pictures": len(controls), "paired": sum(bool(s.controls) for s in samples)} if controls else {}),
         "width": _quantiles([sample.geometry.original[1] for sample in samples]),
         "height": _quantiles([sample.geometry.original[0] for sample in samples]),
         "megapixels": _quantiles([prod(sample.geometry.original) / 1e6 for sample in samples]),
@@ -102,9 +105,9 @@ def to_markdown(frame: pd.DataFrame, limit: int = 50) -> str:
     return "\n".join(lines)
 
 
-def _record(sample: Sample) -> dict[str, JSON]:
+def _record(sample: Sample, paired: bool) -> dict[str, JSON]:
     geometry = sample.geometry
-    return {
+    record: dict[str, JSON] = {
         "id": sample.id,
         "dataset": sample.id.partition("/")[0],
         "picture": sample.picture,
@@ -121,6 +124,10 @@ def _record(sample: Sample) -> dict[str, JSON]:
         "crop_left": geometry.crop[1],
         "crop_top": geometry.crop[0],
     }
+    if paired:
+        record["controls"] = " ".join(control.picture for control in sample.controls)
+        record["control_sizes"] = " ".join(f"{one.encoded[1]}x{one.encoded[0]}" for one in sample.controls)
+    return record
 
 
 def _quantiles(values: Sequence[float]) -> dict[str, float]:

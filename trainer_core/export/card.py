@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import PurePath
 
 SAMPLES = "samples.png"
-_TAGS = ("text-to-image", "lora", "diffusers", "template:sd-lora")
+_TAGS = ("lora", "diffusers", "template:sd-lora")
 _HUB_ID = re.compile(r"[\w.-]{1,96}/[\w.-]{1,96}", re.ASCII)
 _HUB_CACHE = re.compile(r"models--(.+)")
 # An underscore between letters is one, so names of settings stay readable in the source.
@@ -52,6 +52,8 @@ class Rendered:
     """In pixels; 0 is the pipeline's own."""
     height: int = 0
     """In pixels; 0 is the pipeline's own."""
+    controls: int = 0
+    """Most control pictures that a prompt edits."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +85,8 @@ class TrainingData:
     """Reason -> pictures left out for it."""
     buckets: tuple[tuple[str, int, int], ...] = ()
     """(bucket, pictures, how many of them are held out)."""
+    paired: int = 0
+    """Pictures, trained on or held out, that have control pictures."""
 
 
 @dataclass(frozen=True)
@@ -152,7 +156,8 @@ def _front_matter(facts: CardFacts) -> str:
 
     trained = facts.trained
     front: dict[str, object] = {"license": Quoted(facts.license), "library_name": "diffusers"}
-    front |= {"pipeline_tag": "text-to-image", "tags": list(_TAGS)}
+    task = "image-to-image" if facts.rendered.controls else "text-to-image"
+    front |= {"pipeline_tag": task, "tags": [task, *_TAGS]}
     # The Hub takes ids of models, and no other names.
     if _HUB_ID.fullmatch(trained.base_model):
         front["base_model"] = Quoted(trained.base_model)
@@ -195,15 +200,18 @@ def _use(facts: CardFacts) -> str:
     arguments: dict[str, object] = {"num_inference_steps": rendered.steps, "guidance_scale": rendered.guidance}
     arguments |= {"negative_prompt": rendered.negative_prompt} if rendered.negative_prompt else {}
     arguments |= {side: size for side, size in (("width", rendered.width), ("height", rendered.height)) if size}
-    call = "".join(f"    {name}={_literal(value)},\n" for name, value in arguments.items())
+    images = ", ".join(f'load_image("control-{number}.png")' for number in range(1, rendered.controls + 1))
+    shown = f"    image={images if rendered.controls == 1 else f'[{images}]'},\n" if images else ""
+    loader = "from diffusers.utils import load_image\n" if images else ""
+    call = shown + "".join(f"    {name}={_literal(value)},\n" for name, value in arguments.items())
     snippet = (
-        "import torch\nfrom diffusers import DiffusionPipeline\n\n"
+        f"import torch\nfrom diffusers import DiffusionPipeline\n{loader}\n"
         'device = "cuda" if torch.cuda.is_available() else "cpu"\n'
         'dtype = torch.bfloat16 if device == "cuda" else torch.float32\n'
         f"pipe = DiffusionPipeline.from_pretrained({_literal(_base(trained))}, torch_dtype=dtype)\n"
         f'pipe.to(device).load_lora_weights(".", weight_name={_literal(facts.file)})\n'
         "pipe.set_adapters(pipe.get_active_adapters(), adapter_weights=[1.0])  # its strength\n"
-        f"picture = pipe(\n    {_literal(prompt)},\n{call}).images[0]\n"
+        f"picture = pipe(\n    {'prompt=' if images else ''}{_literal(prompt)},\n{call}).images[0]\n"
         'picture.save("picture.png")'
     )
     told = f"With diffusers, in the folder of this file:\n\n```python\n{snippet}\n```"
@@ -236,6 +244,8 @@ def _verdict(verdict: Verdict | None) -> str:
 
 def _data(data: TrainingData) -> str:
     told = f"{data.trained} pictures trained on, {data.held_out} held out, {sum(data.excluded.values())} excluded."
+    if data.paired:
+        told += f" {data.paired} of them are edits of a control picture."
     parts = ["## Training data", told]
     if data.excluded:
         parts.append(_table(("excluded because", "pictures"), sorted(data.excluded.items())))

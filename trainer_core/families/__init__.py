@@ -41,6 +41,15 @@ def with_spec(family: Family, spec: FamilySpec) -> Family:
     return replace(family, spec=spec)  # type: ignore[type-var]
 
 
+def family_of_pipeline(name: str) -> Family | None:
+    """Return the family, as the variant, that renders with a diffusers pipeline of this class name, if there is one."""
+    for family in map(get_family, family_names()):
+        for spec in (family.spec, *family.spec.variants):
+            if spec.pipeline == name:
+                return with_spec(family, spec)
+    return None
+
+
 def _modules() -> list[str]:
     return [module.name for module in pkgutil.iter_modules(__path__) if not module.name.startswith("_")]
 

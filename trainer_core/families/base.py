@@ -94,6 +94,9 @@ class ControlSpec:
     fit: Callable[[int, int, int], tuple[int, int]]
     """(width, height, side of the square whose area is aimed at; 0 for the family's own) -> (width, height) that the
     VAE encodes, in pixels."""
+    crop: bool = False
+    """How a picture gets that size where its shape is another: False squeezes it (FLUX.1 Kontext, Qwen-Image-Edit),
+    True scales it to cover the size and cuts its centre (FLUX.2)."""
 
 
 @dataclass(frozen=True)
@@ -145,6 +148,11 @@ class FamilySpec:
     `self.spec`, and so what differs should be data."""
     lora: LoraNames = LoraNames()
     """How LoRA files name its modules."""
+
+    @property
+    def identity(self) -> str:
+        """Name and variant: what a key holds of which code encodes and predicts."""
+        return f"{self.name} {self.variant}" if self.variant else self.name
 
 
 class Family(Protocol):

@@ -17,13 +17,13 @@ import torch
 from PIL import Image
 
 from trainer_core.errors import ConfigError, ModelError
-from trainer_core.sampling.render import RenderSettings, pipeline_accepts
+from trainer_core.sampling.render import Inputs, RenderSettings, pipeline_accepts, pipeline_arguments
 from trainer_core.types import Finding
 
 Score = Callable[[Image.Image, str], float]
 """(picture, prompt) -> how much of the prompt is there; for a judge in [0, 1]."""
-Pictures = Mapping[str, Sequence[Image.Image]]
-"""Prompt -> its pictures, one a seed."""
+Pictures = Sequence[Sequence[Image.Image]]
+"""Of each prompt of an exam its pictures, one a seed."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,7 @@ class Exam:
     pictures: int
     """Of each prompt, from seeds `seed`, `seed + 1` ..."""
     settings: RenderSettings
+    """How they are rendered, and the control pictures of all prompts in order; its own prompts are not read."""
     scores: Mapping[str, Score]
     """Prefix of the figure -> score: "" for the judge, "clip_" for the CLIP score."""
 
@@ -44,13 +45,14 @@ class Exam:
         return self.concept_prompts + self.other_prompts
 
 
-def take(pipeline: Any, exam: Exam, on_picture: Callable[[], None]) -> dict[str, list[Image.Image]]:
-    """Render every prompt of an exam, all its seeds in one batch: prompt -> pictures."""
-    taken: dict[str, list[Image.Image]] = {}
-    for prompt in exam.prompts:
-        settings = replace(exam.settings, prompts=(prompt,))
-        taken[prompt] = _render_seeds(pipeline, settings, exam.pictures)
-        for _ in taken[prompt]:
+def take(pipeline: Any, inputs: Inputs, exam: Exam, on_picture: Callable[[], None]) -> list[list[Image.Image]]:
+    """Render every prompt of an exam, all its seeds in one batch; return the pictures of each."""
+    settings = replace(exam.settings, prompts=exam.prompts)
+    taken: list[list[Image.Image]] = []
+    for position in range(len(exam.prompts)):
+        arguments = pipeline_arguments(pipeline, inputs, settings, position)
+        taken.append(_render_seeds(pipeline, arguments, range(settings.seed, settings.seed + exam.pictures)))
+        for _ in taken[-1]:
             on_picture()
     return taken
 
@@ -61,14 +63,15 @@ def measure(exam: Exam, pictures: Pictures) -> dict[str, float]:
     `diversity` is the mean distance between two pictures of one prompt: the root of the mean squared difference of
     their pixels, in [0, 1]. It says that seeds differ, not that they differ in a way that matters.
     """
+    taken, concepts = list(zip(exam.prompts, pictures, strict=True)), len(exam.concept_prompts)
     figures: dict[str, float] = {}
     for prefix, score in exam.scores.items():
-        for name, prompts in (("concept_score", exam.concept_prompts), ("following", exam.other_prompts)):
-            if prompts:
-                figures[prefix + name] = fmean(score(one, prompt) for prompt in prompts for one in pictures[prompt])
-    if exam.pictures > 1 and exam.prompts:
+        for name, part in (("concept_score", taken[:concepts]), ("following", taken[concepts:])):
+            if part:
+                figures[prefix + name] = fmean(score(one, prompt) for prompt, of_prompt in part for one in of_prompt)
+    if exam.pictures > 1 and taken:
         figures["diversity"] = fmean(
-            _distance(first, second) for prompt in exam.prompts for first, second in combinations(pictures[prompt], 2)
+            _distance(first, second) for _, of_prompt in taken for first, second in combinations(of_prompt, 2)
         )
     return figures
 
@@ -129,18 +132,11 @@ def load_clip_score(path: Path, device: torch.device) -> Score:
     return score
 
 
-def _render_seeds(pipeline: Any, settings: RenderSettings, count: int) -> list[Image.Image]:
-    arguments: dict[str, Any] = {
-        "prompt": [settings.prompts[0]] * count,
-        "num_inference_steps": settings.steps,
-        "guidance_scale": settings.guidance,
-        "width": settings.width,
-        "height": settings.height,
-        "generator": [torch.Generator("cpu").manual_seed(settings.seed + index) for index in range(count)],
-    }
-    if settings.negative_prompt and pipeline_accepts(pipeline, "negative_prompt"):
-        arguments["negative_prompt"] = [settings.negative_prompt] * count
-    return list(pipeline(**arguments).images)
+def _render_seeds(pipeline: Any, arguments: Mapping[str, Any], seeds: Sequence[int]) -> list[Image.Image]:
+    generators = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
+    if pipeline_accepts(pipeline, "num_images_per_prompt"):
+        return list(pipeline(**arguments, num_images_per_prompt=len(seeds), generator=generators).images)
+    return [pipeline(**arguments, generator=generator).images[0] for generator in generators]
 
 
 def _distance(first: Image.Image, second: Image.Image) -> float:

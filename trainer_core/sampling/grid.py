@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageOps
 
 from trainer_core.data.lettering import clip, font, line_height, one_line, wrap
 
@@ -91,6 +91,29 @@ def make_grid(
     for row, (prompt, seed) in enumerate(zip(prompts, seeds, strict=True)):
         _label(draw, plan, row, prompt, seed)
     return grid
+
+
+def control_column(controls: Sequence[Sequence[Image.Image]], size: tuple[int, int]) -> dict[str, list[Image.Image]]:
+    """Return a column of control pictures for `make_grid`; none where no row has any.
+
+    Args:
+        controls: of each row, side by side in one cell.
+        size: (width, height) of the pictures beside them.
+    """
+    if not any(controls):
+        return {}
+    heading = "control" if max(map(len, controls)) == 1 else "controls"
+    return {heading: [_beside(pictures, size) for pictures in controls]}
+
+
+def _beside(pictures: Sequence[Image.Image], size: tuple[int, int]) -> Image.Image:
+    """Lay pictures side by side, each whole, on paper of one cell."""
+    cell = Image.new("RGB", size, _PAPER)
+    width = size[0] // max(1, len(pictures))
+    for number, picture in enumerate(pictures):
+        small = ImageOps.contain(picture.convert("RGB"), (max(1, width), size[1]), Image.Resampling.LANCZOS)
+        cell.paste(small, (number * width + (width - small.width) // 2, (size[1] - small.height) // 2))
+    return cell
 
 
 def _heading(draw: ImageDraw.ImageDraw, plan: GridLayout, column: int, heading: str) -> None:

@@ -13,6 +13,9 @@ from PIL import Image
 
 from trainer_core.errors import ModelError
 
+Inputs = Callable[[Any, str, str, Sequence[Image.Image]], dict[str, Any]]
+"""`Family.pipeline_inputs`: (pipeline, prompt, negative prompt, control pictures) -> arguments of the pipeline."""
+
 
 @dataclass(frozen=True)
 class RenderSettings:
@@ -25,32 +28,44 @@ class RenderSettings:
     seed: int
     width: int
     height: int
+    controls: tuple[tuple[Image.Image, ...], ...] = ()
+    """RGB control pictures of each prompt; empty where no prompt edits anything."""
+
+    def controls_of(self, position: int) -> tuple[Image.Image, ...]:
+        """Return the control pictures of the prompt at `position`."""
+        return self.controls[position] if self.controls else ()
 
 
-def render(pipeline: Any, settings: RenderSettings, on_picture: Callable[[], None]) -> list[Image.Image]:
+def render(
+    pipeline: Any, inputs: Inputs, settings: RenderSettings, on_picture: Callable[[], None]
+) -> list[Image.Image]:
     """Render each prompt with its own seed (`seed + position`), one at a time, so that a row depends on nothing else.
 
     Args:
-        pipeline: a diffusers text-to-image pipeline on its device.
+        pipeline: a diffusers pipeline on its device.
+        inputs: the family's `pipeline_inputs`.
         settings: prompts, seeds, size and guidance.
         on_picture: called after each picture.
     """
     pictures: list[Image.Image] = []
-    for position, prompt in enumerate(settings.prompts):
-        arguments: dict[str, Any] = {
-            "prompt": prompt,
-            "num_inference_steps": settings.steps,
-            "guidance_scale": settings.guidance,
-            "width": settings.width,
-            "height": settings.height,
-            # A CPU generator gives the same starting noise on every device.
-            "generator": torch.Generator("cpu").manual_seed(settings.seed + position),
-        }
-        if settings.negative_prompt and pipeline_accepts(pipeline, "negative_prompt"):
-            arguments["negative_prompt"] = settings.negative_prompt
-        pictures.append(pipeline(**arguments).images[0])
+    for position in range(len(settings.prompts)):
+        arguments = pipeline_arguments(pipeline, inputs, settings, position)
+        # A CPU generator gives the same starting noise on every device.
+        generator = torch.Generator("cpu").manual_seed(settings.seed + position)
+        pictures.append(pipeline(**arguments, generator=generator).images[0])
         on_picture()
     return pictures
+
+
+def pipeline_arguments(pipeline: Any, inputs: Inputs, settings: RenderSettings, position: int) -> dict[str, Any]:
+    """Return all arguments of a pipeline's call but the generator, for the prompt at `position`."""
+    size = {"width": settings.width, "height": settings.height}
+    if pipeline_accepts(pipeline, "max_area"):
+        # It would render that area, whatever size it is told.
+        size["max_area"] = settings.width * settings.height
+    shown = settings.controls_of(position)
+    own = inputs(pipeline, settings.prompts[position], settings.negative_prompt, shown)
+    return {"num_inference_steps": settings.steps, "guidance_scale": settings.guidance} | size | own
 
 
 def load_lora(pipeline: Any, path: Path) -> None:

@@ -1,18 +1,27 @@
-"""Pictures encoded by the VAE, one content-addressed entry a picture."""
+"""Pictures encoded by the VAE, one content-addressed entry a picture; control pictures are entries of their own."""
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from trainer_core.data.decode import DECODE_VERSION, PictureProblem, load_rgb, to_bucket
-from trainer_core.errors import DatasetError, NonFiniteError
+from trainer_core.data.controls import geometry_of
+from trainer_core.data.decode import DECODE_VERSION, to_bucket
+from trainer_core.errors import NonFiniteError
 from trainer_core.stages.base import Item, Outcome, Stage, StageContext
-from trainer_core.stages.entries import entry_key, items_outcome, shape_of, write_items
+from trainer_core.stages.entries import (
+    control_id,
+    control_parts,
+    entry_key,
+    items_outcome,
+    shape_of,
+    write_items,
+)
+from trainer_core.stages.pictures import read_picture
 from trainer_core.store.keys import digest
-from trainer_core.types import JSON, Bucket, Sample
+from trainer_core.types import JSON, Bucket, Geometry, Sample
 
 if TYPE_CHECKING:
     import numpy
@@ -21,6 +30,21 @@ if TYPE_CHECKING:
 NAME = "cached_latents"
 STORED = {"fp32": "fp32", "bf16": "fp16", "fp16": "fp16"}
 """Precision of encoding -> of storage: latents have a small range, where fp16 is eight times finer than bf16."""
+
+
+class _Picture(NamedTuple):
+    """A picture to encode."""
+
+    name: str
+    """Sample id, or `control_id`."""
+    path: Path
+    sha256: str
+    geometry: Geometry
+
+    @property
+    def size(self) -> Bucket:
+        """What a batch shares."""
+        return Bucket(self.geometry.target[1], self.geometry.target[0])
 
 
 def _items(context: StageContext) -> dict[str, Item]:
@@ -34,44 +58,62 @@ def _items(context: StageContext) -> dict[str, Item]:
     base = digest(common)
     items: dict[str, Item] = {}
     for sample in session.manifest.samples:
-        shape = shape_of(sample)
+        shape = shape_of(sample.geometry)
         items[sample.id] = Item(
             entry_key(base, sample.picture, str(shape)), {"picture": sample.picture, "geometry": shape} | common
         )
+        if not sample.controls:
+            continue
+        for picture, named in zip(_controls(context, sample), control_parts(sample), strict=True):
+            shape = shape_of(picture.geometry)
+            parts = {"controls": [named], "control size": shape} | common
+            items[picture.name] = Item(entry_key(base, picture.sha256, str(shape)), parts)
     return items
 
 
+def _controls(context: StageContext, sample: Sample) -> list[_Picture]:
+    control = context.session.family.spec.control
+    return [
+        _Picture(control_id(sample.id, place), one.path, one.picture, geometry_of(one, control.crop))
+        for place, one in enumerate(sample.controls)
+        if control is not None
+    ]
+
+
 def _version(context: StageContext) -> str:
-    samples = {sample.id: sample for sample in context.session.manifest.samples}
-    return digest(
-        [
-            [name, item.key, samples[name].repeats, samples[name].split, samples[name].geometry.original]
-            for name, item in sorted(context.items.items())
-        ]
-    )
+    rows: list[JSON] = []
+    for sample in sorted(context.session.manifest.samples, key=lambda sample: sample.id):
+        key = context.items[sample.id].key
+        row: list[JSON] = [sample.id, key, sample.repeats, sample.split, sample.geometry.original]
+        if sample.controls:
+            row.append([context.items[control_id(sample.id, place)].key for place in range(len(sample.controls))])
+        rows.append(row)
+    return digest(rows)
 
 
 def _run(context: StageContext) -> Outcome:
     entries = context.session.store.entries
     present = entries.present(item.key for item in context.items.values())
-    wanted = _one_sample_a_key(context, present)
+    wanted = _one_picture_a_key(context, present)
     if wanted:
         _encode(context, wanted)
     write_items(context)
     return items_outcome(context, _version(context), computed=len(wanted))
 
 
-def _one_sample_a_key(context: StageContext, present: set[str]) -> list[Sample]:
-    """Samples to encode: the missing keys, each once however many samples share it, ordered by bucket."""
-    first: dict[str, Sample] = {}
+def _one_picture_a_key(context: StageContext, present: set[str]) -> list[_Picture]:
+    """Pictures to encode: the missing keys, each once however many samples share it, ordered by size."""
+    first: dict[str, _Picture] = {}
     for sample in context.session.manifest.samples:
-        key = context.items[sample.id].key
-        if key not in present:
-            first.setdefault(key, sample)
-    return sorted(first.values(), key=lambda sample: (sample.bucket, sample.id))
+        own = _Picture(sample.id, sample.path, sample.picture, sample.geometry)
+        for picture in (own, *_controls(context, sample)):
+            key = context.items[picture.name].key
+            if key not in present:
+                first.setdefault(key, picture)
+    return sorted(first.values(), key=lambda picture: (picture.size, picture.name))
 
 
-def _encode(context: StageContext, samples: Sequence[Sample]) -> None:
+def _encode(context: StageContext, pictures: Sequence[_Picture]) -> None:
     import torch
 
     from trainer_core.hardware.placement import place, torch_device, torch_dtype, torch_work
@@ -87,31 +129,29 @@ def _encode(context: StageContext, samples: Sequence[Sample]) -> None:
         session.store.entries.writer("latents") as writer,
     ):
         vae = place(session.family.load_vae(session.source, dtype), session.profile)
-        for batch, pixels in _decoded(context, list(_batches(samples, size))):
+        for batch, pixels in _decoded(context, list(_batches(pictures, size))):
             latents = session.family.encode_latents(vae, pixels.to(device, dtype)).to("cpu", torch.float32)
-            for sample, latent in zip(batch, latents, strict=True):
-                _check_finite(sample, latent, precision)
-                item = context.items[sample.id]
-                writer.add(item.key, {"latents": latent.to(stored)}, {"sample": sample.id})
+            for picture, latent in zip(batch, latents, strict=True):
+                _check_finite(picture, latent, precision)
+                item = context.items[picture.name]
+                writer.add(item.key, {"latents": latent.to(stored)}, {"sample": picture.name})
             done += len(batch)
-            context.report(NAME, done, len(samples), "picture")
+            context.report(NAME, done, len(pictures), "picture")
         del vae
 
 
-def _batches(samples: Sequence[Sample], size: int) -> Iterator[list[Sample]]:
-    batch: list[Sample] = []
-    bucket: Bucket | None = None
-    for sample in samples:
-        if batch and (len(batch) == size or sample.bucket != bucket):
+def _batches(pictures: Sequence[_Picture], size: int) -> Iterator[list[_Picture]]:
+    batch: list[_Picture] = []
+    for picture in pictures:
+        if batch and (len(batch) == size or picture.size != batch[0].size):
             yield batch
             batch = []
-        batch.append(sample)
-        bucket = sample.bucket
+        batch.append(picture)
     if batch:
         yield batch
 
 
-def _decoded(context: StageContext, batches: Sequence[list[Sample]]) -> Iterator[tuple[list[Sample], Tensor]]:
+def _decoded(context: StageContext, batches: Sequence[list[_Picture]]) -> Iterator[tuple[list[_Picture], Tensor]]:
     """Yield batches with their pixels [B, 3, H, W] in [-1, 1], decoded by threads while the VAE works."""
     import numpy
     import torch
@@ -119,8 +159,8 @@ def _decoded(context: StageContext, batches: Sequence[list[Sample]]) -> Iterator
     threads = context.settings.hardware.decode_threads or context.session.profile.decode_threads
     ahead = 2 * threads
 
-    def load(batch: list[Sample]) -> list[numpy.ndarray[Any, Any]]:
-        return [_read(sample) for sample in batch]
+    def load(batch: list[_Picture]) -> list[numpy.ndarray[Any, Any]]:
+        return [to_bucket(read_picture(picture.path, picture.sha256), picture.geometry) for picture in batch]
 
     with ThreadPoolExecutor(threads, thread_name_prefix="decode") as pool:
         pending = [pool.submit(load, batch) for batch in batches[:ahead]]
@@ -133,25 +173,10 @@ def _decoded(context: StageContext, batches: Sequence[list[Sample]]) -> Iterator
             yield batch, pixels.to(torch.float32).div_(127.5).sub_(1.0)
 
 
-def _read(sample: Sample) -> numpy.ndarray[Any, Any]:
-    """Decode the very bytes whose hash is in the key.
-
-    Raises:
-        DatasetError: the picture changed after it was looked at.
-    """
-    data = sample.path.read_bytes()
-    if hashlib.sha256(data).hexdigest() != sample.picture:
-        raise DatasetError(f"{sample.path}: changed while it was being encoded. Run again when it is complete.")
-    try:
-        return to_bucket(load_rgb(data), sample.geometry)
-    except PictureProblem as problem:
-        raise DatasetError(f"{sample.path}: {problem}") from problem
-
-
-def _check_finite(sample: Sample, latent: Tensor, precision: str) -> None:
+def _check_finite(picture: _Picture, latent: Tensor, precision: str) -> None:
     if not latent.isfinite().all():
-        message = f"{sample.path}: the VAE gave NaN or infinity in {precision}. Set latents.precision to fp32."
-        raise NonFiniteError(message, [sample.id])
+        message = f"{picture.path}: the VAE gave NaN or infinity in {precision}. Set latents.precision to fp32."
+        raise NonFiniteError(message, [picture.name])
 
 
 def _inputs(context: StageContext) -> JSON:

@@ -1,17 +1,22 @@
-"""Captions encoded by the text encoders, one content-addressed entry a caption, however many pictures share it."""
+"""Captions encoded by the text encoders, one content-addressed entry a caption, however many pictures share it.
+
+Where the family's text encoder looks at the control pictures, an entry is a caption with its control pictures.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from trainer_core.errors import NonFiniteError
 from trainer_core.stages.base import Item, Outcome, Stage, StageContext
-from trainer_core.stages.entries import entry_key, items_outcome, write_items
+from trainer_core.stages.entries import control_parts, entry_key, items_outcome, write_items
+from trainer_core.stages.pictures import read_picture
 from trainer_core.store.keys import digest
-from trainer_core.types import JSON
+from trainer_core.types import JSON, Sample
 
 if TYPE_CHECKING:
+    from PIL import Image
     from torch import Tensor
 
     from trainer_core.types import TextCondition
@@ -21,18 +26,26 @@ NAME = "cached_text_embeddings"
 
 def _items(context: StageContext) -> dict[str, Item]:
     session, spec = context.session, context.session.family.spec
-    common = {
+    common: dict[str, JSON] = {
         "encoders": session.weights(spec.text_components),
         "precision": session.precision("text", context.settings.text.precision),
         "max_length": (context.settings.text.max_length if spec.choosable_text_length else 0) or spec.text_length,
         "clip_skip": context.settings.text.clip_skip if spec.clip_skip else 0,
-        "encoder": f"{spec.name} {spec.text_version}",
+        "encoder": f"{spec.identity} {spec.text_version}",
     }
     base = digest(common)
+    if spec.control is not None and spec.control.in_text:
+        return {sample.id: _seen_with_controls(sample, base, common) for sample in session.manifest.samples}
     return {
         sample.id: Item(entry_key(base, sample.caption), {"caption": sample.caption} | common)
         for sample in session.manifest.samples
     }
+
+
+def _seen_with_controls(sample: Sample, base: str, common: Mapping[str, JSON]) -> Item:
+    shown = digest([base, [control.picture for control in sample.controls]])
+    parts = {"caption": sample.caption, "controls": control_parts(sample)} | dict(common)
+    return Item(entry_key(shown, sample.caption), parts)
 
 
 def _version(context: StageContext) -> str:
@@ -41,18 +54,18 @@ def _version(context: StageContext) -> str:
 
 def _run(context: StageContext) -> Outcome:
     present = context.session.store.entries.present(item.key for item in context.items.values())
-    captions: dict[str, tuple[str, str]] = {}
+    captions: dict[str, Sample] = {}
     for sample in context.session.manifest.samples:
         key = context.items[sample.id].key
         if key not in present:
-            captions.setdefault(key, (sample.caption, sample.id))
+            captions.setdefault(key, sample)
     if captions:
-        _encode(context, [(key, caption, name) for key, (caption, name) in sorted(captions.items())])
+        _encode(context, sorted(captions.items(), key=lambda pair: pair[0]))
     write_items(context)
     return items_outcome(context, _version(context), computed=len(captions))
 
 
-def _encode(context: StageContext, captions: Sequence[tuple[str, str, str]]) -> None:
+def _encode(context: StageContext, captions: Sequence[tuple[str, Sample]]) -> None:
     import torch
 
     from trainer_core.hardware.placement import place, torch_dtype, torch_work
@@ -72,13 +85,22 @@ def _encode(context: StageContext, captions: Sequence[tuple[str, str, str]]) -> 
         }
         for start in range(0, len(captions), size):
             batch = captions[start : start + size]
-            conditions = session.family.encode_text(encoders, [caption for _, caption, _ in batch], text)
-            for (key, caption, name), condition in zip(batch, conditions, strict=True):
+            shown = [sample.caption for _, sample in batch]
+            conditions = session.family.encode_text(encoders, shown, text, _controls(context, batch))
+            for (key, sample), condition in zip(batch, conditions, strict=True):
                 tensors = _tensors(condition)
-                _check_finite(name, caption, tensors, precision)
-                writer.add(key, tensors, {"sample": name})
+                _check_finite(sample.id, sample.caption, tensors, precision)
+                writer.add(key, tensors, {"sample": sample.id})
             context.report(NAME, min(start + size, len(captions)), len(captions), "caption")
         del loaded, encoders
+
+
+def _controls(context: StageContext, batch: Sequence[tuple[str, Sample]]) -> list[list[Image.Image]]:
+    """Return the control pictures of each caption where the text encoder looks at them."""
+    control = context.session.family.spec.control
+    if control is None or not control.in_text:
+        return []
+    return [[read_picture(one.path, one.picture) for one in sample.controls] for _, sample in batch]
 
 
 def _tensors(condition: TextCondition) -> dict[str, Tensor]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from trainer_core.stages.exports import LORA, published_names
 from trainer_core.stages.promotion import Verdict
-from trainer_core.stages.samples import chosen_prompts
+from trainer_core.stages.prompts import chosen_prompts
 from trainer_core.stages.session import Session, file_stat
 from trainer_core.store import Published
 from trainer_core.store.disk import write_atomic
@@ -94,6 +94,7 @@ def _training_data(session: Session) -> TrainingData:
         trained=len(manifest.samples) - held_out.total(),
         held_out=held_out.total(),
         excluded=Counter(gone.cause for gone in manifest.excluded),
+        paired=sum(bool(sample.controls) for sample in manifest.samples),
         buckets=tuple((str(bucket), buckets[bucket], held_out[bucket]) for bucket in sorted(buckets)),
     )
 
@@ -102,8 +103,10 @@ def _rendered(session: Session) -> Rendered:
     from trainer_core.export.card import Rendered
 
     sample, side = session.project.sample, session.project.bucket.resolution
+    prompts = chosen_prompts(sample.prompts, sample.control_paths, session)
     return Rendered(
-        prompts=chosen_prompts(sample.prompts, session.manifest.samples),
+        prompts=prompts.texts,
+        controls=max((len(files) for files in prompts.controls), default=0),
         negative_prompt=sample.negative_prompt,
         steps=sample.steps,
         guidance=sample.guidance,

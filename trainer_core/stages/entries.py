@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from trainer_core.data.controls import control_name
 from trainer_core.stages.base import Outcome, StageContext
 from trainer_core.store import Published, Store
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from trainer_core.types import Sample, TextCondition
+    from trainer_core.types import Geometry, Sample, TextCondition
 
 ITEMS = "items.json"
-"""Sample id -> {"key", "parts"}: what garbage collection follows and `plan` compares with."""
+"""Sample id, or `control_id` -> {"key", "parts"}: what garbage collection follows and `plan` compares with."""
 
 
 def entry_key(*parts: str) -> str:
@@ -27,10 +28,19 @@ def entry_key(*parts: str) -> str:
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
-def shape_of(sample: Sample) -> list[list[int]]:
-    """Return how a picture becomes its bucket (resized, crop, target) in the form that JSON gives back."""
-    geometry = sample.geometry
+def shape_of(geometry: Geometry) -> list[list[int]]:
+    """Return how a picture becomes what is encoded (resized, crop, target) in the form that JSON gives back."""
     return [list(geometry.resized), list(geometry.crop), list(geometry.target)]
+
+
+def control_id(sample: str, place: int) -> str:
+    """Return the name of a control picture's entry; no sample is called that, as ids end like picture files."""
+    return f"{sample} [control {place + 1}]"
+
+
+def control_parts(sample: Sample) -> list[list[str]]:
+    """Return [name, SHA-256] of a sample's control pictures, in order: the hash decides, the name is for people."""
+    return [[control_name(control), control.picture] for control in sample.controls]
 
 
 def write_items(context: StageContext) -> None:
@@ -47,7 +57,8 @@ def read_items(published: Published) -> dict[str, dict[str, object]]:
 def items_outcome(context: StageContext, data_version: str, computed: int) -> Outcome:
     """Describe a finished cache stage."""
     total = len({item.key for item in context.items.values()})
-    metadata = {"samples": len(context.items), "entries": total, "computed": computed}
+    samples = len(context.session.manifest.samples)
+    metadata = {"samples": samples, "entries": total, "computed": computed}
     return Outcome(data_version, metadata, items_computed=computed, items_reused=total - computed)
 
 
@@ -59,6 +70,17 @@ def read_latents(store: Store, keys: Mapping[str, str]) -> dict[str, Tensor]:
     """
     found = store.entries.read(list(dict.fromkeys(keys.values())))
     return {name: found[key]["latents"] for name, key in keys.items()}
+
+
+def read_controls(store: Store, keys: Mapping[str, Sequence[str]]) -> dict[str, tuple[Tensor, ...]]:
+    """Return the control latents [C, h, w] of samples (sample id -> entry keys), as `read_latents` does.
+
+    Raises:
+        DamagedEntries: some were damaged; they were dropped and must be encoded again.
+    """
+    wanted = list(dict.fromkeys(key for of_sample in keys.values() for key in of_sample))
+    found = store.entries.read(wanted) if wanted else {}
+    return {name: tuple(found[key]["latents"] for key in of_sample) for name, of_sample in keys.items()}
 
 
 def read_text(store: Store, keys: Mapping[str, str]) -> dict[str, TextCondition]:
@@ -81,3 +103,13 @@ def keys_of(published: Published, samples: Iterable[str]) -> dict[str, str]:
     """Return sample id -> entry key for some samples of a cache stage's result."""
     items = read_items(published)
     return {name: str(items[name]["key"]) for name in samples}
+
+
+def control_keys_of(published: Published, samples: Sequence[Sample]) -> dict[str, tuple[str, ...]]:
+    """Return sample id -> entry keys of its control pictures in order, for those samples that have some."""
+    paired = [sample for sample in samples if sample.controls]
+    items = read_items(published) if paired else {}
+    return {
+        sample.id: tuple(str(items[control_id(sample.id, place)]["key"]) for place in range(len(sample.controls)))
+        for sample in paired
+    }

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trainer_core.errors import ConfigError, LoraAssetsError
 from trainer_core.stages.base import Outcome, Stage, StageContext
-from trainer_core.stages.entries import keys_of, read_latents, read_text
+from trainer_core.stages.entries import control_keys_of, keys_of, read_controls, read_latents, read_text
 from trainer_core.stages.exports import (
     PROOF,
     READS,
@@ -46,7 +46,7 @@ def _run_inputs(context: StageContext) -> dict[str, JSON]:
     return {
         "weights": session.weights(session.family.spec.denoiser_components),
         "precision": session.precision("train", context.settings.train.precision),
-        "family": session.family.spec.name,
+        "family": session.family.spec.identity,
     }
 
 
@@ -155,7 +155,15 @@ def held_out_samples(context: StageContext) -> list[HeldOut]:
     ids = [sample.id for sample in samples]
     latents = read_latents(session.store, keys_of(context.upstream["cached_latents"], ids))
     text = read_text(session.store, keys_of(context.upstream["cached_text_embeddings"], ids))
-    return [HeldOut(one.id, latents[one.id].float(), text[one.id], one.geometry) for one in samples]
+    controls = read_controls(session.store, control_keys_of(context.upstream["cached_latents"], samples))
+    return [
+        HeldOut(one.id, latents[one.id].float(), text[one.id], one.geometry, _floats(controls.get(one.id, ())))
+        for one in samples
+    ]
+
+
+def _floats(tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    return tuple(tensor.float() for tensor in tensors)
 
 
 def _evaluation(context: StageContext, trainer: Trainer, selection: Selection, held_out: list[HeldOut]) -> Evaluation:
@@ -249,6 +257,7 @@ def cached_samples(context: StageContext) -> CachedSamples:
         read_latents(store, keys_of(context.upstream["cached_latents"], ids)),
         read_text(store, keys_of(context.upstream["cached_text_embeddings"], ids)),
         {sample.id: sample.geometry for sample in train},
+        read_controls(store, control_keys_of(context.upstream["cached_latents"], train)),
     )
 
 

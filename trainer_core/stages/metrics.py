@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 from trainer_core.stages import promotion
 from trainer_core.stages.base import Outcome, Stage, StageContext
 from trainer_core.stages.card import publish_card
-from trainer_core.stages.entries import keys_of
+from trainer_core.stages.entries import control_keys_of, keys_of
 from trainer_core.stages.exports import LORA, file_for_diffusers, same_base
 from trainer_core.stages.lora_checkpoint import held_out_samples
 from trainer_core.stages.outputs import publish_outputs
+from trainer_core.stages.prompts import Prompts, own_prompts
 from trainer_core.stages.samples import precision, render_settings
 from trainer_core.stages.session import file_stat
 from trainer_core.store import Published
@@ -34,7 +35,9 @@ _CLIP_FILES = ("*.json", "*.safetensors", "*.txt")
 def _inputs(context: StageContext) -> JSON:
     session = context.session
     gate = context.settings.gate
+    shown = _exam_prompts(context).key
     return {
+        **({"control pictures": shown} if shown else {}),
         "weights": dict(session.fingerprints),
         "precision": session.precision("train", context.settings.train.precision),
         "rendered_in": precision(session),
@@ -42,6 +45,11 @@ def _inputs(context: StageContext) -> JSON:
         "judge": _hashes(context, [gate.judge] if gate.judge else []),
         "clip": _hashes(context, _clip_files(gate.clip_path)),
     }
+
+
+def _exam_prompts(context: StageContext) -> Prompts:
+    gate = context.settings.gate
+    return own_prompts(gate.concept_prompts + gate.other_prompts, gate.control_paths, context.session)
 
 
 def _hashes(context: StageContext, files: list[Path]) -> dict[str, str]:
@@ -57,8 +65,13 @@ def _clip_files(folder: Path | None) -> list[Path]:
 def _exam_key(context: StageContext) -> str:
     """Digest of what held-out losses must share to be compared: base, noise, and what is held out."""
     session = context.session
-    ids = [sample.id for sample in session.manifest.samples if sample.split == "held_out"]
-    held_out = [keys_of(context.upstream[name], ids) for name in ("cached_latents", "cached_text_embeddings")]
+    samples = [sample for sample in session.manifest.samples if sample.split == "held_out"]
+    ids = [sample.id for sample in samples]
+    held_out: list[JSON] = [
+        keys_of(context.upstream[name], ids) for name in ("cached_latents", "cached_text_embeddings")
+    ]
+    if controls := control_keys_of(context.upstream["cached_latents"], samples):
+        held_out.append({name: list(keys) for name, keys in controls.items()})
     weights = session.weights(session.family.spec.denoiser_components)
     noise = context.settings.noise.model_dump(mode="json")
     return digest([weights, session.precision("train", context.settings.train.precision), noise, held_out])
@@ -152,9 +165,9 @@ def _exam_figures(context: StageContext, progress: _Progress) -> dict[str, JSON]
     pipeline = session.family.load_pipeline(session.source, torch_dtype(precision(session)))  # type: ignore[arg-type]
     pipeline.to(torch_device(session.profile))
     pipeline.set_progress_bar_config(disable=True)
-    base = measure(exam, take(pipeline, exam, progress))
+    base = measure(exam, take(pipeline, session.family.pipeline_inputs, exam, progress))
     load_lora(pipeline, file_for_diffusers(context.upstream["lora_checkpoint"]))
-    lora = measure(exam, take(pipeline, exam, progress))
+    lora = measure(exam, take(pipeline, session.family.pipeline_inputs, exam, progress))
     return {f"{name}_base": value for name, value in base.items()} | {
         f"{name}_lora": value for name, value in lora.items()
     }
@@ -170,7 +183,7 @@ def _exam(context: StageContext) -> Exam:
         scores[""] = load_judge(gate.judge)
     if gate.clip_path is not None:
         scores["clip_"] = load_clip_score(gate.clip_path, torch_device(context.session.profile))
-    settings = render_settings(context.session, context.settings, (), gate.seed)
+    settings = render_settings(context.session, context.settings, _exam_prompts(context), gate.seed)
     return Exam(gate.concept_prompts, gate.other_prompts, gate.pictures, settings, scores)
 
 
@@ -206,7 +219,8 @@ METRICS_STAGE = Stage(
     "and LoRA, measured from the exported file. They decide whether it becomes the project's champion.",
     reads=(
         *("noise", "train.precision", "bucket.resolution", "hardware.threads"),
-        *("gate.judge", "gate.clip_path", "gate.concept_prompts", "gate.other_prompts", "gate.pictures", "gate.seed"),
+        *("gate.judge", "gate.clip_path", "gate.concept_prompts", "gate.other_prompts", "gate.control_paths"),
+        *("gate.pictures", "gate.seed"),
         *("sample.negative_prompt", "sample.steps", "sample.guidance", "sample.width", "sample.height"),
     ),
     needs=("cached_latents", "cached_text_embeddings", "lora_checkpoint"),

@@ -20,6 +20,7 @@ PART_NAMES: dict[str, str] = {
     "max_length": "text.max_length changed",
     "clip_skip": "text.clip_skip changed",
     "repeats": "repeats changed",
+    "control size": "size of the control picture changed",
     "split": "moved between training and held-out",
 }
 """Part of an entry key -> what to say when it differs."""
@@ -58,10 +59,23 @@ def _item_reason(item: Item, previous: Mapping[str, Any] | None) -> str:
     if previous["key"] == item.key:
         return "its cached entry is gone or was damaged"
     parts: Mapping[str, JSON] = previous["parts"]
-    changed = [
-        PART_NAMES.get(name, f"{name} changed") for name, value in item.parts.items() if parts.get(name) != value
-    ]
+    changed: list[str] = []
+    for name in dict.fromkeys([*item.parts, *({"controls"} & parts.keys())]):
+        before, now = parts.get(name), item.parts.get(name)
+        if before != now:
+            changed += _controls(before, now) if name == "controls" else [PART_NAMES.get(name, f"{name} changed")]
     return ", ".join(changed) or "key rule changed"
+
+
+def _controls(before: JSON, now: JSON) -> list[str]:
+    """Return what happened to the control pictures of a sample, each a list [name, what decides it ...]."""
+    known: list[list[JSON]] = [one[1:] for one in before or ()]
+    wanted: list[list[JSON]] = list(now or ())
+    if len(known) > len(wanted):
+        return ["control picture gone"]
+    added = [f"control picture added: {one[0]}" for one in wanted[len(known) :]]
+    changed = [f"control picture changed: {one[0]}" for one, old in zip(wanted, known, strict=False) if one[1:] != old]
+    return changed + added
 
 
 def _differences(before: JSON, now: JSON, prefix: str = "") -> list[tuple[str, JSON, JSON]]:

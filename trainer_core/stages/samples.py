@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from trainer_core.stages.base import Outcome, Stage, StageContext
 from trainer_core.stages.exports import file_for_diffusers
+from trainer_core.stages.prompts import Prompts, chosen_prompts
 from trainer_core.store.keys import digest
-from trainer_core.types import JSON, Sample
+from trainer_core.types import JSON
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -22,32 +22,21 @@ if TYPE_CHECKING:
 
 NAME = "samples"
 GRID = "grid.png"
-_OWN_PROMPTS = 4
-"""Captions taken as prompts when the project names none."""
 
 
-def prompts(context: StageContext) -> tuple[str, ...]:
+def prompts(context: StageContext) -> Prompts:
     """Return what is rendered."""
-    return chosen_prompts(context.settings.sample.prompts, context.session.manifest.samples)
-
-
-def chosen_prompts(own: tuple[str, ...], samples: Sequence[Sample]) -> tuple[str, ...]:
-    """Return a project's prompts, else captions: of held-out pictures first, as the LoRA has not seen those."""
-    if own:
-        return own
-
-    def rank(sample: Sample) -> tuple[bool, str]:
-        return sample.split == "train", sample.id
-
-    return tuple(dict.fromkeys(sample.caption for sample in sorted(samples, key=rank)))[:_OWN_PROMPTS]
+    sample = context.settings.sample
+    return chosen_prompts(sample.prompts, sample.control_paths, context.session)
 
 
 def _inputs(context: StageContext) -> JSON:
-    session = context.session
+    session, chosen = context.session, prompts(context)
     return {
         "weights": dict(session.fingerprints),
-        "precision": precision(context.session),
-        "prompts": list(prompts(context)),
+        "precision": precision(session),
+        "prompts": list(chosen.texts),
+        **({"control pictures": chosen.key} if chosen.key else {}),
     }
 
 
@@ -58,7 +47,7 @@ def precision(session: Session) -> PrecisionName:
 
 
 def _total(context: StageContext) -> int:
-    return (1 + len(strengths(context))) * len(prompts(context))
+    return (1 + len(strengths(context))) * len(prompts(context).texts)
 
 
 def strengths(context: StageContext) -> dict[str, float]:
@@ -108,10 +97,11 @@ def _render_columns(context: StageContext, settings: RenderSettings) -> dict[str
 
 def _write(context: StageContext, columns: dict[str, list[Image.Image]], settings: RenderSettings) -> dict[str, str]:
     """Write the grid and each picture; return name -> SHA-256 of the pixels."""
-    from trainer_core.sampling.grid import make_grid
+    from trainer_core.sampling.grid import control_column, make_grid
 
     seeds = [settings.seed + row for row in range(len(settings.prompts))]
-    make_grid(columns, settings.prompts, seeds).save(context.staging / GRID)
+    shown = control_column(settings.controls, columns["base"][0].size) | columns
+    make_grid(shown, settings.prompts, seeds).save(context.staging / GRID)
     pixels: dict[str, str] = {}
     for heading, pictures in columns.items():
         folder = context.staging / "pictures" / heading.replace(" ", "-")
@@ -123,21 +113,26 @@ def _write(context: StageContext, columns: dict[str, list[Image.Image]], setting
 
 
 def render_settings(
-    session: Session, settings: Slice | Project, prompts: tuple[str, ...], seed: int | None = None
+    session: Session, settings: Slice | Project, prompts: Prompts, seed: int | None = None
 ) -> RenderSettings:
-    """Return how some prompts are rendered for a project; `seed` in place of the samples' own."""
+    """Return how some prompts are rendered for a project; `seed` in place of the samples' own.
+
+    Raises:
+        DatasetError: a control picture changed since it was looked at, or cannot be decoded.
+    """
     from trainer_core.sampling.render import RenderSettings
 
     sample, side = settings.sample, settings.bucket.resolution
     multiple = session.family.spec.size_multiple
     return RenderSettings(
-        prompts=prompts,
+        prompts=prompts.texts,
         negative_prompt=sample.negative_prompt,
         steps=sample.steps,
         guidance=sample.guidance,
         seed=sample.seed if seed is None else seed,
         width=(sample.width or side) // multiple * multiple,
         height=(sample.height or side) // multiple * multiple,
+        controls=prompts.pictures(),
     )
 
 
@@ -151,7 +146,7 @@ class _Counter:
         """Render all prompts and report each picture."""
         from trainer_core.sampling.render import render
 
-        return render(pipeline, settings, self._tell)
+        return render(pipeline, self.context.session.family.pipeline_inputs, settings, self._tell)
 
     def _tell(self) -> None:
         self.done += 1

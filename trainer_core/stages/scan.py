@@ -14,9 +14,10 @@ from pathlib import Path
 
 from trainer_core.config.project import Project
 from trainer_core.data.captions import CAPTIONS_VERSION, CaptionText, parse_caption, read_caption
+from trainer_core.data.controls import ControlRules
 from trainer_core.data.decode import DECODE_VERSION, PictureInfo, probe
 from trainer_core.data.discover import Discovery, discover
-from trainer_core.data.found import FoundPicture
+from trainer_core.data.found import FoundControl, FoundPicture
 from trainer_core.data.manifest import Known, Manifest, Rules, assemble
 from trainer_core.errors import DatasetError
 from trainer_core.families.base import FamilySpec
@@ -35,7 +36,8 @@ class ScannedDataset:
 
     manifest: Manifest
     folder_version: str
-    """Digest of every picture and caption, place and content, and of what cannot be used: what Dagster observes."""
+    """Digest of every picture, caption and control picture, place and content, and of what cannot be used: what
+    Dagster observes."""
     pictures_probed: int
     """Pictures that had to be decoded because their bytes were new."""
 
@@ -46,14 +48,21 @@ def scan_datasets(project: Project, spec: FamilySpec, store: Store, report: Repo
     Raises:
         DatasetError: a folder is missing, or holds nothing that can be trained on.
     """
-    discoveries = [discover(dataset, project.caption) for dataset in project.datasets]
+    control = control_rules(spec, project.bucket.control_resolution)
+    discoveries = [discover(dataset, project.caption, control) for dataset in project.datasets]
     pictures = [picture for discovery in discoveries for picture in discovery.pictures]
     hashes = store.index.file_hashes(_stats(pictures))
     infos, probed = _picture_infos(pictures, hashes, store, report)
     captions = _caption_texts(pictures, hashes, store)
-    rules = Rules(project.caption, project.bucket, spec.size_multiple)
+    rules = Rules(project.caption, project.bucket, spec.size_multiple, control)
     manifest = assemble(discoveries, Known(hashes, infos, captions), rules)
     return ScannedDataset(manifest, _folder_version(discoveries, hashes), probed)
+
+
+def control_rules(spec: FamilySpec, side: int) -> ControlRules | None:
+    """Return what a family does with control pictures, for a size that is asked for; None if it takes none."""
+    control = spec.control
+    return None if control is None else ControlRules(control.most, control.required, control.fit, side)
 
 
 def _stats(pictures: Sequence[FoundPicture]) -> dict[str, FileStat]:
@@ -61,13 +70,19 @@ def _stats(pictures: Sequence[FoundPicture]) -> dict[str, FileStat]:
     for picture in pictures:
         if picture.caption_file is not None and picture.caption_stat is not None:
             stats[picture.caption_file] = picture.caption_stat
+        for control in picture.controls:
+            stats[control.file] = control.stat
     return stats
 
 
 def _picture_infos(
     pictures: Sequence[FoundPicture], hashes: Mapping[str, str], store: Store, report: Report
 ) -> tuple[dict[str, PictureInfo], int]:
-    by_hash = {hashes[picture.file]: picture for picture in pictures if picture.file in hashes}
+    by_hash: dict[str, FoundPicture | FoundControl] = {
+        hashes[picture.file]: picture for picture in pictures if picture.file in hashes
+    }
+    controls = (control for picture in pictures for control in picture.controls)
+    by_hash |= {hashes[control.file]: control for control in controls if control.file in hashes}
     kind = f"picture {DECODE_VERSION}"
     infos = {sha256: PictureInfo.from_json(fact) for sha256, fact in store.index.facts(kind, by_hash).items()}
     new = [sha256 for sha256 in by_hash if sha256 not in infos]
@@ -126,6 +141,9 @@ def _folder_version(discoveries: Sequence[Discovery], hashes: Mapping[str, str])
     for discovery in discoveries:
         for picture in discovery.pictures:
             caption = hashes.get(picture.caption_file) if picture.caption_file else picture.inline_caption
-            rows.append([picture.id, hashes.get(picture.file), caption])
+            row = [picture.id, hashes.get(picture.file), caption]
+            rows.append(row)
+            if picture.controls:
+                row += [hashes.get(control.file) for control in picture.controls]
         rows.extend([gone.path, None, gone.reason] for gone in discovery.excluded)
     return digest(sorted(rows, key=str))

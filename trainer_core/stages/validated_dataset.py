@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
+from trainer_core.data.controls import control_name
 from trainer_core.stages.base import Item, Outcome, Stage, StageContext
 from trainer_core.stages.entries import shape_of, write_items
 from trainer_core.store.keys import digest
@@ -25,10 +26,27 @@ def _inputs(context: StageContext) -> JSON:
 def _items(context: StageContext) -> dict[str, Item]:
     items: dict[str, Item] = {}
     for sample in context.session.manifest.samples:
-        parts: dict[str, JSON] = {"picture": sample.picture, "caption": sample.caption, "geometry": shape_of(sample)}
+        parts: dict[str, JSON] = {
+            "picture": sample.picture,
+            "caption": sample.caption,
+            "geometry": shape_of(sample.geometry),
+        }
         parts |= {"repeats": sample.repeats, "split": sample.split}
-        items[sample.id] = Item(digest([sample.id, parts]), parts)
+        if not sample.controls:
+            items[sample.id] = Item(digest([sample.id, parts]), parts)
+            continue
+        controls = [[control_name(one), one.picture, *one.encoded] for one in sample.controls]
+        # What a control file is called decides nothing.
+        items[sample.id] = Item(
+            digest([sample.id, parts, [one[1:] for one in controls]]), parts | {"controls": controls}
+        )
     return items
+
+
+def _total(context: StageContext) -> int:
+    """Count the pictures that are looked at, control pictures included."""
+    manifest = context.session.manifest
+    return manifest.found + sum(len(sample.controls) for sample in manifest.samples if sample.controls)
 
 
 def _run(context: StageContext) -> Outcome:
@@ -51,7 +69,7 @@ def _run(context: StageContext) -> Outcome:
         "bucket_table": to_markdown(bucket_table(manifest)),
         "findings": [finding.as_dict() for finding in manifest.findings],
     }
-    reused = manifest.found - scanned.pictures_probed
+    reused = _total(context) - scanned.pictures_probed
     return Outcome(manifest.data_version, metadata, items_computed=scanned.pictures_probed, items_reused=reused)
 
 
@@ -65,6 +83,6 @@ VALIDATED_DATASET = Stage(
     inputs=_inputs,
     items=_items,
     data_version=_version,
-    total=lambda context: context.session.manifest.found,
+    total=_total,
     outputs={"ledger.csv": "ledger.csv", CONTACT_SHEET: CONTACT_SHEET},
 )

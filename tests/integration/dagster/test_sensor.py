@@ -96,3 +96,17 @@ def test_a_missing_folder_is_told_and_tried_again(world: World, tick: Tick) -> N
 def test_a_cursor_that_cannot_be_read_is_an_empty_one() -> None:
     for text in (None, "", "nonsense", json.dumps({"other": 1}), "[]"):
         assert dataset_folder.Cursor.read(text) == dataset_folder.Cursor()
+
+
+def test_a_control_folder_outside_the_dataset_is_looked_at_too(world: World) -> None:
+    (project,) = discover_projects(world.root / "configs")
+    assert isinstance(project, ProjectAssets)
+    folder = world.root / "controls"
+    (dataset,) = project.project.datasets
+    paired = dataset.model_copy(update={"control_path": (folder,)})
+    edits = project.project.model_copy(update={"datasets": (paired,)})
+    folder.mkdir()
+    before = dataset_folder.look(edits)
+    (folder / "0.png").write_bytes(b"a picture")
+    after = dataset_folder.look(edits)
+    assert after.fingerprint != before.fingerprint and after.newest > before.newest

@@ -236,6 +236,23 @@ def test_the_home_can_be_chosen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert project_home(Path("/p/configs/cat.yaml")) == tmp_path / "elsewhere"
 
 
+@pytest.mark.parametrize(
+    ("given", "wanted"),
+    [("before", ["before"]), ("[before, /b]", ["before", "/b"]), ("null", []), ("[]", [])],
+)
+def test_one_control_folder_may_stand_for_a_list_of_one(tmp_path: Path, given: str, wanted: list[str]) -> None:
+    text = MINIMAL.replace("path: cats", f"path: cats, control_path: {given}")
+    project = load(tmp_path, text + "sample: {control_paths: [a.png, [b.png, /c.png], []]}\n")
+    assert project.datasets[0].control_path == tuple(tmp_path / name for name in wanted)
+    shown = ((tmp_path / "a.png",), (tmp_path / "b.png", Path("/c.png")), ())
+    assert project.sample.control_paths == shown
+
+
+def test_a_control_path_that_is_no_path_is_told(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"datasets.0.control_path.1: is 3 .*wanted a path or a list, each a path"):
+        load(tmp_path, MINIMAL, "datasets.0.control_path=[a, 3]")
+
+
 def test_the_documentation_of_every_field_is_present() -> None:
     assert [row.path for row in field_rows().values() if not row.text.endswith((".", "`", ")"))] == []
 

@@ -35,8 +35,9 @@ def look(folder: Path, caption: CaptionConfig | None = None, **settings: object)
 
 def read_all(discoveries: list[Discovery]) -> Known:
     pictures = [picture for discovery in discoveries for picture in discovery.pictures]
-    hashes = {str(item.path): hashlib.sha256(item.path.read_bytes()).hexdigest() for item in pictures}
-    infos = {hashes[str(item.path)]: probe(item.path) for item in pictures}
+    paths = [item.path for item in pictures] + [control.path for item in pictures for control in item.controls]
+    hashes = {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
+    infos = {hashes[str(path)]: probe(path) for path in paths}
     captions = {str(item.caption_path): read_caption(item.caption_path) for item in pictures if item.caption_path}
     return Known(hashes, infos, captions)
 

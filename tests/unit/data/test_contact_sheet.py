@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from trainer_core.data import contact_sheet, decode
 from trainer_core.data.buckets import cover
 from trainer_core.data.contact_sheet import HELD_OUT, LIMIT, arrange, choose, write_contact_sheet
 from trainer_core.data.manifest import Manifest
-from trainer_core.types import Bucket, Sample
+from trainer_core.types import Bucket, Control, Sample
 
 BUCKETS = [Bucket(width, height) for width in (64, 128, 512, 1024) for height in (64, 96, 768)]
 
@@ -182,3 +183,22 @@ def test_names_of_any_bytes_are_drawn(tmp_path: Path) -> None:
     strange = Sample("set/a\udc80b.png", tmp_path / "x", "0" * 64, "", bucket, cover(64, 64, bucket), 1, "train")
     write_contact_sheet([strange], tmp_path / "sheet.png")
     assert (tmp_path / "sheet.png").is_file()
+
+
+def test_control_pictures_are_small_beside_their_picture(tmp_path: Path) -> None:
+    path = draw(tmp_path / "a.png", (64, 64), (200, 30, 60))
+    control = draw(tmp_path / "before.png", (64, 32), (0, 0, 250))
+    sha256, before = (hashlib.sha256(one.read_bytes()).hexdigest() for one in (path, control))
+    plain = Sample("set/a.png", path, sha256, "", Bucket(64, 64), cover(64, 64, Bucket(64, 64)), 1, "train")
+    edit = replace(plain, controls=(Control(control, before, (32, 64), (32, 64)),))
+    colours: list[set[Any]] = []
+    for number, one in enumerate((plain, edit, replace(edit, controls=(replace(edit.controls[0], picture="0"),)))):
+        write_contact_sheet([one], tmp_path / f"{number}.png")
+        with Image.open(tmp_path / f"{number}.png") as sheet:
+            colours.append({colour for _, colour in sheet.getcolors(1 << 20) or []})
+    assert [(0, 0, 250) in found for found in colours] == [False, True, False]
+    assert all((200, 30, 60) in found for found in colours)
+    groups = choose([plain], 5), choose([edit], 5)
+    (_, (alone,)), (_, (beside,)) = (arrange(group, [10], 128) for group in groups)
+    assert beside.thumbnail == alone.thumbnail
+    assert beside.cell[0] > alone.cell[0] + alone.thumbnail[0] // 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import re
 from dataclasses import replace
 from pathlib import PurePath
@@ -212,3 +213,14 @@ def test_a_base_is_called_by_its_id_or_its_folder(path: str, name: str) -> None:
 def test_comfyui_is_given_the_file_that_it_reads_or_none() -> None:
     assert "put `demo.comfyui.safetensors` into `models/loras`" in model_card(FACTS)
     assert "ComfyUI" not in model_card(replace(FACTS, comfyui_file=""))
+
+
+def test_a_card_of_edits_tells_how_a_picture_is_given() -> None:
+    rendered = replace(FACTS.rendered, controls=1)
+    card = model_card(replace(FACTS, rendered=rendered, data=replace(FACTS.data, paired=3)))
+    assert 'image=load_image("control-1.png"),' in card and "from diffusers.utils import load_image" in card
+    assert f"prompt={json.dumps(FACTS.rendered.prompts[0])}" in card
+    assert "pipeline_tag: image-to-image" in card
+    assert "3 of them are edits of a control picture." in card
+    two = model_card(replace(FACTS, rendered=replace(rendered, controls=2)))
+    assert 'image=[load_image("control-1.png"), load_image("control-2.png")],' in two

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -33,7 +35,7 @@ def judge_file(folder: Path, code: str, name: str = "judge.py") -> Path:
 
 
 def test_scores_are_means_over_the_pictures_of_their_own_prompts() -> None:
-    pictures = {"a cat": [grey(255), grey(0)], "a dog": [grey(255)] * 2, "a cow": [grey(0)] * 2}
+    pictures = [[grey(255), grey(0)], [grey(255)] * 2, [grey(0)] * 2]
     figures = measure(Exam(("a cat",), ("a dog", "a cow"), 2, SETTINGS, {"": brightness, "clip_": half}), pictures)
     assert figures["concept_score"] == 0.5
     assert figures["following"] == 0.5
@@ -49,29 +51,64 @@ def half(picture: Image.Image, prompt: str) -> float:
 
 
 def test_diversity_is_the_distance_between_seeds_of_one_prompt() -> None:
-    alike = {prompt: [grey(10)] * 3 for prompt in ("a cat", "a dog", "a cow")}
+    alike = [[grey(10)] * 3] * 3
     assert measure(exam(3), alike)["diversity"] == 0.0
-    opposite = {prompt: [grey(0), grey(255)] for prompt in ("a cat", "a dog", "a cow")}
+    opposite = [[grey(0), grey(255)]] * 3
     assert measure(exam(2), opposite)["diversity"] == 1.0
 
 
 def test_one_picture_a_prompt_has_no_diversity() -> None:
-    assert "diversity" not in measure(exam(1), {prompt: [grey(1)] for prompt in ("a cat", "a dog", "a cow")})
+    assert "diversity" not in measure(exam(1), [[grey(1)]] * 3)
 
 
-def test_every_prompt_is_rendered_from_the_same_seeds() -> None:
-    asked: list[dict[str, Any]] = []
+class Pipeline:
+    """Notes what it is asked, and gives a grey picture a generator."""
 
-    def pipeline(**arguments: Any) -> Any:
-        asked.append(arguments)
-        return SimpleNamespace(images=[grey(0)] * len(arguments["prompt"]))
+    def __init__(self) -> None:
+        self.asked: list[dict[str, Any]] = []
 
-    told: list[int] = []
-    taken = take(pipeline, exam(3), lambda: told.append(1))
-    assert {prompt: len(pictures) for prompt, pictures in taken.items()} == {"a cat": 3, "a dog": 3, "a cow": 3}
-    assert len(told) == 9
-    seeds = [[generator.initial_seed() for generator in one["generator"]] for one in asked]
+    def __call__(self, num_images_per_prompt: int = 1, **arguments: Any) -> Any:
+        self.asked.append(arguments | {"count": num_images_per_prompt})
+        return SimpleNamespace(images=[grey(0)] * num_images_per_prompt)
+
+
+class OneAtATime(Pipeline):
+    """A pipeline that renders one picture a call."""
+
+    def __call__(self, **arguments: Any) -> Any:  # type: ignore[override]
+        self.asked.append(arguments)
+        return SimpleNamespace(images=[grey(0)])
+
+
+def told(pipeline: Any, prompt: str, negative_prompt: str, controls: Sequence[Image.Image]) -> dict[str, Any]:
+    return {"prompt": prompt, "image": list(controls)}
+
+
+def test_every_prompt_is_rendered_from_the_same_seeds_in_one_batch() -> None:
+    pipeline, counted = Pipeline(), list[int]()
+    taken = take(pipeline, told, exam(3), lambda: counted.append(1))
+    assert [len(pictures) for pictures in taken] == [3, 3, 3]
+    assert len(counted) == 9
+    assert [(one["prompt"], one["count"]) for one in pipeline.asked] == [("a cat", 3), ("a dog", 3), ("a cow", 3)]
+    seeds = [[generator.initial_seed() for generator in one["generator"]] for one in pipeline.asked]
     assert seeds == [[7, 8, 9]] * 3
+
+
+def test_a_pipeline_that_knows_no_batches_renders_the_same_seeds_one_by_one() -> None:
+    pipeline = OneAtATime()
+    assert [len(pictures) for pictures in take(pipeline, told, exam(2), lambda: None)] == [2, 2, 2]
+    assert [one["generator"].initial_seed() for one in pipeline.asked] == [7, 8] * 3
+
+
+def test_each_prompt_of_an_exam_edits_its_own_picture() -> None:
+    pipeline, pictures = Pipeline(), [grey(level) for level in (1, 2, 3)]
+    settings = replace(SETTINGS, controls=tuple((picture,) for picture in pictures))
+    take(pipeline, told, Exam(("a cat",), ("a cat", "a cow"), 1, settings, {}), lambda: None)
+    assert [(one["prompt"], one["image"]) for one in pipeline.asked] == [
+        ("a cat", [pictures[0]]),
+        ("a cat", [pictures[1]]),
+        ("a cow", [pictures[2]]),
+    ]
 
 
 def test_a_judge_in_a_package_is_imported_by_its_full_name(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from PIL import Image, ImageChops
 
-from trainer_core.sampling.grid import GridLayout, layout, make_grid
+from trainer_core.sampling.grid import GridLayout, control_column, layout, make_grid
 
 LONG = "a prompt that goes on and on, " * 60
 PICTURE = (200, 30, 60)
@@ -93,3 +93,20 @@ def _label(plan: GridLayout, row: int) -> tuple[int, int, int, int]:
 def _rows_with_ink(picture: Image.Image, box: tuple[int, int, int, int]) -> int:
     left, top, right, bottom = box
     return sum(inked(picture, (left, row, right, row + 1)) for row in range(top, bottom))
+
+
+def test_control_pictures_are_shown_whole_in_a_column_of_their_own() -> None:
+    red, blue = Image.new("RGB", (40, 20), "red"), Image.new("RGB", (10, 30), "blue")
+    columns = control_column([(red,), (red, blue), ()], (64, 48))
+    assert list(columns) == ["controls"]
+    one, two, none = columns["controls"]
+    assert all(cell.size == (64, 48) for cell in (one, two, none))
+    assert one.getpixel((32, 24)) == (255, 0, 0) and one.getpixel((32, 2)) != (255, 0, 0)
+    assert two.getpixel((16, 24)) == (255, 0, 0) and two.getpixel((48, 24)) == (0, 0, 255)
+    assert len(none.getcolors() or []) == 1
+
+
+def test_there_is_no_such_column_where_nothing_is_edited() -> None:
+    assert control_column((), (64, 48)) == {}
+    assert control_column([(), ()], (64, 48)) == {}
+    assert list(control_column([(Image.new("RGB", (8, 8)),)], (64, 48))) == ["control"]

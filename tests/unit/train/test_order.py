@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 from collections import Counter
+from pathlib import Path
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainer_core.data.order import Order
-from trainer_core.types import Bucket
+from trainer_core.data.buckets import cover
+from trainer_core.data.order import Order, group_of
+from trainer_core.types import Bucket, Control, Sample
 
 BUCKETS = (Bucket(64, 64), Bucket(96, 64), Bucket(64, 96))
 items = st.lists(
@@ -57,3 +59,34 @@ def test_epochs_and_seeds_give_other_orders() -> None:
     epochs = [[order.micro_batch(epoch * 20 + n)[0].sample_id for n in range(20)] for epoch in range(3)]
     other = [Order(rows, 1, 2).micro_batch(n)[0].sample_id for n in range(20)]
     assert len({tuple(epoch) for epoch in [*epochs, other]}) == 4
+
+
+def paired(number: int, bucket: Bucket, sizes: tuple[tuple[int, int], ...]) -> Sample:
+    controls = tuple(Control(Path("c.png"), f"{number}", (9, 9), size) for size in sizes)
+    geometry = cover(bucket.width, bucket.height, bucket)
+    return Sample(f"set/{number}.png", Path("a.png"), f"{number}", "", bucket, geometry, 1, "train", controls)
+
+
+control_sizes = st.lists(st.sampled_from([(32, 48), (48, 32)]), max_size=2).map(tuple)
+
+
+@given(st.lists(st.tuples(st.sampled_from(BUCKETS), control_sizes), min_size=1, max_size=30), st.integers(1, 7))
+def test_a_batch_never_mixes_sizes_or_numbers_of_control_pictures(
+    rows: list[tuple[Bucket, tuple[tuple[int, int], ...]]], batch_size: int
+) -> None:
+    samples = [paired(number, *row) for number, row in enumerate(rows)]
+    order = Order.of(samples, batch_size, seed=1)
+    batches = [order.micro_batch(number) for number in range(order.batches_per_epoch)]
+    shapes = {sample.id: (sample.bucket, [one.encoded for one in sample.controls]) for sample in samples}
+    assert all(shapes[draw.sample_id] == shapes[batch[0].sample_id] for batch in batches for draw in batch)
+    assert sorted(draw.sample_id for batch in batches for draw in batch) == sorted(shapes)
+
+
+@given(items, st.integers(1, 7))
+def test_samples_without_control_pictures_come_in_the_order_of_their_buckets_alone(
+    rows: tuple[tuple[str, Bucket, int], ...], batch_size: int
+) -> None:
+    samples = [paired(number, bucket, ()) for number, (_, bucket, _) in enumerate(rows)]
+    assert [group_of(sample) for sample in samples] == [sample.bucket for sample in samples]
+    by_bucket = Order(tuple((one.id, one.bucket, 1) for one in samples), batch_size, 5)
+    assert Order.of(samples, batch_size, 5) == by_bucket
