@@ -67,7 +67,7 @@ _MAIN = FamilySpec(
     text_version=1,
     targets={"attention": _ATTENTION, "attention+mlp": _LINEAR, "all-linear": _LINEAR},
     file_has=("double_blocks.0.img_attn.qkv.weight", "single_blocks.0.linear1.weight"),
-    file_lacks=("distilled_guidance_layer.",),
+    file_lacks=("distilled_guidance_layer.", "single_stream_modulation."),
     choosable_text_length=True,
 )
 _KONTEXT = replace(
@@ -129,7 +129,7 @@ class Flux1:
         return [TextCondition(row.clone(), vector.clone()) for row, vector in zip(embeds, pooled, strict=True)]
 
     def predict(self, denoiser: nn.Module, noisy: Tensor, timesteps: Tensor, given: Conditioning) -> Tensor:
-        """Run the transformer at time sigma, which it multiplies by 1000 itself; controls stand after the noisy latents."""
+        """Run the transformer at time sigma (it multiplies by 1000 itself), controls after the noisy latents."""
         assert given.text.pooled is not None, "FLUX.1's conditions are pooled"
         import torch
 
