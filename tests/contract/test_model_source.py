@@ -172,7 +172,7 @@ def test_a_single_file_is_recognised_by_its_tensors(
             assert f"It looks like `{family}`" in refusal(file, other, folder)
 
 
-@pytest.mark.parametrize(("family", "component"), [(name, part) for name, part in MODELS if name in SINGLE_FILES])
+@pytest.mark.parametrize(("family", "component"), [pair for pair in MODELS if pair[0] in SINGLE_FILES])
 def test_other_tensors_in_a_single_file_change_their_component_alone(
     family: str, component: str, tiny_folder: Callable[[str], Path], tmp_path: Path
 ) -> None:

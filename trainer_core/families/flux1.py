@@ -68,6 +68,7 @@ _MAIN = FamilySpec(
     targets={"attention": _ATTENTION, "attention+mlp": _LINEAR, "all-linear": _LINEAR},
     file_has=("double_blocks.0.img_attn.qkv.weight", "single_blocks.0.linear1.weight"),
     file_lacks=("distilled_guidance_layer.", "single_stream_modulation."),
+    file_parts={"text_encoder_2": "t5xxl"},
     choosable_text_length=True,
 )
 _KONTEXT = replace(

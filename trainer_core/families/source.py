@@ -88,7 +88,7 @@ class ModelSource:
 
     def part(self, component: str) -> str:
         """Return the name under which `single_file_digests` and `file_parts` know a component."""
-        return "denoiser" if component == self.spec.denoiser else component
+        return "denoiser" if component == self.spec.denoiser else self.spec.file_parts.get(component, component)
 
     def folder(self, component: str) -> Path:
         """Return the folder of a component's config."""
