@@ -27,7 +27,7 @@ class ModelConfig(Group):
     """The base model that the LoRA is trained on."""
 
     family: str
-    """Model family: `sd15`, `sdxl`, `sd3`, `flux1` or `flux2`. The base says which variant it is (FLUX.1 Kontext)."""
+    """Model family: `sd15`, `sdxl`, `sd3`, `flux1`, `flux2` or `z_image`."""
     path: Annotated[Path, NEUTRAL]
     """A diffusers-format folder, or a single-file `.safetensors` checkpoint. Read only."""
     config_path: Annotated[Path | None, NEUTRAL] = None
