@@ -28,6 +28,11 @@ def test_a_misspelt_family_is_answered_with_the_nearest_one(wrong: str, meant: s
         get_family(wrong)
 
 
+def test_a_name_that_is_near_to_two_families_is_answered_with_both() -> None:
+    with pytest.raises(ModelError, match="Did you mean `flux1` or `flux2`"):
+        get_family("flux")
+
+
 @pytest.mark.parametrize("name", ["base", "source", "_parts", "os", ""])
 def test_a_helper_module_is_no_family(name: str) -> None:
     with pytest.raises(ModelError, match="not a known family"):
