@@ -155,7 +155,8 @@ def spy(module: Any, run: Callable[[], Any]) -> list[tuple[dict[str, Any], Tenso
 
     def note(owner: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
         bound = inspect.signature(owner.forward).bind(*args, **kwargs).arguments
-        calls.append((flat(bound), output[0].clone()))
+        first = output[0]
+        calls.append((flat(bound), torch.stack(first) if isinstance(first, list) else first.clone()))
 
     handle = module.register_forward_hook(note, with_kwargs=True)
     try:

@@ -39,7 +39,7 @@ class ModelConfig(Group):
     """The base model that the LoRA is trained on."""
 
     family: str
-    """Model family: `sd15`, `sdxl` or `flux1`."""
+    """Model family: `sd15`, `sdxl`, `sd3`, `flux1`, `flux2` or `z_image`."""
     path: Annotated[Path, NEUTRAL]
     """A diffusers-format folder, a single-file `.safetensors` checkpoint, or the id of a model on the Hugging Face hub
     (`owner/name`, where no such folder is there). Read only. `train` and `sample` download what is not in the hub's

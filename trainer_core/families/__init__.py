@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from dataclasses import replace
-from difflib import get_close_matches
+from difflib import SequenceMatcher
 
 from trainer_core.errors import ModelError
 from trainer_core.families.base import Family, FamilySpec
@@ -28,10 +28,8 @@ def get_family(name: str) -> Family:
     family = _family(name) if name in _modules() else None
     if family is None:
         known = family_names()
-        near = get_close_matches(
-            name.lower().replace("-", "").replace("_", "").replace(".", ""), known, n=1, cutoff=0.4
-        )
-        hint = f"Did you mean `{near[0]}`?" if near else "Choose one of them."
+        near = " or ".join(f"`{one}`" for one in _nearest(name, known))
+        hint = f"Did you mean {near}?" if near else "Choose one of them."
         raise ModelError(f"model.family: `{name}` is not a known family ({', '.join(known)}). {hint}")
     return family
 
@@ -48,6 +46,14 @@ def family_of_pipeline(name: str) -> Family | None:
             if spec.pipeline == name:
                 return with_spec(family, spec)
     return None
+
+
+def _nearest(name: str, known: tuple[str, ...]) -> list[str]:
+    """Return the names that are most like a misspelt one, several where they are equally like it."""
+    plain = name.lower().replace("-", "").replace("_", "").replace(".", "")
+    likeness = {one: SequenceMatcher(None, plain, one.replace("_", "")).ratio() for one in known}
+    best = max(likeness.values())
+    return [one for one in known if likeness[one] == best] if best >= 0.4 else []
 
 
 def _modules() -> list[str]:

@@ -184,6 +184,20 @@ def t5_states(encoder: Any, tokenizer: Any, captions: Sequence[str], length: int
         return encoder(token_ids(tokenizer, captions, length, encoder.device))[0]
 
 
+def language_states(body: Any, tokens: Any) -> tuple[Tensor, ...]:
+    """Return all hidden states of a language model without its head, for `input_ids` and `attention_mask` [B, L]."""
+    import torch
+
+    device = next(body.parameters()).device
+    with torch.no_grad():
+        return body(
+            input_ids=tokens["input_ids"].to(device),
+            attention_mask=tokens["attention_mask"].to(device),
+            output_hidden_states=True,
+            use_cache=False,
+        ).hidden_states
+
+
 def prompts_as_text(pipeline: Any, prompt: str, negative_prompt: str) -> dict[str, Any]:
     """Return a pipeline's arguments for prompts that it encodes itself; a negative prompt only where it takes one."""
     import inspect

@@ -18,11 +18,12 @@ PARTS: Mapping[str, str] = {
     "conditioner.embedders.0.": "text_encoder",
     "conditioner.embedders.1.": "text_encoder_2",
     "text_encoders.clip_l.": "text_encoder",
-    "text_encoders.t5xxl.": "text_encoder_2",
+    "text_encoders.clip_g.": "clip_g",
+    "text_encoders.t5xxl.": "t5xxl",
     "model.diffusion_model.": "denoiser",
     "model_ema.": "other",
 }
-"""Prefix of a tensor's name -> part of the model; the names of parts are those of components, but for the denoiser."""
+"""Prefix of a tensor's name -> part of the model: the name of a component, or what a family's `file_parts` calls it."""
 
 DENOISER_PREFIX = "model.diffusion_model."
 SCALED_MARKS = (".scale_weight", ".weight_scale", "scaled_fp8")

@@ -133,6 +133,8 @@ class FamilySpec:
     """Single-file checkpoints: each of these must be a part of some tensor's name ..."""
     file_lacks: tuple[str, ...] = ()
     """... and none of these may be."""
+    file_parts: Mapping[str, str] = field(default_factory=dict[str, str])
+    """Components that a single file keeps as a part of another name (`_single_file.PARTS`)."""
     vae_precisions: tuple[PrecisionName, ...] = ("fp32", "bf16", "fp16")
     """Precisions in which the VAE does not overflow; the first is the fallback."""
     clip_skip: bool = False

@@ -1,13 +1,13 @@
-"""FLUX.1-dev and FLUX.1-schnell."""
+"""FLUX.1-dev and FLUX.1-schnell, and the variant Kontext, which edits a control picture."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from trainer_core.families import _parts
-from trainer_core.families.base import ComponentSpec, FamilySpec, LoraNames
+from trainer_core.families.base import ComponentSpec, ControlSpec, FamilySpec, LoraNames
 
 if TYPE_CHECKING:
     import torch
@@ -45,7 +45,22 @@ _NATIVE = {
     "single_blocks.{}.modulation.lin": (f"{_S}.norm.linear",),
 }
 
-SPEC = FamilySpec(
+# (width, height) of about a megapixel that Kontext was trained on; the other way up counts too
+_WIDE = ((1568, 672), (1504, 688), (1456, 720), (1392, 752), (1328, 800), (1248, 832), (1184, 880), (1104, 944))
+KONTEXT_SIZES = (*((height, width) for width, height in _WIDE), (1024, 1024), *reversed(_WIDE))
+
+
+def fit_kontext(width: int, height: int, side: int) -> tuple[int, int]:
+    """Return the (width, height) of `KONTEXT_SIZES` that is nearest in shape, scaled to the area side * side.
+
+    A `side` of 0 leaves the megapixel that `FluxKontextPipeline` always uses. Multiples of 16.
+    """
+    wide, high = min(KONTEXT_SIZES, key=lambda size: (abs(width / height - size[0] / size[1]), size))
+    scale = side / 1024 if side else 1.0
+    return max(16, round(wide * scale / 16) * 16), max(16, round(high * scale / 16) * 16)
+
+
+_MAIN = FamilySpec(
     name="flux1",
     title="FLUX.1",
     prediction="flow",
@@ -69,7 +84,8 @@ SPEC = FamilySpec(
     text_version=1,
     targets={"attention": _ATTENTION, "attention+mlp": _LINEAR, "all-linear": _LINEAR},
     file_has=("double_blocks.0.img_attn.qkv.weight", "single_blocks.0.linear1.weight"),
-    file_lacks=("distilled_guidance_layer.",),
+    file_lacks=("distilled_guidance_layer.", "single_stream_modulation."),
+    file_parts={"text_encoder_2": "t5xxl"},
     choosable_text_length=True,
     lora=LoraNames(
         architecture="flux-1-dev",
@@ -80,6 +96,14 @@ SPEC = FamilySpec(
         text_encoders={"text_encoder": "lora_te1", "text_encoder_2": "lora_te3"},
     ),
 )
+_KONTEXT = replace(
+    _MAIN,
+    title="FLUX.1 Kontext",
+    pipeline="FluxKontextPipeline",
+    variant="kontext",
+    control=ControlSpec(most=1, required=False, in_text=False, fit=fit_kontext),
+)
+SPEC = replace(_MAIN, variants=(_KONTEXT,))
 
 
 @dataclass(frozen=True)
@@ -101,8 +125,9 @@ class Flux1:
         return _parts.load_component(source, "transformer", dtype)
 
     def load_pipeline(self, source: ModelSource, dtype: torch.dtype) -> Any:
-        """Load the pipeline."""
-        return _parts.load_pipeline(source, dtype)
+        """Load the pipeline; Kontext's is told to render the size that it is asked for."""
+        pipeline = _parts.load_pipeline(source, dtype)
+        return _keep_size(pipeline) if self.spec.control else pipeline
 
     def noise_schedule(self, source: ModelSource, noise: NoiseConfig) -> NoiseSchedule:
         """Return the flow schedule; dev shifts it by the number of packed tokens, schnell not at all."""
@@ -130,30 +155,56 @@ class Flux1:
         return [TextCondition(row.clone(), vector.clone()) for row, vector in zip(embeds, pooled, strict=True)]
 
     def predict(self, denoiser: nn.Module, noisy: Tensor, timesteps: Tensor, given: Conditioning) -> Tensor:
-        """Run the transformer at time sigma (it multiplies by 1000 itself); picture sizes play no part."""
+        """Run the transformer at time sigma (it multiplies by 1000 itself), controls after the noisy latents."""
         assert given.text.pooled is not None, "FLUX.1's conditions are pooled"
         import torch
 
         dtype, device = _parts.denoiser_dtype(denoiser), _parts.denoiser_device(denoiser)
         height, width = noisy.shape[-2:]
         guided = bool(_parts.denoiser_config(denoiser)["guidance_embeds"])
+        pictures = (noisy, *given.controls)
         tokens = denoiser(
-            hidden_states=_parts.pack(noisy.to(device, dtype)),
+            hidden_states=torch.cat([_parts.pack(one.to(device, dtype)) for one in pictures], dim=1),
             timestep=timesteps.to(device),
             guidance=torch.full((len(noisy),), given.guidance, device=device) if guided else None,
             pooled_projections=given.text.pooled.to(device, dtype),
             encoder_hidden_states=given.text.embeds.to(device, dtype),
             txt_ids=torch.zeros(given.text.embeds.shape[-2], 3, device=device),
-            img_ids=_parts.grid_ids(height, width, device),
+            img_ids=torch.cat([_position(one, min(place, 1), device) for place, one in enumerate(pictures)]),
             return_dict=False,
         )[0]
-        return _parts.unpack(tokens, height, width)
+        return _parts.unpack(tokens[:, : height * width // 4], height, width)
 
     def pipeline_inputs(
         self, pipeline: Any, prompt: str, negative_prompt: str, controls: Sequence[Image.Image]
     ) -> dict[str, Any]:
-        """Return the prompts as text."""
-        return _parts.prompts_as_text(pipeline, prompt, negative_prompt)
+        """Return the prompts as text, and Kontext's control picture."""
+        picture = {"image": controls[0]} if controls else {}
+        return _parts.prompts_as_text(pipeline, prompt, negative_prompt) | picture
+
+
+def _position(latents: Tensor, picture: int, device: torch.device) -> Tensor:
+    """Return the (picture, row, column) of each token of latents [B, C, h, w]; the wanted picture is 0, a control 1."""
+    ids = _parts.grid_ids(latents.shape[-2], latents.shape[-1], device)
+    ids[:, 0] = picture
+    return ids
+
+
+def _keep_size(pipeline: Any) -> Any:
+    """Let a call's width and height say the area too: FluxKontextPipeline would scale them to a megapixel."""
+    import functools
+
+    stock = type(pipeline)
+
+    @functools.wraps(stock.__call__)
+    def call(self: Any, *args: Any, **given: Any) -> Any:
+        if given.get("width") and given.get("height"):
+            given = {"max_area": given["width"] * given["height"]} | given
+        return stock.__call__(self, *args, **given)
+
+    # A call looks its method up in the class, never in the object.
+    pipeline.__class__ = type(stock.__name__, (stock,), {"__call__": call, "__module__": stock.__module__})
+    return pipeline
 
 
 FAMILY = Flux1()

@@ -91,7 +91,7 @@ class ModelSource:
 
     def part(self, component: str) -> str:
         """Return the name under which `single_file_digests` and `file_parts` know a component."""
-        return "denoiser" if component == self.spec.denoiser else component
+        return "denoiser" if component == self.spec.denoiser else self.spec.file_parts.get(component, component)
 
     def folder(self, component: str) -> Path:
         """Return the folder of a component's config."""
@@ -236,9 +236,14 @@ def _class_problem(name: str, component: ComponentSpec, config: Mapping[str, Any
     if component.kind != "model":
         return None
     seen = [config["_class_name"]] if "_class_name" in config else list(config.get("architectures") or [])
-    if not seen or component.loader in seen:
+    if not seen or component.loader in seen or _is_body(component.loader, seen[0]):
         return None
     return f"{name}/config.json is of {seen[0]}, wanted {component.loader}"
+
+
+def _is_body(loader: str, seen: str) -> bool:
+    """Say whether `loader` is the body of a model with a head, as Qwen3Model is of Qwen3ForCausalLM."""
+    return loader.endswith("Model") and seen.startswith(f"{loader.removesuffix('Model')}For")
 
 
 def _weight_files(folder: Path, component: ComponentSpec) -> list[Path]:

@@ -205,14 +205,17 @@ class Session:
         return named | {path: hashes[str(path)] for path in files if str(path) in hashes}
 
     def _single_file_digests(self, path: Path) -> dict[str, str]:
-        """Component digests of a single-file checkpoint, remembered by the file's own hash."""
+        """Digests of the parts of a single-file checkpoint, remembered by the file's own hash.
+
+        The kind is numbered: a part of another name is another fact.
+        """
         from trainer_core.families.source import single_file_digests
 
         sha256 = self._hash_files([path])[path]
-        known = self.store.index.facts("single_file", [sha256]).get(sha256)
+        known = self.store.index.facts("single_file_2", [sha256]).get(sha256)
         if known is None:
             known = single_file_digests(path)
-            self.store.index.remember("single_file", {sha256: known})
+            self.store.index.remember("single_file_2", {sha256: known})
         return known
 
 

@@ -58,9 +58,15 @@ class Model:
     """(pipe, latents as the pipeline's loop holds them) -> [B, C, h, w]."""
     controls_of: Callable[[Any, Mapping[str, Any]], tuple[Tensor, ...]] = no_controls
     """(pipe, arguments of a denoiser call by name) -> control latents in it, [B, C, h, w] each."""
+    names: Mapping[str, str] = field(default_factory=dict[str, str])
+    """What the denoiser calls an argument -> what most call it: `hidden_states` or `timestep`."""
     call: Mapping[str, Any] = field(default_factory=dict[str, Any])
     """Further arguments of the pipeline's call."""
     captions: int = 2
     """How many captions the pipeline takes at once."""
     controls: int = 0
     """Control pictures a caption in these tests."""
+
+    def usual(self, call: Mapping[str, Any]) -> dict[str, Any]:
+        """Rename the arguments of a denoiser call."""
+        return {self.names.get(name, name): value for name, value in call.items()}

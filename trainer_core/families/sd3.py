@@ -1,0 +1,142 @@
+"""Stable Diffusion 3 and 3.5."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from trainer_core.families import _parts
+from trainer_core.families.base import ComponentSpec, FamilySpec
+
+if TYPE_CHECKING:
+    import torch
+    from PIL import Image
+    from torch import Tensor, nn
+
+    from trainer_core.config.groups import NoiseConfig, TextConfig
+    from trainer_core.diffusion.schedule import NoiseSchedule
+    from trainer_core.families.source import ModelSource
+    from trainer_core.types import Conditioning, TextCondition
+
+_BLOCK = r"transformer_blocks\.\d+\."
+# attn2 is the second attention over the picture alone that SD3.5-medium has
+_ATTENTION = r"(attn2?\.(to_[qkv]|to_out\.0)|attn\.(add_[qkv]_proj|to_add_out))"
+_MLP = r"ff(_context)?\.net\.(0\.proj|2)"
+
+SPEC = FamilySpec(
+    name="sd3",
+    title="Stable Diffusion 3",
+    prediction="flow",
+    pipeline="StableDiffusion3Pipeline",
+    components={
+        "vae": ComponentSpec("model", "diffusers", "AutoencoderKL"),
+        "text_encoder": ComponentSpec("model", "transformers", "CLIPTextModelWithProjection"),
+        "text_encoder_2": ComponentSpec("model", "transformers", "CLIPTextModelWithProjection"),
+        "text_encoder_3": ComponentSpec("model", "transformers", "T5EncoderModel"),
+        "tokenizer": ComponentSpec("tokenizer", "transformers", "CLIPTokenizer"),
+        "tokenizer_2": ComponentSpec("tokenizer", "transformers", "CLIPTokenizer"),
+        "tokenizer_3": ComponentSpec("tokenizer", "transformers", "T5Tokenizer"),
+        "transformer": ComponentSpec("model", "diffusers", "SD3Transformer2DModel"),
+        "scheduler": ComponentSpec("scheduler", "diffusers", ""),
+    },
+    denoiser="transformer",
+    vae_components=("vae",),
+    text_components=("tokenizer", "text_encoder", "tokenizer_2", "text_encoder_2", "tokenizer_3", "text_encoder_3"),
+    denoiser_components=("transformer", "scheduler"),
+    size_multiple=16,
+    text_length=256,
+    latents_version=1,
+    text_version=1,
+    targets={
+        "attention": _BLOCK + _ATTENTION,
+        "attention+mlp": f"{_BLOCK}({_ATTENTION}|{_MLP})",
+        "all-linear": f"{_BLOCK}({_ATTENTION}|{_MLP})",
+    },
+    file_has=("joint_blocks.0.context_block.adaLN_modulation.1.bias",),
+    file_parts={"text_encoder_2": "clip_g", "text_encoder_3": "t5xxl"},
+    vae_precisions=("fp32", "bf16"),
+    choosable_text_length=True,
+)
+
+
+@dataclass(frozen=True)
+class StableDiffusion3:
+    """Flow matching by a transformer over latents that reads both CLIPs and T5."""
+
+    spec: FamilySpec = SPEC
+
+    def load_vae(self, source: ModelSource, dtype: torch.dtype) -> nn.Module:
+        """Load the VAE alone."""
+        return _parts.load_component(source, "vae", dtype)
+
+    def load_text_encoders(self, source: ModelSource, dtype: torch.dtype) -> Mapping[str, Any]:
+        """Load the three tokenizers, CLIP-L, CLIP-G and T5."""
+        return _parts.load_text_encoders(source, dtype)
+
+    def load_denoiser(self, source: ModelSource, dtype: torch.dtype) -> nn.Module:
+        """Load the transformer alone."""
+        return _parts.load_component(source, "transformer", dtype)
+
+    def load_pipeline(self, source: ModelSource, dtype: torch.dtype) -> Any:
+        """Load the pipeline."""
+        return _parts.load_pipeline(source, dtype)
+
+    def noise_schedule(self, source: ModelSource, noise: NoiseConfig) -> NoiseSchedule:
+        """Return the flow schedule, shifted alike for all sizes."""
+        from trainer_core.diffusion.flow import flow_schedule
+
+        return flow_schedule(source.config("scheduler"), noise, patch=2)
+
+    def encode_latents(self, vae: nn.Module, pixels: Tensor) -> Tensor:
+        """Return latents [B, 16, H/8, W/8]."""
+        return _parts.encode_normalised(vae, pixels)
+
+    def encode_text(
+        self,
+        encoders: Mapping[str, Any],
+        captions: Sequence[str],
+        text: TextConfig,
+        controls: Sequence[Sequence[Image.Image]] = (),
+    ) -> list[TextCondition]:
+        """Return [77 + length, D] and the CLIPs' pooled outputs [P] for each caption.
+
+        The last states but one of both CLIPs stand beside each other, zeros beside them up to T5's width D; T5's last
+        state follows below, pads included and not masked.
+        """
+        import torch
+
+        from trainer_core.types import TextCondition
+
+        length = text.max_length or self.spec.text_length
+        clips = [
+            _parts.clip_states(encoders[f"text_encoder{number}"], encoders[f"tokenizer{number}"], captions)
+            for number in ("", "_2")
+        ]
+        t5 = _parts.t5_states(encoders["text_encoder_3"], encoders["tokenizer_3"], captions, length)
+        states = torch.cat([clip.hidden_states[-2] for clip in clips], dim=-1)
+        padded = torch.nn.functional.pad(states, (0, t5.shape[-1] - states.shape[-1]))
+        embeds = torch.cat([padded, t5.to(states.dtype)], dim=-2)
+        pooled = torch.cat([clip.text_embeds for clip in clips], dim=-1)
+        return [TextCondition(row.clone(), vector.clone()) for row, vector in zip(embeds, pooled, strict=True)]
+
+    def predict(self, denoiser: nn.Module, noisy: Tensor, timesteps: Tensor, given: Conditioning) -> Tensor:
+        """Run the transformer at time 1000 * sigma; picture sizes and guidance play no part."""
+        assert given.text.pooled is not None, "SD3's conditions are pooled"
+        dtype, device = _parts.denoiser_dtype(denoiser), _parts.denoiser_device(denoiser)
+        return denoiser(
+            hidden_states=noisy.to(device, dtype),
+            timestep=1000.0 * timesteps.to(device),
+            encoder_hidden_states=given.text.embeds.to(device, dtype),
+            pooled_projections=given.text.pooled.to(device, dtype),
+            return_dict=False,
+        )[0]
+
+    def pipeline_inputs(
+        self, pipeline: Any, prompt: str, negative_prompt: str, controls: Sequence[Image.Image]
+    ) -> dict[str, Any]:
+        """Return the prompts as text."""
+        return _parts.prompts_as_text(pipeline, prompt, negative_prompt)
+
+
+FAMILY = StableDiffusion3()
