@@ -56,10 +56,11 @@ def test_the_denoiser_call_is_the_pipelines(tiny: Tiny) -> None:
     count = tiny.model.captions
     text = conditions(tiny, CAPTIONS[:count])
     assert len(calls) == 2
-    for step, (theirs, output) in enumerate(calls):
+    for step, (stock, output) in enumerate(calls):
+        theirs = tiny.model.told(stock)
         noisy = tiny.model.unpack(tiny.pipeline, theirs.get("sample", theirs.get("hidden_states")))
         flow = tiny.family.spec.prediction == "flow"
-        timesteps = (tiny.pipeline.scheduler.sigmas[step] if flow else theirs["timestep"]).expand(count)
+        timesteps = (tiny.model.sigma(tiny.pipeline, step) if flow else theirs["timestep"]).expand(count)
         told = Conditioning(text, (GEOMETRIES[0],) * count, tiny.model.controls_of(tiny.pipeline, theirs), GUIDANCE)
         run = partial(tiny.family.predict, tiny.denoiser, noisy, timesteps, told)
         ours, prediction = spy(tiny.denoiser, run)[0]

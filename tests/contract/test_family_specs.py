@@ -13,7 +13,7 @@ from tests.contract.support import Tiny
 from trainer_core.errors import ModelError
 from trainer_core.families import family_names, get_family
 
-BLOCKS = re.compile(r"(.*\.)?(attentions\.\d+|(single_)?transformer_blocks\.\d+)\..*")
+BLOCKS = re.compile(r"((.*\.)?attentions|\w*transformer_blocks|layers|\w+_refiner)\.\d+\..*")
 
 
 def test_every_family_is_found_under_its_own_name() -> None:

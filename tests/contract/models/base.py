@@ -39,6 +39,24 @@ def no_controls(pipe: Any, call: Mapping[str, Any]) -> tuple[Tensor, ...]:
     return ()
 
 
+def sigma_of_step(pipe: Any, step: int) -> Tensor:
+    """Share of noise of the latents that the pipeline gives its denoiser at a step."""
+    return pipe.scheduler.sigmas[step]
+
+
+def told_as_it_is(call: Mapping[str, Any]) -> dict[str, Any]:
+    """A denoiser call that the family makes in the very same words."""
+    return dict(call)
+
+
+def without_pads(call: Mapping[str, Any]) -> dict[str, Any]:
+    """A denoiser call with captions cut to the longest, zeros in place of pads, and a bool mask."""
+    length = int(call["encoder_attention_mask"].sum(dim=1).max())
+    mask = call["encoder_attention_mask"][:, :length].bool()
+    embeds = call["encoder_hidden_states"][:, :length] * mask[..., None]
+    return {**call, "encoder_hidden_states": embeds, "encoder_attention_mask": mask}
+
+
 @dataclass(frozen=True)
 class Model:
     """A family's model, or a variant of it, as diffusers has it."""
@@ -58,6 +76,10 @@ class Model:
     """(pipe, latents as the pipeline's loop holds them) -> [B, C, h, w]."""
     controls_of: Callable[[Any, Mapping[str, Any]], tuple[Tensor, ...]] = no_controls
     """(pipe, arguments of a denoiser call by name) -> control latents in it, [B, C, h, w] each."""
+    told: Callable[[Mapping[str, Any]], dict[str, Any]] = told_as_it_is
+    """Arguments of the pipeline's denoiser call by name -> how the family says the same, where it leaves out pads."""
+    sigma: Callable[[Any, int], Tensor] = sigma_of_step
+    """(pipe, step) -> share of noise, for flow families."""
     call: Mapping[str, Any] = field(default_factory=dict[str, Any])
     """Further arguments of the pipeline's call."""
     captions: int = 2
