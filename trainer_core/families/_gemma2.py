@@ -36,12 +36,3 @@ def unpadded(states_BLD: Tensor, mask_BL: Tensor) -> list[TextCondition]:
     from trainer_core.types import TextCondition
 
     return [TextCondition(rows[mask]) for rows, mask in zip(states_BLD, mask_BL, strict=True)]
-
-
-def mask_of(text: TextCondition, device: Any) -> Tensor:
-    """Return the mask bool [B, L] of stacked captions; all True where none was needed."""
-    import torch
-
-    if text.mask is None:
-        return torch.ones(text.embeds.shape[:2], dtype=torch.bool, device=device)
-    return text.mask.to(device)

@@ -116,7 +116,7 @@ class Lumina2:
             hidden_states=noisy.to(device, dtype),
             timestep=1.0 - timesteps.to(device),
             encoder_hidden_states=given.text.embeds.to(device, dtype),
-            encoder_attention_mask=_gemma2.mask_of(given.text, device),
+            encoder_attention_mask=_mask(given.text, device),
             return_dict=False,
         )[0]
         return -towards_picture
@@ -126,6 +126,15 @@ class Lumina2:
     ) -> dict[str, Any]:
         """Return the prompts as text; the pipeline puts its system prompt before the first."""
         return _parts.prompts_as_text(pipeline, prompt, negative_prompt)
+
+
+def _mask(text: TextCondition, device: torch.device) -> Tensor:
+    """Return the mask bool [B, L] of stacked captions; all True where none was needed."""
+    import torch
+
+    if text.mask is None:
+        return torch.ones(text.embeds.shape[:2], dtype=torch.bool, device=device)
+    return text.mask.to(device)
 
 
 FAMILY = Lumina2()

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 from trainer_core.types import Conditioning, TextCondition
 
@@ -20,7 +20,15 @@ def stock_pipeline(folder: Path) -> Any:
     """Load a pipeline as a user of diffusers does."""
     from diffusers import DiffusionPipeline
 
-    return DiffusionPipeline.from_pretrained(folder)
+    return frozen(DiffusionPipeline.from_pretrained(folder))
+
+
+def frozen(pipe: Any) -> Any:
+    """Freeze the models of a pipeline, as ours are: torch sums in another order in layers whose weights could learn."""
+    for part in pipe.components.values():
+        if isinstance(part, nn.Module):
+            part.requires_grad_(False)
+    return pipe
 
 
 def posterior_mode(pipe: Any, images: Tensor) -> Tensor:
