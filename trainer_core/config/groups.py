@@ -27,7 +27,7 @@ class ModelConfig(Group):
     """The base model that the LoRA is trained on."""
 
     family: str
-    """Model family: `flux1`, `lumina2`, `sana`, `sd15` or `sdxl`."""
+    """Model family: `chroma`, `flux1`, `lumina2`, `sana`, `sd15` or `sdxl`."""
     path: Annotated[Path, NEUTRAL]
     """A diffusers-format folder, or a single-file `.safetensors` checkpoint. Read only."""
     config_path: Annotated[Path | None, NEUTRAL] = None
