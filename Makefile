@@ -15,11 +15,11 @@ TORCH := torch==$(shell sed -n 's/^torch==//p' constraints.txt)
 TORCH_CPU_INDEX ?= https://download.pytorch.org/whl/cpu
 ARGS ?=
 
-.PHONY: help install train test test-gpu lint fmt type check golden bench ui docs clean
+.PHONY: help install train test test-gpu lint fmt type check golden bench ui docs family-table clean
 
 help:  ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*##  *\(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | while IFS=$$'\t' read -r name text; do \
-		printf '  %-10s %s\n' "$$name" "$$text"; done
+		printf '  %-12s %s\n' "$$name" "$$text"; done
 
 install: $(STAMP)  ## Make .venv with everything in it
 
@@ -72,6 +72,9 @@ ui: install  ## Open Dagster at http://127.0.0.1:3000
 
 docs: install  ## Generate docs/config.md and docs/config.schema.json
 	$(BIN)/python -m trainer_core.config.schema
+
+family-table: install  ## Measure every family against diffusers: docs/family-table.md
+	$(BIN)/python -m tests.contract.table
 
 clean:  ## Remove caches; with CLEAN_STORE=1 also everything that was ever computed
 	find . -name __pycache__ -type d -not -path './$(VENV)/*' -prune -exec rm -rf {} +

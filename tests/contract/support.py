@@ -141,12 +141,19 @@ def losses(tiny: Tiny, latents: Tensor, text: list[TextCondition], u: Tensor, pa
     """Return the loss of each sample as the training loop computes it."""
     from trainer_core.diffusion.loss import per_sample_mse
 
+    return per_sample_mse(*predicted(tiny, latents, text, u, part))
+
+
+def predicted(
+    tiny: Tiny, latents: Tensor, text: list[TextCondition], u: Tensor, part: slice = slice(None)
+) -> tuple[Tensor, Tensor]:
+    """Return prediction and target, [B, C, h, w] each."""
     plan, noise = schedule(tiny), noise_like(latents)
     latents, noise, u = latents[part], noise[part], u[part]
     timesteps = plan.timesteps(u, latents.shape)
     noisy = plan.add_noise(latents, noise, timesteps)
     prediction = tiny.family.predict(tiny.denoiser, noisy, timesteps, given(tiny, stack(text[part]), part))
-    return per_sample_mse(prediction, plan.target(latents, noise, timesteps))
+    return prediction, plan.target(latents, noise, timesteps)
 
 
 def spy(module: Any, run: Callable[[], Any]) -> list[tuple[dict[str, Any], Tensor]]:

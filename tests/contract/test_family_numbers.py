@@ -22,6 +22,7 @@ from tests.contract.support import (
     losses,
     noise_like,
     pixels,
+    predicted,
     rows,
     schedule,
     spy,
@@ -57,10 +58,10 @@ def test_the_denoiser_call_is_the_pipelines(tiny: Tiny) -> None:
     text = conditions(tiny, CAPTIONS[:count])
     assert len(calls) == 2
     for step, (stock, output) in enumerate(calls):
-        theirs = tiny.model.usual(stock)
+        theirs = tiny.model.told(tiny.model.usual(stock))
         noisy = tiny.model.unpack(tiny.pipeline, theirs.get("sample", theirs.get("hidden_states")))
         flow = tiny.family.spec.prediction == "flow"
-        timesteps = (tiny.pipeline.scheduler.sigmas[step] if flow else theirs["timestep"]).expand(count)
+        timesteps = (tiny.model.sigma(tiny.pipeline, step) if flow else theirs["timestep"]).expand(count)
         told = Conditioning(text, (GEOMETRIES[0],) * count, tiny.model.controls_of(tiny.pipeline, theirs), GUIDANCE)
         run = partial(tiny.family.predict, tiny.denoiser, noisy, timesteps, told)
         call, prediction = spy(tiny.denoiser, run)[0]
@@ -84,7 +85,8 @@ def _same(ours: Any, theirs: Any, name: str) -> None:
         assert ours == theirs, name
 
 
-def test_the_loss_is_that_of_an_independent_reference(tiny: Tiny) -> None:
+def loss_difference(tiny: Tiny) -> float:
+    """Return the largest difference of a sample's loss from that of diffusers' own maths."""
     from diffusers import DDPMScheduler
 
     latents = tiny.family.encode_latents(tiny.vae, pixels())
@@ -106,7 +108,11 @@ def test_the_loss_is_that_of_an_independent_reference(tiny: Tiny) -> None:
             for i in range(2)
         ]
         wanted = ((torch.cat(predictions) - target) ** 2).mean(dim=(1, 2, 3))
-    assert (ours - wanted).abs().max().item() < 1e-5
+    return (ours - wanted).abs().max().item()
+
+
+def test_the_loss_is_that_of_an_independent_reference(tiny: Tiny) -> None:
+    assert loss_difference(tiny) < 1e-5
 
 
 def _reference_text(tiny: Tiny, row: int) -> list[Any]:
@@ -130,11 +136,17 @@ def test_conditions_own_their_memory_and_carry_no_graph(tiny: Tiny) -> None:
         assert not row.embeds.is_inference()
 
 
-def test_two_samples_together_are_two_samples_alone(tiny: Tiny) -> None:
+def mixed_difference(tiny: Tiny) -> float:
+    """Return the largest difference of a prediction in a batch of captions of two lengths from the prediction alone."""
     latents, text = tiny.family.encode_latents(tiny.vae, pixels()), rows(tiny)
-    both = losses(tiny, latents, text, U)
-    one_by_one = torch.cat([losses(tiny, latents, text, U, slice(i, i + 1)) for i in range(2)])
-    assert (both - one_by_one).abs().max().item() < 1e-5
+    with torch.no_grad():
+        both = predicted(tiny, latents, text, U)[0]
+        one_by_one = torch.cat([predicted(tiny, latents, text, U, slice(i, i + 1))[0] for i in range(2)])
+    return (both - one_by_one).abs().max().item()
+
+
+def test_two_samples_together_are_two_samples_alone(tiny: Tiny) -> None:
+    assert mixed_difference(tiny) < 1e-5
 
 
 def test_captions_encoded_together_are_captions_encoded_alone(tiny: Tiny) -> None:
@@ -189,7 +201,8 @@ def test_latents_are_normalised_as_the_pipeline_undoes_it(tiny: Tiny, monkeypatc
     )
 
 
-def test_gradient_checkpointing_changes_neither_loss_nor_gradients(tiny: Tiny) -> None:
+def checkpointed_difference(tiny: Tiny) -> float:
+    """Return the largest difference that gradient checkpointing makes to the loss and to any gradient."""
     latents, text = tiny.family.encode_latents(tiny.vae, pixels()), rows(tiny)
     model = tiny.family.load_denoiser(tiny.source, torch.float32)
     mine = Tiny(**{**tiny.__dict__, "denoiser": model})
@@ -204,10 +217,14 @@ def test_gradient_checkpointing_changes_neither_loss_nor_gradients(tiny: Tiny) -
     loss, plain = gradients()
     model.enable_gradient_checkpointing()
     again, checkpointed = gradients()
-    assert torch.equal(loss, again)
     assert plain.keys() == checkpointed.keys()
-    assert all(torch.equal(plain[name], checkpointed[name]) for name in plain)
     assert any(grad.abs().max() > 0 for grad in plain.values())
+    pairs = [(loss, again), *((plain[name], checkpointed[name]) for name in plain)]
+    return max((one - other).abs().max().item() for one, other in pairs)
+
+
+def test_gradient_checkpointing_changes_neither_loss_nor_gradients(tiny: Tiny) -> None:
+    assert checkpointed_difference(tiny) == 0.0
 
 
 def test_one_step_of_the_sampler_with_an_exact_prediction_gives_the_picture(tiny: Tiny) -> None:
@@ -232,7 +249,9 @@ def test_a_denoiser_in_low_precision_is_fed_in_its_own(tiny: Tiny, dtype: torch.
     model = tiny.family.load_denoiser(tiny.source, dtype)
     told = given(tiny, conditions(tiny))
     latents = tiny.family.encode_latents(tiny.vae, pixels())
-    timesteps = schedule(tiny).timesteps(U, latents.shape)
+    # Shares of noise that bf16 holds exactly, also as thousandths: some models round the time that they are given.
+    exact = torch.tensor([0.25, 0.5])
+    timesteps = exact if tiny.family.spec.prediction == "flow" else schedule(tiny).timesteps(U, latents.shape)
     with torch.no_grad():
         low = tiny.family.predict(model, latents, timesteps, told)
         full = tiny.family.predict(tiny.denoiser, latents, timesteps, told)

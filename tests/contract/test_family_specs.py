@@ -67,12 +67,17 @@ def test_components_name_the_classes_of_the_pipeline(tiny: Tiny) -> None:
             assert type(getattr(tiny.pipeline, name)).__name__ == component.loader
 
 
+def is_linear(module: torch.nn.Module) -> bool:
+    """A 1x1 convolution is a linear layer of each place."""
+    return type(module) is torch.nn.Linear or (type(module) is torch.nn.Conv2d and module.kernel_size == (1, 1))
+
+
 def test_targets_match_linear_layers_inside_blocks_alone(tiny: Tiny) -> None:
     modules = dict(tiny.denoiser.named_modules())
     for pattern in tiny.family.spec.targets.values():
         matched = [name for name in modules if re.fullmatch(pattern, name)]
         assert matched
-        assert all(type(modules[name]) is torch.nn.Linear and BLOCKS.fullmatch(name) for name in matched)
+        assert all(is_linear(modules[name]) and BLOCKS.fullmatch(name) for name in matched)
         assert not [name for name in matched if MODULATION.search(name)]
 
 
@@ -83,7 +88,8 @@ def test_all_linear_is_every_linear_of_the_blocks_but_their_modulation(tiny: Tin
         for name, module in modules.items()
         if type(module) is torch.nn.Linear and BLOCKS.fullmatch(name) and not MODULATION.search(name)
     }
-    assert {name for name in modules if re.fullmatch(tiny.family.spec.targets["all-linear"], name)} == wanted
+    matched = {name for name in modules if re.fullmatch(tiny.family.spec.targets["all-linear"], name)}
+    assert {name for name in matched if type(modules[name]) is torch.nn.Linear} == wanted
 
 
 def test_each_preset_contains_the_smaller_one(tiny: Tiny) -> None:

@@ -6,6 +6,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -170,6 +171,12 @@ def test_a_single_file_is_recognised_by_its_tensors(
     for other in family_names():
         if other != family:
             assert f"It looks like `{family}`" in refusal(file, other, folder)
+
+
+def test_a_family_without_marks_takes_no_single_file(tiny_folder: Callable[[str], Path], tmp_path: Path) -> None:
+    file = SINGLE_FILES["sd15"](tiny_folder("sd15"), tmp_path / "model.safetensors")
+    with pytest.raises(ModelError, match="It looks like `sd15`"):
+        ModelSource.open(file, tiny_folder("sd15"), replace(get_family("sd15").spec, file_has=()))
 
 
 @pytest.mark.parametrize(("family", "component"), [pair for pair in MODELS if pair[0] in SINGLE_FILES])

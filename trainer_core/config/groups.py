@@ -39,7 +39,8 @@ class ModelConfig(Group):
     """The base model that the LoRA is trained on."""
 
     family: str
-    """Model family: `sd15`, `sdxl`, `sd3`, `flux1`, `flux2` or `z_image`."""
+    """Model family: `sd15`, `sdxl`, `sd3`, `flux1`, `flux2`, `qwen_image`, `qwen_image_edit`, `kandinsky5`, `z_image`,
+    `chroma`, `sana` or `lumina2`. Variants (Kontext, Klein, Edit-Plus) are recognised from the model."""
     path: Annotated[Path, NEUTRAL]
     """A diffusers-format folder, a single-file `.safetensors` checkpoint, or the id of a model on the Hugging Face hub
     (`owner/name`, where no such folder is there). Read only. `train` and `sample` download what is not in the hub's

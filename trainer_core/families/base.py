@@ -130,7 +130,8 @@ class FamilySpec:
     targets: Mapping[str, str]
     """Named choices of `adapter.targets` -> regex matched in full against module names of the denoiser."""
     file_has: tuple[str, ...]
-    """Single-file checkpoints: each of these must be a part of some tensor's name ..."""
+    """Single-file checkpoints: each of these must be a part of some tensor's name (none given: no file is the family's)
+    ..."""
     file_lacks: tuple[str, ...] = ()
     """... and none of these may be."""
     file_parts: Mapping[str, str] = field(default_factory=dict[str, str])

@@ -216,7 +216,7 @@ def _holds(names: list[str], spec: FamilySpec) -> bool:
     def found(mark: str) -> bool:
         return any(mark in name for name in names)
 
-    return all(map(found, spec.file_has)) and not any(map(found, spec.file_lacks))
+    return bool(spec.file_has) and all(map(found, spec.file_has)) and not any(map(found, spec.file_lacks))
 
 
 def _variant(pipeline: Any, spec: FamilySpec) -> FamilySpec | None:

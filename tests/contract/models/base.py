@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 from trainer_core.types import Conditioning, TextCondition
 
@@ -20,7 +20,15 @@ def stock_pipeline(folder: Path) -> Any:
     """Load a pipeline as a user of diffusers does."""
     from diffusers import DiffusionPipeline
 
-    return DiffusionPipeline.from_pretrained(folder)
+    return frozen(DiffusionPipeline.from_pretrained(folder))
+
+
+def frozen(pipe: Any) -> Any:
+    """Freeze the models of a pipeline, as ours are: torch sums in another order in layers whose weights could learn."""
+    for part in pipe.components.values():
+        if isinstance(part, nn.Module):
+            part.requires_grad_(False)
+    return pipe
 
 
 def posterior_mode(pipe: Any, images: Tensor) -> Tensor:
@@ -37,6 +45,24 @@ def as_they_are(pipe: Any, tensor: Tensor) -> Tensor:
 def no_controls(pipe: Any, call: Mapping[str, Any]) -> tuple[Tensor, ...]:
     """Control latents of a denoiser that takes none."""
     return ()
+
+
+def sigma_of_step(pipe: Any, step: int) -> Tensor:
+    """Share of noise of the latents that the pipeline gives its denoiser at a step."""
+    return pipe.scheduler.sigmas[step]
+
+
+def told_as_it_is(call: Mapping[str, Any]) -> dict[str, Any]:
+    """A denoiser call that the family makes in the very same words."""
+    return dict(call)
+
+
+def without_pads(call: Mapping[str, Any]) -> dict[str, Any]:
+    """A denoiser call with captions cut to the longest, zeros in place of pads, and a bool mask."""
+    length = int(call["encoder_attention_mask"].sum(dim=1).max())
+    mask = call["encoder_attention_mask"][:, :length].bool()
+    embeds = call["encoder_hidden_states"][:, :length] * mask[..., None]
+    return {**call, "encoder_hidden_states": embeds, "encoder_attention_mask": mask}
 
 
 @dataclass(frozen=True)
@@ -60,6 +86,10 @@ class Model:
     """(pipe, arguments of a denoiser call by name) -> control latents in it, [B, C, h, w] each."""
     names: Mapping[str, str] = field(default_factory=dict[str, str])
     """What the denoiser calls an argument -> what most call it: `hidden_states` or `timestep`."""
+    told: Callable[[Mapping[str, Any]], dict[str, Any]] = told_as_it_is
+    """Arguments of the pipeline's denoiser call by name -> how the family says the same, where it leaves out pads."""
+    sigma: Callable[[Any, int], Tensor] = sigma_of_step
+    """(pipe, step) -> share of noise, for flow families."""
     call: Mapping[str, Any] = field(default_factory=dict[str, Any])
     """Further arguments of the pipeline's call."""
     captions: int = 2
