@@ -37,7 +37,6 @@ def pipeline_call(tiny: Tiny, **more: Any) -> Any:
     """Sample with diffusers, without classifier-free guidance."""
     count = tiny.model.captions
     arguments: dict[str, Any] = {
-        "prompt": list(CAPTIONS)[:count] if count > 1 else CAPTIONS[0],
         "height": HEIGHT,
         "width": WIDTH,
         "num_inference_steps": 2,
@@ -45,10 +44,9 @@ def pipeline_call(tiny: Tiny, **more: Any) -> Any:
         "generator": torch.Generator().manual_seed(3),
         "output_type": "latent",
     }
-    if tiny.model.controls:
-        pictures = control_pictures(tiny, count)[0]
-        arguments["image"] = pictures if len(pictures) > 1 else pictures[0]
-    return tiny.pipeline(**(arguments | tiny.model.call | more))
+    with torch.no_grad():
+        inputs = tiny.model.inputs(tiny.pipeline, CAPTIONS[:count], control_pictures(tiny, count))
+    return tiny.pipeline(**(arguments | dict(inputs) | tiny.model.call | more))
 
 
 def test_the_denoiser_call_is_the_pipelines(tiny: Tiny) -> None:

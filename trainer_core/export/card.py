@@ -52,6 +52,8 @@ class Rendered:
     """In pixels; 0 is the pipeline's own."""
     height: int = 0
     """In pixels; 0 is the pipeline's own."""
+    guidance_argument: str = "guidance_scale"
+    """Argument of the pipeline's call that takes `guidance`."""
 
 
 @dataclass(frozen=True)
@@ -190,7 +192,8 @@ def _samples(rendered: Rendered) -> str:
 def _use(facts: CardFacts) -> str:
     rendered, trained = facts.rendered, facts.trained
     prompt = rendered.prompts[0] if rendered.prompts else trained.trigger_word
-    arguments: dict[str, object] = {"num_inference_steps": rendered.steps, "guidance_scale": rendered.guidance}
+    arguments: dict[str, object] = {"num_inference_steps": rendered.steps}
+    arguments |= {rendered.guidance_argument: rendered.guidance}
     arguments |= {"negative_prompt": rendered.negative_prompt} if rendered.negative_prompt else {}
     arguments |= {side: size for side, size in (("width", rendered.width), ("height", rendered.height)) if size}
     call = "".join(f"    {name}={_literal(value)},\n" for name, value in arguments.items())

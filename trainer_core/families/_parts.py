@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from trainer_core.errors import ModelError
+from trainer_core.families._single_file import DENOISER_PREFIX
 
 if TYPE_CHECKING:
     import torch
@@ -122,9 +123,11 @@ def _file_tensors(source: ModelSource, name: str) -> dict[str, Tensor]:
     from safetensors import safe_open
 
     assert source.file is not None, "only called for components in the file"
+    prefix = DENOISER_PREFIX if source.spec.file_names == "diffusers" else ""
     with safe_open(source.file, framework="pt", device="cpu") as file:  # type: ignore[no-untyped-call]
         handle: Any = file
-        return {tensor: handle.get_tensor(tensor) for tensor in source.file_parts[source.part(name)]}
+        names = source.file_parts[source.part(name)]
+        return {tensor.removeprefix(prefix): handle.get_tensor(tensor) for tensor in names}
 
 
 def _settle(model: Any, place: str) -> Any:

@@ -80,9 +80,13 @@ class FamilySpec:
     targets: Mapping[str, str]
     """Named choices of `adapter.targets` -> regex matched in full against module names of the denoiser."""
     file_has: tuple[str, ...]
-    """Single-file checkpoints: each of these must be a part of some tensor's name ..."""
+    """Single-file checkpoints: each of these must be a part of some tensor's name ... Empty for families that are
+    never read from a single file."""
     file_lacks: tuple[str, ...] = ()
     """... and none of these may be."""
+    file_names: Literal["original", "diffusers"] = "original"
+    """How single files name the denoiser's tensors: as its authors did, which diffusers converts, or as diffusers does,
+    which leaves a prefix of ComfyUI to be taken off."""
     vae_precisions: tuple[PrecisionName, ...] = ("fp32", "bf16", "fp16")
     """Precisions in which the VAE does not overflow; the first is the fallback."""
     clip_skip: bool = False
@@ -91,6 +95,8 @@ class FamilySpec:
     """Pixels to one step of a stored latent, each way."""
     control: ControlSpec | None = None
     """None for families that take no control pictures."""
+    guidance_argument: str = "guidance_scale"
+    """Argument of the pipeline's call that takes `sample.guidance`."""
     variant: str = ""
     """Name of the variant, such as `kontext`; empty for the family's main model."""
     variants: tuple[FamilySpec, ...] = ()

@@ -133,14 +133,14 @@ def _render_seeds(pipeline: Any, settings: RenderSettings, count: int) -> list[I
     arguments: dict[str, Any] = {
         "prompt": [settings.prompts[0]] * count,
         "num_inference_steps": settings.steps,
-        "guidance_scale": settings.guidance,
+        settings.guidance_argument: settings.guidance,
         "width": settings.width,
         "height": settings.height,
         "generator": [torch.Generator("cpu").manual_seed(settings.seed + index) for index in range(count)],
     }
     if settings.negative_prompt and pipeline_accepts(pipeline, "negative_prompt"):
         arguments["negative_prompt"] = [settings.negative_prompt] * count
-    return list(pipeline(**arguments).images)
+    return list(pipeline(**arguments, return_dict=False)[0])
 
 
 def _distance(first: Image.Image, second: Image.Image) -> float:

@@ -25,6 +25,8 @@ class RenderSettings:
     seed: int
     width: int
     height: int
+    guidance_argument: str = "guidance_scale"
+    """Argument of the pipeline's call that takes `guidance`."""
 
 
 def render(pipeline: Any, settings: RenderSettings, on_picture: Callable[[], None]) -> list[Image.Image]:
@@ -40,7 +42,7 @@ def render(pipeline: Any, settings: RenderSettings, on_picture: Callable[[], Non
         arguments: dict[str, Any] = {
             "prompt": prompt,
             "num_inference_steps": settings.steps,
-            "guidance_scale": settings.guidance,
+            settings.guidance_argument: settings.guidance,
             "width": settings.width,
             "height": settings.height,
             # A CPU generator gives the same starting noise on every device.
@@ -48,7 +50,8 @@ def render(pipeline: Any, settings: RenderSettings, on_picture: Callable[[], Non
         }
         if settings.negative_prompt and pipeline_accepts(pipeline, "negative_prompt"):
             arguments["negative_prompt"] = settings.negative_prompt
-        pictures.append(pipeline(**arguments).images[0])
+        # Some pipelines name their pictures otherwise than `images`, but all return them first.
+        pictures.append(pipeline(**arguments, return_dict=False)[0][0])
         on_picture()
     return pictures
 

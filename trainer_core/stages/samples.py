@@ -129,7 +129,8 @@ def render_settings(
     from trainer_core.sampling.render import RenderSettings
 
     sample, side = settings.sample, settings.bucket.resolution
-    multiple = session.family.spec.size_multiple
+    spec = session.family.spec
+    multiple = spec.size_multiple
     return RenderSettings(
         prompts=prompts,
         negative_prompt=sample.negative_prompt,
@@ -138,6 +139,7 @@ def render_settings(
         seed=sample.seed if seed is None else seed,
         width=(sample.width or side) // multiple * multiple,
         height=(sample.height or side) // multiple * multiple,
+        guidance_argument=spec.guidance_argument,
     )
 
 

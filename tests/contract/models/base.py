@@ -39,6 +39,14 @@ def no_controls(pipe: Any, call: Mapping[str, Any]) -> tuple[Tensor, ...]:
     return ()
 
 
+def as_text(pipe: Any, captions: Sequence[str], controls: Controls) -> Mapping[str, Any]:
+    """Prompts that the pipeline encodes itself, with the control pictures of the first."""
+    prompt = list(captions) if len(captions) > 1 else captions[0]
+    if not controls or not controls[0]:
+        return {"prompt": prompt}
+    return {"prompt": prompt, "image": list(controls[0]) if len(controls[0]) > 1 else controls[0][0]}
+
+
 @dataclass(frozen=True)
 class Model:
     """A family's model, or a variant of it, as diffusers has it."""
@@ -58,6 +66,8 @@ class Model:
     """(pipe, latents as the pipeline's loop holds them) -> [B, C, h, w]."""
     controls_of: Callable[[Any, Mapping[str, Any]], tuple[Tensor, ...]] = no_controls
     """(pipe, arguments of a denoiser call by name) -> control latents in it, [B, C, h, w] each."""
+    inputs: Callable[[Any, Sequence[str], Controls], Mapping[str, Any]] = as_text
+    """(pipe, captions, controls) -> the arguments of the pipeline's call that say what to render."""
     call: Mapping[str, Any] = field(default_factory=dict[str, Any])
     """Further arguments of the pipeline's call."""
     captions: int = 2

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -64,7 +63,8 @@ def test_every_prompt_is_rendered_from_the_same_seeds() -> None:
 
     def pipeline(**arguments: Any) -> Any:
         asked.append(arguments)
-        return SimpleNamespace(images=[grey(0)] * len(arguments["prompt"]))
+        assert arguments["return_dict"] is False
+        return ([grey(0)] * len(arguments["prompt"]),)
 
     told: list[int] = []
     taken = take(pipeline, exam(3), lambda: told.append(1))
