@@ -27,7 +27,7 @@ class ModelConfig(Group):
     """The base model that the LoRA is trained on."""
 
     family: str
-    """Model family: `sd15`, `sdxl`, `flux1`, `qwen_image` or `qwen_image_edit`."""
+    """Model family: `sd15`, `sdxl`, `flux1`, `qwen_image`, `qwen_image_edit` or `kandinsky5`."""
     path: Annotated[Path, NEUTRAL]
     """A diffusers-format folder, or a single-file `.safetensors` checkpoint. Read only."""
     config_path: Annotated[Path | None, NEUTRAL] = None

@@ -153,15 +153,19 @@ def _refuse_missing(names: Sequence[str], place: str) -> None:
         raise ModelError(f"{place}: {len(names)} tensors are missing ({listed} ...). Copy the model again.")
 
 
-def encode_normalised(vae: Any, pixels: Tensor) -> Tensor:
-    """Encode pixels [B, 3, H, W] in [-1, 1] by an AutoencoderKL: mode, minus its shift, times its scale; float32."""
+def encode_normalised(vae: Any, pixels: Tensor, shift: float | None = None) -> Tensor:
+    """Encode pixels [B, 3, H, W] in [-1, 1] by an AutoencoderKL: mode, minus its shift, times its scale; float32.
+
+    `shift` replaces that of the VAE's config.
+    """
     import torch
 
     # Not `vae.device` and `vae.dtype`: diffusers walks all modules for each, 1 ms a picture.
     like: Tensor = next(vae.parameters())
     with torch.no_grad():
         mode = vae.encode(pixels.to(like.device, like.dtype)).latent_dist.mode().float()
-    return ((mode - (vae.config.shift_factor or 0.0)) * vae.config.scaling_factor).contiguous()
+    shift = vae.config.shift_factor or 0.0 if shift is None else shift
+    return ((mode - shift) * vae.config.scaling_factor).contiguous()
 
 
 def token_ids(tokenizer: Any, captions: Sequence[str], length: int, device: torch.device) -> Tensor:
