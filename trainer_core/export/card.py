@@ -54,6 +54,8 @@ class Rendered:
     """In pixels; 0 is the pipeline's own."""
     controls: int = 0
     """Most control pictures that a prompt edits."""
+    guidance_argument: str = "guidance_scale"
+    """Argument of the pipeline's call that takes `guidance`."""
 
 
 @dataclass(frozen=True)
@@ -197,7 +199,8 @@ def _samples(rendered: Rendered) -> str:
 def _use(facts: CardFacts) -> str:
     rendered, trained = facts.rendered, facts.trained
     prompt = rendered.prompts[0] if rendered.prompts else trained.trigger_word
-    arguments: dict[str, object] = {"num_inference_steps": rendered.steps, "guidance_scale": rendered.guidance}
+    arguments: dict[str, object] = {"num_inference_steps": rendered.steps}
+    arguments |= {rendered.guidance_argument: rendered.guidance}
     arguments |= {"negative_prompt": rendered.negative_prompt} if rendered.negative_prompt else {}
     arguments |= {side: size for side, size in (("width", rendered.width), ("height", rendered.height)) if size}
     images = ", ".join(f'load_image("control-{number}.png")' for number in range(1, rendered.controls + 1))

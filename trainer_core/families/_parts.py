@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from trainer_core.errors import ModelError
+from trainer_core.families._single_file import DENOISER_PREFIX
 
 if TYPE_CHECKING:
     import torch
@@ -122,9 +123,11 @@ def _file_tensors(source: ModelSource, name: str) -> dict[str, Tensor]:
     from safetensors import safe_open
 
     assert source.file is not None, "only called for components in the file"
+    prefix = DENOISER_PREFIX if source.spec.file_names == "diffusers" else ""
     with safe_open(source.file, framework="pt", device="cpu") as file:  # type: ignore[no-untyped-call]
         handle: Any = file
-        return {tensor: handle.get_tensor(tensor) for tensor in source.file_parts[source.part(name)]}
+        names = source.file_parts[source.part(name)]
+        return {tensor.removeprefix(prefix): handle.get_tensor(tensor) for tensor in names}
 
 
 def _settle(model: Any, place: str) -> Any:
@@ -150,15 +153,19 @@ def _refuse_missing(names: Sequence[str], place: str) -> None:
         raise ModelError(f"{place}: {len(names)} tensors are missing ({listed} ...). Copy the model again.")
 
 
-def encode_normalised(vae: Any, pixels: Tensor) -> Tensor:
-    """Encode pixels [B, 3, H, W] in [-1, 1] by an AutoencoderKL: mode, minus its shift, times its scale; float32."""
+def encode_normalised(vae: Any, pixels: Tensor, shift: float | None = None) -> Tensor:
+    """Encode pixels [B, 3, H, W] in [-1, 1] by an AutoencoderKL: mode, minus its shift, times its scale; float32.
+
+    `shift` replaces that of the VAE's config.
+    """
     import torch
 
     # Not `vae.device` and `vae.dtype`: diffusers walks all modules for each, 1 ms a picture.
     like: Tensor = next(vae.parameters())
     with torch.no_grad():
         mode = vae.encode(pixels.to(like.device, like.dtype)).latent_dist.mode().float()
-    return ((mode - (vae.config.shift_factor or 0.0)) * vae.config.scaling_factor).contiguous()
+    shift = vae.config.shift_factor or 0.0 if shift is None else shift
+    return ((mode - shift) * vae.config.scaling_factor).contiguous()
 
 
 def token_ids(tokenizer: Any, captions: Sequence[str], length: int, device: torch.device) -> Tensor:

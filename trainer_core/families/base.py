@@ -136,6 +136,9 @@ class FamilySpec:
     """... and none of these may be."""
     file_parts: Mapping[str, str] = field(default_factory=dict[str, str])
     """Components that a single file keeps as a part of another name (`_single_file.PARTS`)."""
+    file_names: Literal["original", "diffusers"] = "original"
+    """How single files name the denoiser's tensors: as its authors did, which diffusers converts, or as diffusers does,
+    which leaves a prefix of ComfyUI to be taken off."""
     vae_precisions: tuple[PrecisionName, ...] = ("fp32", "bf16", "fp16")
     """Precisions in which the VAE does not overflow; the first is the fallback."""
     clip_skip: bool = False
@@ -144,6 +147,8 @@ class FamilySpec:
     """Pixels to one step of a stored latent, each way."""
     control: ControlSpec | None = None
     """None for families that take no control pictures."""
+    guidance_argument: str = "guidance_scale"
+    """Argument of the pipeline's call that takes `sample.guidance`."""
     variant: str = ""
     """Name of the variant, such as `kontext`; empty for the family's main model."""
     variants: tuple[FamilySpec, ...] = ()

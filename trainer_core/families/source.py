@@ -208,8 +208,12 @@ def _name_problems(names: list[str], spec: FamilySpec) -> list[str]:
     if _holds(names, spec):
         return []
     others = [f"`{other.name}`" for other in _all_specs() if _holds(names, other)]
-    fix = f"It looks like {' or '.join(others)}: set model.family" if others else "Give a checkpoint of this family"
+    fix = f"It looks like {' or '.join(others)}: set model.family" if others else _instead_of_file(spec)
     return [f"its tensors are not those of {spec.name}. {fix}"]
+
+
+def _instead_of_file(spec: FamilySpec) -> str:
+    return "Give a checkpoint of this family" if spec.file_has else "This family is read from a diffusers folder only"
 
 
 def _holds(names: list[str], spec: FamilySpec) -> bool:

@@ -54,7 +54,9 @@ def place(module: nn.Module, profile: HardwareProfile) -> nn.Module:
     """Move a module to the profile's device and memory format."""
     import torch
 
-    if profile.channels_last and any(parameter.ndim == 4 for parameter in module.parameters()):
+    ranks = {parameter.ndim for parameter in module.parameters()}
+    # Convolutions over videos have five axes, and torch refuses the whole module for one of them.
+    if profile.channels_last and 4 in ranks and 5 not in ranks:
         module = module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return module.to(torch_device(profile))
 

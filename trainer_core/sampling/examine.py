@@ -135,8 +135,8 @@ def load_clip_score(path: Path, device: torch.device) -> Score:
 def _render_seeds(pipeline: Any, arguments: Mapping[str, Any], seeds: Sequence[int]) -> list[Image.Image]:
     generators = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
     if pipeline_accepts(pipeline, "num_images_per_prompt"):
-        return list(pipeline(**arguments, num_images_per_prompt=len(seeds), generator=generators).images)
-    return [pipeline(**arguments, generator=generator).images[0] for generator in generators]
+        return list(pipeline(**arguments, num_images_per_prompt=len(seeds), generator=generators, return_dict=False)[0])
+    return [pipeline(**arguments, generator=generator, return_dict=False)[0][0] for generator in generators]
 
 
 def _distance(first: Image.Image, second: Image.Image) -> float:

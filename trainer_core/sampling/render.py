@@ -30,6 +30,8 @@ class RenderSettings:
     height: int
     controls: tuple[tuple[Image.Image, ...], ...] = ()
     """RGB control pictures of each prompt; empty where no prompt edits anything."""
+    guidance_argument: str = "guidance_scale"
+    """Argument of the pipeline's call that takes `guidance`."""
 
     def controls_of(self, position: int) -> tuple[Image.Image, ...]:
         """Return the control pictures of the prompt at `position`."""
@@ -52,7 +54,8 @@ def render(
         arguments = pipeline_arguments(pipeline, inputs, settings, position)
         # A CPU generator gives the same starting noise on every device.
         generator = torch.Generator("cpu").manual_seed(settings.seed + position)
-        pictures.append(pipeline(**arguments, generator=generator).images[0])
+        # Some pipelines name their pictures otherwise than `images`, but all return them first.
+        pictures.append(pipeline(**arguments, generator=generator, return_dict=False)[0][0])
         on_picture()
     return pictures
 
@@ -65,7 +68,7 @@ def pipeline_arguments(pipeline: Any, inputs: Inputs, settings: RenderSettings, 
         size["max_area"] = settings.width * settings.height
     shown = settings.controls_of(position)
     own = inputs(pipeline, settings.prompts[position], settings.negative_prompt, shown)
-    return {"num_inference_steps": settings.steps, "guidance_scale": settings.guidance} | size | own
+    return {"num_inference_steps": settings.steps, settings.guidance_argument: settings.guidance} | size | own
 
 
 def load_lora(pipeline: Any, path: Path) -> None:

@@ -112,4 +112,5 @@ def _rendered(session: Session) -> Rendered:
         guidance=sample.guidance,
         width=sample.width or side,
         height=sample.height or side,
+        guidance_argument=session.family.spec.guidance_argument,
     )

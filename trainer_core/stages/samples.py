@@ -123,7 +123,8 @@ def render_settings(
     from trainer_core.sampling.render import RenderSettings
 
     sample, side = settings.sample, settings.bucket.resolution
-    multiple = session.family.spec.size_multiple
+    spec = session.family.spec
+    multiple = spec.size_multiple
     return RenderSettings(
         prompts=prompts.texts,
         negative_prompt=sample.negative_prompt,
@@ -133,6 +134,7 @@ def render_settings(
         width=(sample.width or side) // multiple * multiple,
         height=(sample.height or side) // multiple * multiple,
         controls=prompts.pictures(),
+        guidance_argument=spec.guidance_argument,
     )
 
 

@@ -65,6 +65,14 @@ def without_pads(call: Mapping[str, Any]) -> dict[str, Any]:
     return {**call, "encoder_hidden_states": embeds, "encoder_attention_mask": mask}
 
 
+def as_text(pipe: Any, captions: Sequence[str], controls: Controls) -> Mapping[str, Any]:
+    """Prompts that the pipeline encodes itself, with the control pictures of the first."""
+    prompt = list(captions) if len(captions) > 1 else captions[0]
+    if not controls or not controls[0]:
+        return {"prompt": prompt}
+    return {"prompt": prompt, "image": list(controls[0]) if len(controls[0]) > 1 else controls[0][0]}
+
+
 @dataclass(frozen=True)
 class Model:
     """A family's model, or a variant of it, as diffusers has it."""
@@ -90,6 +98,8 @@ class Model:
     """Arguments of the pipeline's denoiser call by name -> how the family says the same, where it leaves out pads."""
     sigma: Callable[[Any, int], Tensor] = sigma_of_step
     """(pipe, step) -> share of noise, for flow families."""
+    inputs: Callable[[Any, Sequence[str], Controls], Mapping[str, Any]] = as_text
+    """(pipe, captions, controls) -> the arguments of the pipeline's call that say what to render."""
     call: Mapping[str, Any] = field(default_factory=dict[str, Any])
     """Further arguments of the pipeline's call."""
     captions: int = 2

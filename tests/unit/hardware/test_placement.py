@@ -44,6 +44,11 @@ def test_convolutions_are_placed_channels_last_and_other_modules_as_they_are() -
     assert place(linear, CPU) is linear
 
 
+def test_a_module_with_convolutions_over_videos_keeps_its_memory_format() -> None:
+    module = place(torch.nn.Sequential(torch.nn.Conv2d(4, 4, 3), torch.nn.Conv3d(4, 4, 3)), CPU)
+    assert all(parameter.is_contiguous() for parameter in module.parameters())
+
+
 @pytest.mark.parametrize("profile", [CPU], ids=["cpu"])
 def test_plain_attention_gives_the_same_as_sdpa(tiny_bases: dict[str, object], profile: HardwareProfile) -> None:
     from pathlib import Path

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -69,7 +68,7 @@ class Pipeline:
 
     def __call__(self, num_images_per_prompt: int = 1, **arguments: Any) -> Any:
         self.asked.append(arguments | {"count": num_images_per_prompt})
-        return SimpleNamespace(images=[grey(0)] * num_images_per_prompt)
+        return ([grey(0)] * num_images_per_prompt,)
 
 
 class OneAtATime(Pipeline):
@@ -77,7 +76,7 @@ class OneAtATime(Pipeline):
 
     def __call__(self, **arguments: Any) -> Any:  # type: ignore[override]
         self.asked.append(arguments)
-        return SimpleNamespace(images=[grey(0)])
+        return ([grey(0)],)
 
 
 def told(pipeline: Any, prompt: str, negative_prompt: str, controls: Sequence[Image.Image]) -> dict[str, Any]:

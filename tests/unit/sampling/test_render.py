@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from types import SimpleNamespace
 from typing import Any
 
 from PIL import Image
@@ -22,7 +21,7 @@ class Pipeline:
 
     def __call__(self, **arguments: Any) -> Any:
         self.asked.append(arguments)
-        return SimpleNamespace(images=[PICTURE])
+        return ([PICTURE],)
 
 
 class ByArea(Pipeline):
