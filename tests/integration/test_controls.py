@@ -19,6 +19,7 @@ from trainer_core.errors import ConfigError
 from trainer_core.sampling.evaluate import Evaluator
 from trainer_core.sampling.grid import layout
 from trainer_core.stages.entries import ITEMS, control_id, read_items
+from trainer_core.stages.prompts import chosen_prompts
 from trainer_core.store import Store, collect
 from trainer_core.types import Conditioning
 
@@ -223,6 +224,18 @@ def test_a_caption_is_rendered_as_an_edit_of_its_control_picture(project: TinyPr
         assert ours.tobytes() == theirs.tobytes()
     with Image.open(project.lora.parent / "samples.png") as grid:
         assert grid.size == layout((64, 64), 3, 4).size
+
+
+def test_one_caption_of_several_control_pictures_is_rendered_for_each(project: TinyProject) -> None:
+    for number in range(6):
+        (project.pictures / f"{number:03d}.txt").write_text("make it winter")
+    session = run.open_session(project.config)
+    try:
+        chosen = chosen_prompts((), (), session)
+    finally:
+        session.close()
+    assert chosen.texts == ("make it winter",) * 4
+    assert len({files[0][1] for files in chosen.controls}) == 4
 
 
 def test_an_edited_control_picture_of_a_prompt_renders_again_and_trains_nothing(project: TinyProject) -> None:

@@ -57,7 +57,9 @@ def test_several_folders_are_several_control_pictures_in_order(tmp_path: Path) -
     assert controls_of(look(tmp_path, THREE, folders)) == {"set/a.png": ["two/a.png", "three/a.png", "one/a.png"]}
 
 
-@pytest.mark.parametrize("names", [("a_0", "a_1", "a_2"), ("a_1", "a_2", "a_3"), ("a_0000", "a_0001", "a_0002")])
+@pytest.mark.parametrize(
+    "names", [("a_0", "a_1", "a_2"), ("a_1", "a_2", "a_3"), ("a_0000", "a_0001", "a_0002"), ("a_1", "a_02")]
+)
 def test_numbered_control_pictures_of_one_folder_come_in_the_order_of_their_numbers(
     tmp_path: Path, names: tuple[str, ...]
 ) -> None:
