@@ -126,17 +126,17 @@ def test_the_mlp_is_the_1x1_convolutions_and_never_the_3x3(open_family: Open) ->
 def test_an_adapter_on_the_1x1_convolutions_loads_in_diffusers(open_family: Open, tmp_path: Path) -> None:
     from safetensors.torch import save_file
 
-    from trainer_core.adapters.lora import attach, exported, state
+    from trainer_core.adapters.lora import attach, state
     from trainer_core.config.groups import AdapterConfig
 
     tiny = open_family("sana")
     model, config = (
         tiny.family.load_denoiser(tiny.source, torch.float32),
-        AdapterConfig(targets="attention+mlp", rank=2),
+        AdapterConfig(targets="attention+mlp", rank=2, alpha=2),
     )
     for parameter in attach(model, config, tiny.family.spec.targets, seed=1):
         torch.nn.init.normal_(parameter, std=0.1)
-    save_file(exported(state(model), config, "transformer"), tmp_path / "lora.safetensors")
+    save_file({f"transformer.{name}": part for name, part in state(model).items()}, tmp_path / "lora.safetensors")
     fresh = tiny.family.load_pipeline(tiny.source, torch.float32)
     fresh.load_lora_weights(str(tmp_path), weight_name="lora.safetensors")
     text = stack(rows(tiny))

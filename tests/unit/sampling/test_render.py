@@ -41,7 +41,8 @@ def test_the_family_says_what_the_pipeline_needs_of_prompt_and_control_pictures(
     render(pipeline, inputs, settings, lambda: None)
     seeds = [one.pop("generator").initial_seed() for one in pipeline.asked]
     assert seeds == [7, 8]
-    common = {"num_inference_steps": 2, "guidance_scale": 4.0, "width": 32, "height": 16, "negative_prompt": "blurry"}
+    common = {"num_inference_steps": 2, "guidance_scale": 4.0, "width": 32, "height": 16, "return_dict": False}
+    common["negative_prompt"] = "blurry"
     assert pipeline.asked == [
         common | {"prompt": "a cat", "image": [PICTURE]},
         common | {"prompt": "a dog", "image": []},
