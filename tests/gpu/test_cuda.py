@@ -26,3 +26,17 @@ def test_a_stage_leaves_no_memory_behind_on_the_gpu(tiny_bases: dict[str, Path],
     before = torch.cuda.memory_allocated()
     project.run()
     assert torch.cuda.memory_allocated() <= before + 2**20
+
+
+def test_weights_on_the_gpu_are_those_that_diffusers_loads(tiny_bases: dict[str, Path]) -> None:
+    from dataclasses import replace
+
+    from trainer_core.families import get_family
+    from trainer_core.families.source import ModelSource
+
+    family = get_family("flux1")
+    source = ModelSource.open(tiny_bases["flux1"], None, family.spec)
+    on_cpu = family.load_denoiser(source, torch.bfloat16).state_dict()
+    on_gpu = family.load_denoiser(replace(source, device="cuda"), torch.bfloat16).state_dict()
+    assert all(tensor.is_cuda for tensor in on_gpu.values())
+    assert all(torch.equal(on_gpu[name].cpu(), on_cpu[name]) for name in on_cpu)

@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 
 
 def load_component(source: ModelSource, name: str, dtype: torch.dtype) -> Any:
-    """Load one component: a frozen model in eval mode on the CPU, a tokenizer or a scheduler.
+    """Load one component: a frozen model in eval mode, a tokenizer or a scheduler.
+
+    Models come to the CPU; those of diffusers to the source's device, where they are read from a folder.
 
     Raises:
         ModelError: The weights lack tensors that the config asks for, or have others.
@@ -84,6 +86,8 @@ def _class(library: str, name: str) -> Any:
 
 def _model_from_folder(source: ModelSource, name: str, dtype: torch.dtype) -> Any:
     component = source.spec.components[name]
+    if source.device == "cuda" and component.library == "diffusers":
+        return _model_to_gpu(source, name, dtype)
     model, info = _class(component.library, component.loader).from_pretrained(
         str(source.folder(name)),
         local_files_only=True,
@@ -94,6 +98,18 @@ def _model_from_folder(source: ModelSource, name: str, dtype: torch.dtype) -> An
     )
     # transformers only warns when weights are missing, and goes on with random ones
     _refuse_missing(info.get("missing_keys") or (), f"{source.folder(name)}")
+    return model
+
+
+def _model_to_gpu(source: ModelSource, name: str, dtype: torch.dtype) -> Any:
+    import torch
+
+    from trainer_core.families import _fast
+
+    cls, folder = _class("diffusers", source.spec.components[name].loader), source.folder(name)
+    files = [file for file in source.component_files(name) if file.suffix == ".safetensors"]
+    model, missing = _fast.load(cls, folder, files, dtype, torch.device("cuda", torch.cuda.current_device()))
+    _refuse_missing(sorted(missing), f"{folder}")
     return model
 
 
@@ -134,7 +150,7 @@ def _settle(model: Any, place: str) -> Any:
     """Freeze a model and give it memory of its own.
 
     Loaders leave views into the mapped file, whose alignment is the file's: kernels may then sum in another order than
-    with aligned memory, and a result would not be repeatable bit for bit.
+    with aligned memory, and a result would not be repeatable bit for bit. On a GPU memory is dear and aligned anyway.
     """
     import torch
 
@@ -142,7 +158,7 @@ def _settle(model: Any, place: str) -> Any:
         model.tie_weights()
     tensors = [*model.named_parameters(), *model.named_buffers()]
     _refuse_missing([name for name, tensor in tensors if tensor.is_meta], place)
-    for _, tensor in tensors:
+    for tensor in (tensor for _, tensor in tensors if tensor.device.type == "cpu"):
         tensor.data = tensor.data.clone(memory_format=torch.contiguous_format)
     return model.eval().requires_grad_(False)
 

@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from trainer_core.errors import ModelError
 from trainer_core.families._single_file import (
@@ -69,6 +69,8 @@ class ModelSource:
     """The single-file checkpoint, if the model is one."""
     file_parts: Mapping[str, list[str]]
     """Part of the model -> names of its tensors in `file`."""
+    device: Literal["cpu", "cuda"] = "cpu"
+    """Where the weights of diffusers models are read to."""
 
     @classmethod
     def open(cls, path: Path, config_path: Path | None, spec: FamilySpec) -> ModelSource:

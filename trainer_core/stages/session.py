@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -138,7 +138,7 @@ class Session:
         """
         from trainer_core.stages.base_files import find_base
 
-        return find_base(self.project.model, self.store)
+        return replace(find_base(self.project.model, self.store), device=self.profile.device)
 
     def fetch_base(self) -> None:
         """Download what the hub's cache lacks of the base model.

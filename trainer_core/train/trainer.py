@@ -93,6 +93,14 @@ def prepare(parts: TrainerParts, workdir: Path, report: Report, accelerator: Acc
     parameters = ADAPTERS[project.adapter.type].attach(
         parts.denoiser, project.adapter, parts.family.spec.targets, project.train.seed
     )
+    log.info(
+        "%s of rank %d on %d modules (adapter.targets = %s): %s trained parameters",
+        project.adapter.type,
+        project.adapter.rank,
+        len(parameters) // 2,
+        project.adapter.targets,
+        f"{sum(parameter.numel() for parameter in parameters):,}",
+    )
     parts.denoiser.train()
     optimizer = build_optimizer(parameters, project.optimizer, scaled=parts.precision == "fp16")
     trainer = Trainer(

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from trainer_core.families import _fast
+from trainer_core.families import _fast, get_family
+from trainer_core.families.source import ModelSource
 
 CPU = torch.device("cpu")
 WEIGHTS = "diffusion_pytorch_model.safetensors"
@@ -63,6 +66,30 @@ def test_what_a_class_keeps_in_float32_stays_so(
     kinds = {name: parameter.dtype for name, parameter in model.named_parameters()}
     assert {kind for name, kind in kinds.items() if "time_embedding" in name} == {torch.float32}
     assert {kind for name, kind in kinds.items() if "time_embedding" not in name} == {torch.bfloat16}
+
+
+def test_a_source_for_a_gpu_reads_diffusers_models_that_way_and_text_encoders_not(
+    tiny_bases: Mapping[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    family = get_family("sd15")
+    source = ModelSource.open(tiny_bases["sd15"], None, family.spec)
+    real, loaded = _fast.load, list[str]()
+
+    def on_the_cpu(cls: Any, folder: Path, files: Any, dtype: torch.dtype, device: torch.device) -> Any:
+        assert device == torch.device("cuda", 0)
+        loaded.append(folder.name)
+        return real(cls, folder, files, dtype, CPU)
+
+    monkeypatch.setattr(_fast, "load", on_the_cpu)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    gpu = replace(source, device="cuda")
+    ours, theirs = (family.load_denoiser(one, torch.float32) for one in (gpu, source))
+    family.load_vae(gpu, torch.float32)
+    family.load_text_encoders(gpu, torch.float32)
+    assert loaded == ["unet", "vae"]
+    assert all(torch.equal(a, b) for a, b in zip(ours.parameters(), theirs.parameters(), strict=True))
+    assert not any(parameter.requires_grad for parameter in ours.parameters())
+    assert not ours.training
 
 
 @pytest.mark.parametrize(
