@@ -1,7 +1,7 @@
 """The gate on the bundled demo: an honest LoRA becomes the champion, and what was trained or written wrongly does not.
 
-Two honest LoRAs are made, each the champion of a project of its own in one store. `demo` is trained long enough to draw
-zorblings. `short` is trained for `SHORT` steps: each sabotage is held against it, so that it fails for what was broken
+Two honest LoRAs are made, each the champion of a project of its own in one store. `demo` is the demo itself, with its
+own settings and its own limits: what `make train` trains. `short` is trained for `SHORT` steps: each sabotage is held against it, so that it fails for what was broken
 and not for the few steps it was given.
 """
 
@@ -22,21 +22,8 @@ from trainer_core.types import JSON
 pytestmark = pytest.mark.slow
 
 CONFIG = Path(__file__).parents[2] / "configs" / "default.yaml"
-# Less guidance than the demo's: it is what shows a zorbling after half of the demo's steps.
-EXAM = (
-    "optimizer.lr=3e-3",
-    "train.evaluate_every=250",
-    "train.checkpoint_every=0",
-    "sample.steps=12",
-    "sample.guidance=2",
-    "gate.pictures=3",
-)
-CONCEPT = (
-    'gate.concept_prompts=["a big zorbling on a white background", "a zorbling on a light green background, big",'
-    ' "a big zorbling on a black background", "a zorbling on a beige background, big, in the centre"]'
-)
+EXAM = ("optimizer.lr=3e-3", "train.evaluate_every=250", "train.checkpoint_every=0", "sample.steps=12")
 OTHERS = 'gate.other_prompts=["a big red circle on a white background", "two green hearts on a grey background"]'
-HONEST = (*EXAM, CONCEPT, OTHERS, "train.steps=500", "gate.min_concept_score=0.35")
 SHORT = 60
 NO_CONCEPT = (*EXAM, "name=short", f"train.steps={SHORT}", "gate.concept_prompts=[]", "gate.min_concept_score=0")
 BY_LOSS = (*NO_CONCEPT, "gate.other_prompts=[]")
@@ -67,7 +54,7 @@ class Home:
 def honest(tmp_path_factory: pytest.TempPathFactory) -> tuple[Home, Mapping[str, StageResult]]:
     """The home of both champions, and the results of `demo`; read only: copy it."""
     home = Home(tmp_path_factory.mktemp("honest") / "home")
-    results = home.run(*HONEST)
+    results = home.run()
     assert home.run(*BY_LOSS)["metrics"].settled["promoted"]
     return home, results
 
@@ -93,7 +80,7 @@ def test_an_honest_lora_is_promoted(honest: tuple[Home, Mapping[str, StageResult
     assert refusal(honest[1]) == ""
     assert found["held_out_loss_change"] < -0.5
     assert found["concept_score_base"] <= 0.1
-    assert found["concept_score_lora"] >= 0.4
+    assert found["concept_score_lora"] >= 0.8
     assert found["following_base"] - found["following_lora"] <= 0.1
 
 
@@ -127,12 +114,8 @@ def stop_the_optimizer(patch: pytest.MonkeyPatch) -> None:
 def ignore_alpha(patch: pytest.MonkeyPatch) -> None:
     from trainer_core.adapters import lora
 
-    real = lora.exported
-
-    def unscaled(tensors: Any, config: Any, prefix: str) -> Any:
-        return real(tensors, config.model_copy(update={"alpha": config.rank}), prefix)
-
-    patch.setattr(lora, "exported", unscaled)
+    real = lora.layers
+    patch.setattr(lora, "layers", lambda state, config: real(state, config.model_copy(update={"alpha": config.rank})))
 
 
 def leave_latents_unscaled(patch: pytest.MonkeyPatch) -> None:
@@ -173,7 +156,7 @@ def test_a_lora_trained_wrongly_is_not_promoted(
 
 def test_a_file_that_forgets_alpha_is_not_promoted(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     ignore_alpha(monkeypatch)
-    results = home.run(*HONEST, "export.dtype=fp32")
+    results = home.run("export.dtype=fp32")
     assert results["lora_checkpoint"].items_computed == 0, "the honest training is exported again"
     assert "against the champion's" in refusal(results)
 
@@ -186,7 +169,7 @@ def test_latents_without_their_scale_give_no_champion(tmp_path: Path, monkeypatc
 
 def test_a_worse_lora_leaves_the_champion_alone_until_the_limits_let_it_pass(home: Home) -> None:
     champion = home.output("demo.safetensors")
-    worse = (*HONEST, "train.steps=20")
+    worse = ("train.steps=20",)
     assert "against the champion's" in refusal(home.run(*worse))
     newest = home.output("demo.safetensors")
     assert newest != champion
