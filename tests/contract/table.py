@@ -7,7 +7,7 @@ import inspect
 import os
 import sys
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -15,6 +15,7 @@ import torch
 from tests.contract.models import MODELS
 from tests.contract.support import Tiny, open_tiny, pixels
 from tests.contract.test_family_numbers import checkpointed_difference, loss_difference, mixed_difference
+from tests.contract.whole_run import WholeRun, whole_run
 from trainer_core.adapters.lora import matched_modules
 from trainer_core.store import Store
 
@@ -30,6 +31,13 @@ Written by `make family-table`: do not edit. Tiny models of the real classes wit
 - **Latents through the store**: largest difference of latents that were written and read, in float32 / float16.
 - **Targets**: modules of the tiny model that `attention` / `attention+mlp` / `all-linear` of `adapter.targets` adapt.
 - **Lines** of the family's file, which its variants share.
+
+The rest is from one run from pictures to metrics, with control pictures where the model takes them:
+
+- **Resume**: whether three steps, stopped after two, give the weights of three in one go, bit for bit.
+- **Exports**: largest relative error of an update in the published fp16 file of each format, and who read it back:
+  diffusers, or our own reader alone where diffusers does not read such keys.
+- **Sample**: whether a picture by plain diffusers changes when it loads the published file.
 """
 
 
@@ -90,19 +98,46 @@ COLUMNS: Mapping[str, Callable[[Tiny], str]] = {
 """Heading -> how its cell is measured. A new measurement is one row here."""
 
 
-def row(cells: list[str]) -> str:
+def resume(found: WholeRun) -> str:
+    return "exact" if found.resumed_exactly else "**differs**"
+
+
+def exports(found: WholeRun) -> str:
+    """Say the formats that a reader proved, one reader after the other."""
+    read: dict[str, list[str]] = {}
+    for proof in found.proofs:
+        read.setdefault(proof["reader"], []).append(f"{proof['format']} {figure(proof['max_relative_error'])}")
+    return "; ".join(f"{', '.join(files)} ({reader})" for reader, files in read.items())
+
+
+def sample(found: WholeRun) -> str:
+    return "changes" if found.changes_picture else "**the same**"
+
+
+RUN_COLUMNS: Mapping[str, Callable[[WholeRun], str]] = {"Resume": resume, "Exports": exports, "Sample": sample}
+"""Heading -> how its cell is made of what a whole run found; the integration test asserts the same."""
+HEADINGS = (*COLUMNS, *RUN_COLUMNS)
+
+
+def cells(tiny: Tiny, folder: Path) -> list[str]:
+    """Measure a model; its project is made in `folder`."""
+    found = whole_run(tiny, folder, tiny.model.controls)
+    return [measure(tiny) for measure in COLUMNS.values()] + [tell(found) for tell in RUN_COLUMNS.values()]
+
+
+def row(cells: Sequence[str]) -> str:
     """Return a row of a Markdown table."""
     return f"| {' | '.join(cells)} |"
 
 
 def measured() -> str:
     """Return the page."""
-    table = [row(list(COLUMNS)), row(["---"] * len(COLUMNS))]
+    table = [row(HEADINGS), row(["---"] * len(HEADINGS))]
     with tempfile.TemporaryDirectory() as folder:
         for name in sorted(MODELS):
             print(f"measuring {name} ...", file=sys.stderr, flush=True)
             tiny = open_tiny(name, MODELS[name].build(Path(folder) / name))
-            table.append(row([measure(tiny) for measure in COLUMNS.values()]))
+            table.append(row(cells(tiny, Path(folder) / f"{name} project")))
     versions = ", ".join(
         f"{name} {importlib.metadata.version(name)}" for name in ("torch", "diffusers", "transformers")
     )
