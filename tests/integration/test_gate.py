@@ -1,8 +1,8 @@
 """The gate on the bundled demo: an honest LoRA becomes the champion, and what was trained or written wrongly does not.
 
 Two honest LoRAs are made, each the champion of a project of its own in one store. `demo` is the demo itself, with its
-own settings and its own limits: what `make train` trains. `short` is trained for `SHORT` steps: each sabotage is held against it, so that it fails for what was broken
-and not for the few steps it was given.
+own settings and its own limits: what `make train` trains. `short` is trained for `SHORT` steps: each sabotage is held
+against it, so that it fails for what was broken and not for the few steps it was given.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 
