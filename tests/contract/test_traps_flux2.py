@@ -247,6 +247,12 @@ def test_control_latents_are_those_that_the_pipeline_makes_of_the_picture(either
     torch.testing.assert_close(either.family.encode_latents(either.vae, array), theirs, atol=1e-5, rtol=1e-5)
 
 
+def test_captions_alone_are_trained_too(either: Tiny) -> None:
+    """It edits pictures, and makes them from nothing."""
+    control = either.family.spec.control
+    assert control is not None and not control.required
+
+
 def test_the_pipeline_is_given_every_control(either: Tiny) -> None:
     red, blue = (Image.new("RGB", (64, 64), color) for color in ("red", "blue"))
     told = either.family.pipeline_inputs(either.pipeline, "a cat", "", [red, blue])
