@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from trainer_core.errors import ExportError, ModelError
 from trainer_core.export.formats import formats
 from trainer_core.export.lora_file import WEIGHTS, Lora, exported_tensors, write_lora
+from trainer_core.export.metadata import names_of_base
 from trainer_core.export.modules import hollow_denoiser, hollow_text_encoders, modules_of
 from trainer_core.export.names import Modules, Shape, split
 from trainer_core.export.proof import FileProof, prove
@@ -84,7 +85,7 @@ def convert(source: Path, target: Path, request: Request) -> Converted:
     whole = {name: replace(one, down=one.down.float(), up=one.up.float()) for name, one in layers.items()}
     lora, dtype = Lora(whole, base.modules), request.dtype or _dtype_of(tensors)
     temporary = target.with_name(f".tmp-{os.getpid()}-{target.name}")
-    told = _metadata(metadata, lora, request.format, target.stem) if request.metadata else None
+    told = _metadata(metadata, lora, request.format, target.stem, base.config or {}) if request.metadata else None
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         write_lora(temporary, exported_tensors(lora, request.format, dtype), told)
@@ -166,8 +167,13 @@ def _by_metadata(specs: list[FamilySpec], metadata: Mapping[str, str]) -> list[F
     ours = [spec for spec in specs if spec.name == metadata.get("lora_assets.family")]
     architecture = metadata.get("modelspec.architecture", "").removesuffix("/lora")
     version = metadata.get("ss_base_model_version", "")
-    theirs = [spec for spec in specs if architecture and spec.lora.architecture == architecture]
-    return ours or theirs or [spec for spec in specs if version and spec.lora.base_model_version == version]
+    theirs = [spec for spec in specs if architecture and architecture in _told(spec, "architecture")]
+    return ours or theirs or [spec for spec in specs if version and version in _told(spec, "base_model_version")]
+
+
+def _told(spec: FamilySpec, name: str) -> set[str]:
+    """Return all that the metadata of a family's files may say."""
+    return {getattr(one, name) for one in (spec.lora, *spec.lora.kinds)}
 
 
 def _by_keys(specs: list[FamilySpec], tensors: Mapping[str, Tensor]) -> list[FamilySpec]:
@@ -216,19 +222,22 @@ def _dtype_of(tensors: Mapping[str, Tensor]) -> PrecisionName:
     return names.get(counts.most_common(1)[0][0], "fp32") if counts else "fp32"
 
 
-def _metadata(told: Mapping[str, str], lora: Lora, format_name: str, title: str) -> dict[str, str]:
+def _metadata(
+    told: Mapping[str, str], lora: Lora, format_name: str, title: str, config: Mapping[str, Any]
+) -> dict[str, str]:
     """Return what the old file told, without what is no longer true, and what readers ask for."""
     names, spec = lora.modules.spec.lora, lora.modules.spec
+    architecture, version = names_of_base(spec, config)
     ranks = [one.rank for one in lora.layers.values()]
     folded = formats()[format_name].style(names) == "peft"
     alphas = ranks if folded else [one.alpha for one in lora.layers.values()]
     needed = {
-        "ss_base_model_version": names.base_model_version or spec.name,
+        "ss_base_model_version": version,
         "ss_network_module": names.network_module,
         "ss_network_args": "{}",
         "ss_v2": "False",
         "modelspec.sai_model_spec": "1.0.1",
-        "modelspec.architecture": f"{names.architecture or spec.name}/lora",
+        "modelspec.architecture": f"{architecture}/lora",
         "modelspec.implementation": "diffusers",
         "modelspec.title": title,
     }

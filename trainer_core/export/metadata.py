@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 from trainer_core.families.base import FamilySpec, KeyStyle
 from trainer_core.types import Bucket, Sample
@@ -41,11 +42,28 @@ class Training:
     trigger_word: str = ""
     prediction: str = ""
     """`prediction_type` of the base's scheduler, if it has one."""
+    base_config: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    """The config of the base's denoiser, which tells the models of a family apart."""
 
 
 def training_metadata(spec: FamilySpec, training: Training, style: KeyStyle) -> dict[str, str]:
     """Return kohya's and modelspec's metadata of a file, without the hashes of its weights."""
     return _kohya(spec, training, style) | _modelspec(spec, training)
+
+
+def names_of_base(spec: FamilySpec, config: Mapping[str, Any]) -> tuple[str, str]:
+    """Return what a base is called in `modelspec.architecture`, without `/lora`, and in `ss_base_model_version`.
+
+    Args:
+        spec: the family.
+        config: of the base's denoiser; empty if it is not known.
+    """
+    names = spec.lora
+    architecture, version = names.architecture or spec.name, names.base_model_version or spec.name
+    for kind in names.kinds if config else ():
+        if config.get(kind.setting) == kind.value:
+            return kind.architecture, kind.base_model_version or version
+    return architecture, version
 
 
 def _kohya(spec: FamilySpec, training: Training, style: KeyStyle) -> dict[str, str]:
@@ -54,7 +72,7 @@ def _kohya(spec: FamilySpec, training: Training, style: KeyStyle) -> dict[str, s
     # PEFT's keys have the scale folded in, so what belongs to these tensors is alpha = rank
     alpha = training.rank if style == "peft" else training.alpha
     return {
-        "ss_base_model_version": spec.lora.base_model_version or spec.name,
+        "ss_base_model_version": names_of_base(spec, training.base_config)[1],
         "ss_network_module": spec.lora.network_module,
         "ss_network_dim": str(training.rank),
         "ss_network_alpha": f"{alpha:g}",
@@ -75,7 +93,7 @@ def _kohya(spec: FamilySpec, training: Training, style: KeyStyle) -> dict[str, s
 def _modelspec(spec: FamilySpec, training: Training) -> dict[str, str]:
     told = {
         "modelspec.sai_model_spec": _MODELSPEC,
-        "modelspec.architecture": f"{spec.lora.architecture or spec.name}/lora",
+        "modelspec.architecture": f"{names_of_base(spec, training.base_config)[0]}/lora",
         "modelspec.implementation": "diffusers",
         "modelspec.title": training.name,
         "modelspec.resolution": f"{training.resolution}x{training.resolution}",

@@ -93,7 +93,10 @@ class Modules:
         modules = [split(name)[1] for name in known]
         originals = [*self.native, *self.aliases.values()] if style == "kohya" or self.native else modules
         found = {f"diffusion_model.{one}" for one in originals} | {f"lora_unet_{flat(one)}" for one in originals}
-        found |= set(known) if style == "peft" else {f"lora_unet_{flat(one)}" for one in modules}
+        if style == "peft":
+            found |= set(known)
+        elif not self.native:
+            found |= {f"lora_unet_{flat(one)}" for one in modules}
         text = [name for name in self.shapes if not name.startswith(self._prefix)]
         return frozenset(found | {self.kohya(name) for name in text} | {self.peft(name) for name in text})
 

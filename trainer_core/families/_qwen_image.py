@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from trainer_core.families import _parts
-from trainer_core.families.base import ComponentSpec
+from trainer_core.families.base import ComponentSpec, LoraNames
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -30,6 +30,12 @@ COMPONENTS: Mapping[str, ComponentSpec] = {
     "scheduler": ComponentSpec("scheduler", "diffusers", ""),
 }
 FILE_HAS = ("txt_norm.weight", "transformer_blocks.0.img_mod.1.weight", "transformer_blocks.0.txt_mod.1.weight")
+
+LORA = LoraNames(
+    architecture="Qwen-Image",
+    network_module="networks.lora_qwen_image",
+    diffusers_reads=("peft", "kohya"),
+)
 
 
 def encode_latents(vae: Any, pixels: Tensor) -> Tensor:

@@ -36,6 +36,19 @@ class ComponentSpec:
     """Class of the library; empty for schedulers, whose config names their class."""
 
 
+@dataclass(frozen=True)
+class BaseKind:
+    """A model of a family that the metadata of LoRA files call by another name than the family's own."""
+
+    setting: str
+    """Setting of the denoiser's config ..."""
+    value: object
+    """... and what it is in this model."""
+    architecture: str
+    base_model_version: str = ""
+    """That of the family if empty."""
+
+
 def _text_encoder_prefixes() -> dict[str, str]:
     return {"text_encoder": "lora_te1", "text_encoder_2": "lora_te2", "text_encoder_3": "lora_te3"}
 
@@ -60,13 +73,16 @@ class LoraNames:
 
     `{}` is a number, the same on both sides. A module with several parts holds their output rows one below the other in
     this order. Rows whose parts a model lacks are left out for it; a module that no row names cannot be written in
-    kohya's format nor be read by ComfyUI, so list everything that `targets` can match.
+    kohya's format nor be read by ComfyUI, so list everything that `targets` can match. `comfyui="kohya"` if ComfyUI
+    knows these names alone, and not those of diffusers (`comfy/lora.py`).
     """
 
     architecture: str = ""
     """`modelspec.architecture` without its `/lora`; the family's name unless given."""
     base_model_version: str = ""
     """`ss_base_model_version`; the family's name unless given."""
+    kinds: tuple[BaseKind, ...] = ()
+    """Models that the denoiser's config tells apart, where they have other names; the first that fits counts."""
     network_module: str = "networks.lora"
     """`ss_network_module`: the module of kohya's trainer that writes such keys."""
     comfyui: KeyStyle | None = "peft"

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from trainer_core.families import _parts
-from trainer_core.families.base import ComponentSpec, FamilySpec
+from trainer_core.families import _flux, _parts
+from trainer_core.families.base import ComponentSpec, FamilySpec, LoraNames
 
 if TYPE_CHECKING:
     import torch
@@ -19,15 +19,6 @@ if TYPE_CHECKING:
     from trainer_core.diffusion.schedule import NoiseSchedule
     from trainer_core.families.source import ModelSource
     from trainer_core.types import Conditioning, TextCondition
-
-_DOUBLE = r"transformer_blocks\.\d+\."
-_SINGLE = r"single_transformer_blocks\.\d+\."
-_DOUBLE_ATTENTION = r"attn\.(to_[qkv]|to_out\.0|add_[qkv]_proj|to_add_out)"
-_DOUBLE_MLP = r"ff(_context)?\.net\.(0\.proj|2)"
-_SINGLE_ATTENTION = r"attn\.to_[qkv]"
-_ATTENTION = f"{_DOUBLE}{_DOUBLE_ATTENTION}|{_SINGLE}{_SINGLE_ATTENTION}"
-# a single block's proj_out reads attention and MLP together
-_LINEAR = f"{_DOUBLE}({_DOUBLE_ATTENTION}|{_DOUBLE_MLP})|{_SINGLE}({_SINGLE_ATTENTION}|proj_mlp|proj_out)"
 
 SPEC = FamilySpec(
     name="chroma",
@@ -49,8 +40,15 @@ SPEC = FamilySpec(
     text_length=512,
     latents_version=1,
     text_version=1,
-    targets={"attention": _ATTENTION, "attention+mlp": _LINEAR, "all-linear": _LINEAR},
+    targets={"attention": _flux.ATTENTION, "attention+mlp": _flux.LINEAR, "all-linear": _flux.LINEAR},
     file_has=("double_blocks.0.img_attn.qkv.weight", "distilled_guidance_layer.in_proj.bias"),
+    lora=LoraNames(
+        base_model_version="chroma",
+        architecture="chroma",
+        network_module="networks.lora_flux",
+        diffusers_reads=("peft", "kohya"),
+        native=_flux.NATIVE,
+    ),
 )
 
 

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from trainer_core.families import _parts
-from trainer_core.families.base import ComponentSpec, ControlSpec, FamilySpec, LoraNames
+from trainer_core.families import _flux, _parts
+from trainer_core.families.base import BaseKind, ComponentSpec, ControlSpec, FamilySpec, LoraNames
 
 if TYPE_CHECKING:
     import torch
@@ -18,32 +18,6 @@ if TYPE_CHECKING:
     from trainer_core.diffusion.schedule import NoiseSchedule
     from trainer_core.families.source import ModelSource
     from trainer_core.types import Conditioning, TextCondition
-
-_DOUBLE = r"transformer_blocks\.\d+\."
-_SINGLE = r"single_transformer_blocks\.\d+\."
-_DOUBLE_ATTENTION = r"attn\.(to_[qkv]|to_out\.0|add_[qkv]_proj|to_add_out)"
-_DOUBLE_MLP = r"ff(_context)?\.net\.(0\.proj|2)"
-_SINGLE_ATTENTION = r"attn\.to_[qkv]"
-_ATTENTION = f"{_DOUBLE}{_DOUBLE_ATTENTION}|{_SINGLE}{_SINGLE_ATTENTION}"
-# a single block's proj_out reads attention and MLP together
-_LINEAR = f"{_DOUBLE}({_DOUBLE_ATTENTION}|{_DOUBLE_MLP})|{_SINGLE}({_SINGLE_ATTENTION}|proj_mlp|proj_out)"
-
-_D, _S = "transformer_blocks.{}", "single_transformer_blocks.{}"
-_NATIVE = {
-    "double_blocks.{}.img_attn.qkv": (f"{_D}.attn.to_q", f"{_D}.attn.to_k", f"{_D}.attn.to_v"),
-    "double_blocks.{}.img_attn.proj": (f"{_D}.attn.to_out.0",),
-    "double_blocks.{}.img_mlp.0": (f"{_D}.ff.net.0.proj",),
-    "double_blocks.{}.img_mlp.2": (f"{_D}.ff.net.2",),
-    "double_blocks.{}.img_mod.lin": (f"{_D}.norm1.linear",),
-    "double_blocks.{}.txt_attn.qkv": (f"{_D}.attn.add_q_proj", f"{_D}.attn.add_k_proj", f"{_D}.attn.add_v_proj"),
-    "double_blocks.{}.txt_attn.proj": (f"{_D}.attn.to_add_out",),
-    "double_blocks.{}.txt_mlp.0": (f"{_D}.ff_context.net.0.proj",),
-    "double_blocks.{}.txt_mlp.2": (f"{_D}.ff_context.net.2",),
-    "double_blocks.{}.txt_mod.lin": (f"{_D}.norm1_context.linear",),
-    "single_blocks.{}.linear1": (f"{_S}.attn.to_q", f"{_S}.attn.to_k", f"{_S}.attn.to_v", f"{_S}.proj_mlp"),
-    "single_blocks.{}.linear2": (f"{_S}.proj_out",),
-    "single_blocks.{}.modulation.lin": (f"{_S}.norm.linear",),
-}
 
 # (width, height) of about a megapixel that Kontext was trained on; the other way up counts too
 _WIDE = ((1568, 672), (1504, 688), (1456, 720), (1392, 752), (1328, 800), (1248, 832), (1184, 880), (1104, 944))
@@ -82,7 +56,7 @@ _MAIN = FamilySpec(
     text_length=512,
     latents_version=1,
     text_version=1,
-    targets={"attention": _ATTENTION, "attention+mlp": _LINEAR, "all-linear": _LINEAR},
+    targets={"attention": _flux.ATTENTION, "attention+mlp": _flux.LINEAR, "all-linear": _flux.LINEAR},
     file_has=("double_blocks.0.img_attn.qkv.weight", "single_blocks.0.linear1.weight"),
     file_lacks=("distilled_guidance_layer.", "single_stream_modulation."),
     file_parts={"text_encoder_2": "t5xxl"},
@@ -90,9 +64,11 @@ _MAIN = FamilySpec(
     lora=LoraNames(
         architecture="flux-1-dev",
         base_model_version="flux1",
+        # dev and Kontext take guidance, schnell does not
+        kinds=(BaseKind("guidance_embeds", False, "flux-1-schnell"),),
         network_module="networks.lora_flux",
         diffusers_reads=("peft", "kohya"),
-        native=_NATIVE,
+        native=_flux.NATIVE,
         text_encoders={"text_encoder": "lora_te1", "text_encoder_2": "lora_te3"},
     ),
 )
@@ -101,6 +77,7 @@ _KONTEXT = replace(
     title="FLUX.1 Kontext",
     pipeline="FluxKontextPipeline",
     variant="kontext",
+    # LoRA files call it as dev, whose modules and readers it shares
     control=ControlSpec(most=1, required=False, in_text=False, fit=fit_kontext),
 )
 SPEC = replace(_MAIN, variants=(_KONTEXT,))

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from trainer_core.families import _parts
-from trainer_core.families.base import ComponentSpec, ControlSpec, FamilySpec
+from trainer_core.families.base import BaseKind, ComponentSpec, ControlSpec, FamilySpec, LoraNames
 
 if TYPE_CHECKING:
     import torch
@@ -26,6 +26,20 @@ _DOUBLE_MLP = r"ff(_context)?\.linear_(in|out)"
 _SINGLE = r"single_transformer_blocks\.\d+\.attn\.(to_qkv_mlp_proj|to_out)"
 _ATTENTION = f"{_DOUBLE}{_DOUBLE_ATTENTION}|{_SINGLE}"
 _LINEAR = f"{_DOUBLE}({_DOUBLE_ATTENTION}|{_DOUBLE_MLP})|{_SINGLE}"
+
+_D, _S = "transformer_blocks.{}", "single_transformer_blocks.{}"
+_NATIVE = {
+    "double_blocks.{}.img_attn.qkv": (f"{_D}.attn.to_q", f"{_D}.attn.to_k", f"{_D}.attn.to_v"),
+    "double_blocks.{}.img_attn.proj": (f"{_D}.attn.to_out.0",),
+    "double_blocks.{}.img_mlp.0": (f"{_D}.ff.linear_in",),
+    "double_blocks.{}.img_mlp.2": (f"{_D}.ff.linear_out",),
+    "double_blocks.{}.txt_attn.qkv": (f"{_D}.attn.add_q_proj", f"{_D}.attn.add_k_proj", f"{_D}.attn.add_v_proj"),
+    "double_blocks.{}.txt_attn.proj": (f"{_D}.attn.to_add_out",),
+    "double_blocks.{}.txt_mlp.0": (f"{_D}.ff_context.linear_in",),
+    "double_blocks.{}.txt_mlp.2": (f"{_D}.ff_context.linear_out",),
+    "single_blocks.{}.linear1": (f"{_S}.attn.to_qkv_mlp_proj",),
+    "single_blocks.{}.linear2": (f"{_S}.attn.to_out",),
+}
 
 _OWN_SIDE = 1024
 _MULTIPLE = 16
@@ -69,6 +83,13 @@ _DEV = FamilySpec(
     vae_precisions=("fp32", "bf16"),
     latent_factor=16,
     control=ControlSpec(most=10, required=False, in_text=False, fit=fit_control, crop=True),
+    lora=LoraNames(
+        architecture="Flux.2-dev",
+        base_model_version="flux_2_dev",
+        network_module="networks.lora_flux_2",
+        diffusers_reads=("peft", "kohya"),
+        native=_NATIVE,
+    ),
 )
 _KLEIN = replace(
     _DEV,
@@ -80,6 +101,16 @@ _KLEIN = replace(
         "tokenizer": ComponentSpec("tokenizer", "transformers", "Qwen2TokenizerFast"),
     },
     variant="klein",
+    lora=replace(
+        _DEV.lora,
+        architecture="Flux.2-klein",
+        base_model_version="flux_2_klein",
+        # three times the width of Qwen3-4B or Qwen3-8B
+        kinds=(
+            BaseKind("joint_attention_dim", 7680, "Flux.2-klein-4b", "flux_2_klein_4b"),
+            BaseKind("joint_attention_dim", 12288, "Flux.2-klein-9b", "flux_2_klein_9b"),
+        ),
+    ),
 )
 SPEC = replace(_DEV, variants=(_KLEIN,))
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from trainer_core.families import _parts, _qwen_vl
-from trainer_core.families.base import ComponentSpec, FamilySpec
+from trainer_core.families.base import ComponentSpec, FamilySpec, LoraNames
 
 if TYPE_CHECKING:
     import torch
@@ -57,6 +57,7 @@ SPEC = FamilySpec(
     targets={"attention": f"{_BLOCK}{_ATTENTION}", "attention+mlp": _LINEAR, "all-linear": _LINEAR},
     file_has=(),
     choosable_text_length=True,
+    lora=LoraNames(architecture="Kandinsky-5", network_module="networks.lora_kandinsky"),
 )
 
 

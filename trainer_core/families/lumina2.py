@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from trainer_core.families import _gemma2, _parts
-from trainer_core.families.base import ComponentSpec, FamilySpec
+from trainer_core.families.base import ComponentSpec, FamilySpec, LoraNames
 
 if TYPE_CHECKING:
     import torch
@@ -29,6 +29,20 @@ SYSTEM_PROMPT = (
     "based on textual prompts or user prompts."
 )
 """What the base was trained to see before a caption. Source: Lumina2Pipeline of diffusers."""
+
+
+def _native() -> dict[str, tuple[str, ...]]:
+    """Return `LoraNames.native`: the original code computes query, key and value in one module."""
+    names: dict[str, tuple[str, ...]] = {}
+    for stack in ("layers", "noise_refiner", "context_refiner"):
+        block = stack + ".{}"
+        names |= {
+            f"{block}.attention.qkv": tuple(f"{block}.attn.to_{part}" for part in "qkv"),
+            f"{block}.attention.out": (f"{block}.attn.to_out.0",),
+            **{f"{block}.feed_forward.w{n}": (f"{block}.feed_forward.linear_{n}",) for n in (1, 2, 3)},
+        }
+    return names
+
 
 SPEC = FamilySpec(
     name="lumina2",
@@ -57,6 +71,14 @@ SPEC = FamilySpec(
     },
     # Z-Image's names are alike but for the number in its modulation
     file_has=("cap_embedder.0.weight", "layers.0.adaLN_modulation.1.weight"),
+    # ComfyUI knows the names of diffusers for Z-Image, which its code takes for the same model, but not for Lumina2
+    lora=LoraNames(
+        architecture="lumina-2",
+        base_model_version="lumina2",
+        network_module="networks.lora_lumina",
+        comfyui="kohya",
+        native=_native(),
+    ),
 )
 
 

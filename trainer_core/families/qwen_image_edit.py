@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from trainer_core.families import _parts, _qwen_image, _qwen_vl
-from trainer_core.families.base import ComponentSpec, ControlSpec, FamilySpec
+from trainer_core.families.base import BaseKind, ComponentSpec, ControlSpec, FamilySpec
 
 if TYPE_CHECKING:
     import torch
@@ -79,12 +79,19 @@ SPEC = FamilySpec(
     vae_precisions=("fp32", "bf16"),
     guidance_argument="true_cfg_scale",
     control=ControlSpec(most=3, required=True, in_text=True, fit=fit),
+    # 2511 alone modulates control pictures as if they were free of noise
+    lora=replace(
+        _qwen_image.LORA,
+        architecture="Qwen-Image-Edit-Plus",
+        kinds=(BaseKind("zero_cond_t", True, "Qwen-Image-Edit-2511"),),
+    ),
 )
 SINGLE = replace(
     SPEC,
     pipeline="QwenImageEditPipeline",
     control=ControlSpec(most=1, required=True, in_text=True, fit=fit),
     variant="single",
+    lora=replace(_qwen_image.LORA, architecture="Qwen-Image-Edit"),
 )
 
 

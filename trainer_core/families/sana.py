@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from trainer_core.families import _gemma2, _parts
-from trainer_core.families.base import ComponentSpec, FamilySpec
+from trainer_core.families.base import ComponentSpec, FamilySpec, LoraNames
 
 if TYPE_CHECKING:
     import torch
@@ -73,6 +73,8 @@ SPEC = FamilySpec(
     file_has=("blocks.0.cross_attn.q_linear.weight", "blocks.0.mlp.inverted_conv.conv.weight"),
     vae_precisions=("fp32", "bf16"),
     latent_factor=32,
+    # ComfyUI has no model of this kind
+    lora=LoraNames(comfyui=None),
 )
 
 

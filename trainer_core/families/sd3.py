@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from trainer_core.families import _parts
-from trainer_core.families.base import ComponentSpec, FamilySpec
+from trainer_core.families.base import BaseKind, ComponentSpec, FamilySpec, LoraNames
 
 if TYPE_CHECKING:
     import torch
@@ -23,6 +23,23 @@ _BLOCK = r"transformer_blocks\.\d+\."
 # attn2 is the second attention over the picture alone that SD3.5-medium has
 _ATTENTION = r"(attn2?\.(to_[qkv]|to_out\.0)|attn\.(add_[qkv]_proj|to_add_out))"
 _MLP = r"ff(_context)?\.net\.(0\.proj|2)"
+
+_D = "transformer_blocks.{}"
+_NATIVE = {
+    "joint_blocks.{}.x_block.attn.qkv": (f"{_D}.attn.to_q", f"{_D}.attn.to_k", f"{_D}.attn.to_v"),
+    "joint_blocks.{}.x_block.attn.proj": (f"{_D}.attn.to_out.0",),
+    "joint_blocks.{}.x_block.attn2.qkv": (f"{_D}.attn2.to_q", f"{_D}.attn2.to_k", f"{_D}.attn2.to_v"),
+    "joint_blocks.{}.x_block.attn2.proj": (f"{_D}.attn2.to_out.0",),
+    "joint_blocks.{}.x_block.mlp.fc1": (f"{_D}.ff.net.0.proj",),
+    "joint_blocks.{}.x_block.mlp.fc2": (f"{_D}.ff.net.2",),
+    "joint_blocks.{}.context_block.attn.qkv": (
+        *(f"{_D}.attn.add_q_proj", f"{_D}.attn.add_k_proj", f"{_D}.attn.add_v_proj"),
+    ),
+    "joint_blocks.{}.context_block.attn.proj": (f"{_D}.attn.to_add_out",),
+    "joint_blocks.{}.context_block.mlp.fc1": (f"{_D}.ff_context.net.0.proj",),
+    "joint_blocks.{}.context_block.mlp.fc2": (f"{_D}.ff_context.net.2",),
+}
+"""Without the modulations: the last block's of the context has its halves the other way round in diffusers."""
 
 SPEC = FamilySpec(
     name="sd3",
@@ -57,6 +74,16 @@ SPEC = FamilySpec(
     file_parts={"text_encoder_2": "clip_g", "text_encoder_3": "t5xxl"},
     vae_precisions=("fp32", "bf16"),
     choosable_text_length=True,
+    lora=LoraNames(
+        architecture="stable-diffusion-3",
+        network_module="networks.lora_sd3",
+        kinds=(
+            BaseKind("qk_norm", None, "stable-diffusion-3-medium"),
+            BaseKind("num_layers", 24, "stable-diffusion-3-5-medium"),
+            BaseKind("num_layers", 38, "stable-diffusion-3-5-large"),
+        ),
+        native=_NATIVE,
+    ),
 )
 
 

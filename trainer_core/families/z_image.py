@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from trainer_core.families import _parts
-from trainer_core.families.base import ComponentSpec, FamilySpec
+from trainer_core.families.base import ComponentSpec, FamilySpec, LoraNames
 
 if TYPE_CHECKING:
     import torch
@@ -22,6 +22,20 @@ if TYPE_CHECKING:
 _BLOCK = r"(layers|noise_refiner|context_refiner)\.\d+\."
 _ATTENTION = r"attention\.(to_[qkv]|to_out\.0)"
 _MLP = r"feed_forward\.w[123]"
+
+
+def _native() -> dict[str, tuple[str, ...]]:
+    """Return `LoraNames.native`: the original code computes query, key and value in one module."""
+    names: dict[str, tuple[str, ...]] = {}
+    for stack in ("layers", "noise_refiner", "context_refiner"):
+        block = stack + ".{}"
+        names |= {
+            f"{block}.attention.qkv": tuple(f"{block}.attention.to_{part}" for part in "qkv"),
+            f"{block}.attention.out": (f"{block}.attention.to_out.0",),
+            **{f"{block}.feed_forward.w{n}": (f"{block}.feed_forward.w{n}",) for n in (1, 2, 3)},
+        }
+    return names
+
 
 SPEC = FamilySpec(
     name="z_image",
@@ -51,6 +65,12 @@ SPEC = FamilySpec(
     file_has=("layers.0.adaLN_modulation.0.weight", "cap_embedder.0.weight"),
     file_lacks=("control_layers.",),
     vae_precisions=("fp32", "bf16"),
+    lora=LoraNames(
+        architecture="Z-Image",
+        network_module="networks.lora_zimage",
+        diffusers_reads=("peft", "kohya"),
+        native=_native(),
+    ),
 )
 
 

@@ -196,6 +196,7 @@ def _training(context: StageContext, step: int) -> Training:
         samples=samples,
         trigger_word=next((word for word in words if word), ""),
         prediction=str(session.source.config("scheduler").get("prediction_type", "")),
+        base_config=session.source.config(session.family.spec.denoiser),
     )
 
 
