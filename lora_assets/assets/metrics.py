@@ -9,6 +9,7 @@ from lora_assets.assets.stage import BASE_MODEL, Check, Finished, StageAsset, Ve
 from lora_assets.assets.text import CACHED_TEXT_EMBEDDINGS
 from lora_assets.projects import ProjectAssets
 from lora_assets.upstream import Metadata
+from trainer_core.stages.card import CARD
 from trainer_core.stages.metrics import figure_pairs
 
 _SHOWN = 50
@@ -21,6 +22,9 @@ def _describe(finished: Finished) -> Metadata:
         "weights_sha256": dg.MetadataValue.text(known["weights_sha256"]),
         "path": dg.MetadataValue.path(finished.session.outputs / "metrics.json"),
     }
+    card = finished.session.outputs / CARD
+    if card.is_file():
+        metadata["card"] = dg.MetadataValue.md(readable_card(card.read_text(encoding="utf-8")))
     pairs = figure_pairs(known)
     metadata |= {f"{name}_lora": dg.MetadataValue.float(round(lora, 5)) for name, _, lora in pairs}
     metadata["figures"] = table(
@@ -31,6 +35,13 @@ def _describe(finished: Finished) -> Metadata:
         rows = [(name, f"{both['base']:.5f}", f"{both['lora']:.5f}") for name, both in known["by_sample"].items()]
         metadata["by_sample"] = table(("sample", "base", "LoRA"), rows[:_SHOWN])
     return metadata
+
+
+def readable_card(text: str) -> str:
+    """Return a model card without the hub's front matter and without pictures, which the page cannot reach."""
+    front, end = "---\n", "\n---\n"
+    body = text.partition(end)[2] if text.startswith(front) else text
+    return "\n".join(line for line in body.strip().splitlines() if not line.startswith("!["))
 
 
 def _promoted(finished: Finished) -> Verdict:

@@ -69,6 +69,9 @@ def test_the_ui_is_told_what_there_is_to_know(world: World) -> None:
     assert "image/jpeg" in str(world.metadata("validated_dataset")["contact_sheet"])
     assert "image/jpeg" in str(world.metadata("samples")["grid"])
     assert isinstance(world.metadata("metrics")["held_out_loss_lora"], float)
+    card = world.metadata("metrics")["card"]
+    assert card.startswith("# ") and "## Gate" in card
+    assert "license:" not in card and "![" not in card
     plotted = world.instance.fetch_observations(dg.AssetKey("lora_checkpoint"), limit=10).records
     assert {type(one.asset_observation.metadata["loss"]) for one in plotted if one.asset_observation} == {
         dg.FloatMetadataValue
