@@ -82,6 +82,7 @@ _DEV = FamilySpec(
     file_has=("double_blocks.0.img_attn.qkv.weight", "single_stream_modulation.lin.weight"),
     vae_precisions=("fp32", "bf16"),
     latent_factor=16,
+    no_negative_prompt=None,
     control=ControlSpec(most=10, required=False, in_text=False, fit=fit_control),
     lora=LoraNames(
         architecture="Flux.2-dev",
