@@ -165,6 +165,8 @@ class FamilySpec:
     """None for families that take no control pictures."""
     guidance_argument: str = "guidance_scale"
     """Argument of the pipeline's call that takes `sample.guidance`."""
+    no_negative_prompt: str | None = ""
+    """What the pipeline's call is given for no negative prompt; None where it takes none as text."""
     variant: str = ""
     """Name of the variant, such as `kontext`; empty for the family's main model."""
     variants: tuple[FamilySpec, ...] = ()

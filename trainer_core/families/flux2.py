@@ -83,6 +83,7 @@ _DEV = FamilySpec(
     vae_precisions=("fp32", "bf16"),
     latent_factor=16,
     control=ControlSpec(most=10, required=False, in_text=False, fit=fit_control, crop=True),
+    no_negative_prompt=None,
     lora=LoraNames(
         architecture="Flux.2-dev",
         base_model_version="flux_2_dev",

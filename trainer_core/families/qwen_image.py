@@ -47,6 +47,7 @@ SPEC = FamilySpec(
     vae_precisions=("fp32", "bf16"),
     choosable_text_length=True,
     guidance_argument="true_cfg_scale",
+    no_negative_prompt=" ",
     lora=_qwen_image.LORA,
 )
 

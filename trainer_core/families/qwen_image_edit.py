@@ -78,6 +78,7 @@ SPEC = FamilySpec(
     file_names="diffusers",
     vae_precisions=("fp32", "bf16"),
     guidance_argument="true_cfg_scale",
+    no_negative_prompt=" ",
     control=ControlSpec(most=3, required=True, in_text=True, fit=fit),
     # 2511 alone modulates control pictures as if they were free of noise
     lora=replace(

@@ -6,7 +6,7 @@ import json
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from trainer_core.stages.exports import LORA, published_names
+from trainer_core.stages.exports import LORA, base_name, published_names
 from trainer_core.stages.promotion import Verdict
 from trainer_core.stages.prompts import chosen_prompts
 from trainer_core.stages.session import Session, file_stat
@@ -60,7 +60,7 @@ def _facts(session: Session, lora: Published, metrics: Published, verdict: Verdi
         targets=settings["adapter"]["targets"],
         steps=known["steps"],
         step=known["selected_step"],
-        base_model=card.base_name(project.model.path),
+        base_model=base_name(session),
         trigger_word=project.caption.trigger_word,
     )
     lineage = card.Lineage(
@@ -103,11 +103,13 @@ def _rendered(session: Session) -> Rendered:
     from trainer_core.export.card import Rendered
 
     sample, side = session.project.sample, session.project.bucket.resolution
+    nothing = session.family.spec.no_negative_prompt
     prompts = chosen_prompts(sample.prompts, sample.control_paths, session)
     return Rendered(
         prompts=prompts.texts,
         controls=max((len(files) for files in prompts.controls), default=0),
-        negative_prompt=sample.negative_prompt,
+        # what the pipeline is given for pictures, so that the call in the card renders the same
+        negative_prompt="" if nothing is None else sample.negative_prompt or nothing,
         steps=sample.steps,
         guidance=sample.guidance,
         width=sample.width or side,

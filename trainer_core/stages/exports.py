@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from trainer_core.export.proof import FileProof
     from trainer_core.families.base import KeyStyle
     from trainer_core.stages.base import StageContext
+    from trainer_core.stages.session import Session
     from trainer_core.store import Published
 
 LORA = "lora.safetensors"
@@ -166,11 +167,11 @@ def lineage(context: StageContext, step: int) -> dict[str, str]:
     }
 
 
-def base_name(context: StageContext) -> str:
+def base_name(session: Session) -> str:
     """Return what the base model is called; files tell it, so it is in the stage's key."""
     from trainer_core.export.card import base_name as name_of
 
-    path = context.session.project.model.path
+    path = session.project.model.path
     # a relative path is an id on the hub
     return name_of(path) if path.is_absolute() else path.as_posix()
 
@@ -186,7 +187,7 @@ def _training(context: StageContext, step: int) -> Training:
     words = [settings.caption.trigger_word, *(dataset.trigger_word for dataset in settings.datasets)]
     return Training(
         name=settings.name,
-        base_name=base_name(context),
+        base_name=base_name(session),
         rank=settings.adapter.rank,
         alpha=settings.adapter.alpha,
         dropout=settings.adapter.dropout,

@@ -38,7 +38,7 @@ SNAPSHOTS = "snapshots"
 
 
 def _inputs(context: StageContext) -> JSON:
-    return {**_run_inputs(context), "base_name": base_name(context)}
+    return {**_run_inputs(context), "base_name": base_name(context.session)}
 
 
 def _run_inputs(context: StageContext) -> dict[str, JSON]:

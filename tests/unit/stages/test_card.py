@@ -1,0 +1,28 @@
+"""What a project's card says of its base."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.projects import TinyProject
+from trainer_core import run
+from trainer_core.stages import card, exports, lora_checkpoint, metrics
+from trainer_core.stages.promotion import Verdict
+
+
+@pytest.mark.parametrize(("path", "name"), [("stabilityai/sdxl", "stabilityai/sdxl"), ("/models/sdxl", "sdxl")])
+def test_a_base_of_the_hub_keeps_its_owner_and_a_folder_its_name(finished_sd15: Path, path: str, name: str) -> None:
+    session = run.open_session(TinyProject(finished_sd15).config, [])
+    try:
+        refs, objects = session.store.refs, session.store.objects
+        keys = {stage: refs.get(session.project.name, stage) for stage in (lora_checkpoint.NAME, metrics.NAME)}
+        lora, measured = (objects.get(stage, key) for stage, key in keys.items() if key)
+        assert lora is not None and measured is not None
+        model = session.project.model.model_copy(update={"path": Path(path)})
+        session.project = session.project.model_copy(update={"model": model})
+        facts = card._facts(session, lora, measured, Verdict(False, ()))  # pyright: ignore[reportPrivateUsage]
+        assert facts.trained.base_model == exports.base_name(session) == name
+    finally:
+        session.close()
