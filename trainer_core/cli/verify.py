@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -81,13 +82,12 @@ def changes_picture(lora: Path, base: Path, prompt: str) -> bool:
     """
     import torch
 
-    from trainer_core.families import family_of_pipeline
     from trainer_core.sampling.render import load_lora, render, same_pictures
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    pipeline = _pipeline(base, torch.bfloat16 if device == "cuda" else torch.float32).to(device)
+    pipeline, family = _pipeline(base, torch.bfloat16 if device == "cuda" else torch.float32)
+    pipeline.to(device)
     pipeline.set_progress_bar_config(disable=True)
-    family = family_of_pipeline(type(pipeline).__name__)
     inputs = family.pipeline_inputs if family else _as_text
     settings = _settings(pipeline, prompt, family)
     before = render(pipeline, inputs, settings, lambda: None)
@@ -202,16 +202,40 @@ def _lora_in(target: Path) -> Path:
     return found[0]
 
 
-def _pipeline(base: Path, dtype: torch.dtype) -> Any:
-    from diffusers.pipelines.pipeline_utils import DiffusionPipeline
+def _pipeline(base: Path, dtype: torch.dtype) -> tuple[Any, Family | None]:
+    """Load the pipeline of a folder, and say of which family it is.
 
-    if not (base / "model_index.json").is_file():
+    A family's own loader needs no torchvision, and mends what pipelines get wrong.
+
+    Raises:
+        ModelError: there is none, or it cannot be loaded.
+    """
+    from trainer_core.families import family_of_pipeline
+    from trainer_core.families.source import ModelSource
+
+    index = base / "model_index.json"
+    if not index.is_file():
         raise ModelError(f"--base {base}: is not a diffusers-format folder (no model_index.json). Give its root.")
     try:
-        # A folder is never looked up on a hub; this says so to diffusers too.
-        return DiffusionPipeline.from_pretrained(str(base), torch_dtype=dtype, local_files_only=True)
+        name = str(json.loads(index.read_text("utf-8"))["_class_name"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ModelError(f"--base {base}: model_index.json names no pipeline ({error}). Copy the model again.") from error
+    try:
+        family = family_of_pipeline(name)
+        if family is None:
+            return _stock_pipeline(base, dtype), None
+        return family.load_pipeline(ModelSource.open(base, None, family.spec), dtype), family
+    except ModelError as error:
+        raise ModelError(f"--base: {str(error).removeprefix('model.path: ')}") from error
     except (OSError, ValueError, AttributeError) as error:
         raise ModelError(f"--base {base}: diffusers cannot load it: {error}") from error
+
+
+def _stock_pipeline(base: Path, dtype: torch.dtype) -> Any:
+    from diffusers.pipelines.pipeline_utils import DiffusionPipeline
+
+    # A folder is never looked up on a hub; this says so to diffusers too.
+    return DiffusionPipeline.from_pretrained(str(base), torch_dtype=dtype, local_files_only=True)
 
 
 def _as_text(pipeline: Any, prompt: str, negative_prompt: str, controls: Sequence[Any]) -> dict[str, Any]:
@@ -226,10 +250,13 @@ def _settings(pipeline: Any, prompt: str, family: Family | None) -> RenderSettin
 
     scale = int(getattr(pipeline, "vae_scale_factor", 8))
     side = min(int(getattr(pipeline, "default_sample_size", None) or _own_size(pipeline)) * scale, _LARGEST)
-    control = family.spec.control if family else None
+    if family is None:
+        return RenderSettings((prompt,), "", _STEPS, 5.0, 0, side, side)
+    multiple, control = family.spec.size_multiple, family.spec.control
+    side = max(side // multiple, 1) * multiple
     # A model that only edits is given grey to edit.
     shown = ((Image.new("RGB", (side, side), "grey"),),) if control is not None and control.required else ()
-    return RenderSettings((prompt,), "", _STEPS, 5.0, 0, side, side, shown)
+    return RenderSettings((prompt,), "", _STEPS, 5.0, 0, side, side, shown, family.spec.guidance_argument)
 
 
 def _own_size(pipeline: Any) -> int:

@@ -214,7 +214,9 @@ def _use(facts: CardFacts) -> str:
         f"pipe = DiffusionPipeline.from_pretrained({_literal(_base(trained))}, torch_dtype=dtype)\n"
         f'pipe.to(device).load_lora_weights(".", weight_name={_literal(facts.file)})\n'
         "pipe.set_adapters(pipe.get_active_adapters(), adapter_weights=[1.0])  # its strength\n"
-        f"picture = pipe(\n    {'prompt=' if images else ''}{_literal(prompt)},\n{call}    return_dict=False,\n)[0][0]\n"
+        f"picture = pipe(\n    {'prompt=' if images else ''}{_literal(prompt)},\n{call}"
+        # some pipelines name their pictures otherwise than `images`, but all return them first
+        "    return_dict=False,\n)[0][0]\n"
         'picture.save("picture.png")'
     )
     told = f"With diffusers, in the folder of this file:\n\n```python\n{snippet}\n```"
