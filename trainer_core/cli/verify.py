@@ -219,7 +219,9 @@ def _pipeline(base: Path, dtype: torch.dtype) -> tuple[Any, Family | None]:
     try:
         name = str(json.loads(index.read_text("utf-8"))["_class_name"])
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ModelError(f"--base {base}: model_index.json names no pipeline ({error}). Copy the model again.") from error
+        raise ModelError(
+            f"--base {base}: model_index.json names no pipeline ({error}). Copy the model again."
+        ) from error
     try:
         family = family_of_pipeline(name)
         if family is None:
