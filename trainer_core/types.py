@@ -91,6 +91,27 @@ class Control:
 
 
 @dataclass(frozen=True)
+class View:
+    """One way to see a picture: how it is cut, whether it is mirrored (after the cut), how its colours are changed."""
+
+    geometry: Geometry
+    flip: bool = False
+    color: tuple[float, float, float, float] = (1.0, 1.0, 1.0, 0.0)
+    """Factors of brightness, contrast and saturation, and the turn of the hue in [-0.5, 0.5]."""
+
+
+@dataclass(frozen=True)
+class Mask:
+    """Which pixels of a picture are trained: white is, black is not."""
+
+    path: Path
+    picture: str
+    """SHA-256 of its bytes."""
+    alpha: bool = False
+    """The mask is the alpha channel of the picture at `path`, which is then the sample's own."""
+
+
+@dataclass(frozen=True)
 class Sample:
     """One picture with its caption, ready to be encoded.
 
@@ -108,6 +129,18 @@ class Sample:
     split: Split
     controls: tuple[Control, ...] = ()
     """Control pictures of edit families, in order."""
+    texts: tuple[str, ...] = ()
+    """What draws choose their caption from; empty where every draw has `caption`."""
+    class_caption: str = ""
+    """The caption with the class in place of the trigger word; empty unless output is preserved."""
+    views: tuple[View, ...] = ()
+    """Ways to see the picture that draws choose from, all of the bucket's size; empty for `geometry` alone."""
+    mask: Mask | None = None
+    """What of the picture is trained; None for all of it."""
+    loss_weight: float = 1.0
+    """What its loss is multiplied by."""
+    regularisation: bool = False
+    """Whether it shows the class rather than the concept."""
 
 
 @dataclass(frozen=True)
@@ -152,6 +185,14 @@ class Batch:
     text: TextCondition
     geometries: tuple[Geometry, ...]
     controls: tuple[Tensor, ...] = ()
+    loss_weights: Tensor | None = None
+    """[B] float32; None for ones."""
+    masks: Tensor | None = None
+    """[B, 1, h, w] float32 in [0, 1], of the latents' size; None where no sample has a mask."""
+    class_text: TextCondition | None = None
+    """The same captions with the class in place of the trigger word, where output is preserved."""
+    captions: tuple[str, ...] = ()
+    """The captions that were drawn, where they are encoded batch by batch."""
 
 
 @dataclass(frozen=True)

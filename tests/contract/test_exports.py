@@ -98,7 +98,7 @@ class Base:
         modules = modules_of(self.spec, {self.spec.denoiser: denoiser})
         # alpha / rank is no power of two: nothing is exact by chance
         settings = AdapterConfig(rank=4, alpha=alpha, targets=preset)
-        for parameter in adapter.attach(denoiser, settings, self.spec.targets, seed=1):
+        for parameter in adapter.attach(denoiser, settings, self.spec.targets, seed=1).values():
             with torch.no_grad():
                 parameter.normal_(std=0.02)
         layers = adapter.layers(adapter.state(denoiser), settings)

@@ -134,7 +134,7 @@ def test_an_adapter_on_the_1x1_convolutions_loads_in_diffusers(open_family: Open
         tiny.family.load_denoiser(tiny.source, torch.float32),
         AdapterConfig(targets="attention+mlp", rank=2, alpha=2),
     )
-    for parameter in attach(model, config, tiny.family.spec.targets, seed=1):
+    for parameter in attach(model, config, tiny.family.spec.targets, seed=1).values():
         torch.nn.init.normal_(parameter, std=0.1)
     save_file({f"transformer.{name}": part for name, part in state(model).items()}, tmp_path / "lora.safetensors")
     fresh = tiny.family.load_pipeline(tiny.source, torch.float32)

@@ -49,8 +49,8 @@ def matched_modules(denoiser: nn.Module, targets: str, presets: Mapping[str, str
     return matched
 
 
-def attach(denoiser: Any, config: AdapterConfig, presets: Mapping[str, str], seed: int) -> list[nn.Parameter]:
-    """Put a LoRA on the denoiser and return its float32 parameters, the only ones that require gradients.
+def attach(denoiser: Any, config: AdapterConfig, presets: Mapping[str, str], seed: int) -> dict[str, nn.Parameter]:
+    """Put a LoRA on the denoiser and return its float32 parameters by name, the only ones that require gradients.
 
     Args:
         denoiser: a diffusers denoiser (`add_adapter`), frozen here.
@@ -70,7 +70,7 @@ def attach(denoiser: Any, config: AdapterConfig, presets: Mapping[str, str], see
     lora = LoraConfig(r=config.rank, lora_alpha=config.alpha, lora_dropout=config.dropout, target_modules=pattern)  # type: ignore[arg-type]
     denoiser.add_adapter(lora, adapter_name=NAME)
     cast_training_params(denoiser, torch.float32)
-    return [parameter for parameter in denoiser.parameters() if parameter.requires_grad]
+    return {name: parameter for name, parameter in denoiser.named_parameters() if parameter.requires_grad}
 
 
 def state(denoiser: nn.Module) -> dict[str, Tensor]:

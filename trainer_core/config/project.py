@@ -8,6 +8,8 @@ from pydantic import Field
 
 from trainer_core.config.groups import (
     AdapterConfig,
+    AdapterOptionsConfig,
+    AugmentConfig,
     BucketConfig,
     CaptionConfig,
     DatasetConfig,
@@ -22,7 +24,9 @@ from trainer_core.config.groups import (
     NoiseConfig,
     OptimizerConfig,
     SampleConfig,
+    SaveConfig,
     ScheduleConfig,
+    TagsConfig,
     TextConfig,
     TrainConfig,
 )
@@ -39,14 +43,20 @@ class Project(Group):
     """The folders of pictures."""
     bucket: BucketConfig = BucketConfig()
     """Aspect-ratio buckets."""
+    augment: AugmentConfig = AugmentConfig()
+    """Differences between draws of a picture."""
     caption: CaptionConfig = CaptionConfig()
     """Captions."""
+    tags: TagsConfig = TagsConfig()
+    """Differences between draws of a caption."""
     latents: LatentsConfig = LatentsConfig()
     """VAE encoding."""
     text: TextConfig = TextConfig()
     """Text encoding."""
     adapter: AdapterConfig = AdapterConfig()
     """The adapter."""
+    adapter_options: AdapterOptionsConfig = AdapterOptionsConfig()
+    """What only some adapters have."""
     optimizer: OptimizerConfig = OptimizerConfig()
     """The optimizer."""
     schedule: ScheduleConfig = ScheduleConfig()
@@ -63,6 +73,8 @@ class Project(Group):
     """The examination of the finished LoRA."""
     export: ExportConfig = ExportConfig()
     """Export."""
+    save: SaveConfig = SaveConfig()
+    """Files on the way."""
     hardware: HardwareConfig = HardwareConfig()
     """Hardware."""
     logging: LoggingConfig = LoggingConfig()

@@ -38,10 +38,13 @@ class Slice:
         model: groups.ModelConfig
         datasets: tuple[groups.DatasetConfig, ...]
         bucket: groups.BucketConfig
+        augment: groups.AugmentConfig
         caption: groups.CaptionConfig
+        tags: groups.TagsConfig
         latents: groups.LatentsConfig
         text: groups.TextConfig
         adapter: groups.AdapterConfig
+        adapter_options: groups.AdapterOptionsConfig
         optimizer: groups.OptimizerConfig
         schedule: groups.ScheduleConfig
         noise: groups.NoiseConfig
@@ -50,6 +53,7 @@ class Slice:
         sample: groups.SampleConfig
         gate: groups.GateConfig
         export: groups.ExportConfig
+        save: groups.SaveConfig
         hardware: groups.HardwareConfig
         logging: groups.LoggingConfig
 

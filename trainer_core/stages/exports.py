@@ -27,7 +27,7 @@ LORA = "lora.safetensors"
 """The file in the first format of `export.formats`."""
 PROOF = "proof.json"
 TRAINING_READS = (
-    *("adapter", "optimizer", "schedule", "noise", "loss", "train", "sample.every", "logging"),
+    *("adapter", "adapter_options", "optimizer", "schedule", "noise", "loss", "train", "sample.every", "logging"),
     *("hardware.num_processes", "hardware.threads"),
 )
 """Settings that decide the weights."""

@@ -77,7 +77,7 @@ VALIDATED_DATASET = Stage(
     name="validated_dataset",
     version=2,
     description="Every picture looked at: found = used + excluded, each exclusion with its reason.",
-    reads=("datasets", "caption", "bucket"),
+    reads=("datasets", "caption", "tags", "bucket", "augment"),
     needs=(),
     run=_run,
     inputs=_inputs,

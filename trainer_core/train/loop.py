@@ -77,10 +77,9 @@ def training_loss(trainer: Trainer, batch: Batch) -> Tensor:
 def _optimizer_step(trainer: Trainer, batches: Iterator[Batch], watch: Watch, stop: StopRequest) -> None:
     """Accumulate gradients over the micro-batches of one step and update the weights."""
     settings, accelerator = trainer.project.train, trainer.accelerator
+    multiplier = lr_multiplier(trainer.step, trainer.project.schedule, settings.steps)
     for group in trainer.optimizer.param_groups:
-        group["lr"] = trainer.project.optimizer.lr * lr_multiplier(
-            trainer.step, trainer.project.schedule, settings.steps
-        )
+        group["lr"] = group["peak_lr"] * multiplier
     for accumulation in range(settings.gradient_accumulation_steps):
         if accumulation and stop.received and accelerator.num_processes == 1:
             # A long accumulation is not waited for: its gradients are dropped, the weights are those of the last step.

@@ -17,7 +17,7 @@ from trainer_core.data.order import Order
 from trainer_core.diffusion.schedule import NoiseSchedule
 from trainer_core.families.base import Family, PrecisionName
 from trainer_core.train.batches import BatchLoader
-from trainer_core.train.optimizers import build_optimizer
+from trainer_core.train.optimizers import TrainedPart, build_optimizer
 from trainer_core.train.state import TrainState, load_latest, prune, save_state
 from trainer_core.types import Report
 
@@ -56,7 +56,8 @@ class Trainer:
     family: Family
     schedule: NoiseSchedule
     denoiser: nn.Module
-    parameters: list[nn.Parameter]
+    parts: tuple[TrainedPart, ...]
+    """The models that carry an adapter; the first is the denoiser."""
     optimizer: Any
     """The optimizer as accelerate wrapped it."""
     accelerator: Accelerator
@@ -69,6 +70,11 @@ class Trainer:
     """What is measured on the main process as the run goes."""
     step: int = 0
     last_grad_norm: Tensor | None = field(default=None, repr=False)
+
+    @property
+    def parameters(self) -> list[nn.Parameter]:
+        """Everything that is trained."""
+        return [parameter for part in self.parts for parameter in part.parameters.values()]
 
     @property
     def order(self) -> Order:
@@ -93,22 +99,23 @@ def prepare(parts: TrainerParts, workdir: Path, report: Report, accelerator: Acc
     parameters = ADAPTERS[project.adapter.type].attach(
         parts.denoiser, project.adapter, parts.family.spec.targets, project.train.seed
     )
+    trained = (TrainedPart(parts.family.spec.denoiser, parts.denoiser, parameters, project.optimizer.lr),)
     log.info(
         "%s of rank %d on %d modules (adapter.targets = %s): %s trained parameters",
         project.adapter.type,
         project.adapter.rank,
         len(parameters) // 2,
         project.adapter.targets,
-        f"{sum(parameter.numel() for parameter in parameters):,}",
+        f"{sum(parameter.numel() for parameter in parameters.values()):,}",
     )
     parts.denoiser.train()
-    optimizer = build_optimizer(parameters, project.optimizer, scaled=parts.precision == "fp16")
+    optimizer = build_optimizer(trained, project.optimizer, scaled=parts.precision == "fp16")
     trainer = Trainer(
         project=project,
         family=parts.family,
         schedule=parts.schedule,
         denoiser=parts.denoiser,
-        parameters=parameters,
+        parts=trained,
         optimizer=accelerator.prepare_optimizer(optimizer, device_placement=False),
         accelerator=accelerator,
         loader=parts.loader,

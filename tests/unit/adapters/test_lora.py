@@ -20,7 +20,7 @@ def unet(tiny_bases: dict[str, Path]) -> torch.nn.Module:
 
 def _attach(unet: torch.nn.Module, **changes: object) -> list[torch.nn.Parameter]:
     config = AdapterConfig.model_validate({"rank": 4, "alpha": 2.0} | changes)
-    return lora.attach(unet, config, get_family("sd15").spec.targets, seed=5)
+    return list(lora.attach(unet, config, get_family("sd15").spec.targets, seed=5).values())
 
 
 def test_only_lora_weights_require_gradients_and_they_are_float32(unet: torch.nn.Module) -> None:

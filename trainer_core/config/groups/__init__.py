@@ -1,0 +1,71 @@
+"""The settings of a project, one frozen group a topic. The text under a field is its documentation everywhere.
+
+A field marked `NEUTRAL` changes how the work is done, never what comes out, so no key contains it. Paths are neutral
+too: what lies at the path is hashed instead.
+"""
+
+from trainer_core.config.groups.base import (
+    NEUTRAL,
+    Group,
+    Paths,
+    Precision,
+    Probability,
+)
+from trainer_core.config.groups.data import (
+    AugmentConfig,
+    BucketConfig,
+    CaptionConfig,
+    DatasetConfig,
+    LatentsConfig,
+    ModelConfig,
+    TagsConfig,
+    TextConfig,
+)
+from trainer_core.config.groups.output import (
+    ExportConfig,
+    GateConfig,
+    HardwareConfig,
+    LoggingConfig,
+    SampleConfig,
+    SaveConfig,
+)
+from trainer_core.config.groups.training import (
+    AdapterConfig,
+    AdapterOptionsConfig,
+    BlockConfig,
+    LossConfig,
+    NoiseConfig,
+    OptimizerConfig,
+    ScheduleConfig,
+    TrainConfig,
+)
+
+__all__ = [
+    "AdapterConfig",
+    "AdapterOptionsConfig",
+    "AugmentConfig",
+    "BlockConfig",
+    "BucketConfig",
+    "CaptionConfig",
+    "DatasetConfig",
+    "ExportConfig",
+    "GateConfig",
+    "Group",
+    "HardwareConfig",
+    "LatentsConfig",
+    "LoggingConfig",
+    "LossConfig",
+    "ModelConfig",
+    "NEUTRAL",
+    "NoiseConfig",
+    "OptimizerConfig",
+    "Paths",
+    "Precision",
+    "Probability",
+    "SampleConfig",
+    "SaveConfig",
+    "ScheduleConfig",
+    "TagsConfig",
+    "TextConfig",
+    "TrainConfig",
+]
