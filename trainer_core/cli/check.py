@@ -156,6 +156,7 @@ def as_dict(found: Inspection) -> dict[str, JSON]:
 def _inspect_project(project: Project, home: Path, report: Report) -> Inspection:
     from trainer_core.config.groups import HardwareConfig
     from trainer_core.families import get_family
+    from trainer_core.stages.facts import run_findings
     from trainer_core.stages.session import Session
 
     try:
@@ -169,7 +170,8 @@ def _inspect_project(project: Project, home: Path, report: Report) -> Inspection
         if any(finding.field.startswith("datasets.") and finding.level == "error" for finding in settings):
             return Inspection(tuple(settings), project)
         dataset, manifest = _dataset(session)
-        return Inspection((*settings, *dataset), project, manifest)
+        run = run_findings(session, manifest) if manifest else []
+        return Inspection((*settings, *run, *dataset), project, manifest)
     finally:
         session.close()
 

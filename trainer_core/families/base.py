@@ -157,6 +157,8 @@ class FamilySpec:
     which leaves a prefix of ComfyUI to be taken off."""
     vae_precisions: tuple[PrecisionName, ...] = ("fp32", "bf16", "fp16")
     """Precisions in which the VAE does not overflow; the first is the fallback."""
+    overflows_in_fp16: bool = False
+    """Whether the denoiser reaches values above fp16's 65504: it was trained in bf16."""
     clip_skip: bool = False
     choosable_text_length: bool = False
     latent_factor: int = 8

@@ -45,6 +45,7 @@ SPEC = FamilySpec(
     file_has=_qwen_image.FILE_HAS,
     file_names="diffusers",
     vae_precisions=("fp32", "bf16"),
+    overflows_in_fp16=True,
     choosable_text_length=True,
     guidance_argument="true_cfg_scale",
     no_negative_prompt=" ",

@@ -77,6 +77,7 @@ SPEC = FamilySpec(
     file_has=_qwen_image.FILE_HAS,
     file_names="diffusers",
     vae_precisions=("fp32", "bf16"),
+    overflows_in_fp16=True,
     guidance_argument="true_cfg_scale",
     no_negative_prompt=" ",
     control=ControlSpec(most=3, required=True, in_text=True, fit=fit),

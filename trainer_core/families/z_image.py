@@ -65,6 +65,7 @@ SPEC = FamilySpec(
     file_has=("layers.0.adaLN_modulation.0.weight", "cap_embedder.0.weight"),
     file_lacks=("control_layers.",),
     vae_precisions=("fp32", "bf16"),
+    overflows_in_fp16=True,
     lora=LoraNames(
         architecture="Z-Image",
         network_module="networks.lora_zimage",

@@ -12,7 +12,6 @@ from functools import cached_property
 from pathlib import Path
 
 from trainer_core.config.project import Project
-from trainer_core.config.rules import check_rules
 from trainer_core.data.manifest import Manifest
 from trainer_core.errors import ConfigError, ModelError
 from trainer_core.export.formats import written_formats
@@ -24,6 +23,7 @@ from trainer_core.hardware.detect import detect_machine, select_profile
 from trainer_core.hardware.placement import resolve_precision
 from trainer_core.hardware.profiles import HardwareProfile
 from trainer_core.stages.control_findings import control_findings
+from trainer_core.stages.facts import setting_findings
 from trainer_core.stages.scan import ScannedDataset, scan_datasets
 from trainer_core.store import Store
 from trainer_core.store.keys import digest
@@ -57,7 +57,7 @@ class Session:
 
     def findings(self) -> list[Finding]:
         """Return what there is to say about the settings together with the family, before anything is computed."""
-        found = check_rules(self.project, self.family.spec.prediction)
+        found = setting_findings(self)
         targets, presets = self.project.adapter.targets, self.family.spec.targets
         try:
             re.compile(presets.get(targets, targets))

@@ -1,0 +1,95 @@
+"""Rules of the adapter."""
+
+from __future__ import annotations
+
+from trainer_core.config.project import Project
+from trainer_core.config.rules.base import Facts, Rule, without_effect
+from trainer_core.types import Finding
+
+MAX_USUAL_RANK = 256
+MAX_USUAL_SCALE = 8
+_WITHOUT_RANK = ("ia3", "full")
+
+
+def rank_is_usual(project: Project, facts: Facts) -> Finding | None:
+    """The file grows with the rank; what it learns soon does not."""
+    rank = project.adapter.rank
+    if rank <= MAX_USUAL_RANK or project.adapter.type in _WITHOUT_RANK:
+        return None
+    message = f"is {rank}: a very large file that overfits easily; 4 to 128 is usual."
+    return Finding("warning", "adapter.rank", message, "Try 32 first.")
+
+
+def rank_fits_the_layers(project: Project, facts: Facts) -> Finding | None:
+    """Two factors wider than the matrix they stand for are more numbers than the matrix itself."""
+    rank = project.adapter.rank
+    narrowest = min(facts.widths, default=rank)
+    if rank <= narrowest or project.adapter.type in _WITHOUT_RANK:
+        return None
+    message = f"is {rank}, above the {narrowest} channels of the narrowest blocks: more weights than the layers have."
+    return Finding("warning", "adapter.rank", message, f"Choose at most {narrowest}.")
+
+
+def alpha_is_usual(project: Project, facts: Facts) -> Finding | None:
+    """Alpha multiplies what is learnt; a large one acts like a larger rate."""
+    adapter = project.adapter
+    if adapter.alpha <= MAX_USUAL_SCALE * adapter.rank or adapter.type in _WITHOUT_RANK:
+        return None
+    message = f"is {adapter.alpha:g} at rank {adapter.rank}: every update is multiplied by "
+    message += f"{adapter.alpha / adapter.rank:g}."
+    return Finding("warning", "adapter.alpha", message, f"Choose {adapter.rank} (no scaling) or less.")
+
+
+def dylora_blocks_divide_the_rank(project: Project, facts: Facts) -> Finding | None:
+    """DyLoRA trains ranks block by block."""
+    rank, size = project.adapter.rank, project.adapter_options.block_size or 4
+    if project.adapter.type != "dylora" or rank % size == 0:
+        return None
+    message = f"is {size}, which does not divide adapter.rank = {rank}."
+    fix = f"Choose one of {', '.join(str(one) for one in range(1, rank + 1) if rank % one == 0)}."
+    return Finding("error", "adapter_options.block_size", message, fix)
+
+
+def rank_from_weights_has_weights(project: Project, facts: Facts) -> Finding | None:
+    """Ranks of a file that is not named."""
+    if not project.adapter.rank_from_weights or project.adapter.init_from is not None:
+        return None
+    message = "is on, but there is no file to take the ranks from."
+    return Finding("error", "adapter.rank_from_weights", message, "Set `adapter.init_from`.")
+
+
+def rank_comes_from_one_place(project: Project, facts: Facts) -> Finding | None:
+    """The file's own ranks count, so those for blocks do not."""
+    if not (project.adapter.rank_from_weights and project.adapter.blocks):
+        return None
+    fix = "Remove it, or set `adapter.rank_from_weights` to false."
+    return without_effect("adapter.blocks", "is set, but rank_from_weights takes every rank from the file", fix)
+
+
+def trained_text_encoders_exist(project: Project, facts: Facts) -> Finding | None:
+    """A name that the base model has no folder of, or one that cannot be trained."""
+    known = facts.trainable_text_encoders
+    if not (unknown := [name for name in project.adapter.text_encoders if name not in known]):
+        return None
+    message = f"{', '.join(unknown)}: {facts.title} has no such text encoder that can be trained."
+    fix = f"Choose from {', '.join(known)}." if known else "Leave it empty: only its denoiser can be trained."
+    return Finding("error", "adapter.text_encoders", message, fix)
+
+
+def large_blocks_are_for_rotations(project: Project, facts: Facts) -> Finding | None:
+    """Only some kinds have blocks."""
+    if not project.adapter_options.block_size or project.adapter.type in ("dylora", "diag-oft", "boft"):
+        return None
+    return without_effect("adapter_options.block_size", f"is set, but {project.adapter.type} has no blocks")
+
+
+RULES: tuple[Rule, ...] = (
+    rank_is_usual,
+    rank_fits_the_layers,
+    alpha_is_usual,
+    dylora_blocks_divide_the_rank,
+    rank_from_weights_has_weights,
+    rank_comes_from_one_place,
+    trained_text_encoders_exist,
+    large_blocks_are_for_rotations,
+)

@@ -1,0 +1,114 @@
+"""Rules of the loss."""
+
+from __future__ import annotations
+
+from trainer_core.config.project import Project
+from trainer_core.config.rules.base import Facts, Rule, changed, without_effect
+from trainer_core.types import Finding
+
+_HUBER = ("huber", "smooth_l1")
+
+
+def min_snr_needs_a_diffusion_family(project: Project, facts: Facts) -> Finding | None:
+    """Min-SNR is defined by the signal-to-noise ratio of DDPM schedules. Source: arXiv 2303.09556."""
+    gamma = project.loss.min_snr_gamma
+    if not gamma or facts.prediction == "diffusion":
+        return None
+    message = f"is {gamma:g}, but {facts.title} is a flow-matching family, for which min-SNR is not defined."
+    return Finding("error", "loss.min_snr_gamma", message, "Set it to 0.")
+
+
+def debiased_loss_needs_a_diffusion_family(project: Project, facts: Facts) -> Finding | None:
+    """Debiased estimation weighs by the signal-to-noise ratio as well. Source: arXiv 2310.08442."""
+    if not project.loss.debiased or facts.prediction == "diffusion":
+        return None
+    message = f"is on, but {facts.title} is a flow-matching family, for which it is not defined."
+    return Finding("error", "loss.debiased", message, "Set it to false.")
+
+
+def one_weighting_of_timesteps(project: Project, facts: Facts) -> Finding | None:
+    """Both lower the weight of little noise; multiplied, hardly anything of it is left."""
+    if not (project.loss.debiased and project.loss.min_snr_gamma):
+        return None
+    message = "is on beside min_snr_gamma: both weights are multiplied."
+    return Finding("warning", "loss.debiased", message, "Keep one of the two.")
+
+
+def soft_min_snr_needs_a_gamma(project: Project, facts: Facts) -> Finding | None:
+    """The form of a weight that is not applied."""
+    if not project.loss.soft_min_snr or project.loss.min_snr_gamma:
+        return None
+    return without_effect("loss.soft_min_snr", "is on without min_snr_gamma", "Set `loss.min_snr_gamma` (5 is usual).")
+
+
+def huber_settings_need_a_huber_loss(project: Project, facts: Facts) -> Finding | None:
+    """Settings of a loss that is not used."""
+    idle = changed(project.loss, "huber_c", "huber_schedule")
+    if not idle or project.loss.type in _HUBER:
+        return None
+    fix = "Set `loss.type` to `huber` or `smooth_l1`, or remove it."
+    return without_effect(f"loss.{idle[0]}", f"is set, but loss.type is {project.loss.type}", fix)
+
+
+def mask_settings_need_masks(project: Project, facts: Facts) -> Finding | None:
+    """Settings of masks that no dataset has."""
+    idle = changed(project.loss, "mask_floor", "normalise_masks")
+    if not idle or any(dataset.mask_path or dataset.alpha_mask for dataset in project.datasets):
+        return None
+    fix = "Give a dataset a `mask_path` or `alpha_mask`, or remove it."
+    return without_effect(f"loss.{idle[0]}", "is set, but no dataset has masks", fix)
+
+
+def a_mask_floor_of_one_masks_nothing(project: Project, facts: Facts) -> Finding | None:
+    """Every pixel weighs 1."""
+    if project.loss.mask_floor < 1:
+        return None
+    return Finding("warning", "loss.mask_floor", "is 1: masks have no effect.", "Choose 0 to 0.3.")
+
+
+def prior_weight_needs_regularisation(project: Project, facts: Facts) -> Finding | None:
+    """The weight of pictures that are not there."""
+    if not changed(project.loss, "prior_weight") or any(dataset.regularisation for dataset in project.datasets):
+        return None
+    fix = "Set `regularisation: true` on the dataset of class pictures, or remove it."
+    return without_effect("loss.prior_weight", "is set, but no dataset is for regularisation", fix)
+
+
+def preservation_knows_the_class(project: Project, facts: Facts) -> Finding | None:
+    """Without a class there is no caption whose output could be preserved."""
+    if not project.loss.preservation_weight or project.loss.preservation_class.strip():
+        return None
+    message = "is empty, but preservation_weight is above 0: it is not known what the trigger word is an instance of."
+    return Finding("error", "loss.preservation_class", message, "Name the class (`person`, `dog`).")
+
+
+def preservation_knows_the_trigger_word(project: Project, facts: Facts) -> Finding | None:
+    """The class stands in place of the trigger word: without one, the preserved output is the trained one."""
+    words = [project.caption.trigger_word, *(dataset.trigger_word for dataset in project.datasets)]
+    if not project.loss.preservation_weight or any(words):
+        return None
+    message = "is above 0, but there is no trigger word that the class could stand in place of."
+    return Finding("error", "loss.preservation_weight", message, "Set `caption.trigger_word`.")
+
+
+def preservation_class_needs_a_weight(project: Project, facts: Facts) -> Finding | None:
+    """A class that nothing is done with."""
+    if not project.loss.preservation_class or project.loss.preservation_weight:
+        return None
+    fix = "Set `loss.preservation_weight` (1 is usual), or remove it."
+    return without_effect("loss.preservation_class", "is set without preservation_weight", fix)
+
+
+RULES: tuple[Rule, ...] = (
+    min_snr_needs_a_diffusion_family,
+    debiased_loss_needs_a_diffusion_family,
+    one_weighting_of_timesteps,
+    soft_min_snr_needs_a_gamma,
+    huber_settings_need_a_huber_loss,
+    mask_settings_need_masks,
+    a_mask_floor_of_one_masks_nothing,
+    prior_weight_needs_regularisation,
+    preservation_knows_the_class,
+    preservation_knows_the_trigger_word,
+    preservation_class_needs_a_weight,
+)

@@ -1,0 +1,190 @@
+"""Rules of datasets, buckets and the differences between draws of a picture."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from trainer_core.config.project import Project
+from trainer_core.config.rules.base import Facts, Rule, changed, without_effect
+from trainer_core.types import Finding
+
+_SDXL = 1024
+
+
+def shortest_side_fits_the_resolution(project: Project, facts: Facts) -> Finding | None:
+    """With both sides above the resolution, every bucket would exceed the area that is asked for."""
+    bucket = project.bucket
+    if bucket.min_side <= bucket.resolution or bucket.table != "grid":
+        return None
+    message = f"is {bucket.min_side}, above bucket.resolution = {bucket.resolution}: no bucket is possible."
+    return Finding("error", "bucket.min_side", message, f"Choose at most {bucket.resolution}.")
+
+
+def longest_side_is_the_longer_one(project: Project, facts: Facts) -> Finding | None:
+    """An empty range of sides."""
+    bucket = project.bucket
+    if bucket.max_side >= bucket.min_side:
+        return None
+    message = f"is {bucket.max_side}, below bucket.min_side = {bucket.min_side}: no bucket is possible."
+    return Finding("error", "bucket.max_side", message, f"Choose at least {max(bucket.min_side, bucket.resolution)}.")
+
+
+def longest_side_reaches_the_resolution(project: Project, facts: Facts) -> Finding | None:
+    """Sides that end below the resolution waste the area that is asked for."""
+    bucket = project.bucket
+    if bucket.max_side >= bucket.resolution or bucket.max_side < bucket.min_side or bucket.table != "grid":
+        return None
+    message = f"is {bucket.max_side}, below bucket.resolution = {bucket.resolution}: even the square is made smaller."
+    return Finding("warning", "bucket.max_side", message, f"Choose at least {bucket.resolution}.")
+
+
+def resolution_is_a_multiple_of_the_step(project: Project, facts: Facts) -> Finding | None:
+    """Sides are multiples of the step, so the square bucket would be smaller than asked for."""
+    bucket = project.bucket
+    remainder = bucket.resolution % bucket.step
+    if not remainder:
+        return None
+    message = f"is {bucket.resolution}, not a multiple of bucket.step = {bucket.step}: square pictures shrink."
+    below, above = bucket.resolution - remainder, bucket.resolution - remainder + bucket.step
+    return Finding("warning", "bucket.resolution", message, f"Choose {below or above} or {above}.")
+
+
+def the_sdxl_table_is_for_1024(project: Project, facts: Facts) -> Finding | None:
+    """The 40 sizes have the area of 1024 x 1024."""
+    own = (project.bucket.resolution,)
+    sides = {side for dataset in project.datasets for side in dataset.resolutions or own}
+    if project.bucket.table != "sdxl" or sides == {_SDXL}:
+        return None
+    message = f"is sdxl, whose sizes have the area of 1024 x 1024, not of {_listed(sides - {_SDXL})}."
+    return Finding("error", "bucket.table", message, "Use `grid`, or `bucket.resolution: 1024`.")
+
+
+def dataset_names_differ(project: Project, facts: Facts) -> Finding | None:
+    """Two datasets of one name would give two pictures the same id."""
+    counts = Counter(dataset.label for dataset in project.datasets)
+    twice = sorted(label for label, count in counts.items() if count > 1)
+    if not twice:
+        return None
+    number = max(number for number, dataset in enumerate(project.datasets) if dataset.label == twice[0])
+    message = f"`{twice[0]}` names more than one dataset, but sample ids begin with it."
+    return Finding("error", f"datasets.{number}.name", message, "Give each dataset a `name` of its own.")
+
+
+def regularisation_is_not_alone(project: Project, facts: Facts) -> Finding | None:
+    """Prior preservation keeps what a concept would displace; without a concept there is nothing to learn."""
+    if not all(dataset.regularisation for dataset in project.datasets):
+        return None
+    message = "is on for every dataset: there is no concept to train."
+    fix = "Add a dataset of the concept, or set it to false."
+    return Finding("error", "datasets.0.regularisation", message, fix)
+
+
+def some_pictures_weigh_something(project: Project, facts: Facts) -> Finding | None:
+    """A loss that is multiplied by 0 trains nothing."""
+    for number, dataset in enumerate(project.datasets):
+        if dataset.loss_weight == 0 and dataset.held_out < 1:
+            message = "is 0: its pictures take time and teach nothing."
+            return Finding("warning", f"datasets.{number}.loss_weight", message, "Remove the dataset.")
+    return None
+
+
+def resolutions_are_several(project: Project, facts: Facts) -> Finding | None:
+    """The same resolution twice would be the same sample twice."""
+    for number, dataset in enumerate(project.datasets):
+        if len(set(dataset.resolutions)) < len(dataset.resolutions):
+            message = f"names a resolution twice: {_listed(dataset.resolutions)}."
+            return Finding("error", f"datasets.{number}.resolutions", message, "Name each once; `repeats` repeats.")
+    return None
+
+
+def a_mask_comes_from_one_place(project: Project, facts: Facts) -> Finding | None:
+    """A picture has one mask."""
+    for number, dataset in enumerate(project.datasets):
+        if dataset.mask_path is not None and dataset.alpha_mask:
+            message = "is on beside mask_path."
+            return Finding("error", f"datasets.{number}.alpha_mask", message, "Remove one of the two.")
+    return None
+
+
+def a_mask_crop_needs_masks(project: Project, facts: Facts) -> Finding | None:
+    """Pictures are cut around what their masks show."""
+    if project.augment.crop != "mask" or any(dataset.mask_path or dataset.alpha_mask for dataset in project.datasets):
+        return None
+    message = "is mask, but no dataset has masks."
+    return Finding("error", "augment.crop", message, "Give a dataset a `mask_path` or `alpha_mask`, or use `center`.")
+
+
+def random_pictures_have_variants(project: Project, facts: Facts) -> Finding | None:
+    """Latents are cached: with one a picture, a random crop is the same at every draw."""
+    augment = project.augment
+    if augment.variants > 1 or not _random(project):
+        return None
+    name = "crop: random" if augment.crop == "random" else "color"
+    message = f"is 1, so that each picture is encoded once: augment.{name} gives the same picture at every draw."
+    return Finding("warning", "augment.variants", message, "Choose 4 or more.")
+
+
+def picture_variants_need_randomness(project: Project, facts: Facts) -> Finding | None:
+    """A number of views for pictures that have one."""
+    if not changed(project.augment, "variants") or _random(project):
+        return None
+    return without_effect("augment.variants", "is set, but neither crop nor colour is random")
+
+
+def crop_scale_needs_random_crops(project: Project, facts: Facts) -> Finding | None:
+    """Only random crops are enlarged first."""
+    if project.augment.crop_scale == 1 or project.augment.crop == "random":
+        return None
+    fix = "Set `augment.crop` to `random`, or remove it."
+    return without_effect("augment.crop_scale", f"is set, but augment.crop is {project.augment.crop}", fix)
+
+
+def colours_stay_recognisable(project: Project, facts: Facts) -> Finding | None:
+    """What is trained in other colours is drawn in other colours."""
+    color = project.augment.color
+    if color <= 0.3:
+        return None
+    message = f"is {color:g}: the LoRA learns that colours do not matter."
+    return Finding("warning", "augment.color", message, "Choose 0.1 or less.")
+
+
+def an_edit_and_its_control_are_seen_alike(project: Project, facts: Facts) -> Finding | None:
+    """A mirrored or shifted result beside an unchanged control picture teaches to mirror and to shift."""
+    augment = project.augment
+    if not any(dataset.control_path for dataset in project.datasets):
+        return None
+    changed_views = [name for name in ("flip", "color") if getattr(augment, name)]
+    if augment.crop == "random":
+        changed_views.append("crop")
+    if not changed_views:
+        return None
+    message = "would change the results of edits, but not the control pictures that they start from."
+    return Finding("error", f"augment.{changed_views[0]}", message, "Turn it off for edit datasets.")
+
+
+def _random(project: Project) -> bool:
+    return project.augment.crop == "random" or project.augment.color > 0
+
+
+def _listed(numbers: object) -> str:
+    return ", ".join(str(number) for number in sorted(numbers))  # type: ignore[call-overload]
+
+
+RULES: tuple[Rule, ...] = (
+    shortest_side_fits_the_resolution,
+    longest_side_is_the_longer_one,
+    longest_side_reaches_the_resolution,
+    resolution_is_a_multiple_of_the_step,
+    the_sdxl_table_is_for_1024,
+    dataset_names_differ,
+    regularisation_is_not_alone,
+    some_pictures_weigh_something,
+    resolutions_are_several,
+    a_mask_comes_from_one_place,
+    a_mask_crop_needs_masks,
+    random_pictures_have_variants,
+    picture_variants_need_randomness,
+    crop_scale_needs_random_crops,
+    colours_stay_recognisable,
+    an_edit_and_its_control_are_seen_alike,
+)

@@ -1,0 +1,197 @@
+"""Rules of the run, of what it saves, renders and tells."""
+
+from __future__ import annotations
+
+from trainer_core.config.project import Project
+from trainer_core.config.rules.base import Facts, Rule, changed, without_effect
+from trainer_core.types import Finding
+
+MAX_USUAL_BATCH = 64
+
+
+def effective_batch_is_usual(project: Project, facts: Facts) -> Finding | None:
+    """Large batches of a small dataset mean few, nearly equal steps."""
+    train, processes = project.train, project.hardware.num_processes
+    batch = _effective_batch(project)
+    if batch <= MAX_USUAL_BATCH:
+        return None
+    message = (
+        f"gives an effective batch of {batch} ({train.batch_size} x {train.gradient_accumulation_steps} accumulated x "
+        f"{processes} processes); LoRAs are usually trained with 1 to 16."
+    )
+    return Finding("warning", "train.batch_size", message, "Lower it unless you have many thousands of pictures.")
+
+
+def the_batch_is_smaller_than_the_dataset(project: Project, facts: Facts) -> Finding | None:
+    """One step would see every picture at once, and the next one all of them again."""
+    batch = _effective_batch(project)
+    if facts.data is None or batch <= facts.data.draws:
+        return None
+    message = f"gives an effective batch of {batch}, but an epoch has {facts.data.draws} pictures with their repeats."
+    return Finding("warning", "train.batch_size", message, f"Choose an effective batch of {facts.data.draws} or less.")
+
+
+def the_run_sees_every_picture(project: Project, facts: Facts) -> Finding | None:
+    """A run that ends within its first epoch never sees some pictures."""
+    data = facts.data
+    if data is None or data.steps >= data.steps_per_epoch:
+        return None
+    field = "train.epochs" if project.train.epochs else "train.steps"
+    message = f"is {data.steps} steps, but one epoch takes {data.steps_per_epoch:g}: some pictures are never seen."
+    return Finding("warning", field, message, "Train longer, or lower `datasets.repeats`.")
+
+
+def checkpoints_fall_inside_the_run(project: Project, facts: Facts) -> Finding | None:
+    """A killed run (power cut, SIGKILL) starts from its last checkpoint."""
+    every, steps = project.train.checkpoint_every, _steps(project, facts)
+    if steps is None or every <= steps:
+        return None
+    message = f"is {every}, but the run has {steps} steps: state is saved only when the run is stopped or ends."
+    return Finding("info", "train.checkpoint_every", message, f"Choose {max(steps // 4, 1)} to lose less in a crash.")
+
+
+def evaluation_falls_inside_the_run(project: Project, facts: Facts) -> Finding | None:
+    """The best step cannot be chosen from none."""
+    every, steps = project.train.evaluate_every, _steps(project, facts)
+    if steps is None or every <= steps:
+        return None
+    message = f"is {every}, but the run has {steps} steps: held-out loss is measured at the start and the end only."
+    return Finding("info", "train.evaluate_every", message, "Choose 0 for a tenth of the run.")
+
+
+def samples_fall_inside_the_run(project: Project, facts: Facts) -> Finding | None:
+    """Intermediate samples that never come."""
+    every, steps = project.sample.every, _steps(project, facts)
+    if steps is None or every <= steps:
+        return None
+    message = f"is {every}, but the run has {steps} steps: only the finished LoRA is rendered."
+    return Finding("info", "sample.every", message, f"Choose {max(steps // 4, 1)}, or 0 to say so.")
+
+
+def saved_files_fall_inside_the_run(project: Project, facts: Facts) -> Finding | None:
+    """Files on the way that never come."""
+    every, steps = project.save.every, _steps(project, facts)
+    if steps is None or every <= steps:
+        return None
+    message = f"is {every}, but the run has {steps} steps: only the finished LoRA is published."
+    return Finding("info", "save.every", message, f"Choose {max(steps // 4, 1)}, or 0 to say so.")
+
+
+def warmup_ends_before_the_run(project: Project, facts: Facts) -> Finding | None:
+    """A warm-up as long as the run never reaches the learning rate that was asked for."""
+    warmup, steps = project.schedule.warmup_steps, _steps(project, facts)
+    if steps is None or not warmup or warmup < steps:
+        return None
+    message = f"is {warmup}, but the run has {steps} steps: the learning rate never reaches its peak."
+    return Finding("warning", "schedule.warmup_steps", message, f"Choose at most {steps // 10} (a tenth of the run).")
+
+
+def length_is_given_once(project: Project, facts: Facts) -> Finding | None:
+    """Steps and epochs are two answers to one question."""
+    train = project.train
+    if train.steps is None or train.epochs is None:
+        return None
+    message = f"is {train.epochs:g} beside train.steps = {train.steps}."
+    return Finding("error", "train.epochs", message, "Remove one of the two.")
+
+
+def samples_are_counted_once(project: Project, facts: Facts) -> Finding | None:
+    """Steps and epochs between samples are two answers to one question."""
+    if not (project.sample.every and project.sample.every_epochs):
+        return None
+    message = f"is {project.sample.every_epochs:g} beside sample.every = {project.sample.every}."
+    return Finding("error", "sample.every_epochs", message, "Remove one of the two.")
+
+
+def saves_are_counted_once(project: Project, facts: Facts) -> Finding | None:
+    """Steps and epochs between files are two answers to one question."""
+    if not (project.save.every and project.save.every_epochs):
+        return None
+    message = f"is {project.save.every_epochs:g} beside save.every = {project.save.every}."
+    return Finding("error", "save.every_epochs", message, "Remove one of the two.")
+
+
+def kept_files_are_saved(project: Project, facts: Facts) -> Finding | None:
+    """How many to keep of files that are not written."""
+    save = project.save
+    idle = changed(save, "keep_last", "keep_best")
+    if not idle or save.every or save.every_epochs:
+        return None
+    fix = "Set `save.every`, or remove it."
+    return without_effect(f"save.{idle[0]}", "is set, but no files are published on the way", fix)
+
+
+def prompts_come_from_one_place(project: Project, facts: Facts) -> Finding | None:
+    """A file of prompts stands in place of the list."""
+    if project.sample.prompt_file is None or not project.sample.prompts:
+        return None
+    return Finding("error", "sample.prompts", "is set beside sample.prompt_file.", "Remove one of the two.")
+
+
+def fp16_holds_the_model(project: Project, facts: Facts) -> Finding | None:
+    """Models trained in bf16 reach values above fp16's 65504."""
+    if project.train.precision != "fp16" or not facts.overflows_in_fp16:
+        return None
+    message = f"is fp16, but {facts.title} was trained in bf16 and overflows in fp16: expect NaN."
+    return Finding("warning", "train.precision", message, "Use bf16 or auto.")
+
+
+def scores_have_prompts(project: Project, facts: Facts) -> Finding | None:
+    """A judge or a CLIP model that never sees a picture."""
+    gate = project.gate
+    if gate.concept_prompts or gate.other_prompts or (gate.judge is None and gate.clip_path is None):
+        return None
+    name = "gate.clip_path" if gate.judge is None else "gate.judge"
+    fix = "Set `gate.concept_prompts` and `gate.other_prompts`."
+    return Finding("warning", name, "is set, but there is no prompt to render: nothing is scored.", fix)
+
+
+def the_concept_score_is_measured(project: Project, facts: Facts) -> Finding | None:
+    """A limit on a figure that nothing gives."""
+    gate = project.gate
+    if not gate.min_concept_score or (gate.judge is not None and gate.concept_prompts):
+        return None
+    message = f"is {gate.min_concept_score:g}, but no concept score is measured: the limit forbids nothing."
+    return Finding("warning", "gate.min_concept_score", message, "Set `gate.judge` and `gate.concept_prompts`.")
+
+
+def wandb_settings_need_wandb(project: Project, facts: Facts) -> Finding | None:
+    """Names in a service that is not told anything."""
+    idle = changed(project.logging, "wandb_project", "wandb_run")
+    if not idle or project.logging.wandb != "off":
+        return None
+    fix = "Set `logging.wandb` to `offline` or `online`, or remove it."
+    return without_effect(f"logging.{idle[0]}", "is set, but logging.wandb is off", fix)
+
+
+def _effective_batch(project: Project) -> int:
+    train = project.train
+    return train.batch_size * train.gradient_accumulation_steps * project.hardware.num_processes
+
+
+def _steps(project: Project, facts: Facts) -> int | None:
+    """Optimizer steps of the run, where they are known without looking at the pictures or after it."""
+    if facts.data is not None:
+        return facts.data.steps
+    return None if project.train.epochs else project.train.steps
+
+
+RULES: tuple[Rule, ...] = (
+    effective_batch_is_usual,
+    the_batch_is_smaller_than_the_dataset,
+    the_run_sees_every_picture,
+    checkpoints_fall_inside_the_run,
+    evaluation_falls_inside_the_run,
+    samples_fall_inside_the_run,
+    saved_files_fall_inside_the_run,
+    warmup_ends_before_the_run,
+    length_is_given_once,
+    samples_are_counted_once,
+    saves_are_counted_once,
+    kept_files_are_saved,
+    prompts_come_from_one_place,
+    fp16_holds_the_model,
+    scores_have_prompts,
+    the_concept_score_is_measured,
+    wandb_settings_need_wandb,
+)

@@ -1,0 +1,72 @@
+"""What the rules of settings are told of a project's family, base model and pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from trainer_core.config.rules import DataFacts, Facts, check_rules
+from trainer_core.errors import ModelError
+from trainer_core.types import JSON, Finding
+
+if TYPE_CHECKING:
+    from trainer_core.data.manifest import Manifest
+    from trainer_core.stages.session import Session
+
+_WIDTHS = ("hidden_size", "dim", "model_dim", "inner_dim")
+"""Names under which the configs of denoisers give the width of their blocks."""
+
+
+def setting_findings(session: Session) -> list[Finding]:
+    """Return what the rules say before the pictures are looked at."""
+    return check_rules(session.project, facts_of(session))
+
+
+def run_findings(session: Session, manifest: Manifest) -> list[Finding]:
+    """Return what they say besides once the pictures are known."""
+    before = setting_findings(session)
+    after = check_rules(session.project, facts_of(session, manifest))
+    return [finding for finding in after if finding not in before]
+
+
+def facts_of(session: Session, manifest: Manifest | None = None) -> Facts:
+    """Return what is known; of a base that is not there, only what its family says."""
+    spec = session.family.spec
+    scheduler: Mapping[str, JSON] = {}
+    denoiser: Mapping[str, JSON] = {}
+    try:
+        scheduler = session.source.config("scheduler")
+        denoiser = session.source.config(spec.denoiser)
+    except (ModelError, OSError):
+        pass  # told by itself
+    return Facts(
+        prediction=spec.prediction,
+        title=spec.title,
+        base_prediction=str(scheduler.get("prediction_type", "epsilon")),
+        skips_clip_layers=spec.clip_skip,
+        chooses_text_length=spec.choosable_text_length,
+        overflows_in_fp16=spec.overflows_in_fp16,
+        widths=widths(denoiser),
+        data=None if manifest is None else _data(session, manifest),
+    )
+
+
+def widths(config: Mapping[str, JSON]) -> tuple[int, ...]:
+    """Return the channels of a denoiser's blocks, narrowest first, from its config; nothing if it does not tell."""
+    if isinstance(channels := config.get("block_out_channels"), Sequence):
+        return tuple(sorted({int(width) for width in channels}))
+    heads, size = config.get("num_attention_heads"), config.get("attention_head_dim")
+    if isinstance(heads, int) and isinstance(size, int):
+        return (heads * size,)
+    return tuple(sorted(int(config[name]) for name in _WIDTHS if isinstance(config.get(name), int)))[:1]
+
+
+def _data(session: Session, manifest: Manifest) -> DataFacts | None:
+    from trainer_core.data.order import Order
+
+    train = session.project.train
+    order = Order.of(manifest.samples, train.batch_size, train.seed)
+    if not order.items:
+        return None
+    group = train.gradient_accumulation_steps * session.project.hardware.num_processes
+    return DataFacts(len(order.items), order.draws_per_epoch, order.batches_per_epoch / group, train.steps)
