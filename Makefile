@@ -15,7 +15,7 @@ TORCH := torch==$(shell sed -n 's/^torch==//p' constraints.txt)
 TORCH_CPU_INDEX ?= https://download.pytorch.org/whl/cpu
 ARGS ?=
 
-.PHONY: help install train test test-gpu lint fmt type check golden bench ui docs family-table clean
+.PHONY: help install train test test-gpu lint fmt type check golden bench ui docs family-table settings-table clean
 
 help:  ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*##  *\(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | while IFS=$$'\t' read -r name text; do \
@@ -75,6 +75,9 @@ docs: install  ## Generate docs/config.md and docs/config.schema.json
 
 family-table: install  ## Measure every family against diffusers: docs/family-table.md
 	$(BIN)/python -m tests.contract.table
+
+settings-table: install  ## List every setting with the tests of its effect: docs/settings.md
+	$(BIN)/python -m tests.settings_table
 
 clean:  ## Remove caches; with CLEAN_STORE=1 also everything that was ever computed
 	find . -name __pycache__ -type d -not -path './$(VENV)/*' -prune -exec rm -rf {} +

@@ -36,9 +36,28 @@ class FieldRow:
         return f"{self.group}.{self.name}" if self.group else self.name
 
     @property
-    def foreign_names(self) -> tuple[str, ...]:
-        """What other trainers call it, read from its own documentation."""
-        return tuple(re.findall(r"`(\w+)`", self.text.partition("kohya: ")[2]))
+    def meaning(self) -> str:
+        """What it does: its documentation without the default's source and the names in other trainers."""
+        return re.split(r" (?:Default|kohya|ai-toolkit): ", self.text)[0]
+
+    @property
+    def default_source(self) -> str:
+        """Where the default comes from, in words; empty where the documentation does not say."""
+        return self._clause("Default").rstrip(".")
+
+    @property
+    def kohya(self) -> tuple[str, ...]:
+        """Names in kohya's sd-scripts."""
+        return _names(self._clause("kohya"))
+
+    @property
+    def ai_toolkit(self) -> tuple[str, ...]:
+        """Names in ai-toolkit."""
+        return _names(self._clause("ai-toolkit"))
+
+    def _clause(self, name: str) -> str:
+        parts = re.split(r"(?:^| )(Default|kohya|ai-toolkit): ", self.text)
+        return dict(zip(parts[1::2], parts[2::2], strict=True)).get(name, "")
 
 
 @functools.cache
@@ -60,6 +79,10 @@ def is_neutral(model: type[BaseModel], name: str) -> bool:
     """Tell whether a field is kept out of all keys."""
     extra = model.model_fields[name].json_schema_extra
     return isinstance(extra, dict) and extra.get("affects_result") is False
+
+
+def _names(clause: str) -> tuple[str, ...]:
+    return tuple(re.findall(r"`([\w.]+)`", clause))
 
 
 def describe(schema: Mapping[str, JSON]) -> str:

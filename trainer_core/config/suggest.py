@@ -58,7 +58,12 @@ def suggest_choice(value: object, choices: Iterable[object]) -> str | None:
 @functools.cache
 def foreign_names() -> Mapping[str, str]:
     """Names in other trainers -> our path."""
-    documented = {name: _path(row) for row in field_rows().values() for name in row.foreign_names}
+    rows = list(field_rows().values())
+    documented: dict[str, str] = {}
+    # kohya's names first: more people know them.
+    for names in ([(row, row.kohya) for row in rows], [(row, row.ai_toolkit) for row in rows]):
+        for row, name in ((row, name) for row, own in names for name in own):
+            documented.setdefault(name, _path(row))
     return {**documented, **OTHER_NAMES}
 
 
