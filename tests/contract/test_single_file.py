@@ -48,6 +48,7 @@ def test_a_single_file_loads_the_same_weights(
 
 
 @pytest.mark.parametrize("family", sorted(SINGLE_FILES))
+@pytest.mark.setting("model.config_path")
 def test_the_pipeline_of_a_single_file_is_built_offline(
     family: str, tiny_folder: Callable[[str], Path], tmp_path: Path
 ) -> None:

@@ -134,6 +134,7 @@ def test_a_control_picture_taken_away_trains_again_and_encodes_no_picture(projec
     assert plans["lora_checkpoint"].status == "stale"
 
 
+@pytest.mark.setting("bucket.control_resolution")
 def test_another_control_resolution_encodes_control_pictures_and_nothing_else(project: TinyProject) -> None:
     plans = project.plan("bucket.control_resolution=64")
     assert {name for name, _ in plans["cached_latents"].stale} == {
@@ -192,6 +193,7 @@ def test_training_and_evaluation_are_given_the_control_latents(
     assert evaluated and set(evaluated) == {1}
 
 
+@pytest.mark.setting("datasets.control_path")
 def test_weights_depend_on_the_control_pictures(project: TinyProject) -> None:
     before = project.run(until="lora_checkpoint")["lora_checkpoint"].data_version
     for number in range(6):
@@ -237,6 +239,7 @@ def test_one_caption_of_several_control_pictures_is_rendered_for_each(project: T
     assert len({files[0][1] for files in chosen.controls}) == 4
 
 
+@pytest.mark.setting("sample.control_paths")
 def test_an_edited_control_picture_of_a_prompt_renders_again_and_trains_nothing(project: TinyProject) -> None:
     picture = project.folder / "mine.png"
     draw_picture(picture, seed=1, size=(64, 64))
@@ -253,6 +256,7 @@ def test_an_edited_control_picture_of_a_prompt_renders_again_and_trains_nothing(
     assert plans["samples"].reasons == ("control pictures changed",)
 
 
+@pytest.mark.setting("gate.control_paths")
 def test_the_gate_examines_edits_of_its_own_pictures(project: TinyProject, monkeypatch: pytest.MonkeyPatch) -> None:
     (project.folder / "judge.py").write_text(JUDGE)
     monkeypatch.chdir(project.folder)

@@ -11,6 +11,7 @@ from tests.projects import TinyProject
 
 
 @pytest.mark.slow
+@pytest.mark.setting("hardware.num_processes")
 def test_two_processes_equal_one_with_twice_the_accumulation(finished_sd15: Path, tmp_path: Path) -> None:
     project = TinyProject(finished_sd15).copy(tmp_path / "project")
     common = ("train.batch_size=1", "train.steps=5", "export.dtype=fp32")

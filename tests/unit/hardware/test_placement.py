@@ -21,6 +21,7 @@ class _Calls:
         self.calls.append(("malloc_trim", pad))
 
 
+@pytest.mark.setting("hardware.threads")
 def test_threads_are_set_for_the_work_and_given_back_even_after_an_error() -> None:
     before = torch.get_num_threads()
     with pytest.raises(ZeroDivisionError), torch_work(CPU, before + 1):

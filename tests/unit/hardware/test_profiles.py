@@ -34,6 +34,7 @@ def test_each_machine_gets_its_row(machine: Machine, name: str) -> None:
     assert select_profile("auto", machine).name == name
 
 
+@pytest.mark.setting("hardware.profile")
 def test_a_profile_can_be_asked_for_by_name_and_a_wrong_name_lists_them() -> None:
     assert select_profile("h100", _machine()).name == "h100"
     with pytest.raises(ConfigError, match="rtx4090"):

@@ -33,6 +33,7 @@ def judge_file(folder: Path, code: str, name: str = "judge.py") -> Path:
     return path
 
 
+@pytest.mark.setting("gate.concept_prompts", "gate.other_prompts")
 def test_scores_are_means_over_the_pictures_of_their_own_prompts() -> None:
     pictures = [[grey(255), grey(0)], [grey(255)] * 2, [grey(0)] * 2]
     figures = measure(Exam(("a cat",), ("a dog", "a cow"), 2, SETTINGS, {"": brightness, "clip_": half}), pictures)
@@ -83,6 +84,7 @@ def told(pipeline: Any, prompt: str, negative_prompt: str, controls: Sequence[Im
     return {"prompt": prompt, "image": list(controls)}
 
 
+@pytest.mark.setting("gate.seed", "gate.pictures")
 def test_every_prompt_is_rendered_from_the_same_seeds_in_one_batch() -> None:
     pipeline, counted = Pipeline(), list[int]()
     taken = take(pipeline, told, exam(3), lambda: counted.append(1))
@@ -110,6 +112,7 @@ def test_each_prompt_of_an_exam_edits_its_own_picture() -> None:
     ]
 
 
+@pytest.mark.setting("gate.judge")
 def test_a_judge_in_a_package_is_imported_by_its_full_name(tmp_path: Path) -> None:
     package = tmp_path / "seen_only_here"
     package.mkdir()
@@ -178,6 +181,7 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.setting("gate.clip_path")
 def test_the_clip_score_is_the_cosine_of_the_models_own_embeddings(clip: Path) -> None:
     from transformers import CLIPModel, CLIPProcessor
 

@@ -48,6 +48,7 @@ def hub_cache(tiny_bases: Mapping[str, Path], tmp_path: Path, monkeypatch: pytes
     return snapshot
 
 
+@pytest.mark.setting("model.path", "model.revision")
 def test_a_model_of_the_hub_is_found_in_its_cache_without_a_network(hub_cache: Path, store: Store) -> None:
     source = find_base(ModelConfig(family="sd15", path=Path("someone/tiny")), store)
     assert source.config_root == hub_cache
@@ -118,6 +119,7 @@ def pickled(single: Path, target: Path) -> Path:
     return target
 
 
+@pytest.mark.setting("model.allow_pickle")
 def test_a_pickled_checkpoint_is_read_when_the_user_asks_and_is_the_same_model(
     tiny_bases: Mapping[str, Path], tmp_path: Path, store: Store
 ) -> None:

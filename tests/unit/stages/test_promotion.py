@@ -53,6 +53,7 @@ def test_a_lora_that_keeps_within_all_limits_is_promoted() -> None:
         ({"following_lora": 0.8}, None, "follows prompts without the concept at 80.0%, the base at 95.0%"),
     ],
 )
+@pytest.mark.setting("gate.min_concept_score", "gate.max_following_loss", "gate.max_held_out_rise")
 def test_each_limit_that_is_broken_is_named(figures: dict[str, JSON], champion: float | None, told: str) -> None:
     verdict = decide(GOOD | figures, champion, GATE)
     assert not verdict.promoted
