@@ -11,6 +11,7 @@ from trainer_core.cli.check import check
 from trainer_core.cli.doctor import doctor
 from trainer_core.cli.export import export
 from trainer_core.cli.gc import gc
+from trainer_core.cli.init import init
 from trainer_core.cli.options import examples
 from trainer_core.cli.plan import plan
 from trainer_core.cli.sample import sample
@@ -54,6 +55,13 @@ def root(
 
 
 for _command, _examples in (
+    (
+        init,
+        (
+            ("lora-assets init pictures/cats --base models/sdxl", "asks what it cannot know"),
+            ("lora-assets init pictures/cats --base models/sdxl --trigger ohwx --goal style --yes", "asks nothing"),
+        ),
+    ),
     (check, (("lora-assets check cats --set train.steps=500", "check with another setting"),)),
     (plan, (("lora-assets plan cats --json", "for programs"),)),
     (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -114,6 +115,14 @@ class ModelSource:
             return sorted(self._files(component))
         except _Missing as error:
             raise ModelError(str(error)) from error
+
+    def parameters(self, component: str) -> int:
+        """Return the number of weights of a component, counted from the headers of its files."""
+        if self.file is not None and self.in_file(component):
+            header = read_header(self.file)
+            return sum(math.prod(header[name]["shape"]) for name in self.file_parts[self.part(component)])
+        files = [path for path in self.component_files(component) if path.suffix == ".safetensors"]
+        return sum(math.prod(info["shape"]) for path in files for info in read_header(path).values())
 
     def fingerprints(
         self, hash_files: HashFiles, tensor_digests: TensorDigests = single_file_digests

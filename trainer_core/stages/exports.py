@@ -28,7 +28,7 @@ LORA = "lora.safetensors"
 PROOF = "proof.json"
 TRAINING_READS = (
     *("adapter", "adapter_options", "optimizer", "schedule", "noise", "loss", "train", "sample.every", "logging"),
-    *("hardware.num_processes", "hardware.threads"),
+    *("hardware.num_processes", "hardware.threads", "hardware.resident_cache_mib"),
 )
 """Settings that decide the weights."""
 READS = ("name", "export", "bucket.resolution", "caption.trigger_word", "datasets.trigger_word")

@@ -207,7 +207,7 @@ def training_parts(context: StageContext, device: Any) -> TrainerParts:
     """Load the base and the caches: what a run is made of."""
     from trainer_core.data.order import Order
     from trainer_core.hardware.placement import place, torch_dtype, use_attention
-    from trainer_core.train.batches import RESIDENT_LIMIT, BatchLoader
+    from trainer_core.train.batches import BatchLoader
     from trainer_core.train.trainer import TrainerParts
 
     session, settings = context.session, context.settings
@@ -215,7 +215,7 @@ def training_parts(context: StageContext, device: Any) -> TrainerParts:
     precision = session.precision("train", settings.train.precision)
     dtype = torch_dtype(precision)
     cache = cached_samples(context)
-    if cache.nbytes() <= RESIDENT_LIMIT:
+    if cache.nbytes() <= settings.hardware.resident_cache_mib * 2**20:
         cache = cache.resident(device, dtype)
     denoiser = place(session.family.load_denoiser(session.source, dtype), session.profile)
     use_attention(denoiser, session.profile.attention)

@@ -15,8 +15,6 @@ from trainer_core.data.order import Draw, Order
 from trainer_core.diffusion.noise import sample_noise, sample_u
 from trainer_core.types import Batch, Geometry, TextCondition
 
-RESIDENT_LIMIT = 2 * 2**30
-"""Caches up to this many bytes are kept on the training device whole; larger ones are read from their mapped shards."""
 AHEAD = 4
 """Micro-batches prepared by a thread while a GPU works."""
 

@@ -151,6 +151,7 @@ def test_neutral_fields_are_the_known_ones() -> None:
         "train.keep_last",
         "hardware.profile",
         "hardware.decode_threads",
+        "hardware.resident_cache_mib",
         "logging.every",
         "adapter.init_from",
         "datasets.mask_path",

@@ -123,6 +123,9 @@ class HardwareConfig(Group):
     threads: Annotated[int, Field(ge=0, le=1024), NEUTRAL] = 0
     """CPU threads of torch; 0 is torch's own choice. Models of a few million parameters run best on 1, above all beside
     other programs: threads that wait for a busy core cost more than they bring."""
+    resident_cache_mib: Annotated[int, Field(ge=0, le=10_000_000), NEUTRAL] = 2048
+    """Caches up to this many mebibytes are kept whole on the training device; larger ones are read from their mapped
+    shards as they are needed. Default: what a 24 GB GPU can spare. kohya: `cache_latents_to_disk`."""
     decode_threads: Annotated[int, Field(ge=0, le=256), NEUTRAL] = 0
     """Threads that decode pictures while the VAE works; 0 is the profile's choice."""
 

@@ -1,0 +1,186 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import product
+from pathlib import Path
+
+import pytest
+
+from trainer_core.config.fields import field_rows
+from trainer_core.config.load import load_project
+from trainer_core.config.rules import check_rules
+from trainer_core.types import JSON
+from trainer_core.wizard.choices import CHOICES, choose, fit, length, training_gib, warnings
+from trainer_core.wizard.document import write_yaml
+from trainer_core.wizard.situation import (
+    EFFORTS,
+    GOALS,
+    Answers,
+    BaseLook,
+    DatasetLook,
+    MachineLook,
+    Situation,
+    are_tags,
+    trained_side,
+)
+
+ANSWERS = Answers("cats", Path("/pictures"), "/base", "sdxl", trigger_word="ohwx")
+RTX_4090 = MachineLook("cuda", memory_gib=24, ram_gib=64, disk_gib=500, cores=16)
+SDXL = BaseLook("SDXL", "diffusion", weights_gib=4.8, side=1024, latent_bytes=0.125, clip_text=True)
+FLUX = BaseLook("FLUX.1", "flow", weights_gib=22.2, side=1024, latent_bytes=0.5, clip_text=False)
+PICTURES = DatasetLook(30, 1400, small=0.0, captioned=1.0, tags=False, captions=("ohwx at home", "ohwx outside"))
+USUAL = Situation(ANSWERS, RTX_4090, SDXL, PICTURES)
+
+
+def chosen(situation: Situation) -> dict[str, JSON]:
+    return {choice.path: choice.value for choice in choose(situation)}
+
+
+def answers(**changes: object) -> Situation:
+    return replace(USUAL, answers=replace(ANSWERS, **changes))  # type: ignore[arg-type]
+
+
+def dataset(**changes: object) -> Situation:
+    return replace(USUAL, dataset=replace(PICTURES, **changes))  # type: ignore[arg-type]
+
+
+def machine(**changes: object) -> Situation:
+    return replace(USUAL, machine=replace(RTX_4090, **changes))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("goal", "effort", "base"), list(product(GOALS, EFFORTS, (SDXL, FLUX))))
+def test_what_is_chosen_is_a_project_without_conflicts(goal: str, effort: str, base: BaseLook, tmp_path: Path) -> None:
+    situation = replace(answers(goal=goal, effort=effort, regularisation=Path("/class")), base=base)
+    places = {"base": "/base", "dataset": "/pictures", "regularisation": "/class"}
+    (tmp_path / "cats.yaml").write_text(write_yaml(situation.answers, choose(situation), places))
+    project = load_project(tmp_path / "cats.yaml")
+    found = check_rules(project, facts=_facts(base))
+    assert [finding for finding in found if finding.level != "info"] == []
+
+
+def _facts(base: BaseLook):
+    from trainer_core.config.rules import Facts
+
+    return Facts(prediction=base.prediction)
+
+
+def test_every_choice_is_a_setting_with_a_reason() -> None:
+    for choice in choose(answers(effort="aggressive", regularisation=Path("/class"))):
+        assert choice.path.replace(".0.", ".").replace(".1.", ".") in field_rows()
+        assert choice.reason
+
+
+@pytest.mark.parametrize(
+    ("base", "memory", "expected"),
+    [
+        (SDXL, 80, (1024, 2, False)),
+        (SDXL, 24, (1024, 1, False)),
+        (SDXL, 16, (1024, 2, True)),
+        (SDXL, 8, (512, 1, True)),
+        (FLUX, 80, (1024, 2, False)),
+        (FLUX, 32, (896, 1, True)),
+    ],
+)
+def test_batch_and_resolution_follow_the_memory(base: BaseLook, memory: float, expected: tuple[int, int, bool]) -> None:
+    situation = replace(machine(memory_gib=memory), base=base)
+    assert fit(situation) == expected
+    assert training_gib(situation, *expected) <= 0.9 * memory
+
+
+def test_a_batch_that_does_not_fit_is_accumulated() -> None:
+    small = chosen(machine(memory_gib=24))
+    assert (small["train.batch_size"], small["train.gradient_accumulation_steps"]) == (1, 2)
+    large = chosen(machine(memory_gib=80))
+    assert large["train.batch_size"] == 2
+    assert "train.gradient_accumulation_steps" not in large
+
+
+def test_a_base_that_fits_nowhere_is_told() -> None:
+    hopeless = replace(machine(memory_gib=8), base=FLUX)
+    assert any("out of memory" in line for line in warnings(hopeless))
+    assert warnings(USUAL) == []
+
+
+@pytest.mark.parametrize(("cores", "ram", "workers"), [(16, 64, 16), (64, 256, 16), (16, 8, 4), (2, 64, 2), (1, 1, 1)])
+def test_workers_follow_cores_and_memory(cores: int, ram: float, workers: int) -> None:
+    assert chosen(machine(cores=cores, ram_gib=ram))["hardware.decode_threads"] == workers
+
+
+@pytest.mark.parametrize(("pictures", "where"), [(30, "kept on the device"), (100_000, "read from disk")])
+def test_caches_lie_where_they_fit(pictures: int, where: str) -> None:
+    reasons = {choice.path: choice.reason for choice in choose(dataset(pictures=pictures))}
+    assert where in reasons["hardware.resident_cache_mib"]
+
+
+def test_a_disk_that_is_too_small_is_told() -> None:
+    situation = replace(dataset(pictures=100_000), machine=replace(RTX_4090, disk_gib=10))
+    assert any("LORA_ASSETS_HOME" in line for line in warnings(situation))
+
+
+def test_the_run_is_longer_for_more_pictures_and_more_effort_within_bounds() -> None:
+    assert length(USUAL) == 30 * 100 // 2
+    assert length(answers(effort="conservative")) == 30 * 100 * 0.6
+    assert length(dataset(pictures=1)) == 300
+    assert length(dataset(pictures=100_000)) == 6000
+
+
+def test_small_pictures_lower_the_resolution_or_are_not_enlarged() -> None:
+    assert chosen(dataset(small=0.9, median_side=600))["bucket.resolution"] == 576
+    some = chosen(dataset(small=0.2))
+    assert (some["bucket.resolution"], some["bucket.upscale"]) == (1024, False)
+    assert "bucket.upscale" not in chosen(USUAL)
+
+
+def test_tags_are_shuffled_behind_the_trigger_word() -> None:
+    tagged = chosen(dataset(tags=True))
+    assert (tagged["tags.shuffle"], tagged["tags.keep_tokens"]) == (True, 1)
+    assert "tags.keep_tokens" not in chosen(replace(dataset(tags=True), answers=replace(ANSWERS, trigger_word="")))
+    assert "tags.shuffle" not in chosen(USUAL)
+
+
+def test_only_a_style_of_few_pictures_is_mirrored() -> None:
+    assert chosen(answers(goal="style"))["augment.flip"] is True
+    assert "augment.flip" not in chosen(answers(goal="character"))
+    assert "augment.flip" not in chosen(answers(goal="style", effort="conservative"))
+
+
+def test_missing_captions_are_allowed_and_told() -> None:
+    assert chosen(dataset(captioned=0.5))["caption.missing"] == "empty"
+    assert "caption.missing" not in chosen(USUAL)
+
+
+def test_few_pictures_are_all_trained() -> None:
+    assert chosen(dataset(pictures=9))["datasets.0.held_out"] == 0.0
+    assert chosen(dataset(pictures=10))["datasets.0.held_out"] == 0.1
+
+
+def test_a_small_gpu_gets_an_optimizer_of_8_bits() -> None:
+    assert chosen(machine(memory_gib=12))["optimizer.name"] == "adamw8bit"
+    assert "optimizer.name" not in chosen(USUAL)
+
+
+def test_flow_families_get_no_min_snr() -> None:
+    assert chosen(USUAL)["loss.min_snr_gamma"] == 5
+    assert "loss.min_snr_gamma" not in chosen(replace(USUAL, base=FLUX))
+
+
+@pytest.mark.parametrize(
+    ("captions", "tags"),
+    [
+        (["1girl, solo, red hair, smile, outdoors", "1girl, hat, night, city"], True),
+        (["a zorbling on a white background, big, on the left"], False),
+        (["A woman stands in a field of flowers, looking at the sky."], False),
+        ([], False),
+    ],
+)
+def test_tags_are_told_from_sentences(captions: list[str], tags: bool) -> None:
+    assert are_tags(captions) is tags
+
+
+def test_the_trained_side_comes_from_the_config() -> None:
+    assert trained_side({"sample_size": 64}, 8) == 512
+    assert trained_side({"in_channels": 64}, 8) == 1024
+
+
+def test_rules_of_choices_are_named_once() -> None:
+    assert len({rule.__name__ for rule in CHOICES}) == len(CHOICES)

@@ -1,0 +1,149 @@
+"""`init`: a first project from a folder of pictures and a base model, with the reason beside each choice."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, TypeVar
+
+import typer
+
+from trainer_core.cli.options import CONFIGS, Debug, Json, Verbose
+from trainer_core.cli.terminal import Terminal, UsageError, show_findings, terminal
+from trainer_core.types import Finding
+from trainer_core.wizard.situation import EFFORTS, GOALS, Answers, Effort, Goal, Situation
+
+if TYPE_CHECKING:
+    from trainer_core.wizard.choices import Choice
+
+Word = TypeVar("Word", bound=str)
+
+
+def init(  # noqa: PLR0913 - an argument an option
+    dataset: Annotated[Path | None, typer.Argument(metavar="[PICTURES]", help="Folder of pictures.")] = None,
+    base: Annotated[str | None, typer.Option(metavar="PATH", help="Base model: folder, file or hub id.")] = None,
+    configs: Annotated[Path | None, typer.Option(metavar="DIR", help="Configs of a single-file base.")] = None,
+    family: Annotated[str | None, typer.Option(help="Family, where the base does not tell.")] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the project; the folder's unless given.")] = None,
+    goal: Annotated[Goal | None, typer.Option(help="What is trained.")] = None,
+    effort: Annotated[Effort | None, typer.Option(help="How far to go.")] = None,
+    trigger: Annotated[str | None, typer.Option(metavar="WORD", help="Word that calls what is trained.")] = None,
+    regularisation: Annotated[Path | None, typer.Option(metavar="DIR", help="Pictures of the class.")] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", metavar="FILE", help="File to write.")] = None,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Ask nothing: take what is not given as proposed.")] = False,
+    force: Annotated[bool, typer.Option(help="Replace a file that is there.")] = False,
+    as_json: Json = False,
+    debug: Debug = False,
+    verbose: Verbose = 0,
+) -> None:
+    """Write a project for a folder of pictures.
+
+    Looks at the machine, the base model and the pictures, asks what it cannot know, and writes the reason beside each
+    choice.
+    """
+    with terminal(as_json, debug, verbose) as out:
+        from trainer_core.config.load import project_home
+        from trainer_core.wizard.look import family_of, look
+
+        ask = _Asking(yes or as_json or not on_terminal())
+        pictures = dataset or Path(ask.text("Folder of pictures", None, "PICTURES"))
+        model = base or ask.text("Base model (folder, file or hub id)", None, "--base")
+        named = name or ask.text("Name of the project", pictures.resolve().name, "--name")
+        answers = Answers(
+            name=named,
+            dataset=pictures,
+            base=model,
+            family=family or family_of(model) or ask.text("Family (sd15, sdxl, flux1 ...)", None, "--family"),
+            goal=goal or ask.choice("What is trained", GOALS, "character"),
+            effort=effort or ask.choice("How far to go", EFFORTS, "balanced"),
+            trigger_word=ask.text("Trigger word (may be empty)", "", "--trigger") if trigger is None else trigger,
+            regularisation=regularisation or ask.path("Folder of class pictures (may be empty)"),
+        )
+        target = output or CONFIGS / f"{named}.yaml"
+        if target.exists() and not force:
+            raise UsageError(f"{target} is there already. Give another file with -o, or --force to replace it.")
+        with out.progress(["validated_dataset"]) as shown:
+            situation = look(answers, configs, project_home(target), shown)
+        _write(out, situation, target, configs)
+
+
+def on_terminal() -> bool:
+    """Say whether somebody can answer."""
+    return sys.stdin.isatty()
+
+
+def _write(out: Terminal, situation: Situation, target: Path, configs: Path | None) -> None:
+    from trainer_core.config.load import load_project
+    from trainer_core.wizard.choices import choose, warnings
+    from trainer_core.wizard.document import write_yaml
+
+    choices, told = choose(situation), warnings(situation)
+    text = write_yaml(situation.answers, choices, _places(situation.answers, configs, target.parent))
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_suffix(".tmp")
+    temporary.write_text(text, encoding="utf-8")
+    load_project(temporary)
+    os.replace(temporary, target)
+    if out.as_json:
+        rows = [{"setting": one.path, "value": one.value, "reason": one.reason} for one in choices]
+        out.emit({"file": str(target), "choices": rows, "warnings": told})
+        return
+    _show(out, choices)
+    show_findings(out.console, [Finding("warning", "machine", message, "") for message in told])
+    out.console.print(f"\nWrote {target}. Next: lora-assets check {situation.answers.name}", soft_wrap=True)
+
+
+def _places(answers: Answers, configs: Path | None, folder: Path) -> dict[str, str]:
+    """Return how the file names base, configs and folders of pictures."""
+    from trainer_core.wizard.look import base_path, place_in
+
+    base = base_path(answers.base)
+    places = {"base": place_in(base, folder) if base.is_absolute() else base.as_posix()}
+    places["dataset"] = place_in(answers.dataset, folder)
+    named = {"configs": configs, "regularisation": answers.regularisation}
+    return places | {name: place_in(path, folder) for name, path in named.items() if path is not None}
+
+
+def _show(out: Terminal, choices: list[Choice]) -> None:
+    from trainer_core.cli.tables import table
+
+    rows = [[one.path, _short(one.value), one.reason] for one in choices]
+    out.console.print(table(("setting", "value", "why"), rows))
+
+
+def _short(value: object) -> str:
+    if isinstance(value, list):
+        return f"{len(value)} prompts"  # pyright: ignore[reportUnknownArgumentType]
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+class _Asking:
+    """Asks on a terminal; elsewhere takes what is proposed, and refuses where nothing is."""
+
+    def __init__(self, silent: bool) -> None:
+        self._silent = silent
+
+    def text(self, question: str, proposed: str | None, option: str) -> str:
+        """Ask for a line of text."""
+        if not self._silent:
+            return str(typer.prompt(question, default=proposed, err=True))
+        if proposed is None:
+            raise UsageError(f"{question}: not given. Add {option}, or run without --yes on a terminal.")
+        return proposed
+
+    def choice(self, question: str, known: tuple[Word, ...], proposed: Word) -> Word:
+        """Ask for one of several words."""
+        if self._silent:
+            return proposed
+        listed = ", ".join(known)
+        while True:
+            answer = str(typer.prompt(f"{question} ({listed})", default=proposed, err=True))
+            if (word := next((word for word in known if word == answer.strip().lower()), None)) is not None:
+                return word
+            typer.echo(f"{answer} is none of {listed}.", err=True)
+
+    def path(self, question: str) -> Path | None:
+        """Ask for a folder; nothing is an answer."""
+        given = "" if self._silent else str(typer.prompt(question, default="", show_default=False, err=True))
+        return Path(given) if given else None

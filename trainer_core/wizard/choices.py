@@ -1,0 +1,292 @@
+"""The choices of a first project: a table of rules, each from the situation to a setting and the reason for it.
+
+Figures of memory are estimates (`training_gib`); the rest is what the documentation of the peers and the papers named
+in docs/config.md advise. Add a choice: write a function, append it to `CHOICES`, test it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from math import sqrt
+
+from trainer_core.types import JSON
+from trainer_core.wizard.situation import Effort, Goal, Situation
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A setting with the reason for it."""
+
+    path: str
+    """`group.field`."""
+    value: JSON
+    reason: str
+
+
+Rule = Callable[[Situation], Iterator[Choice]]
+
+
+@dataclass(frozen=True)
+class _Aim:
+    rank: int
+    draws: int
+    """How often each picture is seen."""
+    why: str
+    prompt: str
+    """Asks for what was trained where it was not seen."""
+
+
+@dataclass(frozen=True)
+class _Push:
+    rank: float
+    lr: float
+    draws: float
+    batch: int
+    targets: str
+
+
+AIMS: dict[Goal, _Aim] = {
+    "character": _Aim(16, 100, "a face or figure is a small change of the base", "{} on a beach at sunset"),
+    "object": _Aim(16, 80, "one thing is a small change of the base", "{} on a wooden table"),
+    "style": _Aim(32, 60, "a style touches everything that is drawn", "a house by a lake, {}"),
+}
+PUSHES: dict[Effort, _Push] = {
+    "conservative": _Push(0.5, 0.5, 0.6, 1, "attention"),
+    "balanced": _Push(1.0, 1.0, 1.0, 2, "attention+mlp"),
+    "aggressive": _Push(2.0, 2.0, 1.6, 4, "all-linear"),
+}
+USUAL_LR = 1e-4
+LEAST_DRAWS, MOST_DRAWS = 600, 12_000
+BATCHES = (8, 4, 2, 1)
+SIDES = (1024, 896, 768, 640, 512)
+_LITTLE_GPU_GIB = 16
+_GIB_A_WORKER = 2
+_TEXT_MIB = 2
+"""A cached text embedding, at most."""
+
+
+def training_gib(situation: Situation, side: int, batch: int, checkpointing: bool) -> float:
+    """Estimate the memory of a training step: weights, 1.5 GiB of overhead, and activations.
+
+    Activations of one picture of 1024 x 1024 are taken as 5 GiB x sqrt(weights in GiB), a quarter of that with gradient
+    checkpointing: about 11 GiB for SDXL and 24 GiB for FLUX.1, as users of other trainers report.
+    """
+    weights = situation.base.weights_gib
+    activations = 5 * sqrt(weights) * (side / 1024) ** 2 / (4 if checkpointing else 1)
+    return weights + 1.5 + batch * activations
+
+
+def fit(situation: Situation) -> tuple[int, int, bool]:
+    """Return (side, batch, gradient checkpointing) that the memory should hold, preferring them in that order."""
+    wanted = PUSHES[situation.answers.effort].batch
+    usable = 0.9 * situation.machine.memory_gib
+    natural = natural_side(situation)
+    for side in (natural, *(side for side in SIDES if side < natural)):
+        for checkpointing in (False, True):
+            for batch in (one for one in BATCHES if one <= wanted):
+                if training_gib(situation, side, batch, checkpointing) <= usable:
+                    return side, batch, checkpointing
+    return min(natural, SIDES[-1]), 1, True
+
+
+def natural_side(situation: Situation) -> int:
+    """Return the resolution that base and pictures ask for, in pixels."""
+    base, dataset = situation.base, situation.dataset
+    if dataset.small <= 0.5:
+        return base.side
+    step = 64 if dataset.median_side >= 256 else 16
+    return max(step, min(base.side, dataset.median_side // step * step))
+
+
+def length(situation: Situation) -> int:
+    """Return the optimizer steps of the run: pictures x times each is seen / effective batch, in fifties."""
+    aim, push = AIMS[situation.answers.goal], PUSHES[situation.answers.effort]
+    draws = min(MOST_DRAWS, max(LEAST_DRAWS, situation.dataset.pictures * aim.draws)) * push.draws
+    return max(50, round(draws / push.batch / 50) * 50)
+
+
+def resolution(situation: Situation) -> Iterator[Choice]:
+    """Resolution, and the sides that go with it."""
+    side, _, _ = fit(situation)
+    natural, base = natural_side(situation), situation.base
+    why = f"what {base.title} was trained at"
+    if side < natural:
+        why = f"{natural} would not fit into {situation.machine.memory_gib:.0f} GiB (estimated)"
+    elif natural < base.side:
+        why = f"most pictures are smaller than the {base.side} that the base was trained at"
+    yield Choice("bucket.resolution", side, why)
+    if side < 256:
+        yield Choice("bucket.step", 16, "pictures this small have few sizes in steps of 64")
+        yield Choice("bucket.min_side", side // 2, "half the resolution")
+    yield Choice("bucket.max_side", 2 * side, "room for wide and tall pictures")
+
+
+def small_pictures(situation: Situation) -> Iterator[Choice]:
+    """Enlarged pictures teach blur."""
+    share = situation.dataset.small
+    if 0.1 < share <= 0.5:
+        why = f"{share:.0%} of the pictures are small: enlarged, they would teach blur"
+        yield Choice("bucket.upscale", False, why)
+
+
+def mirrored(situation: Situation) -> Iterator[Choice]:
+    """Mirror images double few pictures, where left and right do not matter."""
+    answers, pictures = situation.answers, situation.dataset.pictures
+    if answers.goal == "style" and answers.effort != "conservative" and pictures < 50:
+        yield Choice("augment.flip", True, f"{pictures} pictures are few, and a style has no left and right")
+
+
+def captions(situation: Situation) -> Iterator[Choice]:
+    """Trigger word, missing captions, dropout."""
+    answers, dataset = situation.answers, situation.dataset
+    if answers.trigger_word:
+        yield Choice("caption.trigger_word", answers.trigger_word, "put before captions that do not have it")
+    if dataset.captioned < 1:
+        why = f"{1 - dataset.captioned:.0%} of the pictures have no caption"
+        fix = "the trigger word alone stands for them" if answers.trigger_word else "they train the empty caption"
+        yield Choice("caption.missing", "empty", f"{why}: {fix}")
+    if answers.effort != "conservative" and dataset.captioned > 0:
+        yield Choice("caption.dropout", 0.05, "some draws without words, so that guidance keeps working")
+
+
+def tags(situation: Situation) -> Iterator[Choice]:
+    """Lists of tags have no order."""
+    if not situation.dataset.tags:
+        return
+    yield Choice("tags.shuffle", True, "captions are tags, whose order should not matter")
+    kept = 1 if situation.answers.trigger_word else 0
+    if kept:
+        yield Choice("tags.keep_tokens", kept, "the trigger word stays in front")
+
+
+def adapter(situation: Situation) -> Iterator[Choice]:
+    """Size of the LoRA."""
+    aim, push = AIMS[situation.answers.goal], PUSHES[situation.answers.effort]
+    rank = max(4, int(aim.rank * push.rank))
+    yield Choice("adapter.rank", rank, aim.why)
+    yield Choice("adapter.alpha", rank, "as the rank, so that every reader loads it at the same strength")
+    yield Choice("adapter.targets", push.targets, f"{situation.answers.effort}: how much of each block is trained")
+
+
+def optimizer(situation: Situation) -> Iterator[Choice]:
+    """Optimizer, rate and schedule."""
+    push, machine = PUSHES[situation.answers.effort], situation.machine
+    if machine.device == "cuda" and machine.memory_gib < _LITTLE_GPU_GIB:
+        yield Choice("optimizer.name", "adamw8bit", f"{machine.memory_gib:.0f} GiB: its moments take a quarter")
+    lr = USUAL_LR * push.lr
+    yield Choice("optimizer.lr", lr, f"{situation.answers.effort}; `lora-assets find-lr` measures it")
+    yield Choice("schedule.name", "cosine", "ends softly, so that the last steps only polish")
+    yield Choice("schedule.warmup_ratio", 0.05, "the first gradients are the wildest")
+
+
+def loss(situation: Situation) -> Iterator[Choice]:
+    """Weights of noise levels."""
+    if situation.base.prediction == "diffusion":
+        yield Choice("loss.min_snr_gamma", 5, "steadier training of diffusion models (arXiv 2303.09556)")
+
+
+def run(situation: Situation) -> Iterator[Choice]:
+    """Length, batch and memory."""
+    answers, dataset = situation.answers, situation.dataset
+    _, batch, checkpointing = fit(situation)
+    wanted = PUSHES[answers.effort].batch
+    side, steps = fit(situation)[0], length(situation)
+    seen = round(steps * wanted / max(1, dataset.pictures))
+    yield Choice("train.steps", steps, f"{dataset.pictures} pictures, each seen about {seen} times")
+    need = training_gib(situation, side, batch, checkpointing)
+    memory = f"about {need:.0f} of {situation.machine.memory_gib:.0f} GiB (estimated)"
+    yield Choice("train.batch_size", batch, memory)
+    if wanted > batch:
+        why = f"an effective batch of {wanted} where memory holds {batch}"
+        yield Choice("train.gradient_accumulation_steps", wanted // batch, why)
+    if checkpointing:
+        yield Choice("train.gradient_checkpointing", True, "without it the step would not fit; the result is the same")
+
+
+def held_out(situation: Situation) -> Iterator[Choice]:
+    """Which pictures measure the loss."""
+    pictures = situation.dataset.pictures
+    if pictures < 10:
+        yield Choice("datasets.0.held_out", 0.0, f"{pictures} pictures are too few to keep one back")
+    else:
+        kept = max(1, round(0.1 * pictures))
+        yield Choice("datasets.0.held_out", 0.1, f"{kept} pictures that training never sees choose the best step")
+
+
+def regularisation(situation: Situation) -> Iterator[Choice]:
+    """Pictures of the class."""
+    if situation.answers.regularisation is not None:
+        why = "pictures of the class: the base keeps what it knows of it"
+        yield Choice("datasets.1.regularisation", True, why)
+
+
+def samples(situation: Situation) -> Iterator[Choice]:
+    """What is rendered on the way."""
+    steps = length(situation)
+    yield Choice("sample.every", max(50, steps // 4), "a look at the LoRA at each quarter of the run")
+    prompts = list(situation.dataset.captions[:2])
+    if trigger := situation.answers.trigger_word:
+        prompts = [AIMS[situation.answers.goal].prompt.format(trigger), *prompts]
+    if prompts:
+        yield Choice("sample.prompts", prompts, "the first asks for what was trained where it was not seen")
+
+
+def hardware(situation: Situation) -> Iterator[Choice]:
+    """Threads and where caches lie."""
+    machine = situation.machine
+    workers = max(1, min(machine.cores, int(machine.ram_gib // _GIB_A_WORKER), 16))
+    yield Choice("hardware.decode_threads", workers, f"{machine.cores} cores, {machine.ram_gib:.0f} GiB of memory")
+    cache, room = cache_mib(situation), int(1024 * machine.memory_gib // 8)
+    where = "kept on the device" if cache <= room else "read from disk as it is needed"
+    why = f"caches of about {cache:.0f} MiB are {where} (an eighth of its memory at most)"
+    yield Choice("hardware.resident_cache_mib", room, why)
+
+
+def cache_mib(situation: Situation) -> float:
+    """Estimate the cached latents and text embeddings of the dataset, in MiB."""
+    side = fit(situation)[0]
+    return situation.dataset.pictures * (side**2 * situation.base.latent_bytes / 2**20 + _TEXT_MIB)
+
+
+CHOICES: tuple[Rule, ...] = (
+    held_out,
+    regularisation,
+    resolution,
+    small_pictures,
+    mirrored,
+    captions,
+    tags,
+    adapter,
+    optimizer,
+    loss,
+    run,
+    samples,
+    hardware,
+)
+
+
+def choose(situation: Situation) -> list[Choice]:
+    """Return all choices, in the order of `CHOICES`."""
+    return [choice for rule in CHOICES for choice in rule(situation)]
+
+
+def warnings(situation: Situation) -> list[str]:
+    """Say what no setting can mend."""
+    told: list[str] = []
+    side, batch, checkpointing = fit(situation)
+    need, machine = training_gib(situation, side, batch, checkpointing), situation.machine
+    if need > 0.9 * machine.memory_gib:
+        told.append(
+            f"{situation.base.title} needs about {need:.0f} GiB at {side} pixels, and this machine has "
+            f"{machine.memory_gib:.0f}: expect to run out of memory. Use a smaller base."
+        )
+    needed = cache_mib(situation) / 1024 + 1
+    if needed > machine.disk_gib:
+        told.append(
+            f"caches and checkpoints take about {needed:.0f} GiB, and {machine.disk_gib:.0f} GiB of disk are free. "
+            "Set LORA_ASSETS_HOME to a folder on a larger disk."
+        )
+    if situation.dataset.pictures < 5:
+        told.append(f"{situation.dataset.pictures} pictures are few: the LoRA will repeat them. 15 to 50 is usual.")
+    return told

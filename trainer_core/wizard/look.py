@@ -1,0 +1,115 @@
+"""Look at what a first project would run on: the base model, the pictures and the machine."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+from trainer_core.config.groups import CaptionConfig, DatasetConfig, ModelConfig
+from trainer_core.config.project import Project
+from trainer_core.families import family_of_pipeline, get_family, hub
+from trainer_core.families.source import ModelSource
+from trainer_core.hardware.detect import detect_machine
+from trainer_core.hardware.profiles import Machine
+from trainer_core.stages.base_files import find_base
+from trainer_core.stages.scan import scan_datasets
+from trainer_core.store import Store
+from trainer_core.types import Report
+from trainer_core.wizard.situation import (
+    Answers,
+    BaseLook,
+    MachineLook,
+    Situation,
+    look_at_pictures,
+    trained_side,
+)
+
+_CLIP_TOKENS = 77
+
+
+def look(answers: Answers, config_path: Path | None, home: Path, report: Report) -> Situation:
+    """Return everything that the choices depend on. Pictures that are looked at are remembered in the store of `home`.
+
+    Raises:
+        ModelError: the base model is missing or of another family.
+        DatasetError: there is no picture that could be trained on.
+    """
+    spec = get_family(answers.family).spec
+    configs = None if config_path is None else absolute(config_path)
+    model = ModelConfig(family=spec.name, path=base_path(answers.base), config_path=configs)
+    store = Store.open(home / "store")
+    try:
+        source = find_base(model, store)
+        base = look_at_base(source)
+        project = Project(
+            name="first",
+            model=model,
+            datasets=(DatasetConfig(path=absolute(answers.dataset)),),
+            caption=CaptionConfig(missing="empty"),
+        )
+        manifest = scan_datasets(project, spec, store, report).manifest
+    finally:
+        store.close()
+    dataset = look_at_pictures(manifest.samples, base.side)
+    return Situation(answers, look_at_machine(detect_machine(), home), base, dataset)
+
+
+def look_at_base(source: ModelSource) -> BaseLook:
+    """Return what a base model is, from its configs and the headers of its weights."""
+    spec = source.spec
+    channels = source.config(spec.vae_components[0]).get("latent_channels", 16)
+    return BaseLook(
+        title=spec.title,
+        prediction=spec.prediction,
+        weights_gib=2 * source.parameters(spec.denoiser) / 2**30,
+        side=trained_side(source.config(spec.denoiser), spec.latent_factor),
+        latent_bytes=2 * int(channels) / spec.latent_factor**2,
+        clip_text=spec.text_length <= _CLIP_TOKENS,
+    )
+
+
+def look_at_machine(machine: Machine, home: Path) -> MachineLook:
+    """Return what the work would run on."""
+    ram = machine.memory_mib / 1024
+    gpu = ram if machine.gpu_memory_mib is None else machine.gpu_memory_mib / 1024
+    place = next(folder for folder in (home, *home.parents) if folder.is_dir())
+    return MachineLook(
+        device="cpu" if machine.gpu_name is None else "cuda",
+        memory_gib=ram if machine.gpu_name is None else gpu,
+        ram_gib=ram,
+        disk_gib=shutil.disk_usage(place).free / 2**30,
+        cores=machine.cores,
+    )
+
+
+def family_of(base: str) -> str | None:
+    """Return the family of a folder in diffusers' layout, or of a model in the hub's cache; None if it does not say."""
+    path = Path(base).expanduser()
+    folder: Path | None = path if path.exists() else hub.cached(base, None)
+    index = None if folder is None else folder / "model_index.json"
+    if index is None or not index.is_file():
+        return None
+    try:
+        family = family_of_pipeline(str(json.loads(index.read_text("utf-8")).get("_class_name")))
+    except (OSError, ValueError):
+        return None
+    return None if family is None else family.spec.name
+
+
+def base_path(base: str) -> Path:
+    """Return where a base model is: an absolute path, or the id on the hub as it is."""
+    path = Path(base).expanduser()
+    return absolute(path) if path.exists() or path.is_absolute() else Path(base)
+
+
+def absolute(path: Path) -> Path:
+    """Return a path from the current folder on, links left as they are."""
+    return Path(os.path.abspath(path.expanduser()))
+
+
+def place_in(path: Path, folder: Path) -> str:
+    """Write a path for a file in `folder`: relative where it lies near, so that a project can be moved as a whole."""
+    near = os.path.relpath(absolute(path), absolute(folder))
+    return near if near.count("..") <= 2 else str(absolute(path))
