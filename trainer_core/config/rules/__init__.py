@@ -6,16 +6,25 @@ forbids (level "error") must be about something that cannot work; what is merely
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from trainer_core.config.project import Project
 from trainer_core.config.rules import adapter, loss, noise, optimizer, pictures, run, text
 from trainer_core.config.rules.base import DataFacts, Facts, Rule
 from trainer_core.types import Finding
 
-__all__ = ["RULES", "DataFacts", "Facts", "Rule", "check_rules"]
+__all__ = ["RULES", "TOPICS", "DataFacts", "Facts", "Rule", "check_rules"]
 
-RULES: tuple[Rule, ...] = tuple(
-    rule for topic in (noise, loss, optimizer, adapter, text, pictures, run) for rule in topic.RULES
-)
+TOPICS: Mapping[str, tuple[Rule, ...]] = {
+    "Noise and timesteps": noise.RULES,
+    "Loss": loss.RULES,
+    "Optimizer and schedule": optimizer.RULES,
+    "Adapter": adapter.RULES,
+    "Captions and text encoders": text.RULES,
+    "Pictures": pictures.RULES,
+    "The run": run.RULES,
+}
+RULES: tuple[Rule, ...] = tuple(rule for rules in TOPICS.values() for rule in rules)
 
 
 def check_rules(project: Project, facts: Facts) -> list[Finding]:
