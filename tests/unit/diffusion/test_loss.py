@@ -5,17 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 
-from trainer_core.diffusion.loss import per_sample_mse, weighted_mse
+from trainer_core.diffusion.loss import per_sample_mse
 
 
 def test_each_sample_has_its_own_mean() -> None:
     prediction, target = torch.zeros(2, 1, 2, 2), torch.tensor([1.0, 3.0]).reshape(2, 1, 1, 1).expand(2, 1, 2, 2)
     assert per_sample_mse(prediction, target).tolist() == [1.0, 9.0]
-
-
-def test_weights_scale_samples_not_pixels() -> None:
-    prediction, target = torch.zeros(2, 1, 2, 2), torch.tensor([1.0, 3.0]).reshape(2, 1, 1, 1).expand(2, 1, 2, 2)
-    assert weighted_mse(prediction, target, torch.tensor([1.0, 0.5])).item() == (1.0 + 4.5) / 2
 
 
 def test_low_precision_predictions_are_compared_in_float32() -> None:
