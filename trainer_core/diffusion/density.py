@@ -105,15 +105,16 @@ def _normal_cdf(share: float, mean: float, std: float) -> float:
 
 def _mode(u: Tensor, density: Density) -> Tensor:
     """SD3's heavy-tailed mode sampling, arXiv 2403.03206, with 1 - u for u so that it rises."""
-    return u - density.mode_scale * (torch.sin(math.pi / 2 * u).square() - u)
+    scale = density.mode_scale
+    return (1.0 + scale) * u - scale * torch.sin(math.pi / 2 * u).square()
 
 
 def _mode_cdf(share: float, density: Density) -> float:
     """Turn `_mode` round by halving: it rises for all scales that the settings allow."""
-    low, high = 0.0, 1.0
+    scale, low, high = density.mode_scale, 0.0, 1.0
     for _ in range(60):
         middle = (low + high) / 2
-        found = middle - density.mode_scale * (math.sin(math.pi / 2 * middle) ** 2 - middle)
+        found = (1.0 + scale) * middle - scale * math.sin(math.pi / 2 * middle) ** 2
         low, high = (middle, high) if found < share else (low, middle)
     return (low + high) / 2
 

@@ -1,4 +1,4 @@
-"""How much each noise level counts, and where robust losses turn from square to linear, by the signal-to-noise ratio."""
+"""How much each noise level counts, and where Huber losses turn from square to linear, by the signal-to-noise ratio."""
 
 from __future__ import annotations
 

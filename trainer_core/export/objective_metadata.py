@@ -1,4 +1,4 @@
-"""Settings of noise and loss in the words of kohya's metadata: those that were changed, so that readers miss nothing."""
+"""Settings of noise and loss in the words of kohya's metadata: those that differ from their defaults."""
 
 from __future__ import annotations
 
