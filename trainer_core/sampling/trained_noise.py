@@ -31,5 +31,6 @@ def use_trained_noise(pipeline: Any, noise: NoiseConfig, prediction: Literal["di
     if not changes.keys() <= inspect.signature(kind.__init__).parameters.keys():
         from diffusers import DDIMScheduler
 
-        kind = DDIMScheduler
+        # latents leave [-1, 1], where it would cut them off by itself
+        kind, changes["clip_sample"] = DDIMScheduler, False
     pipeline.scheduler = kind.from_config(pipeline.scheduler.config, **changes)
