@@ -181,3 +181,12 @@ def test_a_shift_of_one_and_sigmoid_leave_the_distribution_as_it_is() -> None:
     assert torch.equal(flow_schedule({"shift": 6.0}, sigmoid, 2).timesteps(u, SHAPE), plain)
     own = flow_schedule({"shift": 6.0}, NoiseConfig(), 2).timesteps(u, SHAPE)
     assert torch.equal(own, shift_sigma(plain, 6.0))
+
+
+@given(st.integers(0, 998), st.integers(1, 300), st.sampled_from(SAMPLINGS))
+def test_rounding_never_leaves_the_range_of_timesteps(low: int, width: int, sampling: Any) -> None:
+    high = min(low + width, 1000)
+    noise = NoiseConfig(timestep_sampling=sampling, min_timestep=low, max_timestep=high)
+    found = ddpm_schedule(DDPM, noise).timesteps(torch.tensor([0.0, ALMOST_ONE]), SHAPE).tolist()
+    assert found[0] >= low
+    assert found[1] < high
