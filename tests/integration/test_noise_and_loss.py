@@ -15,8 +15,9 @@ import pytest
 from tests.projects import TinyProject, computed, make_project
 from trainer_core import run
 from trainer_core.errors import Interrupted
+from trainer_core.stages import lora_checkpoint
 from trainer_core.train.batches import BatchLoader
-from trainer_core.types import Batch, ProgressEvent
+from trainer_core.types import Batch, ProgressEvent, Sample
 
 # Of two steps, since Adam's first goes by the gradient's sign alone.
 SHORT = ("train.steps=2", "train.select=last", "train.checkpoint_every=0")
@@ -175,3 +176,19 @@ def test_pictures_are_sampled_with_the_noise_that_was_trained(finished: Any, tmp
     assert of_base("noise.prediction=v_prediction") != plain
     zero = of_base("noise.prediction=v_prediction", "noise.zero_terminal_snr=true")
     assert zero not in (plain, of_base("noise.prediction=v_prediction"))
+
+
+@pytest.mark.setting("loss.prior_weight")
+def test_the_prior_weight_counts_for_regularisation_pictures_alone(
+    finished: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project = finished("sd15", tmp_path / "project")
+    assert lora_of(project, "loss.prior_weight=0.1") == lora_of(project)
+    real = lora_checkpoint.trained_samples
+
+    def half_of_them(context: Any) -> list[Sample]:
+        return [replace(one, regularisation=number % 2 == 0) for number, one in enumerate(real(context))]
+
+    monkeypatch.setattr(lora_checkpoint, "trained_samples", half_of_them)
+    versions = {lora_of(project, f"loss.prior_weight={weight}", "train.seed=8") for weight in (1.0, 0.5, 0.1)}
+    assert len(versions) == 3

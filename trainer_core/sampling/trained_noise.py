@@ -29,7 +29,7 @@ def use_trained_noise(pipeline: Any, noise: NoiseConfig, prediction: Literal["di
         return
     kind: Any = type(pipeline.scheduler)
     if not changes.keys() <= inspect.signature(kind.__init__).parameters.keys():
-        from diffusers import DDIMScheduler
+        from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 
         # latents leave [-1, 1], where it would cut them off by itself
         kind, changes["clip_sample"] = DDIMScheduler, False
