@@ -14,7 +14,7 @@ import torch
 
 from tests.contract.support import CAPTIONS, Tiny, conditions, given, noise_like, open_tiny, pixels, schedule, spy
 from tests.tiny import build_flux1, build_sd15
-from trainer_core.config.groups import NoiseConfig, TextConfig
+from trainer_core.config.groups import LossConfig, NoiseConfig, TextConfig
 from trainer_core.errors import ModelError
 from trainer_core.families import _parts, get_family
 from trainer_core.families.sdxl import time_ids
@@ -133,7 +133,7 @@ def test_a_zero_terminal_snr_base_keeps_min_snr_finite(tmp_path: Path) -> None:
         folder = build_sd15(tmp_path / prediction, prediction_type=prediction, rescale_betas_zero_snr=True)
         source = ModelSource.open(folder, None, get_family("sd15").spec)
         plan = get_family("sd15").noise_schedule(source, NoiseConfig())
-        weights = plan.weight(torch.arange(1000), 5.0)
+        weights = plan.weight(torch.arange(1000), LossConfig(min_snr_gamma=5.0))
         assert torch.isfinite(weights).all()
         assert weights[-1] == last
         noise = torch.randn(1, 4, 8, 8)

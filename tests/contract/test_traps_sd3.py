@@ -13,6 +13,7 @@ import torch
 
 from tests.contract.support import CAPTIONS, Tiny, conditions, given, open_tiny, pixels, schedule, spy
 from tests.tiny.sd3 import build_sd3
+from trainer_core.config.groups import LossConfig
 from trainer_core.families import _parts, get_family
 from trainer_core.families._single_file import names_by_part
 from trainer_core.families.source import ModelSource
@@ -109,7 +110,7 @@ def test_noise_is_shifted_once(sd3: Tiny) -> None:
 
 def test_a_loss_is_not_weighted_by_the_noise(sd3: Tiny) -> None:
     """diffusers' example multiplies it by sigma squared, by default."""
-    assert schedule(sd3).weight(torch.tensor([0.1, 0.9]), 0.0).tolist() == [1.0, 1.0]
+    assert schedule(sd3).weight(torch.tensor([0.1, 0.9]), LossConfig()).tolist() == [1.0, 1.0]
 
 
 def test_targets_hold_the_second_attention_and_nothing_of_the_modulation(sd3: Tiny) -> None:

@@ -84,10 +84,10 @@ def test_an_honest_lora_is_promoted(honest: tuple[Home, Mapping[str, StageResult
 
 
 def negate_the_training_target(patch: pytest.MonkeyPatch) -> None:
-    from trainer_core.train import loop
+    from trainer_core.train import objective
 
-    real = loop.weighted_mse
-    patch.setattr(loop, "weighted_mse", lambda prediction, target, weight: real(prediction, -target, weight))
+    real = objective.weighted_error
+    patch.setattr(objective, "weighted_error", lambda prediction, target, *rest: real(prediction, -target, *rest))
 
 
 def negate_the_schedules_target(patch: pytest.MonkeyPatch) -> None:

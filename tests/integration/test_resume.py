@@ -80,7 +80,7 @@ def test_a_loss_that_is_not_finite_names_step_and_samples_and_keeps_the_last_goo
     from trainer_core.train import loop
 
     calls = 0
-    real = loop.weighted_mse
+    real = loop.training_loss
 
     def poisoned(*arguments: object) -> object:
         nonlocal calls
@@ -88,7 +88,7 @@ def test_a_loss_that_is_not_finite_names_step_and_samples_and_keeps_the_last_goo
         loss = real(*arguments)  # type: ignore[arg-type]
         return loss * float("nan") if calls == 5 else loss
 
-    monkeypatch.setattr(loop, "weighted_mse", poisoned)
+    monkeypatch.setattr(loop, "training_loss", poisoned)
     with pytest.raises(NonFiniteError, match="the loss of step 5 is nan for pictures/") as caught:
         _run_with(project, lambda event: None)
     assert len(caught.value.samples) in (1, 2)

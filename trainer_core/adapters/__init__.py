@@ -5,4 +5,4 @@ from __future__ import annotations
 from trainer_core.adapters import lora
 
 ADAPTERS = {"lora": lora}
-"""`adapter.type` -> module with `attach`, `state`, `load_state` and `layers`."""
+"""`adapter.type` -> module with `attach`, `state`, `load_state`, `disabled` and `layers`."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from trainer_core.adapters.layers import LoraLayer
@@ -94,6 +95,21 @@ def load_state(denoiser: nn.Module, tensors: Mapping[str, Tensor]) -> None:
     with torch.no_grad():
         for name, parameter in own.items():
             parameter.copy_(tensors[name])
+
+
+@contextmanager
+def disabled(denoiser: nn.Module) -> Generator[None]:
+    """Let the denoiser be the base for a while; the adapter is back, and trained as before, when the block ends."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    adapted = [module for module in denoiser.modules() if isinstance(module, BaseTunerLayer)]
+    for module in adapted:
+        module.enable_adapters(enabled=False)
+    try:
+        yield
+    finally:
+        for module in adapted:
+            module.enable_adapters(enabled=True)
 
 
 def layers(tensors: Mapping[str, Tensor], config: AdapterConfig) -> dict[str, LoraLayer]:

@@ -126,6 +126,7 @@ def _columns(
     """Render all prompts with the base, then with the LoRA."""
     from trainer_core.hardware.placement import torch_device, torch_dtype, torch_work
     from trainer_core.sampling.render import load_lora, render
+    from trainer_core.sampling.trained_noise import use_trained_noise
     from trainer_core.stages.samples import precision
 
     counter, total = itertools.count(1), 2 * len(settings.prompts)
@@ -135,6 +136,7 @@ def _columns(
 
     with torch_work(session.profile, session.project.hardware.threads):
         pipeline = session.family.load_pipeline(session.source, torch_dtype(precision(session)))
+        use_trained_noise(pipeline, session.project.noise, session.family.spec.prediction)
         pipeline.to(torch_device(session.profile))
         pipeline.set_progress_bar_config(disable=True)
         base = render(pipeline, session.family.pipeline_inputs, settings, tell)

@@ -5,18 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Size, Tensor
 
-from trainer_core.diffusion.density import Sampling, chosen_sampling, noise_share
+from trainer_core.diffusion.density import Density
+from trainer_core.diffusion.weighting import Prediction, snr_weight
 from trainer_core.errors import ModelError
 
 if TYPE_CHECKING:
-    from trainer_core.config.groups import NoiseConfig
+    from trainer_core.config.groups import LossConfig, NoiseConfig
 
-Prediction = Literal["epsilon", "v_prediction"]
 PREDICTIONS: tuple[Prediction, ...] = ("epsilon", "v_prediction")
 
 
@@ -27,16 +27,15 @@ class DDPMSchedule:
     alphas_cumprod: Tensor
     """Share of the picture's variance left at each timestep: float32 [T], falling."""
     prediction: Prediction = "epsilon"
-    sampling: Sampling = "uniform"
-    logit_mean: float = 0.0
-    logit_std: float = 1.0
+    density: Density = Density("uniform")
     _copies: dict[torch.device, Tensor] = field(default_factory=dict[torch.device, Tensor], repr=False, compare=False)
 
     def timesteps(self, u: Tensor, latents_shape: Size) -> Tensor:
-        """Map u [B] in [0, 1) to int64 [B] in [0, T); a larger u is noisier."""
-        count = len(self.alphas_cumprod)
-        share = noise_share(u, self.sampling, self.logit_mean, self.logit_std)
-        return (share * count).long().clamp(max=count - 1)
+        """Map u [B] in [0, 1) to int64 [B] in [0, T), within the range of timesteps; a larger u is noisier."""
+        count, density = len(self.alphas_cumprod), self.density
+        first = density.min_timestep * count // 1000
+        last = -(-density.max_timestep * count // 1000) - 1
+        return (density.shares(u) * count).long().clamp(first, max(first, last))
 
     def add_noise(self, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
         """Return x_t, float32."""
@@ -50,19 +49,20 @@ class DDPMSchedule:
         signal, spread = self._scales(timesteps, latents.ndim)
         return signal * noise.float() - spread * latents.float()
 
-    def weight(self, timesteps: Tensor, min_snr_gamma: float) -> Tensor:
-        """Return min-SNR weights [B] (arXiv 2303.09556), ones for gamma 0; finite where the SNR is 0.
+    def noise_share(self, timesteps: Tensor) -> Tensor:
+        """Return t / T."""
+        return timesteps.float() / len(self.alphas_cumprod)
 
-        min(snr, gamma) / snr for epsilon, min(snr, gamma) / (snr + 1) for v.
-        """
-        if min_snr_gamma <= 0:
-            return torch.ones_like(timesteps, dtype=torch.float32)
+    def snr(self, timesteps: Tensor) -> Tensor:
+        """Return ac_t / (1 - ac_t) [B], float32; 0 at a zero terminal SNR."""
         kept = self._table(timesteps.device)[timesteps]
-        snr = kept / (1.0 - kept)
-        if self.prediction == "epsilon":
-            # the same as min(snr, gamma) / snr, without 0/0 at a terminal SNR of 0
-            return (min_snr_gamma / snr).clamp(max=1.0)
-        return snr.clamp(max=min_snr_gamma) / (snr + 1.0)
+        return kept / (1.0 - kept)
+
+    def weight(self, timesteps: Tensor, loss: LossConfig) -> Tensor:
+        """Return the weights of `snr_weight` [B]; ones where the settings ask for none."""
+        if not (loss.min_snr_gamma or loss.debiased):
+            return torch.ones_like(timesteps, dtype=torch.float32)
+        return snr_weight(self.snr(timesteps), self.prediction, loss)
 
     def _scales(self, timesteps: Tensor, ndim: int) -> tuple[Tensor, Tensor]:
         kept = self._table(timesteps.device)[timesteps].reshape(-1, *[1] * (ndim - 1))
@@ -78,24 +78,25 @@ class DDPMSchedule:
 def ddpm_schedule(scheduler: Mapping[str, Any], noise: NoiseConfig) -> DDPMSchedule:
     """Return the schedule that a base was trained with, from the config of whichever scheduler samples it.
 
+    `noise.prediction` and `noise.zero_terminal_snr` go before the config.
+
     Raises:
         ModelError: The config asks for a prediction or a beta schedule that is not known here.
     """
-    prediction = scheduler.get("prediction_type", "epsilon")
+    given = scheduler.get("prediction_type", "epsilon")
+    prediction = given if noise.prediction == "auto" else noise.prediction
     if prediction not in PREDICTIONS:
         raise ModelError(
             f"scheduler/scheduler_config.json: prediction_type = {prediction}: wanted {' or '.join(PREDICTIONS)}. "
             "Use another base model."
         )
     betas = scheduler_betas(scheduler)
-    if scheduler.get("rescale_betas_zero_snr", False):
+    if noise.zero_terminal_snr or scheduler.get("rescale_betas_zero_snr", False):
         betas = rescale_to_zero_snr(betas)
     return DDPMSchedule(
         alphas_cumprod=torch.cumprod(1.0 - betas, dim=0),
         prediction=prediction,
-        sampling=chosen_sampling(noise.timestep_sampling, "uniform"),
-        logit_mean=noise.logit_mean,
-        logit_std=noise.logit_std,
+        density=Density.of(noise, "uniform"),
     )
 
 

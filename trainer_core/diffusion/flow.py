@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Size, Tensor
 
-from trainer_core.diffusion.density import Sampling, chosen_sampling, noise_share
-from trainer_core.diffusion.shift import StaticShift, TokenShift, shift_sigma
+from trainer_core.diffusion.density import Density
+from trainer_core.diffusion.shift import StaticShift, TokenShift
 
 if TYPE_CHECKING:
-    from trainer_core.config.groups import NoiseConfig
+    from trainer_core.config.groups import LossConfig, NoiseConfig
 
 
 @dataclass(frozen=True)
@@ -21,14 +21,11 @@ class FlowSchedule:
     """Straight paths between picture and noise; a timestep is sigma, the share of noise, in (0, 1]."""
 
     shift: StaticShift | TokenShift
-    sampling: Sampling = "logit_normal"
-    logit_mean: float = 0.0
-    logit_std: float = 1.0
+    density: Density = Density("logit_normal")
 
     def timesteps(self, u: Tensor, latents_shape: Size) -> Tensor:
         """Map u [B] in [0, 1) to sigma [B] float32: drawn from the distribution, shifted for the picture's size."""
-        share = noise_share(u, self.sampling, self.logit_mean, self.logit_std)
-        return shift_sigma(share, self.shift.factor(latents_shape)).clamp(max=1.0)
+        return self.density.shares(u, self.shift.factor(latents_shape))
 
     def add_noise(self, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
         """Return (1 - s) * latents + s * noise, float32."""
@@ -39,7 +36,16 @@ class FlowSchedule:
         """Return noise - latents, float32: the same at every timestep."""
         return noise.float() - latents.float()
 
-    def weight(self, timesteps: Tensor, min_snr_gamma: float) -> Tensor:
+    def noise_share(self, timesteps: Tensor) -> Tensor:
+        """Return sigma."""
+        return timesteps.float()
+
+    def snr(self, timesteps: Tensor) -> Tensor:
+        """Return ((1 - s) / s)^2 [B], float32."""
+        sigma = timesteps.float()
+        return ((1.0 - sigma) / sigma).square()
+
+    def weight(self, timesteps: Tensor, loss: LossConfig) -> Tensor:
         """Return ones [B]: flow matching needs no weighting."""
         return torch.ones_like(timesteps, dtype=torch.float32)
 
@@ -49,15 +55,19 @@ def flow_schedule(scheduler: Mapping[str, Any], noise: NoiseConfig, patch: int) 
 
     Args:
         scheduler: Config of a FlowMatchEulerDiscreteScheduler.
-        noise: `shift` above 0 replaces the family's own; `auto` sampling is logit-normal.
+        noise: a `shift` other than 0 replaces the family's own; `auto` sampling is logit-normal.
         patch: Side of the square of latent pixels that makes one token.
     """
-    return FlowSchedule(
-        shift=StaticShift(noise.shift) if noise.shift > 0 else _own_shift(scheduler, patch),
-        sampling=chosen_sampling(noise.timestep_sampling, "logit_normal"),
-        logit_mean=noise.logit_mean,
-        logit_std=noise.logit_std,
-    )
+    density = Density.of(noise, "logit_normal")
+    # `sigmoid` is by its definition not shifted
+    shift = StaticShift(1.0) if density.sampling == "sigmoid" else _shift(scheduler, noise, patch)
+    return FlowSchedule(shift, density)
+
+
+def _shift(scheduler: Mapping[str, Any], noise: NoiseConfig, patch: int) -> StaticShift | TokenShift:
+    if noise.shift == "resolution":
+        return TokenShift(patch=patch)
+    return StaticShift(noise.shift) if noise.shift else _own_shift(scheduler, patch)
 
 
 def _own_shift(scheduler: Mapping[str, Any], patch: int) -> StaticShift | TokenShift:

@@ -20,18 +20,20 @@ def derive_seed(purpose: str, parts: tuple[SeedPart, ...]) -> int:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little")
 
 
-def sample_noise(seed_parts: tuple[SeedPart, ...], shape: tuple[int, ...], noise_offset: float = 0.0) -> Tensor:
+def sample_noise(
+    seed_parts: tuple[SeedPart, ...], shape: tuple[int, ...], noise_offset: float | Tensor = 0.0
+) -> Tensor:
     """Return standard normal noise [C, h, w] float32 on the CPU, for one sample.
 
     Args:
         seed_parts: What the noise is for: seed, epoch, sample id, repeat ...
         shape: (C, h, w).
-        noise_offset: Strength of one more normal number a channel, added to all its pixels; the noise below it is the
-            same as without.
+        noise_offset: Strength of one more normal number a channel, added to all its pixels: one for all channels, or
+            [C, 1, 1]. The noise below it is the same as without.
     """
-    generator = _generator("noise", seed_parts)
+    generator = seeded("noise", seed_parts)
     noise = torch.randn(shape, generator=generator, dtype=torch.float32)
-    if noise_offset == 0.0:
+    if isinstance(noise_offset, float) and noise_offset == 0.0:
         return noise
     offset = torch.randn((shape[0], *[1] * (len(shape) - 1)), generator=generator, dtype=torch.float32)
     return noise + noise_offset * offset
@@ -39,8 +41,9 @@ def sample_noise(seed_parts: tuple[SeedPart, ...], shape: tuple[int, ...], noise
 
 def sample_u(seed_parts: tuple[SeedPart, ...]) -> Tensor:
     """Return a float32 scalar, uniform in [0, 1), that picks a timestep; independent of the noise of the same parts."""
-    return torch.rand((), generator=_generator("u", seed_parts), dtype=torch.float32)
+    return torch.rand((), generator=seeded("u", seed_parts), dtype=torch.float32)
 
 
-def _generator(purpose: str, parts: tuple[SeedPart, ...]) -> torch.Generator:
+def seeded(purpose: str, parts: tuple[SeedPart, ...]) -> torch.Generator:
+    """Return a generator of its own for a purpose: what it draws depends on nothing but the parts."""
     return torch.Generator().manual_seed(derive_seed(purpose, parts))

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from torch import Size, Tensor
+
+if TYPE_CHECKING:
+    from trainer_core.config.groups import LossConfig
 
 
 class NoiseSchedule(Protocol):
@@ -25,6 +28,14 @@ class NoiseSchedule(Protocol):
         """Return what the denoiser should predict, float32."""
         ...
 
-    def weight(self, timesteps: Tensor, min_snr_gamma: float) -> Tensor:
-        """Return the loss weight [B] of each sample; ones when `min_snr_gamma` is 0 or the family is flow matching."""
+    def noise_share(self, timesteps: Tensor) -> Tensor:
+        """Return how far each timestep is on the way to pure noise: float32 [B] in [0, 1]."""
+        ...
+
+    def snr(self, timesteps: Tensor) -> Tensor:
+        """Return the signal-to-noise ratio of each timestep: float32 [B], 0 where nothing but noise is left."""
+        ...
+
+    def weight(self, timesteps: Tensor, loss: LossConfig) -> Tensor:
+        """Return the loss weight [B] of each sample, finite; ones unless the settings ask for more, and for flow."""
         ...

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from torch import Size, Tensor
 
@@ -11,6 +11,11 @@ from torch import Size, Tensor
 def shift_sigma(sigma: Tensor, factor: float) -> Tensor:
     """Shift sigma in (0, 1] towards noise by `factor` k: k*s / (1 + (k-1)*s). Source: SD3, arXiv 2403.03206."""
     return factor * sigma / (1.0 + (factor - 1.0) * sigma)
+
+
+def unshift_sigma(sigma: float, factor: float) -> float:
+    """Return the number that `shift_sigma` moves to `sigma`."""
+    return sigma / (factor - (factor - 1.0) * sigma)
 
 
 @dataclass(frozen=True)
@@ -26,13 +31,16 @@ class StaticShift:
 
 @dataclass(frozen=True)
 class TokenShift:
-    """k = exp(mu), with mu linear in the number of tokens that the transformer sees. Source: FLUX.1's `time_shift`."""
+    """k = exp(mu), with mu linear in the number of tokens that the transformer sees. Source: FLUX.1's `time_shift`.
 
-    base_shift: float
-    max_shift: float
-    base_tokens: int
-    max_tokens: int
-    patch: int
+    The defaults are FLUX.1's own numbers.
+    """
+
+    base_shift: float = 0.5
+    max_shift: float = 1.15
+    base_tokens: int = 256
+    max_tokens: int = 4096
+    patch: int = field(kw_only=True)
     """Side of the square of latent pixels that makes one token."""
 
     def mu(self, tokens: int) -> float:

@@ -41,7 +41,9 @@ class Training:
     """The pictures that were trained on."""
     trigger_word: str = ""
     prediction: str = ""
-    """`prediction_type` of the base's scheduler, if it has one."""
+    """What the denoiser was trained to predict, in diffusers' word; empty if nothing says so."""
+    objective: Mapping[str, str] = field(default_factory=dict[str, str])
+    """What `objective_metadata` tells of noise and loss."""
     base_config: Mapping[str, Any] = field(default_factory=dict[str, Any])
     """The config of the base's denoiser, which tells the models of a family apart."""
 
@@ -87,6 +89,7 @@ def _kohya(spec: FamilySpec, training: Training, style: KeyStyle) -> dict[str, s
         "ss_tag_frequency": _json({name: _tags(samples) for name, samples in datasets.items()}),
         "ss_bucket_info": _json(_buckets(training.samples)),
         "ss_dataset_dirs": _json({name: _directory(samples) for name, samples in datasets.items()}),
+        **training.objective,
     }
 
 

@@ -179,11 +179,13 @@ def base_name(session: Session) -> str:
 def _training(context: StageContext, step: int) -> Training:
     from trainer_core.data.order import Order
     from trainer_core.export.metadata import Training
+    from trainer_core.export.objective_metadata import objective_metadata
 
     settings, session = context.settings, context.session
     samples: list[Sample] = [sample for sample in session.manifest.samples if sample.split == "train"]
     order = Order.of(samples, settings.train.batch_size, settings.train.seed)
     batches = step * settings.train.gradient_accumulation_steps * settings.hardware.num_processes
+    told = str(session.source.config("scheduler").get("prediction_type", ""))
     words = [settings.caption.trigger_word, *(dataset.trigger_word for dataset in settings.datasets)]
     return Training(
         name=settings.name,
@@ -196,7 +198,8 @@ def _training(context: StageContext, step: int) -> Training:
         epoch=-(-batches // order.batches_per_epoch),
         samples=samples,
         trigger_word=next((word for word in words if word), ""),
-        prediction=str(session.source.config("scheduler").get("prediction_type", "")),
+        prediction=told if settings.noise.prediction == "auto" else settings.noise.prediction,
+        objective=objective_metadata(settings.noise, settings.loss),
         base_config=session.source.config(session.family.spec.denoiser),
     )
 

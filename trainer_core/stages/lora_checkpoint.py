@@ -206,8 +206,10 @@ def _select(context: StageContext, workdir: Path, outcome: TrainOutcome) -> tupl
 def training_parts(context: StageContext, device: Any) -> TrainerParts:
     """Load the base and the caches: what a run is made of."""
     from trainer_core.data.order import Order
+    from trainer_core.diffusion.noise_shape import NoiseShape
     from trainer_core.hardware.placement import place, torch_dtype, use_attention
     from trainer_core.train.batches import BatchLoader
+    from trainer_core.train.objective import sample_weights
     from trainer_core.train.trainer import TrainerParts
 
     session, settings = context.session, context.settings
@@ -226,7 +228,14 @@ def training_parts(context: StageContext, device: Any) -> TrainerParts:
         schedule=session.family.noise_schedule(session.source, settings.noise),
         denoiser=denoiser,
         precision=precision,
-        loader=BatchLoader(order, cache, device, dtype, settings.noise.offset),
+        loader=BatchLoader(
+            order,
+            cache,
+            device,
+            dtype,
+            NoiseShape.of(settings.noise),
+            sample_weights(train, settings.loss.prior_weight),
+        ),
     )
 
 

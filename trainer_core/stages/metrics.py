@@ -160,9 +160,11 @@ def _exam_figures(context: StageContext, progress: _Progress) -> dict[str, JSON]
     from trainer_core.hardware.placement import torch_device, torch_dtype
     from trainer_core.sampling.examine import measure, take
     from trainer_core.sampling.render import load_lora
+    from trainer_core.sampling.trained_noise import use_trained_noise
 
     exam = _exam(context)
     pipeline = session.family.load_pipeline(session.source, torch_dtype(precision(session)))  # type: ignore[arg-type]
+    use_trained_noise(pipeline, context.settings.noise, session.family.spec.prediction)
     pipeline.to(torch_device(session.profile))
     pipeline.set_progress_bar_config(disable=True)
     base = measure(exam, take(pipeline, session.family.pipeline_inputs, exam, progress))

@@ -75,12 +75,14 @@ def _render_columns(context: StageContext, settings: RenderSettings) -> dict[str
     """Return heading -> pictures: the base, the snapshots in order at strength 1, the LoRA at each strength."""
     from trainer_core.hardware.placement import torch_device, torch_dtype, torch_work
     from trainer_core.sampling.render import load_lora, set_strength
+    from trainer_core.sampling.trained_noise import use_trained_noise
 
     session, lora, wanted = context.session, context.upstream["lora_checkpoint"], strengths(context)
     snapshots = [lora.file(name) for name in sorted(lora.files) if name.startswith("snapshots/")]
     tell = _Counter(context, (1 + len(snapshots) + len(wanted)) * len(settings.prompts))
     with torch_work(session.profile, context.settings.hardware.threads):
         pipeline = session.family.load_pipeline(session.source, torch_dtype(precision(session)))  # type: ignore[arg-type]
+        use_trained_noise(pipeline, context.settings.noise, session.family.spec.prediction)
         pipeline.to(torch_device(session.profile))
         pipeline.set_progress_bar_config(disable=True)
         columns = {"base": tell.render(pipeline, settings)}
@@ -159,7 +161,7 @@ SAMPLES = Stage(
     name=NAME,
     version=2,
     description="Fixed prompts and seeds rendered from the exported file, base beside the LoRA at several strengths.",
-    reads=("sample", "bucket.resolution", "hardware.threads"),
+    reads=("sample", "bucket.resolution", "hardware.threads", "noise.prediction", "noise.zero_terminal_snr"),
     needs=("lora_checkpoint",),
     run=_run,
     inputs=_inputs,

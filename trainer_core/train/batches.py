@@ -12,7 +12,8 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from trainer_core.data.order import Draw, Order
-from trainer_core.diffusion.noise import sample_noise, sample_u
+from trainer_core.diffusion.noise import sample_u
+from trainer_core.diffusion.noise_shape import WHITE, NoiseShape
 from trainer_core.types import Batch, Geometry, TextCondition
 
 AHEAD = 4
@@ -63,14 +64,17 @@ class BatchLoader:
     cache: CachedSamples
     device: torch.device
     dtype: torch.dtype
-    noise_offset: float = 0.0
+    noise: NoiseShape = WHITE
+    weights: Mapping[str, float] = field(default_factory=dict[str, float])
+    """Sample id -> what its loss is multiplied by; 1 where it is not named."""
 
     def batch(self, number: int) -> Batch:
         """Return micro-batch `number`: latents and noise float32, embeddings in `dtype`, on `device`."""
         draws = self.order.micro_batch(number)
         ids = tuple(draw.sample_id for draw in draws)
         latents = torch.stack([self.cache.latents[name] for name in ids])
-        noise = torch.stack([self._noise(draw) for draw in draws])
+        noises = [self.noise.draw(self._seed(draw), self.cache.latents[draw.sample_id]) for draw in draws]
+        noise = torch.stack(noises)
         u = torch.stack([sample_u(self._seed(draw)) for draw in draws])
         return Batch(
             sample_ids=ids,
@@ -83,6 +87,8 @@ class BatchLoader:
                 torch.stack(place).to(self.device, torch.float32, non_blocking=True)
                 for place in zip(*(self.cache.controls.get(name, ()) for name in ids), strict=True)
             ),
+            loss_weights=self._loss_weights(ids),
+            seen_noise=self._seen_noise(draws, noises),
         )
 
     def stream(self, numbers: Sequence[int] | range) -> Iterator[Batch]:
@@ -95,9 +101,16 @@ class BatchLoader:
     def _seed(self, draw: Draw) -> tuple[int | str, ...]:
         return (self.order.seed, draw.epoch, draw.sample_id, draw.repeat)
 
-    def _noise(self, draw: Draw) -> Tensor:
-        shape = tuple(self.cache.latents[draw.sample_id].shape)
-        return sample_noise(self._seed(draw), shape, self.noise_offset)
+    def _seen_noise(self, draws: Sequence[Draw], noises: Sequence[Tensor]) -> Tensor | None:
+        if not self.noise.ip_gamma:
+            return None
+        seen = [self.noise.perturbed(self._seed(draw), noise) for draw, noise in zip(draws, noises, strict=True)]
+        return torch.stack(seen).to(self.device, non_blocking=True)
+
+    def _loss_weights(self, ids: Sequence[str]) -> Tensor | None:
+        if not self.weights:
+            return None
+        return torch.tensor([self.weights.get(name, 1.0) for name in ids]).to(self.device, non_blocking=True)
 
 
 def stack_text(conditions: Sequence[TextCondition], device: torch.device, dtype: torch.dtype) -> TextCondition:

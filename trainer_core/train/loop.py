@@ -15,13 +15,13 @@ from typing import Any, NoReturn
 import torch
 from torch import Tensor
 
-from trainer_core.diffusion.loss import weighted_mse
 from trainer_core.errors import Interrupted
+from trainer_core.train.objective import training_loss
 from trainer_core.train.schedulers import lr_multiplier
 from trainer_core.train.signals import StopRequest, stop_on_signals
 from trainer_core.train.trainer import Trainer, micro_batch_number, save_checkpoint
 from trainer_core.train.watch import Watch
-from trainer_core.types import Batch, Conditioning
+from trainer_core.types import Batch
 
 
 @dataclass(frozen=True)
@@ -60,18 +60,6 @@ def run(trainer: Trainer) -> TrainOutcome:
     seconds = time.perf_counter() - began
     done = trainer.step - first
     return TrainOutcome(trainer.adapter_state(), done, done / max(seconds, 1e-9) if done else 0.0)
-
-
-def training_loss(trainer: Trainer, batch: Batch) -> Tensor:
-    """Return the loss of a micro-batch, a float32 scalar: mean_b(w_b * mean((prediction - target)^2))."""
-    schedule, project = trainer.schedule, trainer.project
-    timesteps = schedule.timesteps(batch.u, batch.latents.shape)
-    noisy = schedule.add_noise(batch.latents, batch.noise, timesteps)
-    given = Conditioning(batch.text, batch.geometries, batch.controls, project.noise.guidance)
-    with trainer.accelerator.autocast():
-        prediction = trainer.family.predict(trainer.denoiser, noisy.to(trainer.loader.dtype), timesteps, given)
-    target = schedule.target(batch.latents, batch.noise, timesteps)
-    return weighted_mse(prediction, target, schedule.weight(timesteps, project.loss.min_snr_gamma))
 
 
 def _optimizer_step(trainer: Trainer, batches: Iterator[Batch], watch: Watch, stop: StopRequest) -> None:

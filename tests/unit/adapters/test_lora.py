@@ -72,3 +72,25 @@ def test_layers_are_the_pairs_of_the_state_with_their_alpha(unet: torch.nn.Modul
         assert layer.down is state[f"{name}.lora_A.weight"]
         assert layer.up is state[f"{name}.lora_B.weight"]
         assert (layer.rank, layer.scale) == (4, 0.5)
+
+
+def test_a_disabled_adapter_is_the_base_and_is_trained_on_afterwards(unet: torch.nn.Module) -> None:
+    inputs = (torch.randn(1, 4, 8, 8).bfloat16(), torch.tensor([10]), torch.randn(1, 5, 32).bfloat16())
+    with torch.no_grad():
+        base = unet(*inputs).sample
+        parameters = _attach(unet)
+        for parameter in parameters:
+            parameter.add_(0.1)
+        changed = unet(*inputs).sample
+        with lora.disabled(unet):
+            assert torch.equal(unet(*inputs).sample, base)
+        assert torch.equal(unet(*inputs).sample, changed)
+    assert not torch.equal(changed, base)
+    assert all(parameter.requires_grad for parameter in parameters)
+
+
+def test_an_error_while_disabled_leaves_the_adapter_on(unet: torch.nn.Module) -> None:
+    parameters = _attach(unet)
+    with pytest.raises(RuntimeError), lora.disabled(unet):
+        raise RuntimeError
+    assert all(parameter.requires_grad for parameter in parameters)

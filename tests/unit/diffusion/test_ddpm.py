@@ -9,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainer_core.config.groups import NoiseConfig
+from trainer_core.config.groups import LossConfig, NoiseConfig
 from trainer_core.diffusion.ddpm import DDPMSchedule, ddpm_schedule
 from trainer_core.errors import ModelError
 
@@ -63,17 +63,18 @@ def test_min_snr_weights_follow_the_paper(prediction: str, gamma: float) -> None
     snr = compute_snr(DDPMScheduler(**SD), times)
     divisor = snr if prediction == "epsilon" else snr + 1
     wanted = snr.clamp(max=gamma) / divisor
-    found = plan(prediction_type=prediction).weight(times, gamma)
+    found = plan(prediction_type=prediction).weight(times, LossConfig(min_snr_gamma=gamma))
     torch.testing.assert_close(found, wanted, atol=1e-6, rtol=1e-4)
 
 
 def test_gamma_0_weighs_all_timesteps_alike() -> None:
-    assert plan().weight(torch.tensor([0, 500, 999]), 0.0).tolist() == [1.0, 1.0, 1.0]
+    assert plan().weight(torch.tensor([0, 500, 999]), LossConfig()).tolist() == [1.0, 1.0, 1.0]
 
 
 @given(gamma=st.floats(0.01, 100), prediction=st.sampled_from(["epsilon", "v_prediction"]), zero=st.booleans())
 def test_weights_are_finite_and_within_0_and_1_or_gamma(gamma: float, prediction: str, zero: bool) -> None:
-    weights = plan(prediction_type=prediction, rescale_betas_zero_snr=zero).weight(torch.arange(1000), gamma)
+    schedule = plan(prediction_type=prediction, rescale_betas_zero_snr=zero)
+    weights = schedule.weight(torch.arange(1000), LossConfig(min_snr_gamma=gamma))
     assert torch.isfinite(weights).all()
     assert (weights >= 0).all()
     assert (weights <= max(1.0, gamma)).all()

@@ -9,7 +9,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainer_core.config.groups import NoiseConfig
+from trainer_core.config.groups import LossConfig, NoiseConfig
+from trainer_core.diffusion.density import Density
 from trainer_core.diffusion.flow import FlowSchedule, flow_schedule
 from trainer_core.diffusion.shift import StaticShift, TokenShift, shift_sigma
 
@@ -26,7 +27,7 @@ ALMOST_ONE = 1.0 - 2.0**-24
     sampling=st.sampled_from(["uniform", "logit_normal"]),
 )
 def test_sigma_is_always_above_0_and_at_most_1(u: float, mean: float, std: float, shift: float, sampling: str) -> None:
-    plan = FlowSchedule(StaticShift(shift), sampling, mean, std)  # type: ignore[arg-type]
+    plan = FlowSchedule(StaticShift(shift), Density(sampling, mean, std))  # type: ignore[arg-type]
     sigma = plan.timesteps(torch.tensor([u]), SHAPE)
     assert 0.0 < sigma.item() <= 1.0
     assert sigma.dtype == torch.float32
@@ -35,12 +36,13 @@ def test_sigma_is_always_above_0_and_at_most_1(u: float, mean: float, std: float
 @given(st.lists(st.floats(0.0, ALMOST_ONE, width=32), min_size=2, max_size=2))
 def test_a_larger_u_is_never_less_noise(pair: list[float]) -> None:
     for sampling in ("uniform", "logit_normal"):
-        low, high = FlowSchedule(FLUX, sampling).timesteps(torch.tensor(sorted(pair)), SHAPE)  # type: ignore[arg-type]
+        low, high = FlowSchedule(FLUX, Density(sampling)).timesteps(torch.tensor(sorted(pair)), SHAPE)  # type: ignore[arg-type]
         assert low <= high
 
 
 def test_logit_normal_has_the_median_and_quartiles_of_its_distribution() -> None:
-    sigma = FlowSchedule(StaticShift(1.0), "logit_normal", 0.5, 2.0).timesteps(torch.tensor([0.25, 0.5, 0.75]), SHAPE)
+    plan = FlowSchedule(StaticShift(1.0), Density("logit_normal", 0.5, 2.0))
+    sigma = plan.timesteps(torch.tensor([0.25, 0.5, 0.75]), SHAPE)
     quartile = 0.6744897501960817
     wanted = torch.sigmoid(torch.tensor([0.5 - 2 * quartile, 0.5, 0.5 + 2 * quartile]))
     torch.testing.assert_close(sigma, wanted, atol=1e-6, rtol=0)
@@ -48,7 +50,7 @@ def test_logit_normal_has_the_median_and_quartiles_of_its_distribution() -> None
 
 def test_uniform_without_a_shift_is_u_itself() -> None:
     u = torch.tensor([0.25, 0.5, ALMOST_ONE])
-    assert torch.equal(FlowSchedule(StaticShift(1.0), "uniform").timesteps(u, SHAPE), u)
+    assert torch.equal(FlowSchedule(StaticShift(1.0), Density("uniform")).timesteps(u, SHAPE), u)
 
 
 def test_the_shift_of_flux_grows_with_the_picture() -> None:
@@ -85,11 +87,11 @@ def test_low_precision_latents_are_mixed_in_float32() -> None:
 def test_settings_replace_the_familys_own() -> None:
     config = {"use_dynamic_shifting": True, "base_shift": 0.5, "max_shift": 1.15, "base_image_seq_len": 256}
     own = flow_schedule(config | {"max_image_seq_len": 4096}, NoiseConfig(), patch=2)
-    assert own == FlowSchedule(FLUX, "logit_normal", 0.0, 1.0)
+    assert own == FlowSchedule(FLUX, Density("logit_normal", 0.0, 1.0))
     assert flow_schedule({"shift": 3.0}, NoiseConfig(), patch=2).shift == StaticShift(3.0)
     assert flow_schedule(config, NoiseConfig(shift=2.0), patch=2).shift == StaticShift(2.0)
-    assert flow_schedule(config, NoiseConfig(timestep_sampling="uniform"), patch=2).sampling == "uniform"
+    assert flow_schedule(config, NoiseConfig(timestep_sampling="uniform"), patch=2).density.sampling == "uniform"
 
 
 def test_flow_matching_is_never_weighted() -> None:
-    assert FlowSchedule(FLUX).weight(torch.tensor([0.1, 0.9]), 5.0).tolist() == [1.0, 1.0]
+    assert FlowSchedule(FLUX).weight(torch.tensor([0.1, 0.9]), LossConfig()).tolist() == [1.0, 1.0]

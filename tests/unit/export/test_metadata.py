@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from trainer_core.config.groups import LossConfig, NoiseConfig
 from trainer_core.export.lora_file import check_lora, write_lora
 from trainer_core.export.metadata import Training, training_metadata
+from trainer_core.export.objective_metadata import objective_metadata
 from trainer_core.export.safetensors_file import read_metadata
 from trainer_core.families import get_family
 from trainer_core.types import Bucket, Geometry, Sample
@@ -105,3 +107,19 @@ def test_hashes_are_of_the_bytes_after_the_header_whatever_the_metadata(tmp_path
 def test_without_metadata_only_the_format_is_told(tmp_path: Path) -> None:
     write_lora(tmp_path / "lora.safetensors", {"a": torch.ones(1)}, None)
     assert read_metadata(tmp_path / "lora.safetensors") == {"format": "pt"}
+
+
+@pytest.mark.setting("noise.zero_terminal_snr", "noise.prediction", "loss.type")
+def test_changed_settings_of_noise_and_loss_are_told_in_kohyas_words() -> None:
+    assert objective_metadata(NoiseConfig(), LossConfig()) == {}
+    noise = NoiseConfig(zero_terminal_snr=True, prediction="v_prediction", multires_iterations=6, shift=3.0)
+    told = objective_metadata(noise, LossConfig(type="huber", min_snr_gamma=5.0))
+    assert told == {
+        "ss_zero_terminal_snr": "True",
+        "ss_v_parameterization": "True",
+        "ss_multires_noise_iterations": "6",
+        "ss_discrete_flow_shift": "3.0",
+        "ss_loss_type": "huber",
+        "ss_min_snr_gamma": "5.0",
+    }
+    assert training_metadata(SD15, replace(TRAINING, objective=told), "kohya").items() >= told.items()

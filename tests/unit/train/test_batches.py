@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from trainer_core.data.order import Order
+from trainer_core.diffusion.noise_shape import NoiseShape
 from trainer_core.train.batches import BatchLoader, CachedSamples, _ahead
 from trainer_core.types import Bucket, Geometry, TextCondition
 
@@ -62,3 +65,29 @@ def test_samples_that_share_a_caption_share_its_tensors_on_the_device() -> None:
     assert resident.text["a"] is resident.text["b"]
     assert resident.text["a"].embeds.dtype == torch.bfloat16
     assert resident.latents["a"].data_ptr() != cache.latents["a"].data_ptr()
+
+
+@pytest.mark.setting("loss.prior_weight")
+def test_batches_carry_the_weights_of_their_samples(loader: BatchLoader) -> None:
+    assert loader.batch(0).loss_weights is None
+    weighted = replace(loader, weights={NAMES[2]: 0.5})
+    for number in range(6):
+        batch = weighted.batch(number)
+        wanted = torch.tensor([0.5 if name == NAMES[2] else 1.0 for name in batch.sample_ids])
+        assert batch.loss_weights is not None
+        assert torch.equal(batch.loss_weights, wanted)
+
+
+@pytest.mark.setting("noise.ip_gamma", "noise.multires_iterations", "noise.offset")
+def test_noise_is_shaped_by_sample_and_only_the_denoiser_sees_the_disturbance(loader: BatchLoader) -> None:
+    shape = NoiseShape(offset=0.2, multires_iterations=3, ip_gamma=0.1)
+    plain, shaped = loader.batch(1), replace(loader, noise=shape).batch(1)
+    assert plain.seen_noise is None
+    assert shaped.seen_noise is not None
+    assert not torch.equal(plain.noise, shaped.noise)
+    for row, draw in enumerate(loader.order.micro_batch(1)):
+        parts = (1, draw.epoch, draw.sample_id, draw.repeat)
+        noise = shape.draw(parts, loader.cache.latents[draw.sample_id])
+        assert torch.equal(shaped.noise[row], noise)
+        assert torch.equal(shaped.seen_noise[row], shape.perturbed(parts, noise))
+    assert torch.equal(replace(loader, noise=NoiseShape(ip_gamma=0.1)).batch(1).noise, plain.noise)

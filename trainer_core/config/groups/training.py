@@ -160,18 +160,20 @@ class NoiseConfig(Group):
     is none, `resolution` is FLUX.1's rule by tokens for any flow family. kohya: `discrete_flow_shift`,
     `training_shift`."""
     min_timestep: Annotated[int, Field(ge=0, le=999)] = 0
-    """Least noise that is trained, in thousandths. kohya: `min_timestep`. ai-toolkit: `min_denoising_steps`."""
+    """Least noise that is trained, in thousandths, after the shift: the distribution is cut off there. kohya:
+    `min_timestep`. ai-toolkit: 1000 minus `max_denoising_steps`, which counts from the noisiest."""
     max_timestep: Annotated[int, Field(ge=1, le=1000)] = 1000
-    """Most noise that is trained, in thousandths. kohya: `max_timestep`. ai-toolkit: `max_denoising_steps`."""
+    """Most noise that is trained, in thousandths; diffusion families stop short of it. kohya: `max_timestep`.
+    ai-toolkit: 1000 minus `min_denoising_steps`."""
     offset: Annotated[float, Field(ge=0, le=1.0)] = 0.0
     """Strength of the per-channel noise offset of diffusion families. kohya: `noise_offset`. ai-toolkit:
     `noise_offset`."""
     adaptive_scale: Annotated[float, Field(ge=-1, le=1)] = 0.0
     """Adds this many times the mean of a picture's latents (each channel's absolute mean) to `offset`. kohya:
-    `adaptive_noise_scale`."""
+    `adaptive_noise_scale`, which needs an offset above 0."""
     multires_iterations: Annotated[int, Field(ge=0, le=16)] = 0
-    """Coarser noises that are added to the noise (pyramid noise, diffusion families); 0 is none, 6 is usual. kohya:
-    `multires_noise_iterations`."""
+    """Noises of ever coarser grain that are added to the noise, the first as fine as itself (pyramid noise, diffusion
+    families); 0 is none, 6 is usual. kohya: `multires_noise_iterations`."""
     multires_discount: Annotated[float, Field(gt=0, le=1.0)] = 0.3
     """Strength of each coarser noise relative to the one before. Default: kohya's. kohya:
     `multires_noise_discount`."""
@@ -198,17 +200,18 @@ class LossConfig(Group):
     """Error at which Huber losses turn from square to linear. Default: kohya's. kohya: `huber_c`."""
     huber_schedule: Literal["constant", "exponential", "snr"] = "snr"
     """How that error moves with the timestep: not at all, exponentially to `huber_c` at the most noise, or with the
-    signal-to-noise ratio (diffusion families; arXiv 2403.16728). Default: kohya's. kohya: `huber_schedule`."""
+    signal-to-noise ratio (arXiv 2403.16728). Default: kohya's. kohya: `huber_schedule`."""
     min_snr_gamma: Annotated[float, Field(ge=0, le=100)] = 0.0
     """Min-SNR weighting for diffusion families (arXiv 2303.09556); 5 is usual, 0 turns it off. kohya:
     `min_snr_gamma`. ai-toolkit: `min_snr_gamma`."""
     soft_min_snr: bool = False
-    """With `min_snr_gamma`: the smooth weight 1 / (snr/gamma + 1) in place of the minimum (arXiv 2401.11605)."""
+    """With `min_snr_gamma`: the smooth snr * gamma / (snr + gamma) in place of the minimum (arXiv 2401.11605)."""
     debiased: bool = False
-    """Weight by 1 / sqrt(SNR) for diffusion families (debiased estimation, arXiv 2310.08442). kohya:
-    `debiased_estimation_loss`."""
+    """Weight by 1 / sqrt(SNR), for v-prediction 1 / (SNR + 1), in diffusion families (debiased estimation, arXiv
+    2310.08442). kohya: `debiased_estimation_loss`."""
     mask_floor: Probability = 0.0
-    """Least weight of what a mask leaves out, in [0, 1]. ai-toolkit: `mask_min_value`."""
+    """Weight of what a mask leaves out, in [0, 1]: black counts this much, white 1, grey in between. ai-toolkit:
+    `mask_min_value`."""
     normalise_masks: bool = False
     """Divide a masked sample's loss by its mask's mean, so that small masks count as much as large ones."""
     prior_weight: Annotated[float, Field(ge=0, le=100)] = 1.0
