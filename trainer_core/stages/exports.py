@@ -28,10 +28,10 @@ LORA = "lora.safetensors"
 PROOF = "proof.json"
 TRAINING_READS = (
     *("adapter", "adapter_options", "optimizer", "schedule", "noise", "loss", "train", "sample.every", "logging"),
-    *("hardware.num_processes", "hardware.threads"),
+    *("caption.dropout", "caption.dropout_every_n_epochs", "hardware.num_processes", "hardware.threads"),
 )
 """Settings that decide the weights."""
-READS = ("name", "export", "bucket.resolution", "caption.trigger_word", "datasets.trigger_word")
+READS = ("name", "export", "bucket.resolution", "caption.trigger_word", "datasets.trigger_word", "tags.separator")
 """Settings that decide how a LoRA is written and described, besides those that it was trained with."""
 _RENDERED = "rendered.safetensors"
 """A file for our own sampling, where diffusers reads none of the published ones."""
@@ -197,6 +197,7 @@ def _training(context: StageContext, step: int) -> Training:
         samples=samples,
         trigger_word=next((word for word in words if word), ""),
         prediction=str(session.source.config("scheduler").get("prediction_type", "")),
+        tag_separator=settings.tags.separator,
         base_config=session.source.config(session.family.spec.denoiser),
     )
 

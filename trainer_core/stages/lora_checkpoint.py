@@ -20,6 +20,7 @@ from trainer_core.stages.exports import (
     lineage,
     published_names,
 )
+from trainer_core.stages.texts import names_needed, text_choice
 from trainer_core.store.keys import digest
 from trainer_core.types import JSON, Finding, Sample
 
@@ -226,7 +227,9 @@ def training_parts(context: StageContext, device: Any) -> TrainerParts:
         schedule=session.family.noise_schedule(session.source, settings.noise),
         denoiser=denoiser,
         precision=precision,
-        loader=BatchLoader(order, cache, device, dtype, settings.noise.offset),
+        loader=BatchLoader(
+            order, cache, device, dtype, settings.noise.offset, text_choice(session, train, settings.caption)
+        ),
     )
 
 
@@ -253,9 +256,10 @@ def cached_samples(context: StageContext) -> CachedSamples:
 
     train, store = trained_samples(context), context.session.store
     ids = [sample.id for sample in train]
+    names = names_needed(train, text_choice(context.session, train, context.settings.caption))
     return CachedSamples(
         read_latents(store, keys_of(context.upstream["cached_latents"], ids)),
-        read_text(store, keys_of(context.upstream["cached_text_embeddings"], ids)),
+        read_text(store, keys_of(context.upstream["cached_text_embeddings"], names)),
         {sample.id: sample.geometry for sample in train},
         read_controls(store, control_keys_of(context.upstream["cached_latents"], train)),
     )

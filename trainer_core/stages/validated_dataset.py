@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
+from trainer_core.data.caption_plan import drawn_row
 from trainer_core.data.controls import control_name
 from trainer_core.stages.base import Item, Outcome, Stage, StageContext
 from trainer_core.stages.entries import shape_of, write_items
@@ -32,6 +33,8 @@ def _items(context: StageContext) -> dict[str, Item]:
             "geometry": shape_of(sample.geometry),
         }
         parts |= {"repeats": sample.repeats, "split": sample.split}
+        if drawn := drawn_row(sample):
+            parts["texts"] = digest(drawn)
         if not sample.controls:
             items[sample.id] = Item(digest([sample.id, parts]), parts)
             continue
@@ -77,7 +80,10 @@ VALIDATED_DATASET = Stage(
     name="validated_dataset",
     version=2,
     description="Every picture looked at: found = used + excluded, each exclusion with its reason.",
-    reads=("datasets", "caption", "tags", "bucket", "augment"),
+    reads=(
+        *("datasets", "caption", "tags", "bucket", "augment"),
+        *("loss.preservation_weight", "loss.preservation_class", "text.cache", "adapter.text_encoders"),
+    ),
     needs=(),
     run=_run,
     inputs=_inputs,
