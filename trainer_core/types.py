@@ -160,7 +160,7 @@ class Sample:
     turns: int = 1
     """`texts` has so many parts of equal length, of which each epoch takes the next."""
     source: CaptionSource | None = None
-    """What texts are drawn from where captions are encoded batch by batch, and `texts` is empty."""
+    """What texts are drawn from; without `texts`, batch by batch."""
     class_caption: str = ""
     """The caption with the class in place of the trigger word; empty unless output is preserved."""
     views: tuple[View, ...] = ()

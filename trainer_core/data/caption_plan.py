@@ -60,7 +60,7 @@ class CaptionPlan:
         if source is None or self.live:
             return Drawn(source=source)
         texts = list_texts(source, limit)
-        return Drawn(texts.places, texts.turns)
+        return Drawn(texts.places, texts.turns, source) if texts.places else Drawn()
 
 
 def encoded_live(project: Project) -> bool:
@@ -74,7 +74,7 @@ def drawn_row(sample: Sample) -> list[object]:
     row: list[object] = []
     if sample.texts:
         row.append(["texts", sample.turns, sample.texts])
-    if sample.source is not None:
+    elif sample.source is not None:
         row.append(["source", sample.source.lines, sample.source.trigger_word, astuple(sample.source.rules)])
     if sample.class_caption:
         row.append(["class", sample.class_caption])

@@ -116,7 +116,7 @@ def is_dropped(settings: Dropout, sample_id: str, seed: int, epoch: int, repeat:
     every = settings.dropout_every_n_epochs
     if every and (epoch + 1) % every == 0:
         return True
-    return bool(settings.dropout) and Dice("drop", seed, epoch, sample_id, repeat).happens(settings.dropout)
+    return bool(settings.dropout) and Dice("drop", seed, epoch, sample_id, repeat).happen(settings.dropout, 1)[0]
 
 
 def draw_text(sample: Sample, settings: Dropout, seed: int, epoch: int, repeat: int) -> str:
@@ -147,7 +147,8 @@ def _draw(line: str, source: CaptionSource, dice: Dice) -> str:
     tags = split_tags(text, rules)
     loose = [tags.loose[place] for place in dice.order(len(tags.loose))] if rules.shuffle else list(tags.loose)
     if rules.dropout:
-        loose = [tag for tag in loose if not dice.happens(rules.dropout)]
+        gone = dice.happen(rules.dropout, len(loose))
+        loose = [tag for tag, leaves in zip(loose, gone, strict=True) if not leaves]
     return final_caption(join_tags(tags, loose, rules), source.trigger_word)
 
 

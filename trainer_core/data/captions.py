@@ -89,7 +89,7 @@ def drawn_lines(caption: CaptionText, multiline: Multiline) -> tuple[str, ...]:
 def in_frame(text: str, caption: CaptionConfig, trigger_word: str) -> str:
     """Return a line with prefix and suffix, and with the trigger word wherever it has `[trigger]`.
 
-    Without a trigger word `[trigger]` is taken out, with the comma behind it.
+    Without a trigger word `[trigger]` is taken out, with its comma.
     """
     framed = " ".join(part for part in (caption.prefix, text, caption.suffix) if part)
     if PLACE not in framed:
@@ -125,5 +125,5 @@ def _whole_word(word: str) -> re.Pattern[str]:
 
 
 def _taken_out(text: str, pattern: str) -> str:
-    """Remove what matches, with a comma and blanks behind it."""
-    return re.sub(rf"(?:{pattern})(\s*,)?\s*", "", text).strip()
+    """Remove what matches, with the comma and blanks that then stand for nothing."""
+    return re.sub(rf"(?:{pattern})(\s*,)?\s*", "", text).strip(" ,")

@@ -6,7 +6,7 @@ import hashlib
 import json
 import struct
 
-_FIRST = 40
+_FIRST = 64
 """Numbers made at once: enough for most captions."""
 
 
@@ -28,21 +28,21 @@ class Dice:
 
     def below(self, count: int) -> int:
         """Return a number from 0 to `count` - 1, all equally likely."""
-        return self._next() * count >> 64
+        return self._take(1)[0] * count >> 64
 
-    def happens(self, probability: float) -> bool:
-        """Return True with a probability in [0, 1]; 0 never and 1 always."""
-        return (self._next() >> 11) * 2.0**-53 < probability
+    def happen(self, probability: float, count: int) -> list[bool]:
+        """Return `count` answers, True with a probability in [0, 1]; 0 never and 1 always."""
+        least = int(probability * 2.0**64)
+        return [number < least for number in self._take(count)]
 
     def order(self, count: int) -> list[int]:
         """Return the numbers from 0 to `count` - 1 in an order of which all are equally likely."""
-        ranks = [self._next() for _ in range(count)]
-        return sorted(range(count), key=ranks.__getitem__)
+        return sorted(range(count), key=self._take(count).__getitem__)
 
-    def _next(self) -> int:
-        if self._used == len(self._numbers):
+    def _take(self, count: int) -> tuple[int, ...]:
+        begin, self._used = self._used, self._used + count
+        if self._used > len(self._numbers):
             # A longer digest begins with the shorter one.
-            count = 2 * self._used or _FIRST
-            self._numbers = struct.unpack(f"<{count}Q", self._bits.digest(8 * count))
-        self._used += 1
-        return self._numbers[self._used - 1]
+            made = max(2 * self._used, _FIRST)
+            self._numbers = struct.unpack(f"<{made}Q", self._bits.digest(8 * made))
+        return self._numbers[begin : self._used]
