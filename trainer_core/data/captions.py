@@ -70,8 +70,13 @@ def parse_caption(raw: bytes) -> CaptionText:
         return CaptionText((), f"caption is not UTF-8: {where}; save the file as UTF-8")
     if "\0" in text:
         return CaptionText((), "caption is not UTF-8: it contains NUL characters; save the file as UTF-8")
+    return CaptionText(split_lines(text))
+
+
+def split_lines(text: str) -> tuple[str, ...]:
+    r"""Return the lines of a caption that are not blank, stripped; they end with \n, \r\n or \r."""
     lines = (line.strip() for line in text.replace("\r\n", "\n").replace("\r", "\n").split("\n"))
-    return CaptionText(tuple(line for line in lines if line))
+    return tuple(line for line in lines if line)
 
 
 def choose_lines(caption: CaptionText, multiline: Multiline) -> str:

@@ -13,7 +13,7 @@ from trainer_core.config.groups import BucketConfig, CaptionConfig
 from trainer_core.data.buckets import BucketGrid, assign, make_grid
 from trainer_core.data.caption_findings import caption_findings
 from trainer_core.data.caption_plan import CaptionPlan, Drawn, drawn_row
-from trainer_core.data.captions import CaptionText, Multiline, choose_lines
+from trainer_core.data.captions import CaptionText, Multiline, choose_lines, split_lines
 from trainer_core.data.controls import ControlRules
 from trainer_core.data.decode import PictureInfo
 from trainer_core.data.found import Discovery, Exclusion, FoundPicture, named, printable
@@ -198,8 +198,8 @@ def _inline(text: str, multiline: Multiline) -> CaptionText:
         text.encode()
     except UnicodeEncodeError:
         return CaptionText((), "caption is not UTF-8: the metadata holds half a surrogate pair")
-    # Metadata of one line a caption often break it anywhere: only where lines are asked for do they count.
-    lines = text.splitlines() if multiline in ("each", "random") else [text]
+    # Tables break captions anywhere: their lines count only where lines are asked for.
+    lines = split_lines(text) if multiline in ("each", "random") else (text,)
     return CaptionText(tuple(line for one in lines if (line := " ".join(one.split()))))
 
 
