@@ -28,7 +28,7 @@ def _wildcards(drafts: Sequence[Draft], caption: CaptionConfig) -> Iterator[Find
             message = "is on, but no caption has a wildcard `{a|b}`: it has no effect."
             yield Finding("info", "caption.wildcards", message, "Remove it.")
         return
-    found = _having(drafts, lambda line: _WILDCARD.search(line) is not None)
+    found = _having(drafts, lambda line: "{" in line and _WILDCARD.search(line) is not None)
     if found:
         message = f"{len(found)} caption(s) have wildcards `{{a|b}}`, which are read as they stand: {named(found, 5)}."
         yield Finding("warning", "caption.wildcards", message, "Set it to true to choose one each draw.")

@@ -49,11 +49,11 @@ class CaptionPlan:
 
     def written(self, text: CaptionText, caption: CaptionConfig, trigger_word: str) -> Written:
         """Return what the lines of a caption file come to."""
-        lines = tuple(in_frame(line, caption, trigger_word) for line in drawn_lines(text, caption.multiline))
+        lines = tuple([in_frame(line, caption, trigger_word) for line in drawn_lines(text, caption.multiline)])
         plain = plain_text(lines[0], trigger_word, self.rules)
-        source = CaptionSource(lines, trigger_word, self.rules)
         kept = "" if self.preserved is None else class_caption(plain, trigger_word, self.preserved)
-        return Written(plain, source if varies(source) else None, kept)
+        source = CaptionSource(lines, trigger_word, self.rules) if varies(lines, self.rules) else None
+        return Written(plain, source, kept)
 
     def drawn(self, source: CaptionSource | None, limit: int) -> Drawn:
         """Return what draws of a training sample choose from."""

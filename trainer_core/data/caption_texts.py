@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import product
@@ -75,10 +75,9 @@ def plain_text(line: str, trigger_word: str, rules: CaptionRules) -> str:
     return final_caption(text.strip(), trigger_word)
 
 
-def varies(source: CaptionSource) -> bool:
+def varies(lines: Sequence[str], rules: CaptionRules) -> bool:
     """Say whether the settings let draws of a caption differ from its plain text."""
-    rules = source.rules
-    return len(source.lines) > 1 or rules.wildcards or rules.shuffle or rules.dropout > 0
+    return len(lines) > 1 or rules.wildcards or rules.shuffle or rules.dropout > 0
 
 
 def list_texts(source: CaptionSource, limit: int) -> Texts:

@@ -96,7 +96,9 @@ def in_frame(text: str, caption: CaptionConfig, trigger_word: str) -> str:
 
     Without a trigger word `[trigger]` is taken out, with its comma.
     """
-    framed = " ".join(part for part in (caption.prefix, text, caption.suffix) if part)
+    framed = text
+    if caption.prefix or caption.suffix:
+        framed = " ".join(part for part in (caption.prefix, text, caption.suffix) if part)
     if PLACE not in framed:
         return framed
     trigger = trigger_word.strip()
