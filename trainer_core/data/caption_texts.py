@@ -51,8 +51,6 @@ class Texts:
     """`Sample.texts`: all as likely as each other, a text in several places if need be; empty if all is one text."""
     turns: int = 1
     """`Sample.turns`."""
-    whole: bool = True
-    """Whether every text that there can be is in it."""
 
 
 def caption_rules(caption: CaptionConfig, tags: TagsConfig) -> CaptionRules:
@@ -89,9 +87,9 @@ def list_texts(source: CaptionSource, limit: int) -> Texts:
     lines = _some(source.lines, limit)
     turns = len(lines) if source.rules.in_turn else 1
     if (places := _all_places(source, lines, limit)) is not None:
-        return Texts(() if _one_plain(places, source) else places, turns, len(lines) == len(source.lines))
+        return Texts() if _one_plain(places, source) else Texts(places, turns)
     each = max(1, limit // len(lines))
-    return Texts(tuple(text for line in lines for text in _drawn(line, source, each)), turns, False)
+    return Texts(tuple(text for line in lines for text in _drawn(line, source, each)), turns)
 
 
 def possible_texts(source: CaptionSource) -> int:

@@ -131,7 +131,10 @@ CACHED_TEXT_EMBEDDINGS = Stage(
     name=NAME,
     version=1,
     description="Captions encoded by the text encoders, one content-addressed entry a caption.",
-    reads=("text", "caption.dropout", "caption.dropout_every_n_epochs", "hardware.threads"),
+    reads=(
+        *("text", "adapter.text_encoders", "caption.dropout", "caption.dropout_every_n_epochs"),
+        "hardware.threads",
+    ),
     needs=("validated_dataset",),
     run=_run,
     inputs=_inputs,

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from trainer_core.data.caption_plan import encoded_live
-from trainer_core.data.caption_texts import Dropout
+from trainer_core.data.caption_texts import Dropout, draw_text
+from trainer_core.data.order import Draw
 from trainer_core.stages.entries import EMPTY, class_id, empty_id, text_id
 from trainer_core.stages.session import Session
 from trainer_core.types import Sample
@@ -57,6 +58,12 @@ def text_choice(session: Session, samples: Sequence[Sample], dropout: Dropout) -
         empty = {sample.id: empty_id(sample.id) if seen else EMPTY for sample in samples}
     classes = {sample.id: class_id(sample.id) for sample in samples if sample.class_caption}
     return TextChoice(dropout, varied, empty, classes) if varied or empty or classes else None
+
+
+def live_captions(samples: Sequence[Sample], dropout: Dropout, seed: int) -> Callable[[Draw], str]:
+    """Return what gives a draw its caption where captions are encoded batch by batch: any text that there can be."""
+    by_id = {sample.id: sample for sample in samples}
+    return lambda draw: draw_text(by_id[draw.sample_id], dropout, seed, draw.epoch, draw.repeat)
 
 
 def names_needed(samples: Sequence[Sample], choice: TextChoice | None) -> list[str]:

@@ -58,7 +58,6 @@ def test_kohyas_example_of_kept_front_and_end() -> None:
         ", ".join(("1girl, hatsune miku, vocaloid", *order, "best quality, rating: general"))
         for order in permutations(loose)
     )
-    assert found.whole
 
 
 @pytest.mark.setting("tags.secondary_separator")
@@ -203,10 +202,27 @@ def test_the_trigger_word_is_in_every_text_and_in_front_if_it_was_put_there(tags
 
 @pytest.mark.setting("caption.variants")
 def test_all_texts_are_listed_where_they_are_no_more_than_the_limit() -> None:
-    assert len(texts("a, b, c, d", shuffle=True, limit=24).places) == 24
-    assert texts("a, b, c, d", shuffle=True, limit=24).whole
-    some = texts("a, b, c, d", shuffle=True, limit=23)
-    assert (len(set(some.places)), some.whole) == (23, False)
+    assert len(set(texts("a, b, c, d", shuffle=True, limit=24).places)) == 24
+    assert len(set(texts("a, b, c, d", shuffle=True, limit=23).places)) == 23
+
+
+@given(st.lists(st.sampled_from("abcd"), max_size=5), st.integers(1, 3), st.booleans())
+def test_as_many_texts_are_possible_as_are_listed_where_all_are(tags: list[str], choices: int, shuffle: bool) -> None:
+    line = ", ".join([*tags, "{" + "|".join("xyz"[:choices]) + "}"])
+    one = source(line, shuffle=shuffle, wildcards=True)
+    count = possible_texts(one)
+    assert len(set(list_texts(one, count).places) or {""}) == count
+    if count > 1:
+        assert len(set(list_texts(one, count - 1).places)) <= count - 1
+
+
+def test_tags_that_may_be_dropped_give_every_part_of_them_in_every_order() -> None:
+    assert possible_texts(source("a, b, c", dropout=0.5)) == 8
+    assert possible_texts(source("a, b, c", dropout=0.5, shuffle=True)) == 1 + 3 + 6 + 6
+    assert possible_texts(source("a, b, c", dropout=1.0, shuffle=True)) == 1
+    assert set(drawn(source("a, b, c", dropout=0.5, shuffle=True), epochs=range(2000))) == {
+        ", ".join(order) for length in range(4) for order in permutations("abc", length)
+    }
 
 
 def test_more_variants_keep_those_that_were_drawn() -> None:
@@ -257,7 +273,7 @@ def test_lines_in_turn_are_one_an_epoch_and_random_lines_any() -> None:
 def test_of_more_lines_than_the_limit_some_are_chosen_in_their_order() -> None:
     lines = tuple(f"line {number}" for number in range(9))
     found = texts(*lines, limit=4, in_turn=True)
-    assert (found.turns, found.whole) == (4, False)
+    assert found.turns == 4
     assert list(found.places) == sorted(found.places)
     assert set(found.places) < set(lines)
 

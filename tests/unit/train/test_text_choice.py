@@ -9,12 +9,12 @@ import torch
 
 from tests.unit.data.helpers import sample
 from trainer_core.config.groups import CaptionConfig
-from trainer_core.data.caption_texts import chosen_text, is_dropped
-from trainer_core.data.order import Order
-from trainer_core.stages.texts import names_needed
+from trainer_core.data.caption_texts import chosen_text, draw_text, is_dropped
+from trainer_core.data.order import Draw, Order
+from trainer_core.stages.texts import live_captions, names_needed
 from trainer_core.train.batches import BatchLoader, CachedSamples
 from trainer_core.train.text_choice import TextChoice
-from trainer_core.types import Sample, TextCondition
+from trainer_core.types import CaptionRules, CaptionSource, Sample, TextCondition
 
 SAMPLES = (
     sample("set/a.png", texts=("x", "y", "x", "z")),
@@ -100,3 +100,17 @@ def test_exactly_the_names_that_a_draw_may_take_are_read() -> None:
     assert names_needed(SAMPLES, None) == [one.id for one in SAMPLES]
     assert set(names_needed(SAMPLES, choice())) == {"a1", "a2", "a3", "set/b.png", "c1", "c2"}
     assert set(names_needed(SAMPLES, choice(classes=True, dropout=0.1))) == set(KNOWN)
+
+
+def test_live_captions_are_the_draws_own_texts() -> None:
+    source = CaptionSource(("a, b, c",), "", CaptionRules(shuffle=True))
+    live = (sample("set/a.png", source=source), sample("set/b.png", caption="a dog"))
+    half = CaptionConfig(dropout=0.5)
+    caption = live_captions(live, half, seed=3)
+    draws = [Draw(one.id, epoch, repeat) for one in live for epoch in range(9) for repeat in range(2)]
+    found = [caption(draw) for draw in draws]
+    assert found == [
+        draw_text(one, half, 3, epoch, repeat) for one in live for epoch in range(9) for repeat in range(2)
+    ]
+    assert {"", "a dog"} < set(found)
+    assert len(set(found)) > 4
