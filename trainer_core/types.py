@@ -112,6 +112,31 @@ class Mask:
 
 
 @dataclass(frozen=True)
+class CaptionRules:
+    """How a text is drawn from a caption: settings of `caption` and `tags`, which docs/captions.md explains."""
+
+    in_turn: bool = False
+    """Each epoch takes the next line; else each draw takes any."""
+    wildcards: bool = False
+    shuffle: bool = False
+    dropout: float = 0.0
+    separator: str = ","
+    keep_tokens: int = 0
+    keep_tokens_separator: str = ""
+    secondary_separator: str = ""
+
+
+@dataclass(frozen=True)
+class CaptionSource:
+    """What the texts of a sample are drawn from, where they differ from draw to draw."""
+
+    lines: tuple[str, ...]
+    """At least one, prefix and suffix included; wildcards and marks are still in them."""
+    trigger_word: str
+    rules: CaptionRules
+
+
+@dataclass(frozen=True)
 class Sample:
     """One picture with its caption, ready to be encoded.
 
@@ -130,7 +155,12 @@ class Sample:
     controls: tuple[Control, ...] = ()
     """Control pictures of edit families, in order."""
     texts: tuple[str, ...] = ()
-    """What draws choose their caption from; empty where every draw has `caption`."""
+    """What draws choose their caption from, each place as likely as the others; empty where every draw has
+    `caption`. A text may stand in several places."""
+    turns: int = 1
+    """`texts` has so many parts of equal length, of which each epoch takes the next."""
+    source: CaptionSource | None = None
+    """What texts are drawn from; without `texts`, batch by batch."""
     class_caption: str = ""
     """The caption with the class in place of the trigger word; empty unless output is preserved."""
     views: tuple[View, ...] = ()

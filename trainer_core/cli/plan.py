@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from trainer_core.cli.options import Config, Debug, Json, Set, Verbose, find_config
 from trainer_core.cli.progress import duration
-from trainer_core.cli.terminal import Terminal, terminal
+from trainer_core.cli.terminal import Terminal, show_findings, terminal
 
 if TYPE_CHECKING:
     from trainer_core.run import StagePlan
@@ -24,17 +24,20 @@ def plan(
     with terminal(as_json, debug, verbose) as out:
         from trainer_core.run import open_session
         from trainer_core.run import plan as make_plan
+        from trainer_core.stages.text_findings import text_findings
 
         with out.progress(["validated_dataset"]) as shown:
             session = open_session(find_config(config), settings or [], shown)
             try:
                 plans = make_plan(session)
+                told = text_findings(session)
             finally:
                 session.close()
         if as_json:
             out.emit({"stages": [one.as_dict() for one in plans]})
         else:
             _show(out, plans)
+            show_findings(out.console, told)
 
 
 def _show(out: Terminal, plans: list[StagePlan]) -> None:

@@ -9,13 +9,19 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
+from trainer_core.config.groups import CaptionConfig
 from trainer_core.types import JSON
 
 UNREADABLE = "caption unreadable"
 MAX_BYTES = 1 << 20
 """A longer file is not a caption."""
+PLACE = "[trigger]"
+"""Stands for the trigger word in captions, as in ai-toolkit's."""
 CAPTIONS_VERSION = 1
 """Raise it when `read_caption` gives other lines for the same bytes: remembered captions are read again."""
+
+
+Multiline = Literal["first_line", "whole", "each", "random"]
 
 
 @dataclass(frozen=True)
@@ -64,13 +70,39 @@ def parse_caption(raw: bytes) -> CaptionText:
         return CaptionText((), f"caption is not UTF-8: {where}; save the file as UTF-8")
     if "\0" in text:
         return CaptionText((), "caption is not UTF-8: it contains NUL characters; save the file as UTF-8")
+    return CaptionText(split_lines(text))
+
+
+def split_lines(text: str) -> tuple[str, ...]:
+    r"""Return the lines of a caption that are not blank, stripped; they end with \n, \r\n or \r."""
     lines = (line.strip() for line in text.replace("\r\n", "\n").replace("\r", "\n").split("\n"))
-    return CaptionText(tuple(line for line in lines if line))
+    return tuple(line for line in lines if line)
 
 
-def choose_lines(caption: CaptionText, multiline: Literal["first_line", "whole"]) -> str:
+def choose_lines(caption: CaptionText, multiline: Multiline) -> str:
     """Return a caption file's first line that is not blank, or all lines joined by spaces; "" if it is empty."""
     return " ".join(caption.lines if multiline == "whole" else caption.lines[:1])
+
+
+def drawn_lines(caption: CaptionText, multiline: Multiline) -> tuple[str, ...]:
+    """Return the lines that draws take one of: all of them, or the one text of `choose_lines`."""
+    if multiline in ("each", "random") and caption.lines:
+        return caption.lines
+    return (choose_lines(caption, multiline),)
+
+
+def in_frame(text: str, caption: CaptionConfig, trigger_word: str) -> str:
+    """Return a line with prefix and suffix, and with the trigger word wherever it has `[trigger]`.
+
+    Without a trigger word `[trigger]` is taken out, with its comma.
+    """
+    framed = text
+    if caption.prefix or caption.suffix:
+        framed = " ".join(part for part in (caption.prefix, text, caption.suffix) if part)
+    if PLACE not in framed:
+        return framed
+    trigger = trigger_word.strip()
+    return framed.replace(PLACE, trigger) if trigger else _taken_out(framed, re.escape(PLACE))
 
 
 def final_caption(text: str, trigger_word: str) -> str:
@@ -81,6 +113,24 @@ def final_caption(text: str, trigger_word: str) -> str:
     return f"{trigger}, {text}" if text else trigger
 
 
+def class_caption(caption: str, trigger_word: str, class_word: str) -> str:
+    """Return a caption with the class in place of the trigger word; the class alone where it has no such word.
+
+    A caption without the trigger word is one that the base may know: what it gives for that is what is trained, and
+    only the class is left to be kept.
+    """
+    trigger, class_word = trigger_word.strip(), class_word.strip()
+    if not trigger or not _whole_word(trigger).search(caption):
+        return class_word
+    word = _whole_word(trigger)
+    return word.sub(lambda _: class_word, caption) if class_word else _taken_out(caption, word.pattern)
+
+
 @lru_cache(maxsize=16)
 def _whole_word(word: str) -> re.Pattern[str]:
     return re.compile(rf"(?<!\w){re.escape(word)}(?!\w)")
+
+
+def _taken_out(text: str, pattern: str) -> str:
+    """Remove what matches, with the comma and blanks that then stand for nothing."""
+    return re.sub(rf"(?:{pattern})(\s*,)?\s*", "", text).strip(" ,")

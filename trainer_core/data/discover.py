@@ -21,7 +21,7 @@ from pathlib import Path
 
 from trainer_core.config.groups import CaptionConfig, DatasetConfig
 from trainer_core.data.controls import ControlRules, attach, leave_out, look_into, pair, pairing_findings
-from trainer_core.data.found import Discovery, Exclusion, FoundPicture, printable
+from trainer_core.data.found import Discovery, Exclusion, FoundPicture, named, printable
 from trainer_core.data.kinds import Shelves, set_aside, sidecar, sort_files, unusable
 from trainer_core.data.layouts import PLACE, LayoutName, detect
 from trainer_core.data.metadata import Table, read_metadata
@@ -55,6 +55,9 @@ def discover(dataset: DatasetConfig, caption: CaptionConfig, controls: ControlRu
     table = read_metadata(shelves.metadata) if layout == "imagefolder" else Table()
     pictures, excluded = _place_all(shelves, layout, table, _Frame(name, dataset.repeats))
     found: list[Finding] = []
+    if dataset.class_tokens is not None:
+        pictures, given = _with_class_tokens(pictures, dataset.class_tokens, layout)
+        found += _class_tokens_told(given, dataset.class_tokens, f"datasets.{name}.class_tokens")
     if control_roots and controls is not None:
         prefix = len(name) + 1
         owners = {file.stem for file in shelves.pictures}
@@ -160,3 +163,25 @@ def _picture(file: File, identity: str, repeats: int, inline: str | None, captio
     if caption.problem:
         return f"caption {caption.problem}"
     return FoundPicture(identity, file.path, file.stat, repeats, caption.path, caption.stat)
+
+
+def _with_class_tokens(
+    pictures: Sequence[FoundPicture], tokens: str, layout: LayoutName
+) -> tuple[list[FoundPicture], list[str]]:
+    """Give the settings' class tokens to pictures without a caption file; return all, and the ids of those.
+
+    They go before the tokens in the name of a kohya folder; captions in metadata go before them.
+    """
+    given = {
+        picture.id
+        for picture in pictures
+        if picture.caption_file is None and (picture.inline_caption is None or layout == "kohya")
+    }
+    replaced = [one._replace(inline_caption=tokens) if one.id in given else one for one in pictures]
+    return replaced, sorted(given)
+
+
+def _class_tokens_told(given: Sequence[str], tokens: str, field: str) -> Iterator[Finding]:
+    if given:
+        message = f"{len(given)} picture(s) have no caption file: {tokens!r} is their caption: {named(given, 5)}."
+        yield Finding("info", field, message, "Add caption files to describe them one by one.")

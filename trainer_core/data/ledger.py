@@ -10,7 +10,7 @@ from typing import NamedTuple
 from trainer_core.config.groups import CaptionConfig
 from trainer_core.data.buckets import enlargement, kept
 from trainer_core.data.found import Exclusion, FoundPicture, named
-from trainer_core.types import Control, Finding, Geometry
+from trainer_core.types import CaptionSource, Control, Finding, Geometry
 
 MUCH_CROPPED = 2 / 3
 """A crop that keeps less of a picture is worth a warning."""
@@ -28,6 +28,10 @@ class Draft(NamedTuple):
     lines: tuple[str, ...]
     notes: tuple[str, ...]
     controls: tuple[Control, ...] = ()
+    source: CaptionSource | None = None
+    """What its texts are drawn from, where draws may differ."""
+    class_caption: str = ""
+    trigger_word: str = ""
 
 
 def ledger_findings(
@@ -64,7 +68,7 @@ def _captions(drafts: Sequence[Draft], caption: CaptionConfig) -> Iterator[Findi
         message = (
             f"{len(several)} caption file(s) have several lines, of which only the first is used: {named(several, 5)}."
         )
-        yield Finding("info", "caption.multiline", message, "Set it to `whole` to use all lines.")
+        yield Finding("info", "caption.multiline", message, "Set it to `whole`, `each` or `random` to use all lines.")
     empty = [draft.picture.id for draft in drafts if not draft.lines]
     if empty:
         message = f"{len(empty)} picture(s) without a caption are trained on an empty one: {named(empty)}."

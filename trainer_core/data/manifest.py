@@ -11,7 +11,9 @@ from functools import cached_property
 
 from trainer_core.config.groups import BucketConfig, CaptionConfig
 from trainer_core.data.buckets import BucketGrid, assign, make_grid
-from trainer_core.data.captions import CaptionText, choose_lines, final_caption
+from trainer_core.data.caption_findings import caption_findings
+from trainer_core.data.caption_plan import CaptionPlan, Drawn, drawn_row
+from trainer_core.data.captions import CaptionText, Multiline, choose_lines, split_lines
 from trainer_core.data.controls import ControlRules
 from trainer_core.data.decode import PictureInfo
 from trainer_core.data.found import Discovery, Exclusion, FoundPicture, named, printable
@@ -30,6 +32,7 @@ class Rules:
     multiple: int
     control: ControlRules | None = None
     """None for families that take no control pictures."""
+    captions: CaptionPlan = CaptionPlan()
 
 
 @dataclass(frozen=True)
@@ -49,8 +52,8 @@ class Manifest:
     def data_version(self) -> str:
         """SHA-256 hex of what the samples mean: equal whenever the same training would see the same data.
 
-        Over id, content, caption, bucket, geometry, repeats, split and control pictures (content and encoded size) of
-        every sample; paths and exclusions do not count.
+        Over id, content, caption, bucket, geometry, repeats, split, control pictures (content and encoded size) and the
+        texts that draws choose from of every sample; paths and exclusions do not count.
         """
         text = json.dumps([_row(sample) for sample in self.samples], ensure_ascii=False, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
@@ -95,10 +98,11 @@ def assemble(discoveries: Sequence[Discovery], known: Known, rules: Rules) -> Ma
         else:
             drafts.append(verdict)
     held = held_out_pictures(_parts(discoveries, drafts))
-    samples = sorted((_sample(draft, held) for draft in drafts), key=lambda sample: sample.id)
+    samples = sorted((_sample(draft, held, rules) for draft in drafts), key=lambda sample: sample.id)
     found = sum(len(discovery.pictures) + len(discovery.excluded) for discovery in discoveries)
     findings = [finding for discovery in discoveries for finding in discovery.findings]
     findings.extend(ledger_findings(drafts, excluded, held, rules.caption))
+    findings.extend(caption_findings(drafts, rules.caption, rules.captions.rules))
     findings.extend(_split_findings(discoveries, samples))
     if not samples:
         raise DatasetError(_nothing(discoveries, excluded, findings))
@@ -113,6 +117,8 @@ def _row(sample: Sample) -> list[object]:
     row: list[object] = [sample.id, sample.picture, sample.caption, size, shape, sample.repeats, sample.split]
     if sample.controls:
         row.append([(control.picture, *control.original, *control.encoded) for control in sample.controls])
+    if drawn := drawn_row(sample):
+        row.append(drawn)
     return row
 
 
@@ -131,7 +137,7 @@ def _judge(picture: FoundPicture, known: Known, rules: Rules, grid: BucketGrid, 
     info = known.infos[content]
     if info.problem is not None:
         return info.problem
-    text = _caption_text(picture, known.captions)
+    text = _caption_text(picture, known.captions, rules.caption.multiline)
     if text.problem is not None:
         return text.problem
     chosen = choose_lines(text, rules.caption.multiline)
@@ -143,8 +149,19 @@ def _judge(picture: FoundPicture, known: Known, rules: Rules, grid: BucketGrid, 
     controls = _controls(picture, known, rules)
     if isinstance(controls, str):
         return controls
-    caption = final_caption(chosen, trigger_word)
-    return Draft(picture, content, caption, geometry, text.lines, info.notes, controls)
+    written = rules.captions.written(text, rules.caption, trigger_word)
+    return Draft(
+        picture,
+        content,
+        written.caption,
+        geometry,
+        text.lines,
+        info.notes,
+        controls,
+        written.source,
+        written.class_caption,
+        trigger_word,
+    )
 
 
 def _controls(picture: FoundPicture, known: Known, rules: Rules) -> tuple[Control, ...] | str:
@@ -167,22 +184,23 @@ def _controls(picture: FoundPicture, known: Known, rules: Rules) -> tuple[Contro
     return tuple(controls)
 
 
-def _caption_text(picture: FoundPicture, captions: Mapping[str, CaptionText]) -> CaptionText:
+def _caption_text(picture: FoundPicture, captions: Mapping[str, CaptionText], multiline: Multiline) -> CaptionText:
     if picture.inline_caption is not None:
-        return _inline(picture.inline_caption)
+        return _inline(picture.inline_caption, multiline)
     if picture.caption_file is None:
         return CaptionText(())
     missing = CaptionText((), "caption unreadable: the file could not be read; check its permissions")
     return captions.get(picture.caption_file, missing)
 
 
-def _inline(text: str) -> CaptionText:
+def _inline(text: str, multiline: Multiline) -> CaptionText:
     try:
         text.encode()
     except UnicodeEncodeError:
         return CaptionText((), "caption is not UTF-8: the metadata holds half a surrogate pair")
-    line = " ".join(text.split())
-    return CaptionText((line,) if line else ())
+    # Tables break captions anywhere: their lines count only where lines are asked for.
+    lines = split_lines(text) if multiline in ("each", "random") else (text,)
+    return CaptionText(tuple(line for one in lines if (line := " ".join(one.split()))))
 
 
 def _parts(discoveries: Sequence[Discovery], drafts: Sequence[Draft]) -> Mapping[str, Part]:
@@ -196,10 +214,11 @@ def _parts(discoveries: Sequence[Discovery], drafts: Sequence[Draft]) -> Mapping
     }
 
 
-def _sample(draft: Draft, held: frozenset[str]) -> Sample:
+def _sample(draft: Draft, held: frozenset[str], rules: Rules) -> Sample:
     picture, geometry = draft.picture, draft.geometry
     bucket = Bucket(geometry.target[1], geometry.target[0])
     split = "held_out" if draft.content in held else "train"
+    drawn = rules.captions.drawn(draft.source, rules.caption.variants) if split == "train" else Drawn()
     return Sample(
         picture.id,
         picture.path,
@@ -210,6 +229,10 @@ def _sample(draft: Draft, held: frozenset[str]) -> Sample:
         picture.repeats,
         split,
         draft.controls,
+        texts=drawn.texts,
+        turns=drawn.turns,
+        source=drawn.source,
+        class_caption=draft.class_caption if split == "train" else "",
     )
 
 

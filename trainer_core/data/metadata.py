@@ -92,7 +92,7 @@ def _add(table: Table, file: File, row: Row) -> None:
         table.outside.append(name)
         return
     value = next((row[column] for column in COLUMNS if row.get(column) is not None), "")
-    caption = " ".join(str(value).split("\n")).strip()
+    caption = str(value).strip()
     if table.captions.setdefault(relative, caption) != caption:
         table.problems.append(f"{file.relative} gives {relative} a second, different caption.")
 

@@ -54,6 +54,7 @@ def statistics(manifest: Manifest) -> dict[str, JSON]:
     controls = {control.picture for sample in samples for control in sample.controls}
     train = [sample for sample in samples if sample.split == "train"]
     copies = Counter(sample.picture for sample in samples)
+    texts = {text for sample in samples for text in sample.texts}
     return {
         "found": manifest.found,
         "used": len(samples),
@@ -65,6 +66,7 @@ def statistics(manifest: Manifest) -> dict[str, JSON]:
         "buckets": len({sample.bucket for sample in samples}),
         "duplicate_groups": sum(count > 1 for count in copies.values()),
         "distinct_captions": len({sample.caption for sample in samples}),
+        **({"distinct_texts": len(texts)} if texts else {}),
         **({"control_pictures": len(controls), "paired": sum(bool(s.controls) for s in samples)} if controls else {}),
         "width": _quantiles([sample.geometry.original[1] for sample in samples]),
         "height": _quantiles([sample.geometry.original[0] for sample in samples]),

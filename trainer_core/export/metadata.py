@@ -40,6 +40,8 @@ class Training:
     samples: Sequence[Sample]
     """The pictures that were trained on."""
     trigger_word: str = ""
+    tag_separator: str = ","
+    """What stands between the tags of captions."""
     prediction: str = ""
     """What the denoiser was trained to predict, in diffusers' word; empty if nothing says so."""
     objective: Mapping[str, str] = field(default_factory=dict[str, str])
@@ -86,7 +88,7 @@ def _kohya(spec: FamilySpec, training: Training, style: KeyStyle) -> dict[str, s
         "ss_num_train_images": str(sum(sample.repeats for sample in training.samples)),
         "ss_steps": str(training.step),
         "ss_epoch": str(training.epoch),
-        "ss_tag_frequency": _json({name: _tags(samples) for name, samples in datasets.items()}),
+        "ss_tag_frequency": _json({name: _tags(samples, training.tag_separator) for name, samples in datasets.items()}),
         "ss_bucket_info": _json(_buckets(training.samples)),
         "ss_dataset_dirs": _json({name: _directory(samples) for name, samples in datasets.items()}),
         **training.objective,
@@ -115,10 +117,10 @@ def _by_dataset(samples: Sequence[Sample]) -> dict[str, list[Sample]]:
     return found
 
 
-def _tags(samples: Sequence[Sample]) -> dict[str, int]:
-    """Count what stands between commas, in lower case, the most frequent first: there trigger words are looked for."""
+def _tags(samples: Sequence[Sample], separator: str) -> dict[str, int]:
+    """Count the tags in lower case, the most frequent first: there trigger words are looked for."""
     tags = Counter(
-        word for sample in samples for tag in sample.caption.split(",") if (word := " ".join(tag.lower().split()))
+        word for sample in samples for tag in sample.caption.split(separator) if (word := " ".join(tag.lower().split()))
     )
     return dict(sorted(tags.items(), key=lambda item: (-item[1], item[0])))
 

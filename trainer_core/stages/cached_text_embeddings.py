@@ -8,12 +8,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from trainer_core.data.caption_plan import drawn_row
 from trainer_core.errors import NonFiniteError
 from trainer_core.stages.base import Item, Outcome, Stage, StageContext
 from trainer_core.stages.entries import control_parts, entry_key, items_outcome, write_items
 from trainer_core.stages.pictures import read_picture
+from trainer_core.stages.texts import Text, texts_to_encode
 from trainer_core.store.keys import digest
-from trainer_core.types import JSON, Sample
+from trainer_core.types import JSON
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -34,38 +36,44 @@ def _items(context: StageContext) -> dict[str, Item]:
         "encoder": f"{spec.identity} {spec.text_version}",
     }
     base = digest(common)
-    if spec.control is not None and spec.control.in_text:
-        return {sample.id: _seen_with_controls(sample, base, common) for sample in session.manifest.samples}
-    return {
-        sample.id: Item(entry_key(base, sample.caption), {"caption": sample.caption} | common)
-        for sample in session.manifest.samples
-    }
+    seen = spec.control is not None and spec.control.in_text
+    items: dict[str, Item] = {}
+    for one in texts_to_encode(session, context.settings.caption):
+        # Of a sample's further texts there may be very many: what they share is named by its digest.
+        told = common if one.name == one.sample.id else {"encoding": base}
+        if seen:
+            items[one.name] = _seen_with_controls(one, base, told)
+        else:
+            items[one.name] = Item(entry_key(base, one.text), {"caption": one.text, **told})
+    return items
 
 
-def _seen_with_controls(sample: Sample, base: str, common: Mapping[str, JSON]) -> Item:
-    shown = digest([base, [control.picture for control in sample.controls]])
-    parts = {"caption": sample.caption, "controls": control_parts(sample)} | dict(common)
-    return Item(entry_key(shown, sample.caption), parts)
+def _seen_with_controls(one: Text, base: str, told: Mapping[str, JSON]) -> Item:
+    shown = digest([base, [control.picture for control in one.sample.controls]])
+    parts = {"caption": one.text, "controls": control_parts(one.sample)} | dict(told)
+    return Item(entry_key(shown, one.text), parts)
 
 
 def _version(context: StageContext) -> str:
-    return digest([[name, item.key] for name, item in sorted(context.items.items())])
+    rows: list[JSON] = [[name, item.key] for name, item in sorted(context.items.items())]
+    # Which text is how likely, and when, decides training as much as what the texts are.
+    return digest(rows + [[one.id, drawn] for one in context.session.manifest.samples if (drawn := drawn_row(one))])
 
 
 def _run(context: StageContext) -> Outcome:
     present = context.session.store.entries.present(item.key for item in context.items.values())
-    captions: dict[str, Sample] = {}
-    for sample in context.session.manifest.samples:
-        key = context.items[sample.id].key
+    captions: dict[str, Text] = {}
+    for one in texts_to_encode(context.session, context.settings.caption):
+        key = context.items[one.name].key
         if key not in present:
-            captions.setdefault(key, sample)
+            captions.setdefault(key, one)
     if captions:
         _encode(context, sorted(captions.items(), key=lambda pair: pair[0]))
     write_items(context)
     return items_outcome(context, _version(context), computed=len(captions))
 
 
-def _encode(context: StageContext, captions: Sequence[tuple[str, Sample]]) -> None:
+def _encode(context: StageContext, captions: Sequence[tuple[str, Text]]) -> None:
     import torch
 
     from trainer_core.hardware.placement import place, torch_dtype, torch_work
@@ -85,22 +93,22 @@ def _encode(context: StageContext, captions: Sequence[tuple[str, Sample]]) -> No
         }
         for start in range(0, len(captions), size):
             batch = captions[start : start + size]
-            shown = [sample.caption for _, sample in batch]
+            shown = [one.text for _, one in batch]
             conditions = session.family.encode_text(encoders, shown, text, _controls(context, batch))
-            for (key, sample), condition in zip(batch, conditions, strict=True):
+            for (key, one), condition in zip(batch, conditions, strict=True):
                 tensors = _tensors(condition)
-                _check_finite(sample.id, sample.caption, tensors, precision)
-                writer.add(key, tensors, {"sample": sample.id})
+                _check_finite(one.sample.id, one.text, tensors, precision)
+                writer.add(key, tensors, {"sample": one.sample.id})
             context.report(NAME, min(start + size, len(captions)), len(captions), "caption")
         del loaded, encoders
 
 
-def _controls(context: StageContext, batch: Sequence[tuple[str, Sample]]) -> list[list[Image.Image]]:
+def _controls(context: StageContext, batch: Sequence[tuple[str, Text]]) -> list[list[Image.Image]]:
     """Return the control pictures of each caption where the text encoder looks at them."""
     control = context.session.family.spec.control
     if control is None or not control.in_text:
         return []
-    return [[read_picture(one.path, one.picture) for one in sample.controls] for _, sample in batch]
+    return [[read_picture(one.path, one.picture) for one in text.sample.controls] for _, text in batch]
 
 
 def _tensors(condition: TextCondition) -> dict[str, Tensor]:
@@ -123,7 +131,10 @@ CACHED_TEXT_EMBEDDINGS = Stage(
     name=NAME,
     version=1,
     description="Captions encoded by the text encoders, one content-addressed entry a caption.",
-    reads=("text", "hardware.threads"),
+    reads=(
+        *("text", "adapter.text_encoders", "caption.dropout", "caption.dropout_every_n_epochs"),
+        "hardware.threads",
+    ),
     needs=("validated_dataset",),
     run=_run,
     inputs=_inputs,

@@ -38,6 +38,25 @@ def control_id(sample: str, place: int) -> str:
     return f"{sample} [control {place + 1}]"
 
 
+EMPTY = "[no caption]"
+"""Name of the entry of the empty caption, for families whose text does not depend on control pictures."""
+
+
+def text_id(sample: str, number: int) -> str:
+    """Return the name of the entry of a sample's text, counted from 1, that is not its caption."""
+    return f"{sample} [text {number}]"
+
+
+def class_id(sample: str) -> str:
+    """Return the name of the entry of a sample's caption with the class in place of the trigger word."""
+    return f"{sample} [class]"
+
+
+def empty_id(sample: str) -> str:
+    """Return the name of the entry of the empty caption with a sample's control pictures."""
+    return f"{sample} {EMPTY}"
+
+
 def control_parts(sample: Sample) -> list[list[str]]:
     """Return [name, SHA-256] of a sample's control pictures, in order: the hash decides, the name is for people."""
     return [[control_name(control), control.picture] for control in sample.controls]

@@ -28,10 +28,11 @@ LORA = "lora.safetensors"
 PROOF = "proof.json"
 TRAINING_READS = (
     *("adapter", "adapter_options", "optimizer", "schedule", "noise", "loss", "train", "sample.every", "logging"),
+    *("caption.dropout", "caption.dropout_every_n_epochs"),
     *("hardware.num_processes", "hardware.threads", "hardware.resident_cache_mib"),
 )
 """Settings that decide the weights."""
-READS = ("name", "export", "bucket.resolution", "caption.trigger_word", "datasets.trigger_word")
+READS = ("name", "export", "bucket.resolution", "caption.trigger_word", "datasets.trigger_word", "tags.separator")
 """Settings that decide how a LoRA is written and described, besides those that it was trained with."""
 _RENDERED = "rendered.safetensors"
 """A file for our own sampling, where diffusers reads none of the published ones."""
@@ -199,6 +200,7 @@ def _training(context: StageContext, step: int) -> Training:
         samples=samples,
         trigger_word=next((word for word in words if word), ""),
         prediction=told if settings.noise.prediction == "auto" else settings.noise.prediction,
+        tag_separator=settings.tags.separator,
         objective=objective_metadata(settings.noise, settings.loss),
         base_config=session.source.config(session.family.spec.denoiser),
     )

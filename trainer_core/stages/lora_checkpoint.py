@@ -20,6 +20,7 @@ from trainer_core.stages.exports import (
     lineage,
     published_names,
 )
+from trainer_core.stages.texts import names_needed, text_choice
 from trainer_core.store.keys import digest
 from trainer_core.types import JSON, Finding, Sample
 
@@ -235,6 +236,7 @@ def training_parts(context: StageContext, device: Any) -> TrainerParts:
             dtype,
             NoiseShape.of(settings.noise),
             sample_weights(train, settings.loss.prior_weight),
+            text_choice(session, train, settings.caption),
         ),
     )
 
@@ -262,9 +264,10 @@ def cached_samples(context: StageContext) -> CachedSamples:
 
     train, store = trained_samples(context), context.session.store
     ids = [sample.id for sample in train]
+    names = names_needed(train, text_choice(context.session, train, context.settings.caption))
     return CachedSamples(
         read_latents(store, keys_of(context.upstream["cached_latents"], ids)),
-        read_text(store, keys_of(context.upstream["cached_text_embeddings"], ids)),
+        read_text(store, keys_of(context.upstream["cached_text_embeddings"], names)),
         {sample.id: sample.geometry for sample in train},
         read_controls(store, control_keys_of(context.upstream["cached_latents"], train)),
     )

@@ -11,6 +11,8 @@ from trainer_core.types import JSON
 PART_NAMES: dict[str, str] = {
     "picture": "picture changed",
     "caption": "caption changed",
+    "texts": "texts of the caption changed",
+    "encoding": "text encoder, tokenizer or encoding changed",
     "geometry": "bucket, resize or crop changed",
     "vae": "VAE changed",
     "encoders": "text encoder or tokenizer changed",

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from trainer_core.config.project import Project
+from trainer_core.data.caption_plan import CaptionPlan
 from trainer_core.data.captions import CAPTIONS_VERSION, CaptionText, parse_caption, read_caption
 from trainer_core.data.controls import ControlRules
 from trainer_core.data.decode import DECODE_VERSION, PictureInfo, probe
@@ -54,7 +55,7 @@ def scan_datasets(project: Project, spec: FamilySpec, store: Store, report: Repo
     hashes = store.index.file_hashes(_stats(pictures))
     infos, probed = _picture_infos(pictures, hashes, store, report)
     captions = _caption_texts(pictures, hashes, store)
-    rules = Rules(project.caption, project.bucket, spec.size_multiple, control)
+    rules = Rules(project.caption, project.bucket, spec.size_multiple, control, CaptionPlan.of(project))
     manifest = assemble(discoveries, Known(hashes, infos, captions), rules)
     return ScannedDataset(manifest, _folder_version(discoveries, hashes), probed)
 

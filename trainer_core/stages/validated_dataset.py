@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 
+from trainer_core.data.caption_plan import drawn_row
 from trainer_core.data.controls import control_name
 from trainer_core.stages.base import Item, Outcome, Stage, StageContext
 from trainer_core.stages.entries import shape_of, write_items
+from trainer_core.stages.text_findings import text_findings
 from trainer_core.store.keys import digest
 from trainer_core.types import JSON
 
@@ -32,6 +34,8 @@ def _items(context: StageContext) -> dict[str, Item]:
             "geometry": shape_of(sample.geometry),
         }
         parts |= {"repeats": sample.repeats, "split": sample.split}
+        if drawn := drawn_row(sample):
+            parts["texts"] = digest(drawn)
         if not sample.controls:
             items[sample.id] = Item(digest([sample.id, parts]), parts)
             continue
@@ -67,7 +71,7 @@ def _run(context: StageContext) -> Outcome:
         "excluded_reasons": dict(reasons.most_common(20)),
         "statistics": statistics(manifest),
         "bucket_table": to_markdown(bucket_table(manifest)),
-        "findings": [finding.as_dict() for finding in manifest.findings],
+        "findings": [finding.as_dict() for finding in (*manifest.findings, *text_findings(context.session))],
     }
     reused = _total(context) - scanned.pictures_probed
     return Outcome(manifest.data_version, metadata, items_computed=scanned.pictures_probed, items_reused=reused)
@@ -77,7 +81,10 @@ VALIDATED_DATASET = Stage(
     name="validated_dataset",
     version=2,
     description="Every picture looked at: found = used + excluded, each exclusion with its reason.",
-    reads=("datasets", "caption", "tags", "bucket", "augment"),
+    reads=(
+        *("datasets", "caption", "tags", "bucket", "augment"),
+        *("loss.preservation_weight", "loss.preservation_class", "text.cache", "adapter.text_encoders"),
+    ),
     needs=(),
     run=_run,
     inputs=_inputs,

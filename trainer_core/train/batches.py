@@ -14,6 +14,7 @@ from torch.nn.utils.rnn import pad_sequence
 from trainer_core.data.order import Draw, Order
 from trainer_core.diffusion.noise import sample_u
 from trainer_core.diffusion.noise_shape import WHITE, NoiseShape
+from trainer_core.train.text_choice import TextChoice
 from trainer_core.types import Batch, Geometry, TextCondition
 
 AHEAD = 4
@@ -26,6 +27,7 @@ class CachedSamples:
 
     latents: Mapping[str, Tensor]
     text: Mapping[str, TextCondition]
+    """By sample id, or by what `TextChoice` names."""
     geometries: Mapping[str, Geometry]
     controls: Mapping[str, tuple[Tensor, ...]] = field(default_factory=dict[str, tuple[Tensor, ...]])
     """Sample id -> latents of its control pictures, for those that have some."""
@@ -67,6 +69,8 @@ class BatchLoader:
     noise: NoiseShape = WHITE
     weights: Mapping[str, float] = field(default_factory=dict[str, float])
     """Sample id -> what its loss is multiplied by; 1 where it is not named."""
+    choice: TextChoice | None = None
+    """None where every draw has the text of its sample id."""
 
     def batch(self, number: int) -> Batch:
         """Return micro-batch `number`: latents and noise float32, embeddings in `dtype`, on `device`."""
@@ -81,7 +85,7 @@ class BatchLoader:
             latents=latents.to(self.device, torch.float32, non_blocking=True),
             noise=noise.to(self.device, non_blocking=True),
             u=u.to(self.device, non_blocking=True),
-            text=stack_text([self.cache.text[name] for name in ids], self.device, self.dtype),
+            text=self._text([self._chosen(draw) for draw in draws]),
             geometries=tuple(self.cache.geometries[name] for name in ids),
             controls=tuple(
                 torch.stack(place).to(self.device, torch.float32, non_blocking=True)
@@ -89,6 +93,7 @@ class BatchLoader:
             ),
             loss_weights=self._loss_weights(ids),
             seen_noise=self._seen_noise(draws, noises),
+            class_text=self._class_text(ids),
         )
 
     def stream(self, numbers: Sequence[int] | range) -> Iterator[Batch]:
@@ -97,6 +102,16 @@ class BatchLoader:
             # One set of cores does everything: a thread would only take turns with the step.
             return map(self.batch, numbers)
         return _ahead(self, numbers)
+
+    def _chosen(self, draw: Draw) -> str:
+        return draw.sample_id if self.choice is None else self.choice.of(draw, self.order.seed)
+
+    def _class_text(self, ids: Sequence[str]) -> TextCondition | None:
+        classes = {} if self.choice is None else self.choice.classes
+        return self._text([classes[name] for name in ids]) if classes else None
+
+    def _text(self, names: Sequence[str]) -> TextCondition:
+        return stack_text([self.cache.text[name] for name in names], self.device, self.dtype)
 
     def _seed(self, draw: Draw) -> tuple[int | str, ...]:
         return (self.order.seed, draw.epoch, draw.sample_id, draw.repeat)

@@ -2,6 +2,7 @@
 
 import hashlib
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
@@ -10,7 +11,7 @@ from trainer_core.data.captions import read_caption
 from trainer_core.data.decode import probe
 from trainer_core.data.discover import Discovery, discover
 from trainer_core.data.manifest import Known, Manifest, Rules, assemble
-from trainer_core.types import Finding
+from trainer_core.types import Bucket, Finding, Geometry, Sample
 
 SMALL_BUCKETS = BucketConfig(resolution=64, step=8, min_side=32, max_side=128)
 
@@ -47,6 +48,13 @@ def build(
 ) -> Manifest:
     rules = Rules(caption or CaptionConfig(), bucket, 8)
     return assemble(discoveries, read_all(list(discoveries)), rules)
+
+
+def sample(name: str, caption: str = "a cat", **fields: Any) -> Sample:
+    """Make a sample of nothing, for what needs no picture."""
+    geometry = Geometry((64, 64), (64, 64), (0, 0), (64, 64))
+    known: dict[str, Any] = {"picture": "0" * 64, "repeats": 1, "split": "train"} | fields
+    return Sample(id=name, path=Path(name), caption=caption, bucket=Bucket(64, 64), geometry=geometry, **known)
 
 
 def texts(findings: tuple[Finding, ...], level: str) -> str:

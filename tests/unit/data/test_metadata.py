@@ -33,7 +33,7 @@ def test_text_goes_before_prompt_and_an_empty_cell_counts_as_no_caption(tmp_path
 def test_csv_cells_may_hold_commas_and_lines(tmp_path: Path) -> None:
     draw(tmp_path / "a.png")
     (tmp_path / "metadata.csv").write_text('file_name,text\na.png,"a cat, sitting\non a mat"\n')
-    assert captions(tmp_path) == {"set/a.png": "a cat, sitting on a mat"}
+    assert captions(tmp_path) == {"set/a.png": "a cat, sitting\non a mat"}
 
 
 def test_parquet_metadata_is_read(tmp_path: Path) -> None:
