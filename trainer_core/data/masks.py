@@ -209,5 +209,3 @@ def folders_of_masks(mask_path: os.PathLike[str] | None, dataset: str) -> list[s
         return []
     folder = os.path.abspath(mask_path)
     return [] if os.path.realpath(folder) == os.path.realpath(dataset) else [folder]
-
-

@@ -60,6 +60,9 @@ def _findings(repeats: Mapping[str, int], wanted: int, left_out: Sequence[Exclus
     message = f"{len(counts)} regularisation pictures are seen {often} times an epoch, {wanted} times in all, as often "
     yield Finding("info", "datasets.regularisation", f"{message}as the others.", "")
     if left_out:
-        message = f"{len(left_out)} regularisation pictures are not used, as an epoch has only {wanted} others: "
+        names = named([one.path for one in left_out], 5)
+        message = (
+            f"{len(left_out)} regularisation pictures are not used, as an epoch has only {wanted} others: {names}."
+        )
         fix = "Raise `repeats` of the other datasets to use them."
-        yield Finding("warning", "datasets.regularisation", message + named([one.path for one in left_out], 5) + ".", fix)
+        yield Finding("warning", "datasets.regularisation", message, fix)

@@ -31,7 +31,9 @@ def is_plain(augment: AugmentConfig) -> bool:
     return augment.crop == "center" and not augment.flip and not augment.color
 
 
-def look(plain: Geometry, content: str, augment: AugmentConfig, focus: Focus | None) -> tuple[Geometry, tuple[View, ...]]:
+def look(
+    plain: Geometry, content: str, augment: AugmentConfig, focus: Focus | None
+) -> tuple[Geometry, tuple[View, ...]]:
     """Return the cut that stands for a picture, and its views: none where that cut, as it is, is all there is to see.
 
     Args:

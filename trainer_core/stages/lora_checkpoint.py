@@ -20,6 +20,7 @@ from trainer_core.stages.exports import (
     lineage,
     published_names,
 )
+from trainer_core.stages.view_entries import mask_keys_of, read_masks, seen_geometries, view_ids
 from trainer_core.store.keys import digest
 from trainer_core.types import JSON, Finding, Sample
 
@@ -252,12 +253,15 @@ def cached_samples(context: StageContext) -> CachedSamples:
     from trainer_core.train.batches import CachedSamples
 
     train, store = trained_samples(context), context.session.store
-    ids = [sample.id for sample in train]
+    ids, geometries = [sample.id for sample in train], seen_geometries(train)
+    latents = context.upstream["cached_latents"]
     return CachedSamples(
-        read_latents(store, keys_of(context.upstream["cached_latents"], ids)),
+        read_latents(store, keys_of(latents, geometries)),
         read_text(store, keys_of(context.upstream["cached_text_embeddings"], ids)),
-        {sample.id: sample.geometry for sample in train},
-        read_controls(store, control_keys_of(context.upstream["cached_latents"], train)),
+        geometries,
+        read_controls(store, control_keys_of(latents, train)),
+        views=view_ids(train),
+        masks=read_masks(store, mask_keys_of(latents, train)),
     )
 
 

@@ -75,9 +75,7 @@ def faces_of(
     return Faces(found)
 
 
-def _remembered(
-    kind: str, paths: Mapping[str, Path], alpha: bool, store: Store
-) -> Iterator[tuple[str, MaskProfile]]:
+def _remembered(kind: str, paths: Mapping[str, Path], alpha: bool, store: Store) -> Iterator[tuple[str, MaskProfile]]:
     known = store.index.facts(kind, paths)
     yield from ((content, MaskProfile.from_json(fact)) for content, fact in known.items())
     new = [content for content in paths if content not in known]

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from trainer_core.data.order import Draw, Order
-from trainer_core.diffusion.noise import sample_noise, sample_u
+from trainer_core.diffusion.noise import derive_seed, sample_noise, sample_u
 from trainer_core.types import Batch, Geometry, TextCondition
 
 RESIDENT_LIMIT = 2 * 2**30
@@ -23,20 +23,27 @@ AHEAD = 4
 
 @dataclass(frozen=True)
 class CachedSamples:
-    """What the two cache stages left, by sample id. Tensors may be views of memory-mapped shards."""
+    """What the two cache stages left, by sample id. Tensors may be views of memory-mapped shards.
+
+    Where samples have several views, latents, geometries and masks are by the name of a view, as `views` lists them.
+    """
 
     latents: Mapping[str, Tensor]
     text: Mapping[str, TextCondition]
     geometries: Mapping[str, Geometry]
     controls: Mapping[str, tuple[Tensor, ...]] = field(default_factory=dict[str, tuple[Tensor, ...]])
     """Sample id -> latents of its control pictures, for those that have some."""
+    views: Mapping[str, tuple[str, ...]] = field(default_factory=dict[str, tuple[str, ...]])
+    """Sample id -> names of its views, for those that have several."""
+    masks: Mapping[str, Tensor] = field(default_factory=dict[str, Tensor])
+    """Name of a view -> mask [1, h, w] in [0, 1], for those that have one."""
 
     def nbytes(self) -> int:
         """Bytes of all distinct tensors."""
         seen: dict[int, int] = {}
         controls = (latent for of_sample in self.controls.values() for latent in of_sample)
         texts = (part for one in self.text.values() for part in _parts(one))
-        for tensor in (*self.latents.values(), *controls, *texts):
+        for tensor in (*self.latents.values(), *self.masks.values(), *controls, *texts):
             seen[tensor.data_ptr()] = tensor.nbytes
         return sum(seen.values())
 
@@ -54,6 +61,8 @@ class CachedSamples:
                 name: tuple(latent.to(device, torch.float32, copy=True) for latent in of_sample)
                 for name, of_sample in self.controls.items()
             },
+            views=self.views,
+            masks={name: mask.to(device, torch.float32, copy=True) for name, mask in self.masks.items()},
         )
 
 
@@ -71,7 +80,8 @@ class BatchLoader:
         """Return micro-batch `number`: latents and noise float32, embeddings in `dtype`, on `device`."""
         draws = self.order.micro_batch(number)
         ids = tuple(draw.sample_id for draw in draws)
-        latents = torch.stack([self.cache.latents[name] for name in ids])
+        seen = [self._view(draw) for draw in draws] if self.cache.views else ids
+        latents = torch.stack([self.cache.latents[name] for name in seen])
         noise = torch.stack([self._noise(draw) for draw in draws])
         u = torch.stack([sample_u(self._seed(draw)) for draw in draws])
         return Batch(
@@ -80,11 +90,12 @@ class BatchLoader:
             noise=noise.to(self.device, non_blocking=True),
             u=u.to(self.device, non_blocking=True),
             text=stack_text([self.cache.text[name] for name in ids], self.device, self.dtype),
-            geometries=tuple(self.cache.geometries[name] for name in ids),
+            geometries=tuple(self.cache.geometries[name] for name in seen),
             controls=tuple(
                 torch.stack(place).to(self.device, torch.float32, non_blocking=True)
                 for place in zip(*(self.cache.controls.get(name, ()) for name in ids), strict=True)
             ),
+            masks=self._masks(seen) if self.cache.masks else None,
         )
 
     def stream(self, numbers: Sequence[int] | range) -> Iterator[Batch]:
@@ -93,6 +104,20 @@ class BatchLoader:
             # One set of cores does everything: a thread would only take turns with the step.
             return map(self.batch, numbers)
         return _ahead(self, numbers)
+
+    def _view(self, draw: Draw) -> str:
+        """Return the name of the view that a draw sees: each with equal probability."""
+        views = self.cache.views.get(draw.sample_id)
+        return draw.sample_id if views is None else views[derive_seed("view", self._seed(draw)) % len(views)]
+
+    def _masks(self, seen: Sequence[str]) -> Tensor | None:
+        """Return [B, 1, h, w], ones for those without a mask; None where none of the batch has one."""
+        found = [self.cache.masks.get(name) for name in seen]
+        if not any(mask is not None for mask in found):
+            return None
+        whole = torch.ones((1, *self.cache.latents[seen[0]].shape[-2:]), device=self.cache.latents[seen[0]].device)
+        masks = torch.stack([whole if mask is None else mask.to(torch.float32) for mask in found])
+        return masks.to(self.device, non_blocking=True)
 
     def _seed(self, draw: Draw) -> tuple[int | str, ...]:
         return (self.order.seed, draw.epoch, draw.sample_id, draw.repeat)
