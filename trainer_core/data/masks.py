@@ -121,7 +121,7 @@ def attach_masks(
 
 
 def mask_findings(masks: Masks, name: str, pictures: int) -> Iterator[Finding]:
-    """Say how many pictures have masks, and what is wrong with their names; `name` is the field, `pictures` how many."""
+    """Say how many of `pictures` have masks, and what is wrong with the names; `name` is the field."""
     fix = "Keep one of each."
     if masks.doubles:
         yield Finding("error", name, f"{len(masks.doubles)} mask(s) are there twice: {named(masks.doubles)}.", fix)
