@@ -25,7 +25,7 @@ _SIDE = 1024
 _SMALLEST = 0.04
 """Side of the smallest face, as a share of the longer side."""
 MISSING = "OpenCV with a face detector is not installed"
-INSTALL = 'pip install "opencv-python-headless>=4.10,<5", or put the face into the file name (NAME_X_Y_W_H.png).'
+INSTALL = 'pip install "lora-assets[faces]" (OpenCV 4), or tell the face in the file name: NAME_X_Y_W_H.png.'
 
 
 class Face(NamedTuple):

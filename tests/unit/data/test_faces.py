@@ -104,7 +104,7 @@ def test_faces_move_the_cut_and_pictures_without_one_are_named(tmp_path: Path) -
 def test_without_a_detector_the_user_is_told_what_to_install(tmp_path: Path) -> None:
     known = people(tmp_path)
     manifest = assembled(tmp_path, Known(known.hashes, known.infos, known.captions, faces=Faces(missing=True)))
-    assert 'pip install "opencv-python-headless>=4.10,<5"' in texts(manifest.findings, "warning")
+    assert 'pip install "lora-assets[faces]"' in texts(manifest.findings, "warning")
 
 
 def test_without_opencv_there_is_no_detector(monkeypatch: pytest.MonkeyPatch) -> None:
