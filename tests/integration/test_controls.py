@@ -134,6 +134,7 @@ def test_a_control_picture_taken_away_trains_again_and_encodes_no_picture(projec
     assert plans["lora_checkpoint"].status == "stale"
 
 
+@pytest.mark.setting("bucket.control_resolution")
 def test_another_control_resolution_encodes_control_pictures_and_nothing_else(project: TinyProject) -> None:
     plans = project.plan("bucket.control_resolution=64")
     assert {name for name, _ in plans["cached_latents"].stale} == {

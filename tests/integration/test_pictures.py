@@ -305,6 +305,45 @@ def test_masks_have_the_size_of_every_familys_latents(model: str, tmp_path: Path
         session.close()
 
 
+@pytest.mark.setting("latents.precision")
+def test_the_precision_of_latents_decides_how_they_are_encoded_and_stored(plain: TinyProject) -> None:
+    def stored(*overrides: str) -> tuple[torch.dtype, torch.Tensor]:
+        session = run.open_session(plain.config, overrides)
+        try:
+            items: dict[str, Any] = read_items(run.run_until(session, "cached_latents")[-1].published)
+            name = "pictures/000.png"
+            latent = read_latents(session.store, {name: str(items[name]["key"])})[name]
+            return latent.dtype, latent.float().clone()
+        finally:
+            session.close()
+
+    assert len(stale_latents(plain, "latents.precision=bf16")) == 8
+    (fine, exact), (coarse, rounded) = stored(), stored("latents.precision=bf16")
+    assert (fine, coarse) == (torch.float32, torch.float16)
+    assert 0 < float((exact - rounded).abs().max()) < 0.1 * float(exact.abs().max())
+
+
+@pytest.mark.setting("latents.batch_size")
+def test_the_batch_size_of_latents_decides_how_many_the_vae_sees_at_once(
+    plain: TinyProject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from trainer_core.stages import cached_latents
+
+    sizes: list[int] = []
+    plain_batches = cached_latents._batches
+
+    def batches(pictures: Any, size: int) -> Any:
+        for batch in plain_batches(pictures, size):
+            sizes.append(len(batch))
+            yield batch
+
+    monkeypatch.setattr(cached_latents, "_batches", batches)
+    assert plain.plan("latents.batch_size=2")["cached_latents"].status == "fresh"
+    plain.run("latents.precision=bf16", "latents.batch_size=2", until="cached_latents")
+    # Three, three and two pictures of a size.
+    assert sorted(sizes) == [1, 1, 2, 2, 2]
+
+
 def test_settings_that_cannot_work_are_told_before_a_picture_is_read(project: TinyProject) -> None:
     wrong = (
         ("datasets.0.held_out_group=(", "neither `folder` nor a regex"),

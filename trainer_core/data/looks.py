@@ -37,9 +37,13 @@ class Looks:
     faceless: list[str] = field(default_factory=list[str])
     maskless: list[str] = field(default_factory=list[str])
 
+    def __post_init__(self) -> None:
+        """Find out once what is asked of every picture."""
+        self.plain = is_plain(self.augment)
+
     def views(self, name: str, content: str, plain: Geometry, mask: Mask | None) -> tuple[Geometry, tuple[View, ...]]:
         """Return the cut that stands for a picture, and its views; `name` is its sample id."""
-        if is_plain(self.augment):
+        if self.plain:
             return plain, ()
         return look(plain, content, self.augment, self._focus(name, content, plain, mask))
 

@@ -26,6 +26,7 @@ def configs(draw: st.DrawFn) -> tuple[BucketConfig, int]:
     return config, multiple
 
 
+@pytest.mark.setting("bucket.resolution", "bucket.step", "bucket.min_side", "bucket.max_side")
 @given(configs())
 def test_bucket_sides_are_multiples_within_limits_and_no_area_is_exceeded(setting: tuple[BucketConfig, int]) -> None:
     config, multiple = setting
@@ -129,6 +130,7 @@ def test_geometry_of_a_wide_picture() -> None:
     assert enlargement(cover(100, 100, Bucket(200, 200))) == 2.0
 
 
+@pytest.mark.setting("bucket.upscale")
 def test_without_upscaling_a_small_picture_gets_the_largest_bucket_inside_it() -> None:
     small = grid(resolution=512, step=64, min_side=256, upscale=False)
     assert assign(500, 500, small) == Geometry((500, 500), (448, 448), (0, 0), (448, 448))
