@@ -22,6 +22,7 @@ from trainer_core.data.decode import load_rgb, to_view
 from trainer_core.data.views import view_id
 from trainer_core.errors import Interrupted
 from trainer_core.hardware.placement import torch_dtype
+from trainer_core.stages import seen
 from trainer_core.stages.entries import read_items, read_latents
 from trainer_core.stages.view_entries import mask_id, read_masks
 from trainer_core.train.batches import BatchLoader
@@ -225,7 +226,7 @@ def test_batches_show_masks_over_the_view_that_was_drawn(project: TinyProject, m
         masked = [name for name, sample in samples.items() if sample.mask is not None]
         names = [view_id(name, number) for name in masked for number in range(len(samples[name].views))]
         stored = read_masks(session.store, {name: str(items[mask_id(name)]["key"]) for name in names})
-        seen = 0
+        count = 0
         for one in batches:
             for row, name in enumerate(one.sample_ids):
                 if samples[name].mask is None:
@@ -234,8 +235,8 @@ def test_batches_show_masks_over_the_view_that_was_drawn(project: TinyProject, m
                 assert one.masks is not None and one.masks[row].shape[-2:] == one.latents[row].shape[-2:]
                 places = [view_id(name, number) for number in range(len(samples[name].views))]
                 assert any(torch.equal(one.masks[row], stored[place].float()) for place in places)
-                seen += 1
-        assert seen
+                count += 1
+        assert count
     finally:
         session.close()
 
@@ -330,7 +331,7 @@ def test_the_batch_size_of_latents_decides_how_many_the_vae_sees_at_once(
     from trainer_core.stages import cached_latents
 
     sizes: list[int] = []
-    plain_batches = cached_latents._batches
+    plain_batches = cached_latents._batches  # pyright: ignore[reportPrivateUsage]
 
     def batches(pictures: Any, size: int) -> Any:
         for batch in plain_batches(pictures, size):
@@ -351,6 +352,51 @@ def test_settings_that_cannot_work_are_told_before_a_picture_is_read(project: Ti
         ("datasets.0.resolutions=[64, 512]", "above bucket.max_side = 128"),
         ("datasets.0.regularisation=true", "there is no concept to learn"),
     )
-    for override, seen in wrong:
+    for override, told in wrong:
         result = call("check", project.config, "--set", override)
-        assert result.exit_code == 2 and seen in " ".join(result.output.split()), override
+        assert result.exit_code == 2 and told in " ".join(result.output.split()), override
+
+
+class Detector:
+    """Finds a face at the left edge of every picture, and counts how often it is asked."""
+
+    asked = 0
+
+    def detectMultiScale(self, grey: Any, **settings: Any) -> list[tuple[int, int, int, int]]:
+        type(self).asked += 1
+        return [(0, 0, 10, 10)]
+
+
+@pytest.mark.setting("augment.crop")
+def test_a_face_is_looked_for_once_and_moves_the_cut(plain: TinyProject, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(seen, "load_detector", Detector)
+    overrides = ("augment.crop=face", "bucket.table=square")
+    wide = {name: sample for name, sample in samples_of(plain, *overrides).items() if sample.geometry.original[1] == 96}
+    assert Detector.asked == 8
+    assert {sample.split: sample.geometry.crop for sample in wide.values()}["train"] == (0, 0)
+    assert samples_of(plain, *overrides).keys() >= wide.keys() and Detector.asked == 8
+    centre = samples_of(plain, "bucket.table=square")
+    assert all(centre[name].geometry.crop == (0, 16) for name in wide)
+    moved = {name for name, one in samples_of(plain, *overrides).items() if one.geometry != centre[name].geometry}
+    plain.run("bucket.table=square", until="cached_latents")
+    assert moved and stale_latents(plain, *overrides).keys() == moved <= trained(plain)
+
+
+@pytest.mark.setting("augment.crop")
+def test_without_a_detector_nothing_is_remembered_and_all_is_cut_at_the_centre(
+    plain: TinyProject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(seen, "load_detector", lambda: None)
+    overrides = ("augment.crop=face", "bucket.table=square")
+    assert samples_of(plain, *overrides) == samples_of(plain, "bucket.table=square")
+    text = " ".join(call("check", plain.config, "--set", overrides[0]).output.split())
+    assert "lora-assets[faces]" in text and "no face that was found" in text
+    Detector.asked = 0
+    monkeypatch.setattr(seen, "load_detector", Detector)
+    samples_of(plain, *overrides)
+    assert Detector.asked == 8
+
+
+def test_control_pictures_forbid_views(project: TinyProject) -> None:
+    result = call("check", project.config, "--set", "datasets.0.control_path=masks")
+    assert result.exit_code == 2 and "which would no longer fit them" in " ".join(result.output.split())

@@ -47,7 +47,8 @@ def _turned(planes: list[Plane], turn: float) -> list[Plane]:
         return planes
     luma, (first, second) = _luma(planes), (_mix(planes, row) for row in _TO_CHROMA)
     cosine, sine = np.float32(cos(2 * pi * turn)), np.float32(sin(2 * pi * turn))
-    chroma = [first * cosine - second * sine, first * sine + second * cosine]
+    turned = (first * cosine - second * sine, first * sine + second * cosine)
+    chroma = [plane.astype(np.float32, copy=False) for plane in turned]
     return [luma + _mix(chroma, row) for row in _FROM_CHROMA]
 
 

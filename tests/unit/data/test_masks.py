@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -101,7 +102,7 @@ def test_the_data_version_moves_with_a_mask_and_held_out_pictures_have_none(tmp_
     pictures = dataset(tmp_path, tuple(f"{number}.png" for number in range(6)))
     for number in range(6):
         grey(tmp_path / "masks" / f"{number}.png", np.full((64, 64), 200 + number))
-    settings = {"mask_path": tmp_path / "masks", "held_out": 0.2}
+    settings: dict[str, Any] = {"mask_path": tmp_path / "masks", "held_out": 0.2}
     before = build(look(pictures, **settings))
     assert {sample.split: sample.mask is None for sample in before.samples} == {"train": False, "held_out": True}
     assert build(look(pictures, held_out=0.2)).data_version != before.data_version

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -22,7 +23,7 @@ def folders(folder: Path, concept: int, others: int) -> None:
         pair(folder / "class", f"{number}.png", colour=(0, number, 9))
 
 
-def made(folder: Path, concept: int, others: int, repeats: int = 1, own: int = 1, **settings: object) -> Manifest:
+def made(folder: Path, concept: int, others: int, repeats: int = 1, own: int = 1, **settings: Any) -> Manifest:
     folders(folder, concept, others)
     return build(
         look(folder / "cat", name="cat", repeats=repeats, held_out=0),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -48,7 +49,7 @@ def test_pictures_of_a_folder_are_held_out_together_or_not_at_all(tmp_path: Path
 def test_the_choice_of_groups_hardly_moves_when_a_picture_comes(tmp_path: Path) -> None:
     for number in range(24):
         pair(tmp_path, f"{number // 3}_{number}.png", colour=(number, 0, 0))
-    settings = {"held_out": 0.25, "held_out_group": r"set/(\d+)_"}
+    settings: dict[str, Any] = {"held_out": 0.25, "held_out_group": r"set/(\d+)_"}
     before = held(build(look(tmp_path, **settings)))
     groups = {name.partition("/")[2].partition("_")[0] for name in before}
     other = next(str(number) for number in range(8) if str(number) not in groups)

@@ -207,3 +207,12 @@ def test_views_depend_on_content_not_on_names(tmp_path: Path) -> None:
     (tmp_path / "a.txt").rename(tmp_path / "b.txt")
     assert build(look(tmp_path, held_out=0), crop="random").samples[0].views == before
     assert len(before) > 1
+
+
+@pytest.mark.setting("augment.flip")
+def test_sdxl_is_told_where_the_mirrored_cut_lies() -> None:
+    from trainer_core.families.sdxl import time_ids
+
+    plain = Geometry((64, 200), (64, 200), (0, 30), (64, 96))
+    told = time_ids([seen_geometry(View(plain)), seen_geometry(View(plain, flip=True))]).tolist()
+    assert told == [[64, 200, 0, 30, 64, 96], [64, 200, 0, 74, 64, 96]]
