@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from math import lcm
+from typing import Literal
 
 from trainer_core.config.groups import BucketConfig
 from trainer_core.errors import ConfigError
@@ -13,6 +15,36 @@ from trainer_core.types import Bucket, Finding, Geometry
 MIN_KEPT = 0.1
 """A picture of which the crop would keep a smaller share is excluded: what is left would not show what its caption
 says, and resizing a strip of 1 x 100,000 pixels to cover a bucket would need gigabytes."""
+SDXL_RESOLUTION = 1024
+_SDXL_WIDTHS: Mapping[int, tuple[int, ...]] = {
+    512: (2048, 1984, 1920, 1856),
+    576: (1792, 1728, 1664),
+    640: (1600, 1536),
+    704: (1472, 1408, 1344),
+    768: (1344, 1280),
+    832: (1216, 1152),
+    896: (1152, 1088),
+    960: (1088, 1024),
+    1024: (1024, 960),
+    1088: (960, 896),
+    1152: (896, 832),
+    1216: (832,),
+    1280: (768,),
+    1344: (768,),
+    1408: (704,),
+    1472: (704,),
+    1536: (640,),
+    1600: (640,),
+    1664: (576,),
+    1728: (576,),
+    1792: (576,),
+    1856: (512,),
+    1920: (512,),
+    1984: (512,),
+    2048: (512,),
+}
+SDXL_SIZES = tuple(Bucket(width, height) for height, widths in _SDXL_WIDTHS.items() for width in widths)
+"""The 40 sizes that SDXL was trained on. Source: arXiv 2307.01952, appendix I, which lists height before width."""
 
 
 @dataclass(frozen=True)
@@ -33,11 +65,17 @@ def make_grid(config: BucketConfig, multiple: int) -> BucketGrid:
 
     For each width the tallest height whose area is at most resolution^2, and the other way round (kohya's rule).
     Smaller sizes of nearly the same shape are left out: a picture would land in one for the sake of a hair of aspect
-    ratio and be trained at a fraction of the resolution.
+    ratio and be trained at a fraction of the resolution. `bucket.table: square` keeps the largest square alone;
+    `sdxl` has sizes of its own, whatever step and sides are.
 
     Raises:
-        ConfigError: no size fits between `min_side` and `max_side` in that area.
+        ConfigError: no size fits between `min_side` and `max_side` in that area, or the table has no sizes for this
+            resolution or family.
     """
+    return _TABLES[config.table](config, multiple)
+
+
+def _every_size(config: BucketConfig, multiple: int) -> BucketGrid:
     step, area = lcm(config.step, multiple), config.resolution**2
     low, high = -(-config.min_side // step) * step, config.max_side // step * step
     best: dict[float, Bucket] = {}
@@ -54,6 +92,41 @@ def make_grid(config: BucketConfig, multiple: int) -> BucketGrid:
     return BucketGrid(
         tuple(best[ratio] for ratio in ratios), ratios, step, config.min_side, config.max_side, area, config.upscale
     )
+
+
+def _square(config: BucketConfig, multiple: int) -> BucketGrid:
+    step = lcm(config.step, multiple)
+    side = config.resolution // step * step
+    if not config.min_side <= side <= config.max_side or not side:
+        raise ConfigError([_no_square(config, step, side)])
+    sides = (config.min_side, config.max_side, config.resolution**2)
+    return BucketGrid((Bucket(side, side),), (1.0,), step, *sides, config.upscale)
+
+
+def _sdxl(config: BucketConfig, multiple: int) -> BucketGrid:
+    if config.resolution != SDXL_RESOLUTION:
+        raise ConfigError([sdxl_resolution_finding("bucket.resolution", config.resolution)])
+    step = 64
+    if step % multiple:
+        message = f"`sdxl` has sizes in steps of {step}, but the family needs multiples of {multiple}."
+        raise ConfigError([Finding("error", "bucket.table", message, "Set it to `grid`.")])
+    sizes = sorted(SDXL_SIZES, key=lambda size: size.width / size.height)
+    shortest, longest = min(one.width for one in sizes), max(one.width for one in sizes)
+    ratios = tuple(size.width / size.height for size in sizes)
+    return BucketGrid(tuple(sizes), ratios, step, shortest, longest, config.resolution**2, config.upscale)
+
+
+_TABLES: Mapping[Literal["grid", "sdxl", "square"], Callable[[BucketConfig, int], BucketGrid]] = {
+    "grid": _every_size,
+    "sdxl": _sdxl,
+    "square": _square,
+}
+
+
+def sdxl_resolution_finding(field: str, resolution: int) -> Finding:
+    """Say that the sizes of SDXL are not for this resolution."""
+    message = f"is {resolution}, but `bucket.table: sdxl` has the sizes of {SDXL_RESOLUTION} alone."
+    return Finding("error", field, message, f"Set it to {SDXL_RESOLUTION}, or `bucket.table` to `grid`.")
 
 
 def assign(width: int, height: int, grid: BucketGrid) -> Geometry | str:
@@ -114,7 +187,9 @@ def enlargement(geometry: Geometry) -> float:
 def _inside(width: int, height: int, grid: BucketGrid) -> Bucket:
     step, area = grid.step, grid.max_area
     wide, high = (min(side, grid.max_side) // step * step for side in (width, height))
-    if wide * high > area and wide >= high:
+    if grid.ratios == (1.0,):
+        wide = high = min(wide, high, grid.sizes[0].width)
+    elif wide * high > area and wide >= high:
         wide = area // high // step * step
     elif wide * high > area:
         high = area // wide // step * step
@@ -129,3 +204,9 @@ def _no_bucket(config: BucketConfig, step: int) -> Finding:
     seen = f"No size in steps of {step} has sides from {config.min_side} to {config.max_side} and at most "
     fix = f"Set bucket.min_side to {max(step, config.resolution // 2 // step * step)} or raise bucket.resolution."
     return Finding("error", "bucket.min_side", f"{seen}{config.resolution}x{config.resolution} pixels.", fix)
+
+
+def _no_square(config: BucketConfig, step: int, side: int) -> Finding:
+    seen = f"The square of {config.resolution} in steps of {step} has a side of {side}, which is not from "
+    fix = "Change bucket.resolution, bucket.min_side or bucket.max_side."
+    return Finding("error", "bucket.table", f"{seen}{config.min_side} to {config.max_side}.", fix)

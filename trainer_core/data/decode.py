@@ -11,7 +11,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from trainer_core.types import JSON, Geometry
+from trainer_core.data.views import PLAIN
+from trainer_core.types import JSON, Geometry, View
 
 if TYPE_CHECKING:
     import numpy as np
@@ -24,6 +25,8 @@ MAX_PIXELS = 400_000_000
 """A picture with more is refused: decoded it would take more than 1.2 GB."""
 
 UNREADABLE = "unreadable"
+TRANSPARENT = "has transparency, laid on white"
+"""The note of a picture with an alpha channel that hides something."""
 OUT_OF_MEMORY = "out of memory"
 
 
@@ -82,6 +85,16 @@ def load_rgb(source: Path | bytes) -> Image.Image:
     from trainer_core.data import pixels
 
     return pixels.decode(source, count_frames=False).image
+
+
+def to_view(image: Image.Image, view: View) -> NDArray[np.uint8]:
+    """Cut an upright RGB picture as `to_bucket`, change its colours, mirror it. Returns a uint8 array [H, W, 3]."""
+    pixels = to_bucket(image, view.geometry)
+    if view.color != PLAIN:
+        from trainer_core.data.colours import change_colors
+
+        pixels = change_colors(pixels, view.color)
+    return pixels[:, ::-1] if view.flip else pixels
 
 
 def to_bucket(image: Image.Image, geometry: Geometry) -> NDArray[np.uint8]:

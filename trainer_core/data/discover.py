@@ -21,9 +21,10 @@ from pathlib import Path
 
 from trainer_core.config.groups import CaptionConfig, DatasetConfig
 from trainer_core.data.controls import ControlRules, attach, leave_out, look_into, pair, pairing_findings
-from trainer_core.data.found import Discovery, Exclusion, FoundPicture, named, printable
+from trainer_core.data.found import Discovery, Exclusion, FoundMask, FoundPicture, named, printable
 from trainer_core.data.kinds import Shelves, set_aside, sidecar, sort_files, unusable
 from trainer_core.data.layouts import PLACE, LayoutName, detect
+from trainer_core.data.masks import LABEL, Masks, attach_masks, find_masks, folders_of_masks, mask_findings
 from trainer_core.data.metadata import Table, read_metadata
 from trainer_core.data.remarks import Looked, remarks
 from trainer_core.data.walk import File, Tree, walk
@@ -49,8 +50,9 @@ def discover(dataset: DatasetConfig, caption: CaptionConfig, controls: ControlRu
     tree = walk(root)
     if "" in tree.unreadable:
         raise DatasetError(f"{root}: the dataset folder cannot be listed. Give yourself permission to read it.")
-    control_roots = _control_roots(dataset)
-    shelves = sort_files(leave_out(tree.files, root, control_roots), caption.extensions)
+    control_roots, mask_roots = _control_roots(dataset), folders_of_masks(dataset.mask_path, root)
+    shelves = sort_files(leave_out(tree.files, root, (*control_roots, *mask_roots)), caption.extensions)
+    masks = _masks(dataset, root, shelves)
     layout: LayoutName = detect(shelves) if dataset.layout == "auto" else dataset.layout
     table = read_metadata(shelves.metadata) if layout == "imagefolder" else Table()
     pictures, excluded = _place_all(shelves, layout, table, _Frame(name, dataset.repeats))
@@ -65,16 +67,26 @@ def discover(dataset: DatasetConfig, caption: CaptionConfig, controls: ControlRu
         pictures, unreadable = attach(pictures, pairing, prefix)
         excluded += unreadable
         found += pairing_findings(pairing, f"datasets.{name}.control_path", controls)
+    if masks is not None:
+        pictures, unreadable = attach_masks(pictures, masks, len(name) + 1)
+        excluded += unreadable
+        found += mask_findings(masks, f"datasets.{name}.mask_path", len(pictures))
+    if dataset.alpha_mask:
+        pictures = [one if one.mask else one._replace(mask=FoundMask(one.file, one.stat, True)) for one in pictures]
     looked = Looked(name, Path(root), layout, tree, shelves, table, tuple(pictures), tuple(excluded))
     return Discovery(
         name,
         Path(root),
         layout,
-        dataset.held_out,
+        0.0 if dataset.regularisation else dataset.held_out,
         looked.pictures,
         looked.excluded,
         (*remarks(looked), *found),
         dataset.trigger_word,
+        dataset.held_out_group,
+        dataset.resolutions,
+        dataset.regularisation,
+        dataset.loss_weight,
     )
 
 
@@ -113,14 +125,26 @@ class _Frame:
 
 
 def _trees(datasets: Sequence[DatasetConfig]) -> Iterator[tuple[Tree, str, str]]:
-    """Yield the files of each dataset folder and of its control folders, with the dataset's name and the folder."""
+    """Yield the files of each dataset folder, of its control folders and masks, with its name and the folder."""
     for dataset in datasets:
-        for root in (os.path.abspath(dataset.path), *_control_roots(dataset)):
+        own = os.path.abspath(dataset.path)
+        for root in (own, *_control_roots(dataset), *folders_of_masks(dataset.mask_path, own)):
             yield (walk(root) if os.path.isdir(root) else Tree()), dataset_name(dataset), root
 
 
 def _control_roots(dataset: DatasetConfig) -> list[str]:
     return [os.path.abspath(path) for path in dataset.control_path]
+
+
+def _masks(dataset: DatasetConfig, root: str, shelves: Shelves) -> Masks | None:
+    """Find the masks of a dataset; those beside the pictures are taken off the shelf of pictures."""
+    if dataset.mask_path is None:
+        return None
+    stems = {file.stem for file in shelves.pictures if not file.stem.lower().endswith(LABEL)}
+    masks = find_masks(os.path.abspath(dataset.mask_path), root, stems)
+    used = {file.path for file in masks.files.values()}
+    shelves.pictures = [file for file in shelves.pictures if file.path not in used]
+    return masks
 
 
 def _folder(dataset: DatasetConfig) -> str:

@@ -27,6 +27,19 @@ class FoundControl(NamedTuple):
         return Path(self.file)
 
 
+class FoundMask(NamedTuple):
+    """A mask's file, as absolute path; with `alpha`, the picture itself, whose alpha channel is the mask."""
+
+    file: str
+    stat: FileStat
+    alpha: bool = False
+
+    @property
+    def path(self) -> Path:
+        """The mask."""
+        return Path(self.file)
+
+
 class FoundPicture(NamedTuple):
     """A file that looks like a picture we can decode. It has not been opened.
 
@@ -42,6 +55,8 @@ class FoundPicture(NamedTuple):
     caption_file: str | None = None
     caption_stat: FileStat | None = None
     inline_caption: str | None = None
+    mask: FoundMask | None = None
+    """What of it is trained, where not all of it is."""
     controls: tuple[FoundControl, ...] = ()
     """The pictures that it is the edit of, in order."""
 
@@ -82,6 +97,11 @@ class Discovery:
     findings: tuple[Finding, ...]
     trigger_word: str | None = None
     """In place of the project's."""
+    held_out_group: str = ""
+    resolutions: tuple[int, ...] = ()
+    """In place of the project's."""
+    regularisation: bool = False
+    loss_weight: float = 1.0
 
 
 def printable(text: str) -> str:

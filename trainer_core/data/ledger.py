@@ -10,7 +10,8 @@ from typing import NamedTuple
 from trainer_core.config.groups import CaptionConfig
 from trainer_core.data.buckets import enlargement, kept
 from trainer_core.data.found import Exclusion, FoundPicture, named
-from trainer_core.types import CaptionSource, Control, Finding, Geometry
+from trainer_core.data.regularisation import NOT_NEEDED
+from trainer_core.types import CaptionSource, Control, Finding, Geometry, Mask
 
 MUCH_CROPPED = 2 / 3
 """A crop that keeps less of a picture is worth a warning."""
@@ -32,17 +33,26 @@ class Draft(NamedTuple):
     """What its texts are drawn from, where draws may differ."""
     class_caption: str = ""
     trigger_word: str = ""
+    mask: Mask | None = None
+    id: str = ""
+    """The sample id, where the picture is trained at several resolutions; else that of the picture."""
+
+    @property
+    def sample_id(self) -> str:
+        """The sample's id."""
+        return self.id or self.picture.id
 
 
 def ledger_findings(
     drafts: Sequence[Draft], excluded: Sequence[Exclusion], held: frozenset[str], caption: CaptionConfig
 ) -> Iterator[Finding]:
     """Yield findings about all datasets together, one a kind."""
+    once = list({draft.picture.id: draft for draft in reversed(drafts)}.values())[::-1]
     yield from chain(
         _excluded(excluded, caption),
-        _captions(drafts, caption),
-        _duplicates(drafts, held),
-        _notes(drafts),
+        _captions(once, caption),
+        _duplicates(once, held),
+        _notes(once),
         _sizes(drafts),
     )
 
@@ -50,6 +60,8 @@ def ledger_findings(
 def _excluded(excluded: Sequence[Exclusion], caption: CaptionConfig) -> Iterator[Finding]:
     causes: dict[str, list[Exclusion]] = defaultdict(list)
     for exclusion in excluded:
+        if exclusion.cause == NOT_NEEDED:
+            continue
         causes[exclusion.cause].append(exclusion)
     for cause, exclusions in sorted(causes.items()):
         names = named(exclusion.path for exclusion in exclusions)
@@ -97,11 +109,11 @@ def _notes(drafts: Sequence[Draft]) -> Iterator[Finding]:
 
 
 def _sizes(drafts: Sequence[Draft]) -> Iterator[Finding]:
-    cropped = [draft.picture.id for draft in drafts if kept(draft.geometry) < MUCH_CROPPED]
+    cropped = [draft.sample_id for draft in drafts if kept(draft.geometry) < MUCH_CROPPED]
     if cropped:
         message = f"{len(cropped)} picture(s) lose more than a third to the crop: {named(cropped)}."
         yield Finding("warning", "bucket", message, "Crop them yourself, or widen bucket.min_side and bucket.max_side.")
-    enlarged = [draft.picture.id for draft in drafts if enlargement(draft.geometry) > MUCH_ENLARGED]
+    enlarged = [draft.sample_id for draft in drafts if enlargement(draft.geometry) > MUCH_ENLARGED]
     if enlarged:
         message = f"{len(enlarged)} picture(s) are enlarged more than {MUCH_ENLARGED:g} times: {named(enlarged)}."
         yield Finding("warning", "bucket.upscale", message, "Use larger pictures, or set bucket.upscale to false.")

@@ -6,11 +6,11 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
-from trainer_core.config.groups import BucketConfig, CaptionConfig
-from trainer_core.data.buckets import BucketGrid, assign, make_grid
+from trainer_core.config.groups import AugmentConfig, BucketConfig, CaptionConfig
+from trainer_core.data.buckets import BucketGrid, assign
 from trainer_core.data.caption_findings import caption_findings
 from trainer_core.data.caption_plan import CaptionPlan, Drawn, drawn_row
 from trainer_core.data.captions import CaptionText, Multiline, choose_lines, split_lines
@@ -18,7 +18,12 @@ from trainer_core.data.controls import ControlRules
 from trainer_core.data.decode import PictureInfo
 from trainer_core.data.found import Discovery, Exclusion, FoundPicture, named, printable
 from trainer_core.data.ledger import Draft, ledger_findings
-from trainer_core.data.split import Part, held_out_pictures
+from trainer_core.data.looks import Faces, Looks, Profiles, mask_weights
+from trainer_core.data.masks import MaskProfile, mask_of
+from trainer_core.data.regularisation import balance
+from trainer_core.data.resolutions import place_all, places
+from trainer_core.data.split import Part, group_of_picture, held_out_pictures, united
+from trainer_core.data.views import changes
 from trainer_core.errors import DatasetError
 from trainer_core.types import Bucket, Control, Finding, Sample
 
@@ -33,11 +38,15 @@ class Rules:
     control: ControlRules | None = None
     """None for families that take no control pictures."""
     captions: CaptionPlan = CaptionPlan()
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """All pictures of a project. `samples` and `excluded` are ordered by id; found == len(samples) + len(excluded)."""
+    """All pictures of a project. `samples` and `excluded` are ordered by id; found == len(samples) + len(excluded).
+
+    A picture that is trained at several resolutions counts once for each.
+    """
 
     samples: tuple[Sample, ...]
     excluded: tuple[Exclusion, ...]
@@ -53,7 +62,8 @@ class Manifest:
         """SHA-256 hex of what the samples mean: equal whenever the same training would see the same data.
 
         Over id, content, caption, bucket, geometry, repeats, split, control pictures (content and encoded size) and the
-        texts that draws choose from of every sample; paths and exclusions do not count.
+        texts that draws choose from of every sample, and its views, mask, weight and kind where they are not the usual;
+        paths and exclusions do not count.
         """
         text = json.dumps([_row(sample) for sample in self.samples], ensure_ascii=False, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
@@ -68,12 +78,14 @@ class Manifest:
 class Known:
     """What was read of the files.
 
-    Hashes by absolute path of pictures and control pictures, infos by content hash, captions by absolute path.
+    Hashes by absolute path of pictures, control pictures and masks, infos by content hash, captions by absolute path.
     """
 
     hashes: Mapping[str, str]
     infos: Mapping[str, PictureInfo]
     captions: Mapping[str, CaptionText]
+    masks: Profiles = field(default_factory=dict[tuple[str, bool], MaskProfile])
+    faces: Faces = field(default_factory=Faces)
 
 
 def assemble(discoveries: Sequence[Discovery], known: Known, rules: Rules) -> Manifest:
@@ -87,23 +99,29 @@ def assemble(discoveries: Sequence[Discovery], known: Known, rules: Rules) -> Ma
         ConfigError: the bucket settings leave no bucket.
     """
     _check_names(discoveries)
-    grid = make_grid(rules.bucket, rules.multiple)
+    grids = places(discoveries, rules.bucket, rules.multiple)
     drafts: list[Draft] = []
     excluded = [exclusion for discovery in discoveries for exclusion in discovery.excluded]
-    for found_in, picture in ((one, picture) for one in discoveries for picture in one.pictures):
-        own = found_in.trigger_word
-        verdict = _judge(picture, known, rules, grid, rules.caption.trigger_word if own is None else own)
-        if isinstance(verdict, str):
-            excluded.append(Exclusion(picture.id, verdict))
-        else:
-            drafts.append(verdict)
-    held = held_out_pictures(_parts(discoveries, drafts))
-    samples = sorted((_sample(draft, held, rules) for draft in drafts), key=lambda sample: sample.id)
     found = sum(len(discovery.pictures) + len(discovery.excluded) for discovery in discoveries)
+    for found_in, picture in ((one, picture) for one in discoveries for picture in one.pictures):
+        own = "" if found_in.regularisation and found_in.trigger_word is None else found_in.trigger_word
+        word = rules.caption.trigger_word if own is None else own
+        judged = [(place, _judge(picture, known, rules, place.grid, word)) for place in grids[found_in.name]]
+        made, gone = place_all(picture.id, judged)
+        drafts += made
+        excluded += gone
+        found += len(made) + len(gone) - 1
+    held = _held_out(discoveries, drafts)
+    looks, by_name = Looks(rules.augment, known.masks, known.faces), {one.name: one for one in discoveries}
+    samples, unneeded, told = balance(
+        sorted((_sample(draft, held, rules, looks, by_name) for draft in drafts), key=lambda sample: sample.id)
+    )
+    excluded += unneeded
     findings = [finding for discovery in discoveries for finding in discovery.findings]
     findings.extend(ledger_findings(drafts, excluded, held, rules.caption))
     findings.extend(caption_findings(drafts, rules.caption, rules.captions.rules))
     findings.extend(_split_findings(discoveries, samples))
+    findings += [*told, *looks.findings(samples), *mask_weights(samples, known.masks)]
     if not samples:
         raise DatasetError(_nothing(discoveries, excluded, findings))
     excluded.sort(key=lambda exclusion: exclusion.path)
@@ -119,7 +137,24 @@ def _row(sample: Sample) -> list[object]:
         row.append([(control.picture, *control.original, *control.encoded) for control in sample.controls])
     if drawn := drawn_row(sample):
         row.append(drawn)
+    if unusual := _unusual(sample):
+        row.append(unusual)
     return row
+
+
+def _unusual(sample: Sample) -> dict[str, object]:
+    """Return what a sample has that most have not: a version of before there was such a thing stays as it was."""
+    found: dict[str, object] = {}
+    if sample.views:
+        shapes = [(view.geometry.resized, view.geometry.crop, changes(view)) for view in sample.views]
+        found["views"] = shapes
+    if sample.mask is not None:
+        found["mask"] = [sample.mask.picture, sample.mask.alpha]
+    if sample.loss_weight != 1.0:
+        found["loss_weight"] = sample.loss_weight
+    if sample.regularisation:
+        found["regularisation"] = True
+    return found
 
 
 def _check_names(discoveries: Sequence[Discovery]) -> None:
@@ -149,6 +184,9 @@ def _judge(picture: FoundPicture, known: Known, rules: Rules, grid: BucketGrid, 
     controls = _controls(picture, known, rules)
     if isinstance(controls, str):
         return controls
+    mask = mask_of(picture.mask, info, known.hashes, known.infos) if picture.mask else None
+    if isinstance(mask, str):
+        return mask
     written = rules.captions.written(text, rules.caption, trigger_word)
     return Draft(
         picture,
@@ -161,6 +199,7 @@ def _judge(picture: FoundPicture, known: Known, rules: Rules, grid: BucketGrid, 
         written.source,
         written.class_caption,
         trigger_word,
+        mask,
     )
 
 
@@ -203,36 +242,60 @@ def _inline(text: str, multiline: Multiline) -> CaptionText:
     return CaptionText(tuple(line for one in lines if (line := " ".join(one.split()))))
 
 
-def _parts(discoveries: Sequence[Discovery], drafts: Sequence[Draft]) -> Mapping[str, Part]:
+def _held_out(discoveries: Sequence[Discovery], drafts: Sequence[Draft]) -> frozenset[str]:
+    """Return the contents that are held out; pictures of one group go together."""
     contents: dict[str, str] = {draft.picture.id: draft.content for draft in drafts}
-    return {
+    grouped = united(
+        (f"{discovery.name}/{group}", contents[picture.id])
+        for discovery in discoveries
+        if discovery.held_out_group
+        for picture in discovery.pictures
+        if picture.id in contents and (group := group_of_picture(discovery.held_out_group, picture.id)) is not None
+    )
+    parts = {
         discovery.name: Part(
             discovery.held_out,
-            [contents[picture.id] for picture in discovery.pictures if picture.id in contents],
+            [
+                grouped.get(contents[picture.id], contents[picture.id])
+                for picture in discovery.pictures
+                if picture.id in contents
+            ],
         )
         for discovery in discoveries
     }
+    held = held_out_pictures(parts)
+    return held if not grouped else frozenset(one for one in contents.values() if grouped.get(one, one) in held)
 
 
-def _sample(draft: Draft, held: frozenset[str], rules: Rules) -> Sample:
+def _sample(
+    draft: Draft, held: frozenset[str], rules: Rules, looks: Looks, discoveries: Mapping[str, Discovery]
+) -> Sample:
+    """Make the sample; held-out ones are seen whole and plain, so that their losses compare between runs."""
     picture, geometry = draft.picture, draft.geometry
-    bucket = Bucket(geometry.target[1], geometry.target[0])
-    split = "held_out" if draft.content in held else "train"
-    drawn = rules.captions.drawn(draft.source, rules.caption.variants) if split == "train" else Drawn()
+    found_in = discoveries[picture.id.partition("/")[0]]
+    trained = draft.content not in held
+    name, views, mask = draft.sample_id, (), draft.mask if trained else None
+    if trained:
+        geometry, views = looks.views(name, draft.content, geometry, mask)
+    drawn = rules.captions.drawn(draft.source, rules.caption.variants) if trained else Drawn()
     return Sample(
-        picture.id,
+        name,
         picture.path,
         draft.content,
         draft.caption,
-        bucket,
+        Bucket(geometry.target[1], geometry.target[0]),
         geometry,
         picture.repeats,
-        split,
+        "train" if trained else "held_out",
         draft.controls,
         texts=drawn.texts,
         turns=drawn.turns,
         source=drawn.source,
-        class_caption=draft.class_caption if split == "train" else "",
+        class_caption=draft.class_caption if trained else "",
+        views=views,
+        mask=mask,
+        loss_weight=found_in.loss_weight,
+        regularisation=found_in.regularisation,
     )
 
 

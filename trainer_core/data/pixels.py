@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from trainer_core.data.decode import MAX_PIXELS, OUT_OF_MEMORY, UNREADABLE, PictureProblem
+from trainer_core.data.decode import MAX_PIXELS, OUT_OF_MEMORY, TRANSPARENT, UNREADABLE, PictureProblem
 from trainer_core.types import Geometry
 
 PLUGINS = {"PNG": "Png", "JPEG": "Jpeg", "WEBP": "WebP", "BMP": "Bmp", "GIF": "Gif", "TIFF": "Tiff", "AVIF": "Avif"}
@@ -37,7 +37,6 @@ TURNS = {
 ANIMATED = "has several frames or pages; only the first is used"
 ROTATED = "is rotated as its EXIF orientation says"
 BAD_EXIF = "has EXIF data that cannot be read; it is not rotated"
-TRANSPARENT = "has transparency, laid on white"
 DEEP = "has more than 8 bits a pixel of grey, scaled to 8 bits"
 PROFILE = "has an ICC profile other than sRGB, which is ignored"
 # Pillow raises these, and more, for damaged files; a broken file must never end a run.
@@ -86,6 +85,24 @@ def decode(source: Path | bytes, *, count_frames: bool) -> Decoded:
     if _has_profile(stored):
         notes.append(PROFILE)
     return Decoded(image, stored.mode, frames, tuple(sorted(notes)))
+
+
+def decode_alpha(source: Path | bytes) -> Image.Image:
+    """Decode the alpha channel of a picture to 8-bit grey, upright; 255 is opaque.
+
+    Raises:
+        PictureProblem: with the cause.
+    """
+    raw = _read(source)
+    _silence_pillow()
+    stored = _open(raw)
+    try:
+        stored.load()
+        return _upright(stored.convert("RGBA").getchannel("A"), stored, [])
+    except MemoryError as error:
+        raise PictureProblem(f"{OUT_OF_MEMORY}: its pixels did not fit") from error
+    except FAILURES as error:
+        raise PictureProblem(f"damaged: {_text(error)}") from error
 
 
 def to_bucket(image: Image.Image, geometry: Geometry) -> NDArray[np.uint8]:

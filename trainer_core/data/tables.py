@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from trainer_core.data.manifest import Manifest
+from trainer_core.data.resolutions import picture_id
 from trainer_core.types import JSON, Sample
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ def statistics(manifest: Manifest) -> dict[str, JSON]:
     samples = manifest.samples
     controls = {control.picture for sample in samples for control in sample.controls}
     train = [sample for sample in samples if sample.split == "train"]
-    copies = Counter(sample.picture for sample in samples)
+    copies = Counter(picture for _, picture in {(picture_id(sample.id), sample.picture) for sample in samples})
     texts = {text for sample in samples for text in sample.texts}
     return {
         "found": manifest.found,
@@ -68,6 +69,7 @@ def statistics(manifest: Manifest) -> dict[str, JSON]:
         "distinct_captions": len({sample.caption for sample in samples}),
         **({"distinct_texts": len(texts)} if texts else {}),
         **({"control_pictures": len(controls), "paired": sum(bool(s.controls) for s in samples)} if controls else {}),
+        **_looks(samples),
         "width": _quantiles([sample.geometry.original[1] for sample in samples]),
         "height": _quantiles([sample.geometry.original[0] for sample in samples]),
         "megapixels": _quantiles([prod(sample.geometry.original) / 1e6 for sample in samples]),
@@ -75,6 +77,16 @@ def statistics(manifest: Manifest) -> dict[str, JSON]:
         "datasets": _datasets(samples),
         "data_version": manifest.data_version,
     }
+
+
+def _looks(samples: Sequence[Sample]) -> dict[str, JSON]:
+    """Count what most datasets have not: views, masks and regularisation pictures."""
+    counts = {
+        "views": sum(len(sample.views) for sample in samples),
+        "masked": sum(sample.mask is not None for sample in samples),
+        "regularisation": sum(sample.regularisation for sample in samples),
+    }
+    return {name: count for name, count in counts.items() if count}
 
 
 def bucket_table(manifest: Manifest) -> pd.DataFrame:

@@ -1,27 +1,30 @@
-"""Pictures encoded by the VAE, one content-addressed entry a picture; control pictures are entries of their own."""
+"""Pictures encoded by the VAE, one content-addressed entry a view of a picture.
+
+Control pictures are entries of their own; so is the mask over a view, brought to the latents' size.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
-from trainer_core.data.controls import geometry_of
-from trainer_core.data.decode import DECODE_VERSION, to_bucket
+from trainer_core.data.decode import DECODE_VERSION, to_view
 from trainer_core.errors import NonFiniteError
 from trainer_core.stages.base import Item, Outcome, Stage, StageContext
-from trainer_core.stages.entries import (
-    control_id,
-    control_parts,
-    entry_key,
-    items_outcome,
-    shape_of,
-    write_items,
+from trainer_core.stages.entries import control_id, entry_key, items_outcome, shape_of, write_items
+from trainer_core.stages.pictures import read_mask, read_picture
+from trainer_core.stages.view_entries import (
+    Picture,
+    controls_to_encode,
+    extra_names,
+    items_of,
+    masks_to_cut,
+    training_parts_of,
+    views_to_encode,
 )
-from trainer_core.stages.pictures import read_picture
 from trainer_core.store.keys import digest
-from trainer_core.types import JSON, Bucket, Geometry, Sample
+from trainer_core.types import JSON
 
 if TYPE_CHECKING:
     import numpy
@@ -30,21 +33,6 @@ if TYPE_CHECKING:
 NAME = "cached_latents"
 STORED = {"fp32": "fp32", "bf16": "fp16", "fp16": "fp16"}
 """Precision of encoding -> of storage: latents have a small range, where fp16 is eight times finer than bf16."""
-
-
-class _Picture(NamedTuple):
-    """A picture to encode."""
-
-    name: str
-    """Sample id, or `control_id`."""
-    path: Path
-    sha256: str
-    geometry: Geometry
-
-    @property
-    def size(self) -> Bucket:
-        """What a batch shares."""
-        return Bucket(self.geometry.target[1], self.geometry.target[0])
 
 
 def _items(context: StageContext) -> dict[str, Item]:
@@ -58,26 +46,14 @@ def _items(context: StageContext) -> dict[str, Item]:
     base = digest(common)
     items: dict[str, Item] = {}
     for sample in session.manifest.samples:
+        if sample.views or sample.controls or sample.mask is not None:
+            items.update(items_of(sample, spec, base, common))
+            continue
         shape = shape_of(sample.geometry)
         items[sample.id] = Item(
             entry_key(base, sample.picture, str(shape)), {"picture": sample.picture, "geometry": shape} | common
         )
-        if not sample.controls:
-            continue
-        for picture, named in zip(_controls(context, sample), control_parts(sample), strict=True):
-            shape = shape_of(picture.geometry)
-            parts = {"controls": [named], "control size": shape} | common
-            items[picture.name] = Item(entry_key(base, picture.sha256, str(shape)), parts)
     return items
-
-
-def _controls(context: StageContext, sample: Sample) -> list[_Picture]:
-    control = context.session.family.spec.control
-    return [
-        _Picture(control_id(sample.id, place), one.path, one.picture, geometry_of(one, control.crop))
-        for place, one in enumerate(sample.controls)
-        if control is not None
-    ]
 
 
 def _version(context: StageContext) -> str:
@@ -87,6 +63,8 @@ def _version(context: StageContext) -> str:
         row: list[JSON] = [sample.id, key, sample.repeats, sample.split, sample.geometry.original]
         if sample.controls:
             row.append([context.items[control_id(sample.id, place)].key for place in range(len(sample.controls))])
+        if extra := training_parts_of(sample) | {name: context.items[name].key for name in extra_names(sample)}:
+            row.append(extra)
         rows.append(row)
     return digest(rows)
 
@@ -94,26 +72,29 @@ def _version(context: StageContext) -> str:
 def _run(context: StageContext) -> Outcome:
     entries = context.session.store.entries
     present = entries.present(item.key for item in context.items.values())
-    wanted = _one_picture_a_key(context, present)
+    samples, spec = context.session.manifest.samples, context.session.family.spec
+    pictures = (one for sample in samples for one in (*views_to_encode(sample), *controls_to_encode(sample, spec)))
+    wanted = _one_picture_a_key(context, pictures, present)
     if wanted:
         _encode(context, wanted)
+    masks = _one_picture_a_key(context, (mask for sample in samples for mask in masks_to_cut(sample)), present)
+    if masks:
+        _write_masks(context, masks)
     write_items(context)
-    return items_outcome(context, _version(context), computed=len(wanted))
+    return items_outcome(context, _version(context), computed=len(wanted) + len(masks))
 
 
-def _one_picture_a_key(context: StageContext, present: set[str]) -> list[_Picture]:
-    """Pictures to encode: the missing keys, each once however many samples share it, ordered by size."""
-    first: dict[str, _Picture] = {}
-    for sample in context.session.manifest.samples:
-        own = _Picture(sample.id, sample.path, sample.picture, sample.geometry)
-        for picture in (own, *_controls(context, sample)):
-            key = context.items[picture.name].key
-            if key not in present:
-                first.setdefault(key, picture)
+def _one_picture_a_key(context: StageContext, pictures: Iterable[Picture], present: set[str]) -> list[Picture]:
+    """Return those whose keys are missing, each once however many samples share it, ordered by size."""
+    first: dict[str, Picture] = {}
+    for picture in pictures:
+        key = context.items[picture.name].key
+        if key not in present:
+            first.setdefault(key, picture)
     return sorted(first.values(), key=lambda picture: (picture.size, picture.name))
 
 
-def _encode(context: StageContext, pictures: Sequence[_Picture]) -> None:
+def _encode(context: StageContext, pictures: Sequence[Picture]) -> None:
     import torch
 
     from trainer_core.hardware.placement import place, torch_device, torch_dtype, torch_work
@@ -140,8 +121,30 @@ def _encode(context: StageContext, pictures: Sequence[_Picture]) -> None:
         del vae
 
 
-def _batches(pictures: Sequence[_Picture], size: int) -> Iterator[list[_Picture]]:
-    batch: list[_Picture] = []
+def _write_masks(context: StageContext, masks: Sequence[Picture]) -> None:
+    """Bring masks to the latents' size; fp16 is exact to 1/4096 in [0, 1]."""
+    import torch
+
+    from trainer_core.data.maskpixels import to_latent_mask
+
+    factor = context.session.family.spec.latent_factor
+    threads = context.settings.hardware.decode_threads or context.session.profile.decode_threads
+
+    def load(mask: Picture) -> numpy.ndarray[Any, Any]:
+        return to_latent_mask(read_mask(mask.path, mask.sha256, mask.alpha), mask.view, factor)
+
+    with (
+        ThreadPoolExecutor(threads, thread_name_prefix="mask") as pool,
+        context.session.store.entries.writer("latents") as writer,
+    ):
+        for mask, values in zip(masks, pool.map(load, masks), strict=True):
+            tensor = torch.from_numpy(values)[None].to(torch.float16)
+            writer.add(context.items[mask.name].key, {"mask": tensor}, {"sample": mask.name})
+    context.report(NAME, len(masks), len(masks), "mask")
+
+
+def _batches(pictures: Sequence[Picture], size: int) -> Iterator[list[Picture]]:
+    batch: list[Picture] = []
     for picture in pictures:
         if batch and (len(batch) == size or picture.size != batch[0].size):
             yield batch
@@ -151,7 +154,7 @@ def _batches(pictures: Sequence[_Picture], size: int) -> Iterator[list[_Picture]
         yield batch
 
 
-def _decoded(context: StageContext, batches: Sequence[list[_Picture]]) -> Iterator[tuple[list[_Picture], Tensor]]:
+def _decoded(context: StageContext, batches: Sequence[list[Picture]]) -> Iterator[tuple[list[Picture], Tensor]]:
     """Yield batches with their pixels [B, 3, H, W] in [-1, 1], decoded by threads while the VAE works."""
     import numpy
     import torch
@@ -159,8 +162,8 @@ def _decoded(context: StageContext, batches: Sequence[list[_Picture]]) -> Iterat
     threads = context.settings.hardware.decode_threads or context.session.profile.decode_threads
     ahead = 2 * threads
 
-    def load(batch: list[_Picture]) -> list[numpy.ndarray[Any, Any]]:
-        return [to_bucket(read_picture(picture.path, picture.sha256), picture.geometry) for picture in batch]
+    def load(batch: list[Picture]) -> list[numpy.ndarray[Any, Any]]:
+        return [to_view(read_picture(picture.path, picture.sha256), picture.view) for picture in batch]
 
     with ThreadPoolExecutor(threads, thread_name_prefix="decode") as pool:
         pending = [pool.submit(load, batch) for batch in batches[:ahead]]
@@ -173,7 +176,7 @@ def _decoded(context: StageContext, batches: Sequence[list[_Picture]]) -> Iterat
             yield batch, pixels.to(torch.float32).div_(127.5).sub_(1.0)
 
 
-def _check_finite(picture: _Picture, latent: Tensor, precision: str) -> None:
+def _check_finite(picture: Picture, latent: Tensor, precision: str) -> None:
     if not latent.isfinite().all():
         message = f"{picture.path}: the VAE gave NaN or infinity in {precision}. Set latents.precision to fp32."
         raise NonFiniteError(message, [picture.name])

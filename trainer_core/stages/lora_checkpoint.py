@@ -21,6 +21,7 @@ from trainer_core.stages.exports import (
     published_names,
 )
 from trainer_core.stages.texts import names_needed, text_choice
+from trainer_core.stages.view_entries import mask_keys_of, read_masks, seen_geometries, view_ids
 from trainer_core.store.keys import digest
 from trainer_core.types import JSON, Finding, Sample
 
@@ -263,13 +264,16 @@ def cached_samples(context: StageContext) -> CachedSamples:
     from trainer_core.train.batches import CachedSamples
 
     train, store = trained_samples(context), context.session.store
-    ids = [sample.id for sample in train]
+    geometries = seen_geometries(train)
     names = names_needed(train, text_choice(context.session, train, context.settings.caption))
+    latents = context.upstream["cached_latents"]
     return CachedSamples(
-        read_latents(store, keys_of(context.upstream["cached_latents"], ids)),
+        read_latents(store, keys_of(latents, geometries)),
         read_text(store, keys_of(context.upstream["cached_text_embeddings"], names)),
-        {sample.id: sample.geometry for sample in train},
-        read_controls(store, control_keys_of(context.upstream["cached_latents"], train)),
+        geometries,
+        read_controls(store, control_keys_of(latents, train)),
+        views=view_ids(train),
+        masks=read_masks(store, mask_keys_of(latents, train)),
     )
 
 

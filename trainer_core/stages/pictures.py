@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +21,21 @@ def read_picture(path: Path, sha256: str) -> Image.Image:
     Raises:
         DatasetError: the picture changed after it was looked at, or cannot be decoded.
     """
+    return _decoded(path, sha256, load_rgb)
+
+
+def read_mask(path: Path, sha256: str, alpha: bool) -> Image.Image:
+    """Decode a mask to grey, upright, in its own size; with `alpha`, the opacity of a picture.
+
+    Raises:
+        DatasetError: the file changed after it was looked at, or cannot be decoded.
+    """
+    from trainer_core.data.maskpixels import load_mask
+
+    return _decoded(path, sha256, partial(load_mask, alpha=alpha))
+
+
+def _decoded(path: Path, sha256: str, decode: Callable[[bytes], Image.Image]) -> Image.Image:
     try:
         data = path.read_bytes()
     except OSError as error:
@@ -26,6 +43,6 @@ def read_picture(path: Path, sha256: str) -> Image.Image:
     if hashlib.sha256(data).hexdigest() != sha256:
         raise DatasetError(f"{path}: changed while it was in use. Run again when it is complete.")
     try:
-        return load_rgb(data)
+        return decode(data)
     except PictureProblem as problem:
         raise DatasetError(f"{path}: {problem}") from problem

@@ -18,10 +18,12 @@ from trainer_core.data.captions import CAPTIONS_VERSION, CaptionText, parse_capt
 from trainer_core.data.controls import ControlRules
 from trainer_core.data.decode import DECODE_VERSION, PictureInfo, probe
 from trainer_core.data.discover import Discovery, discover
-from trainer_core.data.found import FoundControl, FoundPicture
+from trainer_core.data.found import FoundControl, FoundMask, FoundPicture
+from trainer_core.data.looks import Faces
 from trainer_core.data.manifest import Known, Manifest, Rules, assemble
 from trainer_core.errors import DatasetError
 from trainer_core.families.base import FamilySpec
+from trainer_core.stages.seen import faces_of, mask_profiles
 from trainer_core.store import Store
 from trainer_core.store.keys import digest
 from trainer_core.types import FileStat, ProgressEvent, Report
@@ -37,7 +39,7 @@ class ScannedDataset:
 
     manifest: Manifest
     folder_version: str
-    """Digest of every picture, caption and control picture, place and content, and of what cannot be used: what
+    """Digest of every picture, caption, control picture and mask, place and content, and of what cannot be used: what
     Dagster observes."""
     pictures_probed: int
     """Pictures that had to be decoded because their bytes were new."""
@@ -55,8 +57,17 @@ def scan_datasets(project: Project, spec: FamilySpec, store: Store, report: Repo
     hashes = store.index.file_hashes(_stats(pictures))
     infos, probed = _picture_infos(pictures, hashes, store, report)
     captions = _caption_texts(pictures, hashes, store)
-    rules = Rules(project.caption, project.bucket, spec.size_multiple, control, CaptionPlan.of(project))
-    manifest = assemble(discoveries, Known(hashes, infos, captions), rules)
+    known = Known(
+        hashes,
+        infos,
+        captions,
+        mask_profiles(pictures, hashes, infos, store),
+        faces_of(pictures, hashes, infos, store) if project.augment.crop == "face" else Faces(),
+    )
+    rules = Rules(
+        project.caption, project.bucket, spec.size_multiple, control, CaptionPlan.of(project), project.augment
+    )
+    manifest = assemble(discoveries, known, rules)
     return ScannedDataset(manifest, _folder_version(discoveries, hashes), probed)
 
 
@@ -73,17 +84,21 @@ def _stats(pictures: Sequence[FoundPicture]) -> dict[str, FileStat]:
             stats[picture.caption_file] = picture.caption_stat
         for control in picture.controls:
             stats[control.file] = control.stat
+        if picture.mask is not None:
+            stats[picture.mask.file] = picture.mask.stat
     return stats
 
 
 def _picture_infos(
     pictures: Sequence[FoundPicture], hashes: Mapping[str, str], store: Store, report: Report
 ) -> tuple[dict[str, PictureInfo], int]:
-    by_hash: dict[str, FoundPicture | FoundControl] = {
+    by_hash: dict[str, FoundPicture | FoundControl | FoundMask] = {
         hashes[picture.file]: picture for picture in pictures if picture.file in hashes
     }
     controls = (control for picture in pictures for control in picture.controls)
     by_hash |= {hashes[control.file]: control for control in controls if control.file in hashes}
+    masks = (picture.mask for picture in pictures if picture.mask is not None and not picture.mask.alpha)
+    by_hash |= {hashes[mask.file]: mask for mask in masks if mask.file in hashes}
     kind = f"picture {DECODE_VERSION}"
     infos = {sha256: PictureInfo.from_json(fact) for sha256, fact in store.index.facts(kind, by_hash).items()}
     new = [sha256 for sha256 in by_hash if sha256 not in infos]
@@ -146,5 +161,7 @@ def _folder_version(discoveries: Sequence[Discovery], hashes: Mapping[str, str])
             rows.append(row)
             if picture.controls:
                 row += [hashes.get(control.file) for control in picture.controls]
+            if picture.mask is not None:
+                row += ["mask", hashes.get(picture.mask.file)]
         rows.extend([gone.path, None, gone.reason] for gone in discovery.excluded)
     return digest(sorted(rows, key=str))

@@ -24,6 +24,7 @@ from trainer_core.hardware.placement import resolve_precision
 from trainer_core.hardware.profiles import HardwareProfile
 from trainer_core.stages.control_findings import control_findings
 from trainer_core.stages.facts import setting_findings
+from trainer_core.stages.picture_findings import picture_findings
 from trainer_core.stages.scan import ScannedDataset, scan_datasets
 from trainer_core.store import Store
 from trainer_core.store.keys import digest
@@ -69,6 +70,7 @@ class Session:
         if not any(finding.field == "model.path" for finding in found):
             # Without the base it is not known which variant it is, and so what it takes.
             found += control_findings(self.project, self.family.spec)
+        found += picture_findings(self.project)
         if self.profile.device == "cpu" and self.project.train.precision == "fp16":
             message = "fp16 training needs a GPU: CPUs have no fp16 arithmetic to speak of."
             found.append(Finding("error", "train.precision", message, "Use bf16, fp32 or auto."))

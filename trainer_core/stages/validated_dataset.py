@@ -9,6 +9,7 @@ from trainer_core.data.controls import control_name
 from trainer_core.stages.base import Item, Outcome, Stage, StageContext
 from trainer_core.stages.entries import shape_of, write_items
 from trainer_core.stages.text_findings import text_findings
+from trainer_core.stages.view_entries import unusual_parts
 from trainer_core.store.keys import digest
 from trainer_core.types import JSON
 
@@ -33,7 +34,7 @@ def _items(context: StageContext) -> dict[str, Item]:
             "caption": sample.caption,
             "geometry": shape_of(sample.geometry),
         }
-        parts |= {"repeats": sample.repeats, "split": sample.split}
+        parts |= {"repeats": sample.repeats, "split": sample.split, **unusual_parts(sample)}
         if drawn := drawn_row(sample):
             parts["texts"] = digest(drawn)
         if not sample.controls:

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from trainer_core.data.order import Draw, Order
-from trainer_core.diffusion.noise import sample_u
+from trainer_core.diffusion.noise import derive_seed, sample_u
 from trainer_core.diffusion.noise_shape import WHITE, NoiseShape
 from trainer_core.train.text_choice import TextChoice
 from trainer_core.types import Batch, Geometry, TextCondition
@@ -23,7 +23,10 @@ AHEAD = 4
 
 @dataclass(frozen=True)
 class CachedSamples:
-    """What the two cache stages left, by sample id. Tensors may be views of memory-mapped shards."""
+    """What the two cache stages left, by sample id. Tensors may be views of memory-mapped shards.
+
+    Where samples have several views, latents, geometries and masks are by the name of a view, as `views` lists them.
+    """
 
     latents: Mapping[str, Tensor]
     text: Mapping[str, TextCondition]
@@ -31,13 +34,17 @@ class CachedSamples:
     geometries: Mapping[str, Geometry]
     controls: Mapping[str, tuple[Tensor, ...]] = field(default_factory=dict[str, tuple[Tensor, ...]])
     """Sample id -> latents of its control pictures, for those that have some."""
+    views: Mapping[str, tuple[str, ...]] = field(default_factory=dict[str, tuple[str, ...]])
+    """Sample id -> names of its views, for those that have several."""
+    masks: Mapping[str, Tensor] = field(default_factory=dict[str, Tensor])
+    """Name of a view -> mask [1, h, w] in [0, 1], for those that have one."""
 
     def nbytes(self) -> int:
         """Bytes of all distinct tensors."""
         seen: dict[int, int] = {}
         controls = (latent for of_sample in self.controls.values() for latent in of_sample)
         texts = (part for one in self.text.values() for part in _parts(one))
-        for tensor in (*self.latents.values(), *controls, *texts):
+        for tensor in (*self.latents.values(), *self.masks.values(), *controls, *texts):
             seen[tensor.data_ptr()] = tensor.nbytes
         return sum(seen.values())
 
@@ -55,6 +62,8 @@ class CachedSamples:
                 name: tuple(latent.to(device, torch.float32, copy=True) for latent in of_sample)
                 for name, of_sample in self.controls.items()
             },
+            views=self.views,
+            masks={name: mask.to(device, torch.float32, copy=True) for name, mask in self.masks.items()},
         )
 
 
@@ -76,8 +85,11 @@ class BatchLoader:
         """Return micro-batch `number`: latents and noise float32, embeddings in `dtype`, on `device`."""
         draws = self.order.micro_batch(number)
         ids = tuple(draw.sample_id for draw in draws)
-        latents = torch.stack([self.cache.latents[name] for name in ids])
-        noises = [self.noise.draw(self._seed(draw), self.cache.latents[draw.sample_id]) for draw in draws]
+        seen = [self._view(draw) for draw in draws] if self.cache.views else ids
+        latents = torch.stack([self.cache.latents[name] for name in seen])
+        noises = [
+            self.noise.draw(self._seed(draw), self.cache.latents[name]) for draw, name in zip(draws, seen, strict=True)
+        ]
         noise = torch.stack(noises)
         u = torch.stack([sample_u(self._seed(draw)) for draw in draws])
         return Batch(
@@ -86,7 +98,7 @@ class BatchLoader:
             noise=noise.to(self.device, non_blocking=True),
             u=u.to(self.device, non_blocking=True),
             text=self._text([self._chosen(draw) for draw in draws]),
-            geometries=tuple(self.cache.geometries[name] for name in ids),
+            geometries=tuple(self.cache.geometries[name] for name in seen),
             controls=tuple(
                 torch.stack(place).to(self.device, torch.float32, non_blocking=True)
                 for place in zip(*(self.cache.controls.get(name, ()) for name in ids), strict=True)
@@ -94,6 +106,7 @@ class BatchLoader:
             loss_weights=self._loss_weights(ids),
             seen_noise=self._seen_noise(draws, noises),
             class_text=self._class_text(ids),
+            masks=self._masks(seen) if self.cache.masks else None,
         )
 
     def stream(self, numbers: Sequence[int] | range) -> Iterator[Batch]:
@@ -112,6 +125,20 @@ class BatchLoader:
 
     def _text(self, names: Sequence[str]) -> TextCondition:
         return stack_text([self.cache.text[name] for name in names], self.device, self.dtype)
+
+    def _view(self, draw: Draw) -> str:
+        """Return the name of the view that a draw sees: each with equal probability."""
+        views = self.cache.views.get(draw.sample_id)
+        return draw.sample_id if views is None else views[derive_seed("view", self._seed(draw)) % len(views)]
+
+    def _masks(self, seen: Sequence[str]) -> Tensor | None:
+        """Return [B, 1, h, w], ones for those without a mask; None where none of the batch has one."""
+        found = [self.cache.masks.get(name) for name in seen]
+        if not any(mask is not None for mask in found):
+            return None
+        whole = torch.ones((1, *self.cache.latents[seen[0]].shape[-2:]), device=self.cache.latents[seen[0]].device)
+        masks = torch.stack([whole if mask is None else mask.to(torch.float32) for mask in found])
+        return masks.to(self.device, non_blocking=True)
 
     def _seed(self, draw: Draw) -> tuple[int | str, ...]:
         return (self.order.seed, draw.epoch, draw.sample_id, draw.repeat)

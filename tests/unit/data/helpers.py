@@ -6,11 +6,12 @@ from typing import Any
 
 from PIL import Image
 
-from trainer_core.config.groups import BucketConfig, CaptionConfig, DatasetConfig
+from trainer_core.config.groups import AugmentConfig, BucketConfig, CaptionConfig, DatasetConfig
 from trainer_core.data.captions import read_caption
 from trainer_core.data.decode import probe
 from trainer_core.data.discover import Discovery, discover
 from trainer_core.data.manifest import Known, Manifest, Rules, assemble
+from trainer_core.data.maskpixels import load_mask, mask_profile
 from trainer_core.types import Bucket, Finding, Geometry, Sample
 
 SMALL_BUCKETS = BucketConfig(resolution=64, step=8, min_side=32, max_side=128)
@@ -37,16 +38,26 @@ def look(folder: Path, caption: CaptionConfig | None = None, **settings: object)
 def read_all(discoveries: list[Discovery]) -> Known:
     pictures = [picture for discovery in discoveries for picture in discovery.pictures]
     paths = [item.path for item in pictures] + [control.path for item in pictures for control in item.controls]
+    masks = [item.mask for item in pictures if item.mask]
+    paths += [mask.path for mask in masks]
     hashes = {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
     infos = {hashes[str(path)]: probe(path) for path in paths}
     captions = {str(item.caption_path): read_caption(item.caption_path) for item in pictures if item.caption_path}
-    return Known(hashes, infos, captions)
+    profiles = {
+        (hashes[mask.file], mask.alpha): mask_profile(load_mask(mask.path, alpha=mask.alpha))
+        for mask in masks
+        if infos[hashes[mask.file]].problem is None
+    }
+    return Known(hashes, infos, captions, profiles)
 
 
 def build(
-    *discoveries: Discovery, caption: CaptionConfig | None = None, bucket: BucketConfig = SMALL_BUCKETS
+    *discoveries: Discovery,
+    caption: CaptionConfig | None = None,
+    bucket: BucketConfig = SMALL_BUCKETS,
+    **augment: object,
 ) -> Manifest:
-    rules = Rules(caption or CaptionConfig(), bucket, 8)
+    rules = Rules(caption or CaptionConfig(), bucket, 8, augment=AugmentConfig.model_validate(augment))
     return assemble(discoveries, read_all(list(discoveries)), rules)
 
 

@@ -26,6 +26,7 @@ def configs(draw: st.DrawFn) -> tuple[BucketConfig, int]:
     return config, multiple
 
 
+@pytest.mark.setting("bucket.resolution", "bucket.step", "bucket.min_side", "bucket.max_side")
 @given(configs())
 def test_bucket_sides_are_multiples_within_limits_and_no_area_is_exceeded(setting: tuple[BucketConfig, int]) -> None:
     config, multiple = setting
@@ -129,6 +130,7 @@ def test_geometry_of_a_wide_picture() -> None:
     assert enlargement(cover(100, 100, Bucket(200, 200))) == 2.0
 
 
+@pytest.mark.setting("bucket.upscale")
 def test_without_upscaling_a_small_picture_gets_the_largest_bucket_inside_it() -> None:
     small = grid(resolution=512, step=64, min_side=256, upscale=False)
     assert assign(500, 500, small) == Geometry((500, 500), (448, 448), (0, 0), (448, 448))
@@ -145,3 +147,71 @@ def test_a_strip_is_excluded_instead_of_being_blown_up() -> None:
     placed = assign(100_000, 1, grid())
     assert isinstance(placed, str)
     assert placed.startswith("too narrow")
+
+
+def kohya(resolution: int, low: int, high: int, step: int) -> set[Bucket]:
+    """Return the sizes of kohya's make_bucket_resolutions for a square, written anew."""
+    side = resolution // step * step
+    found = {Bucket(side, side)}
+    for width in range(low, high + 1, step):
+        height = min(high, resolution * resolution // width // step * step)
+        if height >= low:
+            found |= {Bucket(width, height), Bucket(height, width)}
+    return found
+
+
+@pytest.mark.setting("bucket.resolution", "bucket.step", "bucket.min_side", "bucket.max_side", "bucket.table")
+@given(st.sampled_from([8, 16, 32, 64]), st.integers(1, 8), st.integers(0, 16), st.integers(0, 16))
+def test_the_grid_is_kohyas_without_smaller_sizes_of_the_same_shape(
+    step: int, low: int, middle: int, high: int
+) -> None:
+    least, resolution, most = low * step, (low + middle) * step, (low + middle + high) * step
+    if resolution < 16:
+        return
+    theirs = kohya(resolution, least, most, step)
+    largest = {size for size in theirs if not any(other > size and _same_shape(size, other) for other in theirs)}
+    config = BucketConfig(resolution=resolution, step=step, min_side=least, max_side=max(most, 8))
+    assert set(make_grid(config, step).sizes) == largest
+
+
+def _same_shape(one: Bucket, other: Bucket) -> bool:
+    return one.width * other.height == other.width * one.height
+
+
+@pytest.mark.setting("bucket.table")
+def test_the_sizes_of_sdxl_are_the_forty_of_the_paper() -> None:
+    sizes = make_grid(BucketConfig(resolution=1024, table="sdxl"), 8).sizes
+    assert len(sizes) == len(set(sizes)) == 40
+    # By the paper each is within 5 % of 1024 x 1024 pixels, in steps of 64; they lie around the square, which is one.
+    assert all(size.width % 64 == size.height % 64 == 0 for size in sizes)
+    assert all(0.9 < size.width * size.height / 1024**2 <= 1.0 for size in sizes)
+    assert {(512, 2048), (1024, 1024), (832, 1216), (1344, 704), (2048, 512)} <= {(s.width, s.height) for s in sizes}
+    assert Bucket(704, 1344) not in sizes
+    ratios = [size.width / size.height for size in sizes]
+    assert ratios == sorted(ratios)
+
+
+@pytest.mark.setting("bucket.table")
+def test_the_sizes_of_sdxl_are_for_its_resolution_alone() -> None:
+    with pytest.raises(ConfigError, match=r"bucket.resolution: is 768.*sdxl"):
+        make_grid(BucketConfig(resolution=768, table="sdxl"), 8)
+    with pytest.raises(ConfigError, match=r"multiples of 48"):
+        make_grid(BucketConfig(resolution=1024, table="sdxl"), 48)
+
+
+@pytest.mark.setting("bucket.table")
+@given(SIDES, SIDES, st.booleans())
+def test_the_square_alone_crops_every_picture_to_a_square(width: int, height: int, upscale: bool) -> None:
+    found = assign(width, height, grid(table="square", resolution=320, min_side=128, upscale=upscale))
+    if isinstance(found, str):
+        assert found.startswith("too ")
+        return
+    assert found.target[0] == found.target[1] <= 320
+    if upscale or min(width, height) >= 320:
+        assert found.target == (320, 320)
+
+
+@pytest.mark.setting("bucket.table")
+def test_a_square_outside_the_limits_is_an_error() -> None:
+    with pytest.raises(ConfigError, match="has a side of 192"):
+        make_grid(BucketConfig(resolution=200, table="square"), 8)

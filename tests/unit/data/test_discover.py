@@ -117,6 +117,7 @@ def test_the_longest_caption_ending_decides_the_stem(tmp_path: Path) -> None:
     assert found.pictures[0].caption_path == tmp_path / "a.tags.txt"
 
 
+@pytest.mark.setting("datasets.repeats", "datasets.layout")
 def test_kohya_folders_give_repeats_and_class_tokens_as_fallback_caption(tmp_path: Path) -> None:
     draw(tmp_path / "10_sks_cat/a.png")
     pair(tmp_path / "3_dog", "b.png", "a dog")
@@ -149,6 +150,7 @@ def test_a_date_is_not_a_repeat_count_and_a_year_is_asked_about(tmp_path: Path) 
     assert "Is the number a year?" in texts(look(tmp_path).findings, "warning")
 
 
+@pytest.mark.setting("datasets.layout")
 def test_the_layout_can_be_set_against_detection(tmp_path: Path) -> None:
     draw(tmp_path / "10_cat/a.png")
     found = look(tmp_path, layout="flat")
@@ -235,6 +237,7 @@ def test_an_empty_folder_gives_an_empty_discovery(tmp_path: Path) -> None:
     assert not found.excluded
 
 
+@pytest.mark.setting("datasets.name")
 def test_the_name_of_a_dataset_is_that_of_its_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert dataset_name(DatasetConfig(path=Path("."))) == tmp_path.name

@@ -32,6 +32,7 @@ def test_samples_carry_everything_that_encoding_needs(tmp_path: Path) -> None:
     assert len(sample.picture) == 64
 
 
+@pytest.mark.setting("datasets.trigger_word")
 def test_a_dataset_can_have_a_trigger_word_of_its_own_or_none(tmp_path: Path) -> None:
     pair(tmp_path, "a.png")
     rules = CaptionConfig(trigger_word="sks")
@@ -159,6 +160,7 @@ def test_an_unusable_folder_is_an_error_that_says_what_was_seen(tmp_path: Path) 
     assert "caption.missing" in told
 
 
+@pytest.mark.setting("datasets.name")
 def test_two_datasets_of_one_name_are_an_error(tmp_path: Path) -> None:
     many(tmp_path, 2)
     with pytest.raises(DatasetError, match="2 datasets are named set"):
@@ -197,6 +199,7 @@ def test_another_picture_of_the_same_name_and_shape_is_another_data_version(tmp_
     assert build(look(tmp_path, held_out=0)).data_version != before
 
 
+@pytest.mark.setting("datasets.held_out")
 def test_a_dataset_of_four_holds_out_one_and_the_user_is_told(tmp_path: Path) -> None:
     manifest = build(look(many(tmp_path, 4), held_out=0.01))
     assert [sample.split for sample in manifest.samples].count("held_out") == 1

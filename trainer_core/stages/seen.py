@@ -1,0 +1,107 @@
+"""What must be seen of pictures before they are cut: where their masks' weight lies, where their faces are.
+
+Both are facts about bytes, remembered by their SHA-256.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from trainer_core.data.controls import stem_of
+from trainer_core.data.decode import TRANSPARENT, PictureInfo, PictureProblem, load_rgb
+from trainer_core.data.faces import FACES_VERSION, Face, face_in_name, find_face, load_detector
+from trainer_core.data.found import FoundPicture
+from trainer_core.data.looks import Faces
+from trainer_core.data.masks import MASKS_VERSION, MaskProfile
+from trainer_core.errors import DatasetError
+from trainer_core.store import Store
+
+_REMEMBER_EVERY = 200
+
+
+def mask_profiles(
+    pictures: Sequence[FoundPicture],
+    hashes: Mapping[str, str],
+    infos: Mapping[str, PictureInfo],
+    store: Store,
+) -> dict[tuple[str, bool], MaskProfile]:
+    """Return where the weight of every mask lies, by its hash and whether it is an alpha channel."""
+    found: dict[tuple[str, bool], MaskProfile] = {}
+    for alpha in (False, True):
+        paths = {
+            content: picture.mask.path
+            for picture in pictures
+            if picture.mask is not None
+            and picture.mask.alpha == alpha
+            and (content := hashes.get(picture.mask.file)) is not None
+            and (info := infos[content]).problem is None
+            and (not alpha or TRANSPARENT in info.notes)
+        }
+        if paths:
+            kind = f"{'alpha' if alpha else 'mask'} {MASKS_VERSION}"
+            for content, profile in _remembered(kind, paths, alpha, store):
+                found[content, alpha] = profile
+    return found
+
+
+def faces_of(
+    pictures: Sequence[FoundPicture],
+    hashes: Mapping[str, str],
+    infos: Mapping[str, PictureInfo],
+    store: Store,
+) -> Faces:
+    """Return the face of every picture whose name tells none; nothing is remembered where there is no detector."""
+    paths: dict[str, Path] = {}
+    for picture in pictures:
+        content = hashes.get(picture.file)
+        if content is None or (info := infos[content]).problem is not None:
+            continue
+        if face_in_name(stem_of(picture.id.rpartition("/")[2]), info.width, info.height) is None:
+            paths[content] = picture.path
+    kind = f"face {FACES_VERSION}"
+    found = {content: Face(*fact) if fact else None for content, fact in store.index.facts(kind, paths).items()}
+    wanted = [content for content in paths if content not in found]
+    if not wanted:
+        return Faces(found)
+    if (detector := load_detector()) is None:
+        return Faces(found, missing=True)
+    for start in range(0, len(wanted), _REMEMBER_EVERY):
+        chunk = wanted[start : start + _REMEMBER_EVERY]
+        faces = {content: find_face(detector, load_rgb(_checked(paths[content], content))) for content in chunk}
+        store.index.remember(kind, {content: list(face) if face else [] for content, face in faces.items()})
+        found |= faces
+    return Faces(found)
+
+
+def _remembered(kind: str, paths: Mapping[str, Path], alpha: bool, store: Store) -> Iterator[tuple[str, MaskProfile]]:
+    known = store.index.facts(kind, paths)
+    yield from ((content, MaskProfile.from_json(fact)) for content, fact in known.items())
+    new = [content for content in paths if content not in known]
+    for start in range(0, len(new), _REMEMBER_EVERY):
+        from trainer_core.data.maskpixels import load_mask, mask_profile
+
+        chunk = {}
+        for content in new[start : start + _REMEMBER_EVERY]:
+            try:
+                chunk[content] = mask_profile(load_mask(_checked(paths[content], content), alpha=alpha))
+            except PictureProblem as problem:
+                raise DatasetError(f"{paths[content]}: {problem}") from problem
+        store.index.remember(kind, {content: profile.to_json() for content, profile in chunk.items()})
+        yield from chunk.items()
+
+
+def _checked(path: Path, sha256: str) -> bytes:
+    """Return the very bytes that were hashed.
+
+    Raises:
+        DatasetError: the file is gone or changed since.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise DatasetError(f"{path}: cannot be read: {error.strerror or error}. Run again when it is there.") from error
+    if hashlib.sha256(data).hexdigest() != sha256:
+        raise DatasetError(f"{path}: changed while it was being looked at. Run again when it is complete.")
+    return data
