@@ -110,11 +110,8 @@ REFUSED: Mapping[str, str] = {
 
 
 def plain_name(name: str) -> str:
-    """Return a name as the table spells it; dotted names stay."""
-    if "." in name:
-        return name
-    plain = name.lower().replace("_", "").replace("-", "")
-    return ALIASES.get(plain, plain)
+    """Return a name, spelled as the settings spell it, as the table knows it; dotted names stay."""
+    return ALIASES.get(name, name)
 
 
 def find_row(name: str) -> OptimizerRow | None:
@@ -128,5 +125,5 @@ def find_row(name: str) -> OptimizerRow | None:
 def nearest_name(name: str) -> str | None:
     """Return the name of the table that was probably meant."""
     known = [*OPTIMIZERS, *ALIASES]
-    found = difflib.get_close_matches(plain_name(name.rpartition(".")[2]), known, n=1, cutoff=0.6)
+    found = difflib.get_close_matches(name.rpartition(".")[2].lower(), known, n=1, cutoff=0.6)
     return ALIASES.get(found[0], found[0]) if found else None

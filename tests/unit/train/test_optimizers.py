@@ -140,8 +140,13 @@ def test_eight_bit_moments_take_a_quarter_of_the_memory() -> None:
 
 @pytest.mark.parametrize("name", ["AdamW8bit", "DAdaptation", "PagedLion8bit", "SGDNesterov8bit", "AdaFactor", "Lion"])
 def test_kohyas_spellings_are_known(name: str) -> None:
-    assert plain_name(name) in OPTIMIZERS
-    assert not check_optimizer(OptimizerConfig(name=name))
+    config = OptimizerConfig(name=name)
+    assert plain_name(config.name) in OPTIMIZERS
+    assert not check_optimizer(config)
+
+
+def test_a_name_spelled_otherwise_is_the_same_setting() -> None:
+    assert OptimizerConfig(name="AdamW_8bit") == OptimizerConfig(name="adamw8bit")
 
 
 @pytest.mark.parametrize(

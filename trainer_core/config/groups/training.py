@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, JsonValue
+from pydantic import AfterValidator, Field, JsonValue
 
 from trainer_core.config.groups.base import NEUTRAL, Group, Precision, Probability, Rates
 
@@ -87,10 +87,15 @@ class AdapterOptionsConfig(Group):
     `dora_wd`."""
 
 
+def _spelled_plainly(name: str) -> str:
+    """Return a name as the table spells it, so that `AdamW8bit` and `adamw8bit` are one setting; paths stay."""
+    return name if "." in name else name.lower().replace("_", "").replace("-", "")
+
+
 class OptimizerConfig(Group):
     """How weights are updated."""
 
-    name: str = "adamw"
+    name: Annotated[str, AfterValidator(_spelled_plainly)] = "adamw"
     """Optimizer: a name of the table in docs/optimizers.md (`adamw`, `adamw8bit`, `lion`, `prodigy`, `adafactor` ...),
     or any class of torch.optim or pytorch_optimizer (`torch.optim.RAdam`, `pytorch_optimizer.SOAP`). Default: AdamW,
     as in diffusers' examples. kohya: `optimizer_type`. ai-toolkit: `optimizer`."""
