@@ -35,7 +35,7 @@ def _adaptive(
     """Return the row of an optimizer that finds its own rate.
 
     `growth_rate` limits how fast its estimate may grow in a step. Without a limit, the class's own choice, the first
-    estimates of DAdaptAdam, DAdaptAdan and DAdaptSGD are so high that the loss explodes (docs/optimizers.md).
+    estimates of DAdaptAdam and DAdaptAdan are so high that the loss rises or explodes (docs/optimizers.md).
     """
     limit: Mapping[str, JSON] = {} if growth_rate is None else {"growth_rate": growth_rate}
     return OptimizerRow(f"pytorch_optimizer.{name}", {"weight_decouple": decoupled, **limit}, adaptive=True, lr=lr)
@@ -54,9 +54,7 @@ _NESTEROV: Mapping[str, JSON] = {"momentum": 0.9, "nesterov": True}
 
 OPTIMIZERS: Mapping[str, OptimizerRow] = {
     "adamw": OptimizerRow("torch.optim.AdamW"),
-    "adam": OptimizerRow("torch.optim.Adam"),
     "adamw8bit": OptimizerRow("bitsandbytes.optim.AdamW8bit"),
-    "adam8bit": OptimizerRow("bitsandbytes.optim.Adam8bit"),
     "pagedadamw": OptimizerRow("bitsandbytes.optim.PagedAdamW"),
     "pagedadamw8bit": OptimizerRow("bitsandbytes.optim.PagedAdamW8bit"),
     "pagedadamw32bit": OptimizerRow("bitsandbytes.optim.PagedAdamW32bit"),
@@ -71,7 +69,7 @@ OPTIMIZERS: Mapping[str, OptimizerRow] = {
     # It computes weights anew from where they began, which undoes a decoupled decay.
     "dadaptadagrad": _adaptive("DAdaptAdaGrad", decoupled=False),
     "dadaptadan": _adaptive("DAdaptAdan", growth_rate=1.2),
-    "dadaptsgd": _adaptive("DAdaptSGD", growth_rate=1.1, lr=0.1),
+    "dadaptsgd": _adaptive("DAdaptSGD", lr=0.1),
     "dadaptlion": _adaptive("DAdaptLion"),
     "adamwschedulefree": OptimizerRow("pytorch_optimizer.ScheduleFreeAdamW", lr=5e-4),
     "radamschedulefree": OptimizerRow("pytorch_optimizer.ScheduleFreeRAdam", lr=5e-4),

@@ -232,7 +232,7 @@ def test_every_optimizer_decays_weights(name: str) -> None:
 
 @pytest.mark.setting("optimizer.betas", "optimizer.eps")
 def test_betas_and_eps_are_those_of_the_papers_formula() -> None:
-    config = OptimizerConfig(name="adam", lr=0.1, betas=(0.5, 0.75), eps=1e-2, weight_decay=0.0)
+    config = OptimizerConfig(name="torch.optim.Adam", lr=0.1, betas=(0.5, 0.75), eps=1e-2, weight_decay=0.0)
     weight = nn.Parameter(torch.ones(4, 4))
     optimizer = built(config, {"w": weight})
     first = second = 0.0
