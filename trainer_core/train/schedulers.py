@@ -66,8 +66,10 @@ def lr_multiplier(step: int, schedule: ScheduleConfig, total_steps: int) -> floa
 
 
 def curve(schedule: ScheduleConfig, peak: float, total_steps: int, points: int = 101) -> list[tuple[int, float]]:
-    """Return (step counted from 0, rate) at up to `points` evenly spread steps, the first and the last among them."""
-    last = total_steps - 1
+    """Return (step, rate) at up to `points` evenly spread steps, the first and the last among them.
+
+    Steps are counted from 1 here, as metrics count them: the rate is that of the update which finishes the step.
+    """
     count = min(points, total_steps)
-    steps = sorted({round(last * place / max(1, count - 1)) for place in range(count)})
-    return [(step, peak * lr_multiplier(step, schedule, total_steps)) for step in steps]
+    steps = sorted({round((total_steps - 1) * place / max(1, count - 1)) for place in range(count)})
+    return [(step + 1, peak * lr_multiplier(step, schedule, total_steps)) for step in steps]

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import pytest
@@ -130,7 +129,7 @@ def test_powers_bend_the_line() -> None:
 def test_the_curve_has_the_first_and_the_last_step_and_is_the_schedule() -> None:
     schedule = ScheduleConfig(name="cosine", warmup_steps=5)
     points = curve(schedule, 2e-4, 1500)
-    assert (len(points), points[0][0], points[-1][0]) == (101, 0, 1499)
-    assert all(rate == 2e-4 * lr_multiplier(step, schedule, 1500) for step, rate in points)
-    assert [step for step, _ in curve(schedule, 1.0, 3)] == [0, 1, 2]
-    assert math.isclose(curve(schedule, 1.0, 1)[0][1], 0.2)
+    assert (len(points), points[0][0], points[-1][0]) == (101, 1, 1500)
+    assert all(rate == 2e-4 * lr_multiplier(step - 1, schedule, 1500) for step, rate in points)
+    assert [step for step, _ in curve(schedule, 1.0, 3)] == [1, 2, 3]
+    assert curve(schedule, 1.0, 1) == [(1, 0.2)]
