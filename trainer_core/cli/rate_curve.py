@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from trainer_core.config.project import Project
 from trainer_core.types import JSON
+
+if TYPE_CHECKING:
+    from trainer_core.config.project import Project
 
 _EIGHTHS = " ▁▂▃▄▅▆▇█"
 _COLUMNS, _ROWS = 60, 5
