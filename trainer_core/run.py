@@ -179,7 +179,9 @@ def find_lr(session: Session, asked: RangeTest, on_result: Callable[[StageResult
             on_result(results[name])
         stage = STAGES[TRAINING]
         try:
-            return test.find_lr(_context(session, stage, {name: results[name].published for name in stage.needs}), asked)
+            return test.find_lr(
+                _context(session, stage, {name: results[name].published for name in stage.needs}), asked
+            )
         except (DamagedEntries, IntegrityError) as error:
             if attempt == _HEALINGS - 1:
                 raise

@@ -16,8 +16,11 @@ from trainer_core.errors import ConfigError, Interrupted
 from trainer_core.train.optimizer_table import OPTIMIZERS
 from trainer_core.types import ProgressEvent
 
-KINDS = ("adamw8bit", "lion", "sgdnesterov", "adafactor", "prodigy", "dadaptadam", "adamwschedulefree")
-"""One of each kind; the contract tests have them all."""
+KINDS = (
+    *("adamw8bit", "lion", "sgdnesterov", "adafactor", "prodigy", "dadaptadam", "adamwschedulefree"),
+    "pytorch_optimizer.Gravity",
+)
+"""One of each kind, the last of which draws random numbers; the contract tests have all names."""
 
 
 @pytest.fixture
@@ -26,8 +29,8 @@ def project(finished_sd15: Path, tmp_path: Path) -> TinyProject:
 
 
 def settings_of(name: str, steps: int) -> tuple[str, ...]:
-    row = OPTIMIZERS[name]
-    lr = row.lr if row.adaptive else 1e-2
+    row = OPTIMIZERS.get(name)
+    lr = row.lr if row is not None and row.adaptive else 1e-2
     return (
         *(f"optimizer.name={name}", f"optimizer.lr={lr}", "train.select=last", f"train.steps={steps}"),
         *(f"train.evaluate_every={steps}", "train.checkpoint_every=3", "logging.every=1"),

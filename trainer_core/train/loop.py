@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from trainer_core.diffusion.loss import weighted_mse
+from trainer_core.diffusion.noise import derive_seed
 from trainer_core.errors import Interrupted
 from trainer_core.train.ema import published_weights
 from trainer_core.train.signals import StopRequest, stop_on_signals
@@ -107,6 +108,9 @@ def _update(trainer: Trainer) -> None:
         _average_gradients(trainer)
     # An infinite limit clips nothing and still gives the norm.
     trainer.last_grad_norm = accelerator.clip_grad_norm_(trainer.parameters, limit or float("inf"))
+    if "." in trainer.project.optimizer.name:
+        # Some of the libraries' classes draw in a step; none of the table does.
+        torch.manual_seed(derive_seed("optimizer", (trainer.project.train.seed, trainer.step)))
     trainer.optimizer.step()
     if trainer.averages is not None and not trainer.optimizer.step_was_skipped:
         trainer.averages.update()

@@ -107,9 +107,7 @@ def range_test(trainer: Trainer, asked: RangeTest) -> FoundLr:
     return judge(asked, watcher.losses, untrained, diverged)
 
 
-def judge(
-    asked: RangeTest, losses: Sequence[float], untrained: Sequence[float], diverged: float | None
-) -> FoundLr:
+def judge(asked: RangeTest, losses: Sequence[float], untrained: Sequence[float], diverged: float | None) -> FoundLr:
     """Return what the losses say.
 
     Args:

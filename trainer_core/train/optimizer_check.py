@@ -27,6 +27,8 @@ _OWN = {
 """Argument -> the setting that gives it."""
 _SWITCHES = {"fused": {"fused": True}, "foreach": {"foreach": True}, "loop": {"foreach": False, "fused": False}}
 _PARAMS = "params"
+_LEAST_FACTOR = 0.01
+"""Factors below it are rates of other optimizers, left standing."""
 
 
 def check_optimizer(config: OptimizerConfig) -> list[Finding]:
@@ -35,12 +37,12 @@ def check_optimizer(config: OptimizerConfig) -> list[Finding]:
     if row is None:
         return [_unknown(config.name)]
     if not _asks_for_more(config):
-        return []
+        return _rates(config)
     try:
         cls = optimizer_class(config)
     except ConfigError as error:
         return list(error.findings)
-    return [*_argument_findings(cls, row, config)] or _try_out(cls, row, config)
+    return [*(_argument_findings(cls, row, config) or _try_out(cls, row, config)), *_rates(config)]
 
 
 def optimizer_class(config: OptimizerConfig) -> type[Any]:
@@ -60,7 +62,9 @@ def optimizer_class(config: OptimizerConfig) -> type[Any]:
         raise ConfigError([_unknown(config.name, [one.__name__ for one in classes.values()])])
     if reason := _refusal(cls):
         fix = "Use `adamw`, or another of docs/optimizers.md."
-        raise ConfigError([Finding("error", "optimizer.name", f"{config.name} cannot train an adapter: {reason}.", fix)])
+        raise ConfigError(
+            [Finding("error", "optimizer.name", f"{config.name} cannot train an adapter: {reason}.", fix)]
+        )
     return cls
 
 
@@ -180,9 +184,7 @@ def _betas(takes: Mapping[str, inspect.Parameter], config: OptimizerConfig) -> l
     return [Finding("error", "optimizer.betas", message, f"Give {len(own)}.")]
 
 
-def _implementation(
-    cls: type[Any], takes: Mapping[str, inspect.Parameter], config: OptimizerConfig
-) -> list[Finding]:
+def _implementation(cls: type[Any], takes: Mapping[str, inspect.Parameter], config: OptimizerConfig) -> list[Finding]:
     wanted = config.implementation
     if wanted == "auto" or any(name in takes for name in _SWITCHES[wanted]):
         return []
@@ -194,20 +196,67 @@ def _listed(takes: Mapping[str, inspect.Parameter]) -> str:
     return ", ".join(name for name in takes if name != _PARAMS)
 
 
+def _rates(config: OptimizerConfig) -> list[Finding]:
+    """Return what is wrong with rates where the optimizer finds its own; it takes the first group's for all."""
+    if not is_adaptive(config):
+        return []
+    name, found = config.name, list[Finding]()
+    if config.lora_plus_ratio != 1.0:
+        message = f"is {config.lora_plus_ratio:g}, but {name} has one rate for everything, its own."
+        found.append(Finding("error", "optimizer.lora_plus_ratio", message, "Set it to 1, or use `adamw`."))
+    if any(lr != config.lr for lr in config.text_encoder_lr):
+        message = f"differs from optimizer.lr, but {name} has one rate for everything, its own."
+        found.append(Finding("error", "optimizer.text_encoder_lr", message, "Remove it, or use `adamw`."))
+    if config.args.get("relative_step") is True:
+        message = f"is {config.lr:g}, but with `relative_step` {name} does not look at it, nor at the schedule."
+        found.append(Finding("warning", "optimizer.lr", message, "Set `relative_step` to false to give a rate."))
+    elif config.lr < _LEAST_FACTOR:
+        message = f"is {config.lr:g}, but {name} multiplies the rate that it finds by it: next to nothing is learnt."
+        row = find_row(name)
+        usual = row.lr if row is not None and "." not in name else 1.0
+        found.append(Finding("warning", "optimizer.lr", message, f"Set it to {usual:g}."))
+    return found
+
+
 def _try_out(cls: type[Any], row: OptimizerRow, config: OptimizerConfig) -> list[Finding]:
-    """Take two steps on a small matrix: values that the class does not like are told now, not after the base loaded."""
+    """Train a small matrix, stop and go on: what the class does not like is told now, not after the base loaded."""
     import torch
 
     with torch.random.fork_rng(devices=[]):
-        weight = torch.nn.Parameter(torch.linspace(-1, 1, 32).reshape(8, 4))
         try:
-            optimizer = cls([{"params": [weight], "lr": config.lr, "peak_lr": config.lr}], **arguments(cls, config))
-            for _ in range(2):
-                weight.grad = weight.detach().clone()
-                optimizer.step()
+            if _goes_on_exactly(cls, arguments(cls, config), config.lr):
+                return []
+            text = "a run that is stopped would not go on bit for bit: some of its state is out of reach"
         except Exception as error:  # noqa: BLE001 - whatever a library raises means the same to the user
             text = " ".join(f"{type(error).__name__}: {error}".split())
-            message = f"{row.path} failed with these settings on a matrix of 8 x 4 ({text})."
-            place = "optimizer.args" if config.args else "optimizer.name"
-            return [Finding("error", place, message, "Change the arguments, or take another optimizer.")]
-    return []
+    place = "optimizer.args" if config.args else "optimizer.name"
+    message = f"{row.path} failed with these settings when it was tried on a matrix of 16 x 8 ({text})."
+    return [Finding("error", place, message, "Change the arguments, or take another optimizer.")]
+
+
+def _goes_on_exactly(cls: type[Any], given: Mapping[str, Any], lr: float) -> bool:
+    """Say whether three steps, its state through a checkpoint's form, and three more end where six steps end."""
+    import torch
+
+    from trainer_core.train.optimizer_state import optimizer_state, restore_optimizer
+    from trainer_core.train.state_tree import pack, unpack
+
+    def start(values: torch.Tensor) -> tuple[torch.nn.Parameter, Any]:
+        weight = torch.nn.Parameter(values.clone())
+        return weight, cls([{"params": [weight], "lr": lr, "peak_lr": lr}], **given)
+
+    def train(weight: torch.nn.Parameter, optimizer: Any, steps: range) -> None:
+        for step in steps:
+            weight.grad = torch.sin(weight.detach() * 3 + step)
+            # The loop seeds each step of such a class too, as some draw in it.
+            torch.manual_seed(step)
+            optimizer.step()
+
+    whole, optimizer = start(torch.linspace(-1, 1, 128).reshape(16, 8))
+    train(whole, optimizer, range(3))
+    saved = unpack(*pack(optimizer_state(optimizer)))
+    again, other = start(whole.detach())
+    restore_optimizer(other, saved)
+    train(whole, optimizer, range(3, 6))
+    train(again, other, range(3, 6))
+    return torch.equal(whole, again)

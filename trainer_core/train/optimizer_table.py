@@ -29,9 +29,7 @@ class OptimizerRow:
     """Where to begin with `optimizer.lr` for a LoRA."""
 
 
-def _adaptive(
-    name: str, growth_rate: float | None = None, lr: float = 1.0, decoupled: bool = True
-) -> OptimizerRow:
+def _adaptive(name: str, growth_rate: float | None = None, lr: float = 1.0, decoupled: bool = True) -> OptimizerRow:
     """Return the row of an optimizer that finds its own rate.
 
     `growth_rate` limits how fast its estimate may grow in a step. Without a limit, the class's own choice, the first

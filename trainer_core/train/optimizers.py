@@ -1,4 +1,4 @@
-"""Optimizers over the trained parts: built by name, saved and restored bit for bit."""
+"""Optimizers over the trained parts, built by name."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from trainer_core.config.groups import OptimizerConfig
 from trainer_core.errors import ConfigError
@@ -48,7 +48,7 @@ def build_optimizer(parts: Sequence[TrainedPart], config: OptimizerConfig, scale
     Raises:
         ConfigError: the name or an argument is wrong, or LoRA+ has nothing to work on.
     """
-    if problems := check_optimizer(config):
+    if problems := [finding for finding in check_optimizer(config) if finding.level == "error"]:
         raise ConfigError(problems)
     groups = [group for part in parts for group in _groups(part, config.lora_plus_ratio)]
     cls = optimizer_class(config)
@@ -61,28 +61,6 @@ def effective_lr(optimizer: Any) -> float:
     return float(group["lr"]) * float(group.get("d", 1.0)) / float(group.get("g0_norm") or 1.0)
 
 
-def optimizer_state(optimizer: Any) -> dict[str, Any]:
-    """Return everything that the next step needs: `state_dict`, and numbers that some classes keep beside it."""
-    inner = _unwrapped(optimizer)
-    return {**inner.state_dict(), "attributes": _numbers(inner)}
-
-
-def restore_optimizer(optimizer: Any, state: Mapping[str, Any]) -> None:
-    """Put back what `optimizer_state` returned, bit for bit, on the devices of the parameters."""
-    inner = _unwrapped(optimizer)
-    inner.load_state_dict({"state": state["state"], "param_groups": state["param_groups"]})
-    parameters = [parameter for group in inner.param_groups for parameter in group["params"]]
-    for index, saved in state["state"].items():
-        own = inner.state[parameters[index]]
-        # torch casts floating-point state to the parameters' dtype on loading.
-        own.update({name: _as_saved(own[name], value) for name, value in saved.items() if name in own})
-    for group in inner.param_groups:
-        device = group["params"][0].device
-        group.update({name: value.to(device) for name, value in group.items() if isinstance(value, Tensor)})
-    for name, value in state["attributes"].items():
-        setattr(inner, name, value)
-
-
 def _groups(part: TrainedPart, ratio: float) -> list[dict[str, Any]]:
     """Return the part's parameters, and with LoRA+ the up matrices apart. Source: arXiv 2402.12354."""
     if ratio == 1.0:
@@ -90,33 +68,10 @@ def _groups(part: TrainedPart, ratio: float) -> list[dict[str, Any]]:
     up = [parameter for name, parameter in part.parameters.items() if is_up_matrix(name)]
     down = [parameter for name, parameter in part.parameters.items() if not is_up_matrix(name)]
     if not up:
-        message = f"is {ratio:g}, but no factor of {part.name}'s adapter starts at zero, so there is nothing to speed up."
+        message = (
+            f"is {ratio:g}, but no factor of {part.name}'s adapter starts at zero, so there is nothing to speed up."
+        )
         raise ConfigError([Finding("error", "optimizer.lora_plus_ratio", message, "Set it to 1.")])
     faster = part.lr * ratio
     slow = [{"params": down, "lr": part.lr, "peak_lr": part.lr}] if down else []
     return [*slow, {"params": up, "lr": faster, "peak_lr": faster}]
-
-
-def _as_saved(own: Any, saved: Any) -> Any:
-    if isinstance(saved, Tensor):
-        return own if own.dtype == saved.dtype else saved.to(own.device)
-    if isinstance(saved, list | tuple):
-        return type(saved)(_as_saved(mine, one) for mine, one in zip(own, saved, strict=True))
-    if isinstance(saved, Mapping):
-        return {name: _as_saved(own[name], one) for name, one in saved.items()}
-    return saved
-
-
-def _numbers(optimizer: Any) -> dict[str, Any]:
-    return {
-        name: value
-        for name, value in vars(optimizer).items()
-        if not name.startswith("_") and isinstance(value, bool | int | float)
-    }
-
-
-def _unwrapped(optimizer: Any) -> Any:
-    """Return the optimizer inside accelerate's wrapper."""
-    from accelerate.optimizer import AcceleratedOptimizer
-
-    return optimizer.optimizer if isinstance(optimizer, AcceleratedOptimizer) else optimizer

@@ -40,7 +40,7 @@ class TrainState:
     """Optimizer steps that are done."""
     adapter: Mapping[str, Tensor]
     optimizer: Mapping[str, Any]
-    """What `optimizers.optimizer_state` returned."""
+    """What `optimizer_state` returned."""
     scaler: Mapping[str, Any] | None = None
     """`GradScaler.state_dict()` in fp16."""
     ema: Mapping[str, Any] | None = None

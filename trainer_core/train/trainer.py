@@ -18,7 +18,8 @@ from trainer_core.diffusion.schedule import NoiseSchedule
 from trainer_core.families.base import Family, PrecisionName
 from trainer_core.train.batches import BatchLoader
 from trainer_core.train.ema import Averages, make_averages
-from trainer_core.train.optimizers import TrainedPart, build_optimizer, optimizer_state, restore_optimizer
+from trainer_core.train.optimizer_state import optimizer_state, restore_optimizer
+from trainer_core.train.optimizers import TrainedPart, build_optimizer
 from trainer_core.train.schedulers import lr_multiplier
 from trainer_core.train.state import TrainState, load_latest, prune, save_state
 from trainer_core.types import Report

@@ -8,7 +8,8 @@ from torch import nn
 
 from trainer_core.config.groups import OptimizerConfig
 from trainer_core.train.ema import make_averages, published_weights
-from trainer_core.train.optimizers import TrainedPart, build_optimizer, optimizer_state
+from trainer_core.train.optimizer_state import optimizer_state
+from trainer_core.train.optimizers import TrainedPart, build_optimizer
 from trainer_core.train.state import TrainState, load_latest, save_state
 
 

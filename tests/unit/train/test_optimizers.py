@@ -12,14 +12,8 @@ from trainer_core.config.groups import OptimizerConfig
 from trainer_core.errors import ConfigError
 from trainer_core.train.optimizer_check import check_optimizer, is_adaptive, optimizer_class
 from trainer_core.train.optimizer_table import OPTIMIZERS, plain_name
-from trainer_core.train.optimizers import (
-    TrainedPart,
-    build_optimizer,
-    effective_lr,
-    is_up_matrix,
-    optimizer_state,
-    restore_optimizer,
-)
+from trainer_core.train.optimizer_state import optimizer_state, restore_optimizer
+from trainer_core.train.optimizers import TrainedPart, build_optimizer, effective_lr, is_up_matrix
 from trainer_core.train.state import TrainState, load_latest, save_state
 
 TOY_RATES = {"sgdnesterov": 0.5, "sgdnesterov8bit": 0.5, "sgdschedulefree": 5.0, "radamschedulefree": 0.05}
@@ -140,7 +134,7 @@ def test_eight_bit_moments_take_a_quarter_of_the_memory() -> None:
 
 @pytest.mark.parametrize("name", ["AdamW8bit", "DAdaptation", "PagedLion8bit", "SGDNesterov8bit", "AdaFactor", "Lion"])
 def test_kohyas_spellings_are_known(name: str) -> None:
-    config = OptimizerConfig(name=name)
+    config = OptimizerConfig(name=name, lr=1.0)
     assert plain_name(config.name) in OPTIMIZERS
     assert not check_optimizer(config)
 
@@ -180,14 +174,18 @@ def test_any_class_of_the_libraries_is_taken_by_its_path(name: str, cls: str) ->
         ({"name": "pytorch_optimizer.LOMO"}, "optimizer.name", "inside the backward pass"),
         ({"name": "pytorch_optimizer.Lookahead"}, "optimizer.name", "does not take plain parameters"),
         ({"name": "pytorch_optimizer.Ranger21"}, "optimizer.args", "needs `num_iterations`"),
-        ({"name": "prodigy", "args": {"d_coeff": 2}}, "optimizer.args.d_coeff", "Did you mean `d_coef`?"),
+        ({"name": "prodigy", "lr": 1.0, "args": {"d_coeff": 2}}, "optimizer.args.d_coeff", "Did you mean `d_coef`?"),
         ({"args": {"weight_decay": 0.1}}, "optimizer.args.weight_decay", "Set `optimizer.weight_decay`."),
         ({"name": "adafactor", "eps": 1e-6}, "optimizer.eps", "takes no `eps`"),
         ({"name": "sgdnesterov", "betas": (0.9, 0.99)}, "optimizer.betas", "takes no `betas`"),
-        ({"name": "dadaptadan", "betas": (0.9, 0.99)}, "optimizer.betas", "takes 3"),
+        ({"name": "dadaptadan", "lr": 1.0, "betas": (0.9, 0.99)}, "optimizer.betas", "takes 3"),
         ({"name": "lion8bit", "implementation": "fused"}, "optimizer.implementation", "one implementation only"),
         ({"name": "sgdnesterov", "args": {"momentum": -1}}, "optimizer.args", "failed with these settings"),
         ({"name": "bitsandbytes.optim.SGD8bit"}, "optimizer.name", "failed with these settings"),
+        ({"name": "pytorch_optimizer.Muon"}, "optimizer.name", "use_muon"),
+        ({"name": "pytorch_optimizer.AdaShift"}, "optimizer.name", "a deque cannot be saved"),
+        ({"name": "prodigy", "lr": 1.0, "lora_plus_ratio": 4}, "optimizer.lora_plus_ratio", "one rate for everything"),
+        ({"name": "dadaptlion", "lr": 1, "text_encoder_lr": (0.5,)}, "optimizer.text_encoder_lr", "one rate"),
     ],
 )
 def test_what_an_optimizer_would_not_take_is_told_before_training(
@@ -199,6 +197,21 @@ def test_what_an_optimizer_would_not_take_is_told_before_training(
     assert text in str(finding)
     with pytest.raises(ConfigError):
         built(config, lora_problem()[0])
+
+
+@pytest.mark.parametrize(
+    ("settings", "text"),
+    [
+        ({"name": "prodigy"}, "Set it to 1."),
+        ({"name": "dadaptsgd"}, "Set it to 0.1."),
+        ({"name": "adafactor", "args": {"relative_step": True}}, "does not look at it"),
+    ],
+)
+def test_a_rate_that_an_optimizer_would_waste_is_a_warning(settings: dict[str, Any], text: str) -> None:
+    (finding,) = check_optimizer(OptimizerConfig(**settings))
+    assert (finding.level, finding.field) == ("warning", "optimizer.lr")
+    assert text in str(finding)
+    assert not check_optimizer(OptimizerConfig(name="prodigy", lr=1.0))
 
 
 def test_a_name_of_the_table_is_checked_without_importing_a_library() -> None:

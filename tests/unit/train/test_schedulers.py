@@ -42,7 +42,11 @@ def test_the_rate_stays_between_its_least_and_its_peak(
 ) -> None:
     step = data.draw(st.integers(0, total - 1))
     schedule = ScheduleConfig(
-        name=name, warmup_steps=warmup, cycles=cycles, min_lr_ratio=least, decay_ratio=decay  # type: ignore[arg-type]
+        name=name,
+        warmup_steps=warmup,
+        cycles=cycles,
+        min_lr_ratio=least,
+        decay_ratio=decay,  # type: ignore[arg-type]
     )
     share = lr_multiplier(step, schedule, total)
     assert 0.0 <= share <= 1.0
@@ -74,7 +78,11 @@ def test_constant_stays_level_after_the_warm_up() -> None:
         ("cosine_with_restarts", {"cycles": 3}, {"num_cycles": 3}),
         ("polynomial", {"power": 2.5}, {"power": 2.5}),
         ("warmup_stable_decay", {"decay_ratio": 0.25}, {"num_decay_steps": 20, "min_lr_ratio": 0.0}),
-        ("warmup_stable_decay", {"decay_ratio": 0.25, "min_lr_ratio": 0.1}, {"num_decay_steps": 20, "min_lr_ratio": 0.1}),
+        (
+            "warmup_stable_decay",
+            {"decay_ratio": 0.25, "min_lr_ratio": 0.1},
+            {"num_decay_steps": 20, "min_lr_ratio": 0.1},
+        ),
         ("cosine_with_min_lr", {"min_lr_ratio": 0.2}, {"min_lr_rate": 0.2}),
     ],
 )
