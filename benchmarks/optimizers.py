@@ -1,8 +1,8 @@
 """Every optimizer of the table on the embedded demo: `python -m benchmarks.optimizers [--steps 100] [NAME ...]`.
 
-Prints the held-out loss before and after, which has fixed pictures, noise and timesteps, so that rows compare. Rates are
-twenty times those of the table, as the demo's own 2e-3 is of AdamW's 1e-4 (a miniature model takes more); optimizers
-that find their own rate get the table's. The schedule is level after ten steps.
+Prints the held-out loss before and after, which has fixed pictures, noise and timesteps, so that rows compare. Rates
+are twenty times those of the table, as the demo's own 2e-3 is of AdamW's 1e-4 (a miniature model takes more);
+optimizers that find their own rate get the table's. The schedule is level after ten steps.
 """
 
 from __future__ import annotations

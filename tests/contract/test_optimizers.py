@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from trainer_core.adapters import ADAPTERS
 from trainer_core.config.groups import AdapterConfig, OptimizerConfig
-from trainer_core.train.optimizer_table import OPTIMIZERS
 from trainer_core.train.optimizer_state import optimizer_state, restore_optimizer
+from trainer_core.train.optimizer_table import OPTIMIZERS
 from trainer_core.train.optimizers import TrainedPart, build_optimizer
 from trainer_core.train.state import TrainState, load_latest, save_state
 

@@ -1,4 +1,4 @@
-"""The learning-rate range test: the rate rises from step to step, and the loss tells which rates learn (arXiv 1506.01186).
+"""The learning-rate range test (arXiv 1506.01186): the rate rises step by step, and the loss tells which rates learn.
 
 The losses of a few hundred steps of diffusion differ by their noise and timesteps far more than by what was learnt.
 So each is held against the loss of the untrained model on the very same draws: what is left is the effect of training.

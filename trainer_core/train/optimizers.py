@@ -68,9 +68,7 @@ def _groups(part: TrainedPart, ratio: float) -> list[dict[str, Any]]:
     up = [parameter for name, parameter in part.parameters.items() if is_up_matrix(name)]
     down = [parameter for name, parameter in part.parameters.items() if not is_up_matrix(name)]
     if not up:
-        message = (
-            f"is {ratio:g}, but no factor of {part.name}'s adapter starts at zero, so there is nothing to speed up."
-        )
+        message = f"is {ratio:g}, but no factor of {part.name}'s adapter starts at zero, so it has no B."
         raise ConfigError([Finding("error", "optimizer.lora_plus_ratio", message, "Set it to 1.")])
     faster = part.lr * ratio
     slow = [{"params": down, "lr": part.lr, "peak_lr": part.lr}] if down else []

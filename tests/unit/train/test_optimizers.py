@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from trainer_core.config.groups import OptimizerConfig
 from trainer_core.errors import ConfigError
 from trainer_core.train.optimizer_check import check_optimizer, is_adaptive, optimizer_class
-from trainer_core.train.optimizer_table import OPTIMIZERS, plain_name
 from trainer_core.train.optimizer_state import optimizer_state, restore_optimizer
+from trainer_core.train.optimizer_table import OPTIMIZERS, plain_name
 from trainer_core.train.optimizers import TrainedPart, build_optimizer, effective_lr, is_up_matrix
 from trainer_core.train.state import TrainState, load_latest, save_state
 

@@ -32,26 +32,17 @@ def of_transformers(name: str, warmup: int, total: int, **special: Any) -> list[
     st.sampled_from(NAMES),
     st.integers(0, 50),
     st.integers(1, 200),
-    st.integers(1, 5),
-    st.floats(0, 1),
-    st.floats(0.01, 1),
+    st.builds(dict, cycles=st.integers(1, 5), min_lr_ratio=st.floats(0, 1), decay_ratio=st.floats(0.01, 1)),
     st.data(),
 )
 def test_the_rate_stays_between_its_least_and_its_peak(
-    name: str, warmup: int, total: int, cycles: int, least: float, decay: float, data: st.DataObject
+    name: str, warmup: int, total: int, settings: dict[str, Any], data: st.DataObject
 ) -> None:
     step = data.draw(st.integers(0, total - 1))
-    schedule = ScheduleConfig(
-        name=name,
-        warmup_steps=warmup,
-        cycles=cycles,
-        min_lr_ratio=least,
-        decay_ratio=decay,  # type: ignore[arg-type]
-    )
-    share = lr_multiplier(step, schedule, total)
+    share = lr_multiplier(step, ScheduleConfig(name=name, warmup_steps=warmup, **settings), total)  # type: ignore[arg-type]
     assert 0.0 <= share <= 1.0
     if step >= warmup:
-        assert share >= least * (1 - 1e-9)
+        assert share >= settings["min_lr_ratio"] * (1 - 1e-9)
 
 
 @pytest.mark.setting("schedule.warmup_steps")

@@ -98,7 +98,8 @@ class OptimizerConfig(Group):
     name: Annotated[str, AfterValidator(_spelled_plainly)] = "adamw"
     """Optimizer: a name of the table in docs/optimizers.md (`adamw`, `adamw8bit`, `lion`, `prodigy`, `adafactor` ...),
     or any class of torch.optim, pytorch_optimizer or bitsandbytes.optim (`torch.optim.RAdam`,
-    `pytorch_optimizer.SOAP`). Default: AdamW, as in diffusers' examples. kohya: `optimizer_type`. ai-toolkit: `optimizer`."""
+    `pytorch_optimizer.SOAP`). Default: AdamW, as in diffusers' examples. kohya: `optimizer_type`. ai-toolkit:
+    `optimizer`."""
     lr: Annotated[float, Field(gt=0, le=10.0)] = 1e-4
     """Peak learning rate; optimizers that find their own (`prodigy` ...) multiply it by this, usually 1. Default:
     diffusers' examples'. kohya: `learning_rate`, `unet_lr`. ai-toolkit: `lr`."""
