@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from trainer_core.config.load import load_project, project_home
 from trainer_core.config.reads import Slice, slice_key
@@ -26,7 +26,13 @@ from trainer_core.store import Published
 from trainer_core.store.keys import digest
 from trainer_core.types import JSON, Report, silent
 
+if TYPE_CHECKING:
+    from trainer_core.train.lr_finder import FoundLr, RangeTest
+
 log = logging.getLogger(__name__)
+
+TRAINING = "lora_checkpoint"
+"""The stage that trains."""
 
 Status = Literal["fresh", "stale", "missing"]
 _OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
@@ -151,6 +157,36 @@ def run_until(
         results[name] = _ensure(session, STAGES[name], results)
         on_result(results[name])
     return list(results.values())
+
+
+def find_lr(session: Session, asked: RangeTest, on_result: Callable[[StageResult], None]) -> FoundLr:
+    """Bring up to date what training needs, and run the learning-rate range test on it.
+
+    Args:
+        session: the open project.
+        asked: the rates.
+        on_result: called after each stage.
+
+    Raises:
+        ConfigError: the optimizer finds its own rate.
+    """
+    from trainer_core.stages import find_lr as test
+
+    for attempt in range(_HEALINGS):
+        results: dict[str, StageResult] = {}
+        for name in ancestors(TRAINING)[:-1]:
+            results[name] = _ensure(session, STAGES[name], results)
+            on_result(results[name])
+        stage = STAGES[TRAINING]
+        try:
+            return test.find_lr(
+                _context(session, stage, {name: results[name].published for name in stage.needs}), asked
+            )
+        except (DamagedEntries, IntegrityError) as error:
+            if attempt == _HEALINGS - 1:
+                raise
+            log.warning("%s: an input is damaged and is made anew: %s", TRAINING, error)
+    raise AssertionError("unreachable")
 
 
 def ancestors(until: str) -> list[str]:

@@ -10,6 +10,7 @@ import typer
 from trainer_core.cli.check import check
 from trainer_core.cli.doctor import doctor
 from trainer_core.cli.export import export
+from trainer_core.cli.find_lr import find_lr
 from trainer_core.cli.gc import gc
 from trainer_core.cli.init import init
 from trainer_core.cli.options import examples
@@ -64,6 +65,13 @@ for _command, _examples in (
     ),
     (check, (("lora-assets check cats --set train.steps=500", "check with another setting"),)),
     (plan, (("lora-assets plan cats --json", "for programs"),)),
+    (
+        find_lr,
+        (
+            ("lora-assets find-lr cats", "which learning rate suits the project?"),
+            ("lora-assets find-lr cats --from 1e-5 --to 1e-2 --steps 200", "a closer look"),
+        ),
+    ),
     (
         train,
         (

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from trainer_core.cli.options import Config, Debug, Json, Set, Verbose, find_config
 from trainer_core.cli.progress import duration
+from trainer_core.cli.rate_curve import RateCurve
 from trainer_core.cli.terminal import Terminal, show_findings, terminal
 
 if TYPE_CHECKING:
@@ -33,11 +34,13 @@ def plan(
                 told = text_findings(session)
             finally:
                 session.close()
+        rate = RateCurve.of(session.project)
         if as_json:
-            out.emit({"stages": [one.as_dict() for one in plans]})
+            out.emit({"stages": [one.as_dict() for one in plans], "schedule": rate.as_dict()})
         else:
             _show(out, plans)
             show_findings(out.console, told)
+            out.console.print("\n" + "\n".join(rate.drawn()))
 
 
 def _show(out: Terminal, plans: list[StagePlan]) -> None:

@@ -28,6 +28,7 @@ from trainer_core.stages.picture_findings import picture_findings
 from trainer_core.stages.scan import ScannedDataset, scan_datasets
 from trainer_core.store import Store
 from trainer_core.store.keys import digest
+from trainer_core.train.optimizer_check import check_optimizer
 from trainer_core.types import FileStat, Finding, Report, silent
 
 
@@ -65,6 +66,7 @@ class Session:
         except re.error as error:
             message = f"{targets!r} is neither a preset nor a regex ({error})."
             found.append(Finding("error", "adapter.targets", message, f"Use one of {', '.join(presets)}."))
+        found += check_optimizer(self.project.optimizer)
         found += self._missing()
         found += self._formats()
         if not any(finding.field == "model.path" for finding in found):

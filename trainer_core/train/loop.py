@@ -15,9 +15,10 @@ from typing import Any, NoReturn
 import torch
 from torch import Tensor
 
+from trainer_core.diffusion.noise import derive_seed
 from trainer_core.errors import Interrupted
+from trainer_core.train.ema import published_weights
 from trainer_core.train.objective import training_loss
-from trainer_core.train.schedulers import lr_multiplier
 from trainer_core.train.signals import StopRequest, stop_on_signals
 from trainer_core.train.trainer import Trainer, micro_batch_number, save_checkpoint
 from trainer_core.train.watch import Watch
@@ -59,13 +60,15 @@ def run(trainer: Trainer) -> TrainOutcome:
                 _leave(trainer, stop)
     seconds = time.perf_counter() - began
     done = trainer.step - first
-    return TrainOutcome(trainer.adapter_state(), done, done / max(seconds, 1e-9) if done else 0.0)
+    with published_weights(trainer.averages):
+        adapter = trainer.adapter_state()
+    return TrainOutcome(adapter, done, done / max(seconds, 1e-9) if done else 0.0)
 
 
 def _optimizer_step(trainer: Trainer, batches: Iterator[Batch], watch: Watch, stop: StopRequest) -> None:
     """Accumulate gradients over the micro-batches of one step and update the weights."""
     settings, accelerator = trainer.project.train, trainer.accelerator
-    multiplier = lr_multiplier(trainer.step, trainer.project.schedule, settings.steps)
+    multiplier = trainer.share_of_peak()
     for group in trainer.optimizer.param_groups:
         group["lr"] = group["peak_lr"] * multiplier
     for accumulation in range(settings.gradient_accumulation_steps):
@@ -93,7 +96,12 @@ def _update(trainer: Trainer) -> None:
         _average_gradients(trainer)
     # An infinite limit clips nothing and still gives the norm.
     trainer.last_grad_norm = accelerator.clip_grad_norm_(trainer.parameters, limit or float("inf"))
+    if "." in trainer.project.optimizer.name:
+        # Some of the libraries' classes draw in a step; none of the table does.
+        torch.manual_seed(derive_seed("optimizer", (trainer.project.train.seed, trainer.step)))
     trainer.optimizer.step()
+    if trainer.averages is not None and not trainer.optimizer.step_was_skipped:
+        trainer.averages.update()
     trainer.optimizer.zero_grad()
 
 
@@ -115,7 +123,8 @@ def _evaluate(trainer: Trainer, watch: Watch) -> None:
     if trainer.evaluation is not None and trainer.evaluation.due(trainer.step):
         watch.check_finite()
         began = time.perf_counter()
-        trainer.evaluation.measure(trainer.step)
+        with published_weights(trainer.averages):
+            trainer.evaluation.measure(trainer.step)
         watch.clock.started += time.perf_counter() - began
 
 
@@ -123,7 +132,8 @@ def _save_when_due(trainer: Trainer, watch: Watch, stopping: bool) -> None:
     settings, every = trainer.project.train, trainer.project.sample.every
     if every and trainer.step % every == 0 and trainer.on_step and trainer.accelerator.is_main_process:
         watch.check_finite()
-        trainer.on_step(trainer.step, trainer.adapter_state())
+        with published_weights(trainer.averages):
+            trainer.on_step(trainer.step, trainer.adapter_state())
     due = settings.checkpoint_every and trainer.step % settings.checkpoint_every == 0
     if due or stopping or trainer.step == settings.steps:
         watch.check_finite()

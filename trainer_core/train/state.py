@@ -2,7 +2,7 @@
 
     checkpoints/step-00000250/
         adapter.safetensors      float32 LoRA weights
-        optimizer.safetensors    every tensor of the optimizer's state
+        optimizer.safetensors    every tensor of the optimizer's state and of the moving average
         state.json               step, scaler, the optimizer's numbers
         MANIFEST.json            SHA-256 of the three, and of itself
 
@@ -19,12 +19,13 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-import torch
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor
+
+from trainer_core.train.state_tree import pack, unpack
 
 log = logging.getLogger(__name__)
 
@@ -39,9 +40,11 @@ class TrainState:
     """Optimizer steps that are done."""
     adapter: Mapping[str, Tensor]
     optimizer: Mapping[str, Any]
-    """`Optimizer.state_dict()`."""
+    """What `optimizer_state` returned."""
     scaler: Mapping[str, Any] | None = None
     """`GradScaler.state_dict()` in fp16."""
+    ema: Mapping[str, Any] | None = None
+    """`EMAModel.state_dict()` where weights are averaged."""
 
 
 def save_state(directory: Path, state: TrainState) -> Path:
@@ -52,8 +55,8 @@ def save_state(directory: Path, state: TrainState) -> Path:
     temporary = directory / f".tmp-{final.name}-{os.getpid()}"
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
-    tensors, numbers = _flatten(state.optimizer)
-    rest = {"step": state.step, "scaler": state.scaler, "optimizer": numbers}
+    tensors, numbers = pack({"optimizer": state.optimizer, "ema": state.ema})
+    rest = {"step": state.step, "scaler": state.scaler, **numbers}
     contents = {
         "adapter.safetensors": save_tensors(dict(state.adapter)),
         "optimizer.safetensors": save_tensors(tensors),
@@ -110,38 +113,10 @@ def prune(directory: Path, keep_last: int) -> None:
 def _load(folder: Path) -> TrainState:
     rest = json.loads((folder / "state.json").read_bytes())
     # `load` from bytes gives owned memory: a mapped view could have another alignment, and sums other last bits.
-    optimizer = _unflatten(load_tensors((folder / "optimizer.safetensors").read_bytes()), rest["optimizer"])
+    tensors = load_tensors((folder / "optimizer.safetensors").read_bytes())
     adapter = load_tensors((folder / "adapter.safetensors").read_bytes())
-    return TrainState(rest["step"], adapter, optimizer, rest["scaler"])
-
-
-def _flatten(optimizer: Mapping[str, Any]) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Split an optimizer's state into tensors by path (`0/exp_avg`) and the rest, which JSON can hold."""
-    tensors: dict[str, Tensor] = {}
-
-    def split(values: Mapping[Any, Any], path: str) -> dict[str, Any]:
-        rest: dict[str, Any] = {}
-        for name, value in values.items():
-            if isinstance(value, Tensor):
-                tensors[f"{path}{name}"] = value.detach().to("cpu", copy=True).contiguous()
-            elif isinstance(value, Mapping):
-                rest[str(name)] = split(cast(Mapping[Any, Any], value), f"{path}{name}/")
-            else:
-                rest[str(name)] = value
-        return rest
-
-    return tensors, {"state": split(optimizer["state"], ""), "param_groups": optimizer["param_groups"]}
-
-
-def _unflatten(tensors: Mapping[str, Tensor], numbers: Mapping[str, Any]) -> dict[str, Any]:
-    state: dict[str, Any] = dict(numbers["state"])
-    for path, tensor in tensors.items():
-        *folders, name = path.split("/")
-        place = state
-        for folder in folders:
-            place = place.setdefault(folder, {})
-        place[name] = tensor.clone(memory_format=torch.contiguous_format)
-    return {"state": {int(index): values for index, values in state.items()}, "param_groups": numbers["param_groups"]}
+    optimizer, ema = unpack(tensors, rest["optimizer"]), unpack(tensors, rest["ema"])
+    return TrainState(rest["step"], adapter, optimizer, rest["scaler"], ema)
 
 
 def _digest(hashes: Mapping[str, str]) -> str:

@@ -17,7 +17,10 @@ from trainer_core.data.order import Order
 from trainer_core.diffusion.schedule import NoiseSchedule
 from trainer_core.families.base import Family, PrecisionName
 from trainer_core.train.batches import BatchLoader
+from trainer_core.train.ema import Averages, make_averages
+from trainer_core.train.optimizer_state import optimizer_state, restore_optimizer
 from trainer_core.train.optimizers import TrainedPart, build_optimizer
+from trainer_core.train.schedulers import lr_multiplier
 from trainer_core.train.state import TrainState, load_latest, prune, save_state
 from trainer_core.types import Report
 
@@ -68,6 +71,10 @@ class Trainer:
     """Called on the main process every `sample.every` steps with the step and the adapter's state."""
     evaluation: Evaluation | None = None
     """What is measured on the main process as the run goes."""
+    averages: Averages | None = None
+    """What is measured, saved and exported in place of the weights as they are trained."""
+    multiplier: Callable[[int], float] | None = None
+    """Optimizer step, counted from 0 -> share of the peak rates; `schedule` unless given."""
     step: int = 0
     last_grad_norm: Tensor | None = field(default=None, repr=False)
 
@@ -81,8 +88,14 @@ class Trainer:
         """The order of micro-batches."""
         return self.loader.order
 
+    def share_of_peak(self) -> float:
+        """Return what the peak rates are multiplied by in this step."""
+        if self.multiplier is not None:
+            return self.multiplier(self.step)
+        return lr_multiplier(self.step, self.project.schedule, self.project.train.steps)
+
     def adapter_state(self) -> dict[str, Tensor]:
-        """Return a copy of the adapter's weights on the CPU."""
+        """Return a copy of the adapter's weights on the CPU, as they are now."""
         return ADAPTERS[self.project.adapter.type].state(self.denoiser)
 
     @property
@@ -121,6 +134,7 @@ def prepare(parts: TrainerParts, workdir: Path, report: Report, accelerator: Acc
         loader=parts.loader,
         workdir=workdir,
         report=report,
+        averages=make_averages(trained, optimizer, project.train.ema_decay),
     )
     with accelerator.main_process_first():
         # A damaged checkpoint is moved aside by the first process, not by all at once.
@@ -135,8 +149,9 @@ def save_checkpoint(trainer: Trainer) -> None:
         state = TrainState(
             trainer.step,
             trainer.adapter_state(),
-            trainer.optimizer.state_dict(),
+            optimizer_state(trainer.optimizer),
             None if scaler is None else scaler.state_dict(),
+            None if trainer.averages is None else trainer.averages.state(),
         )
         save_state(trainer.checkpoints, state)
         prune(trainer.checkpoints, trainer.project.train.keep_last)
@@ -155,7 +170,9 @@ def _resume(trainer: Trainer) -> None:
     if (state := load_latest(trainer.checkpoints)) is None:
         return
     ADAPTERS[trainer.project.adapter.type].load_state(trainer.denoiser, state.adapter)
-    trainer.optimizer.load_state_dict(state.optimizer)
+    restore_optimizer(trainer.optimizer, state.optimizer)
+    if trainer.averages is not None:
+        trainer.averages.restore(state.ema)
     if state.scaler is not None and trainer.accelerator.scaler is not None:
         trainer.accelerator.scaler.load_state_dict(dict(state.scaler))
     trainer.step = state.step

@@ -13,6 +13,7 @@ from torch import Tensor
 from trainer_core.errors import NonFiniteError
 from trainer_core.hardware.placement import resident_memory_mib
 from trainer_core.train.metrics import LossRecorder, MetricsFile, StepMetrics, Stopwatch, first_bad
+from trainer_core.train.optimizers import effective_lr
 from trainer_core.train.trainer import STAGE, Trainer
 from trainer_core.types import Batch, ProgressEvent
 
@@ -99,7 +100,7 @@ class Watch:
         return StepMetrics(
             step=trainer.step,
             loss=float(loss),
-            lr=float(trainer.optimizer.param_groups[0]["lr"]),
+            lr=effective_lr(trainer.optimizer),
             grad_norm=None if norm is None or not math.isfinite(float(norm)) else float(norm),
             it_per_s=it_per_s,
             samples_per_s=samples_per_s * world,

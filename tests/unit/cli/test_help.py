@@ -4,7 +4,7 @@ import pytest
 
 from tests.unit.cli.support import call, run
 
-COMMANDS = ["init", "check", "plan", "train", "sample", "verify", "export", "gc", "doctor"]
+COMMANDS = ["init", "check", "plan", "find-lr", "train", "sample", "verify", "export", "gc", "doctor"]
 
 
 def listed(text: str) -> list[str]:
@@ -32,7 +32,7 @@ def test_every_command_explains_itself_with_an_example(command: str) -> None:
     assert "--debug" in text
 
 
-@pytest.mark.parametrize("command", ["check", "plan", "train", "sample"])
+@pytest.mark.parametrize("command", ["check", "plan", "find-lr", "train", "sample"])
 def test_commands_that_take_a_config_take_overrides(command: str) -> None:
     text = call(command, "--help").stdout
     assert "CONFIG" in text

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, JsonValue
+from pydantic import AfterValidator, Field, JsonValue
 
 from trainer_core.config.groups.base import NEUTRAL, Group, Precision, Probability, Rates
 
@@ -87,22 +87,30 @@ class AdapterOptionsConfig(Group):
     `dora_wd`."""
 
 
+def _spelled_plainly(name: str) -> str:
+    """Return a name as the table spells it, so that `AdamW8bit` and `adamw8bit` are one setting; paths stay."""
+    return name if "." in name else name.lower().replace("_", "").replace("-", "")
+
+
 class OptimizerConfig(Group):
     """How weights are updated."""
 
-    name: str = "adamw"
+    name: Annotated[str, AfterValidator(_spelled_plainly)] = "adamw"
     """Optimizer: a name of the table in docs/optimizers.md (`adamw`, `adamw8bit`, `lion`, `prodigy`, `adafactor` ...),
-    or any class of torch.optim or pytorch_optimizer (`torch.optim.RAdam`, `pytorch_optimizer.SOAP`). Default: AdamW,
-    as in diffusers' examples. kohya: `optimizer_type`. ai-toolkit: `optimizer`."""
+    or any class of torch.optim, pytorch_optimizer or bitsandbytes.optim (`torch.optim.RAdam`,
+    `pytorch_optimizer.SOAP`). Default: AdamW, as in diffusers' examples. kohya: `optimizer_type`. ai-toolkit:
+    `optimizer`."""
     lr: Annotated[float, Field(gt=0, le=10.0)] = 1e-4
-    """Peak learning rate. Default: diffusers' examples'. kohya: `learning_rate`, `unet_lr`. ai-toolkit: `lr`."""
+    """Peak learning rate; optimizers that find their own (`prodigy` ...) multiply it by this, usually 1. Default:
+    diffusers' examples'. kohya: `learning_rate`, `unet_lr`. ai-toolkit: `lr`."""
     text_encoder_lr: Rates = ()
     """Peak rate of each of `adapter.text_encoders`, or one for all; `lr` unless given. kohya: `text_encoder_lr`."""
     lora_plus_ratio: Annotated[float, Field(gt=0, le=1000)] = 1.0
     """Rate of the up matrices (B) over that of the down matrices (LoRA+, arXiv 2402.12354; 16 is usual); 1 is plain.
     kohya: `loraplus_lr_ratio`."""
     weight_decay: Annotated[float, Field(ge=0, le=1.0)] = 0.01
-    """Decoupled weight decay. Default: torch's AdamW. kohya: `optimizer_args`. ai-toolkit: `optimizer_params`."""
+    """Weight decay, decoupled where the optimizer has that. Default: torch's AdamW. kohya: `optimizer_args`.
+    ai-toolkit: `optimizer_params`."""
     betas: tuple[Probability, ...] | None = None
     """Decay of the moments, as many as the optimizer has (AdamW: 0.9, 0.999). Default: the optimizer's own."""
     eps: Annotated[float, Field(gt=0, le=1e-2)] | None = None
