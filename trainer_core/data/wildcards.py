@@ -33,7 +33,7 @@ def choices_in(text: str) -> list[int]:
 def fill_in(text: str, chosen: Sequence[int]) -> str:
     """Return the text with the choice of each wildcard that `chosen` names, in order."""
     left = iter(chosen)
-    return "".join(part[next(left)] if len(part) > 1 else part[0] for part in parse_wildcards(text))
+    return "".join(part[next(left) if len(part) > 1 else 0] for part in parse_wildcards(text))
 
 
 def first_choices(text: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,7 +19,7 @@ from trainer_core.types import CaptionSource
 
 
 def build(
-    *discoveries: Discovery, caption: CaptionConfig | None = None, preserved: str | None = None, **tags: object
+    *discoveries: Discovery, caption: CaptionConfig | None = None, preserved: str | None = None, **tags: Any
 ) -> Manifest:
     caption = caption or CaptionConfig()
     plan = CaptionPlan(caption_rules(caption, TagsConfig.model_validate(tags)), preserved)
@@ -199,7 +200,7 @@ def test_the_data_version_moves_exactly_when_texts_do() -> None:
     ],
 )
 def test_settings_that_miss_the_captions_are_told(
-    tmp_path: Path, line: str, caption: dict[str, object], tags: dict[str, object], level: str, told: str
+    tmp_path: Path, line: str, caption: dict[str, Any], tags: dict[str, Any], level: str, told: str
 ) -> None:
     pair(tmp_path, "a.png", line)
     found = build(look(tmp_path), caption=CaptionConfig.model_validate(caption), **tags).findings
