@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from trainer_core.cli.options import Config, Debug, Json, Set, Verbose, find_config
 from trainer_core.cli.progress import duration
-from trainer_core.cli.terminal import Terminal, terminal
+from trainer_core.cli.terminal import Terminal, show_findings, terminal
 
 if TYPE_CHECKING:
     from trainer_core.run import StagePlan
@@ -29,12 +29,14 @@ def plan(
             session = open_session(find_config(config), settings or [], shown)
             try:
                 plans = make_plan(session)
+                cut = session.caption_findings
             finally:
                 session.close()
         if as_json:
-            out.emit({"stages": [one.as_dict() for one in plans]})
+            out.emit({"stages": [one.as_dict() for one in plans], "findings": [one.as_dict() for one in cut]})
         else:
             _show(out, plans)
+            show_findings(out.console, cut)
 
 
 def _show(out: Terminal, plans: list[StagePlan]) -> None:

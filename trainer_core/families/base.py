@@ -98,6 +98,21 @@ class LoraNames:
 
 
 @dataclass(frozen=True)
+class TextLimit:
+    """How much of a caption the text encoder reads that reads most of it; told by its tokenizer alone."""
+
+    tokenizer: str
+    """Component that cuts captions into tokens."""
+    reader: str
+    """What people call the encoder."""
+    before: str | Callable[[], str] | None = ""
+    """Text in front of the caption, whose tokens count, as do those that the tokenizer adds to it (start and end); None
+    where neither counts."""
+    spare: int = 0
+    """Further tokens that are not the caption's."""
+
+
+@dataclass(frozen=True)
 class ControlSpec:
     """What a family does with control pictures, the pictures that an edit starts from."""
 
@@ -159,6 +174,13 @@ class FamilySpec:
     """Precisions in which the VAE does not overflow; the first is the fallback."""
     clip_skip: bool = False
     choosable_text_length: bool = False
+    long_captions: bool = False
+    """Whether captions may be read in several pieces of 75 tokens (`text.clip_tokens`)."""
+    text_limits: tuple[TextLimit, ...] = ()
+    """Where captions are cut; empty if they never are."""
+    text_lora: Mapping[str, str] = field(default_factory=dict[str, str])
+    """Text encoder that can carry a LoRA -> regex matched in full against the names of its modules. Only those whose
+    LoRA diffusers' pipeline of the family loads."""
     latent_factor: int = 8
     """Pixels to one step of a stored latent, each way."""
     control: ControlSpec | None = None

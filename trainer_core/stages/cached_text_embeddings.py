@@ -19,26 +19,38 @@ if TYPE_CHECKING:
     from PIL import Image
     from torch import Tensor
 
+    from trainer_core.config.groups import TextConfig
+    from trainer_core.stages.session import Session
     from trainer_core.types import TextCondition
 
 NAME = "cached_text_embeddings"
 
 
 def _items(context: StageContext) -> dict[str, Item]:
-    session, spec = context.session, context.session.family.spec
+    samples, settings = context.session.manifest.samples, context.settings
+    if settings.text.cache == "never" or settings.adapter.text_encoders:
+        # Training encodes its captions itself; the base's held-out loss still needs what the base says.
+        samples = tuple(sample for sample in samples if sample.split == "held_out")
+    return text_items(context.session, settings.text, samples)
+
+
+def text_items(session: Session, text: TextConfig, samples: Sequence[Sample]) -> dict[str, Item]:
+    """Return sample id -> what its caption's encoding depends on."""
+    spec = session.family.spec
     common: dict[str, JSON] = {
         "encoders": session.weights(spec.text_components),
-        "precision": session.precision("text", context.settings.text.precision),
-        "max_length": (context.settings.text.max_length if spec.choosable_text_length else 0) or spec.text_length,
-        "clip_skip": context.settings.text.clip_skip if spec.clip_skip else 0,
+        "precision": session.precision("text", text.precision),
+        "max_length": (text.max_length if spec.choosable_text_length else 0) or spec.text_length,
+        "clip_skip": text.clip_skip if spec.clip_skip else 0,
         "encoder": f"{spec.identity} {spec.text_version}",
     }
+    if spec.long_captions and text.clip_tokens > 75:
+        common["clip_tokens"] = text.clip_tokens
     base = digest(common)
     if spec.control is not None and spec.control.in_text:
-        return {sample.id: _seen_with_controls(sample, base, common) for sample in session.manifest.samples}
+        return {sample.id: _seen_with_controls(sample, base, common) for sample in samples}
     return {
-        sample.id: Item(entry_key(base, sample.caption), {"caption": sample.caption} | common)
-        for sample in session.manifest.samples
+        sample.id: Item(entry_key(base, sample.caption), {"caption": sample.caption} | common) for sample in samples
     }
 
 
@@ -56,9 +68,9 @@ def _run(context: StageContext) -> Outcome:
     present = context.session.store.entries.present(item.key for item in context.items.values())
     captions: dict[str, Sample] = {}
     for sample in context.session.manifest.samples:
-        key = context.items[sample.id].key
-        if key not in present:
-            captions.setdefault(key, sample)
+        item = context.items.get(sample.id)
+        if item is not None and item.key not in present:
+            captions.setdefault(item.key, sample)
     if captions:
         _encode(context, sorted(captions.items(), key=lambda pair: pair[0]))
     write_items(context)
@@ -123,7 +135,7 @@ CACHED_TEXT_EMBEDDINGS = Stage(
     name=NAME,
     version=1,
     description="Captions encoded by the text encoders, one content-addressed entry a caption.",
-    reads=("text", "hardware.threads"),
+    reads=("text", "adapter.text_encoders", "hardware.threads"),
     needs=("validated_dataset",),
     run=_run,
     inputs=_inputs,

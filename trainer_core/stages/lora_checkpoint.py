@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,7 @@ from trainer_core.stages.exports import (
     lineage,
     published_names,
 )
+from trainer_core.stages.live_text import drawn_captions, encodes_live, live_inputs, load_live_text, read_anew
 from trainer_core.store.keys import digest
 from trainer_core.types import JSON, Finding, Sample
 
@@ -32,6 +34,8 @@ if TYPE_CHECKING:
     from trainer_core.train.batches import CachedSamples
     from trainer_core.train.loop import TrainOutcome
     from trainer_core.train.trainer import Evaluation, Trainer, TrainerParts
+
+log = logging.getLogger(__name__)
 
 NAME = "lora_checkpoint"
 SNAPSHOTS = "snapshots"
@@ -47,6 +51,7 @@ def _run_inputs(context: StageContext) -> dict[str, JSON]:
         "weights": session.weights(session.family.spec.denoiser_components),
         "precision": session.precision("train", context.settings.train.precision),
         "family": session.family.spec.identity,
+        **live_inputs(session),
     }
 
 
@@ -171,6 +176,7 @@ def _evaluation(context: StageContext, trainer: Trainer, selection: Selection, h
     from statistics import fmean
 
     from trainer_core.sampling.evaluate import Evaluator
+    from trainer_core.train.live_text import set_training
     from trainer_core.train.trainer import Evaluation
 
     device, dtype = trainer.accelerator.device, trainer.loader.dtype
@@ -178,9 +184,12 @@ def _evaluation(context: StageContext, trainer: Trainer, selection: Selection, h
     evaluator = Evaluator(trainer.family, trainer.schedule, device, dtype, guidance)
 
     def measure(step: int) -> None:
-        trainer.denoiser.eval()
-        loss = fmean(evaluator.losses(trainer.denoiser, held_out, lambda: None).values())
-        trainer.denoiser.train()
+        set_training(trainer.parts, False)
+        live = trainer.live_text
+        # What was cached is what the base's encoders say.
+        samples = held_out if live is None else read_anew(live, held_out, context.session)
+        loss = fmean(evaluator.losses(trainer.denoiser, samples, lambda: None).values())
+        set_training(trainer.parts, True)
         selection.add(step, loss, trainer.adapter_state())
 
     return Evaluation(selection.due, measure)
@@ -220,13 +229,19 @@ def training_parts(context: StageContext, device: Any) -> TrainerParts:
     denoiser = place(session.family.load_denoiser(session.source, dtype), session.profile)
     use_attention(denoiser, session.profile.attention)
     order = Order.of(train, settings.train.batch_size, settings.train.seed)
+    live = encodes_live(session.project)
+    for finding in session.caption_findings:
+        log.warning("%s", finding)
     return TrainerParts(
         project=settings,
         family=session.family,
         schedule=session.family.noise_schedule(session.source, settings.noise),
         denoiser=denoiser,
         precision=precision,
-        loader=BatchLoader(order, cache, device, dtype, settings.noise.offset),
+        loader=BatchLoader(
+            order, cache, device, dtype, settings.noise.offset, drawn_captions(session) if live else None
+        ),
+        live_text=load_live_text(session) if live else None,
     )
 
 
@@ -253,9 +268,10 @@ def cached_samples(context: StageContext) -> CachedSamples:
 
     train, store = trained_samples(context), context.session.store
     ids = [sample.id for sample in train]
+    live = encodes_live(context.session.project)
     return CachedSamples(
         read_latents(store, keys_of(context.upstream["cached_latents"], ids)),
-        read_text(store, keys_of(context.upstream["cached_text_embeddings"], ids)),
+        {} if live else read_text(store, keys_of(context.upstream["cached_text_embeddings"], ids)),
         {sample.id: sample.geometry for sample in train},
         read_controls(store, control_keys_of(context.upstream["cached_latents"], train)),
     )

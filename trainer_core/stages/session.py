@@ -25,6 +25,7 @@ from trainer_core.hardware.placement import resolve_precision
 from trainer_core.hardware.profiles import HardwareProfile
 from trainer_core.stages.control_findings import control_findings
 from trainer_core.stages.scan import ScannedDataset, scan_datasets
+from trainer_core.stages.text_findings import text_findings
 from trainer_core.store import Store
 from trainer_core.store.keys import digest
 from trainer_core.types import FileStat, Finding, Report, silent
@@ -66,6 +67,7 @@ class Session:
             found.append(Finding("error", "adapter.targets", message, f"Use one of {', '.join(presets)}."))
         found += self._missing()
         found += self._formats()
+        found += text_findings(self.project, self.family.spec)
         if not any(finding.field == "model.path" for finding in found):
             # Without the base it is not known which variant it is, and so what it takes.
             found += control_findings(self.project, self.family.spec)
@@ -183,6 +185,18 @@ class Session:
     def weights(self, components: Sequence[str]) -> dict[str, str]:
         """Return the fingerprints of some components."""
         return {name: self.fingerprints[name] for name in components}
+
+    def fingerprint(self, tokenizer: str) -> str:
+        """Return the fingerprint of a tokenizer's files alone, so that no weights are hashed for it."""
+        hashes = self._hash_files(self.source.component_files(tokenizer))
+        return digest([[path.name, sha256] for path, sha256 in sorted(hashes.items())])
+
+    @cached_property
+    def caption_findings(self) -> tuple[Finding, ...]:
+        """What there is to say of captions and the text encoders that read them."""
+        from trainer_core.stages.truncation import truncation_findings
+
+        return tuple(truncation_findings(self))
 
     @property
     def base_version(self) -> str:

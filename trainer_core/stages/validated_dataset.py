@@ -67,7 +67,7 @@ def _run(context: StageContext) -> Outcome:
         "excluded_reasons": dict(reasons.most_common(20)),
         "statistics": statistics(manifest),
         "bucket_table": to_markdown(bucket_table(manifest)),
-        "findings": [finding.as_dict() for finding in manifest.findings],
+        "findings": [finding.as_dict() for finding in (*manifest.findings, *context.session.caption_findings)],
     }
     reused = _total(context) - scanned.pictures_probed
     return Outcome(manifest.data_version, metadata, items_computed=scanned.pictures_probed, items_reused=reused)

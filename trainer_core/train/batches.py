@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -66,6 +66,8 @@ class BatchLoader:
     device: torch.device
     dtype: torch.dtype
     noise_offset: float = 0.0
+    captions: Callable[[Draw], str] | None = None
+    """What a draw's caption is, where captions are encoded batch by batch; None where they were encoded before."""
 
     def batch(self, number: int) -> Batch:
         """Return micro-batch `number`: latents and noise float32, embeddings in `dtype`, on `device`."""
@@ -79,13 +81,20 @@ class BatchLoader:
             latents=latents.to(self.device, torch.float32, non_blocking=True),
             noise=noise.to(self.device, non_blocking=True),
             u=u.to(self.device, non_blocking=True),
-            text=stack_text([self.cache.text[name] for name in ids], self.device, self.dtype),
+            text=self._text(ids),
             geometries=tuple(self.cache.geometries[name] for name in ids),
             controls=tuple(
                 torch.stack(place).to(self.device, torch.float32, non_blocking=True)
                 for place in zip(*(self.cache.controls.get(name, ()) for name in ids), strict=True)
             ),
+            captions=tuple(self.captions(draw) for draw in draws) if self.captions else (),
         )
+
+    def _text(self, ids: Sequence[str]) -> TextCondition:
+        if self.captions is None:
+            return stack_text([self.cache.text[name] for name in ids], self.device, self.dtype)
+        # The weights of this very step encode it (`LiveText.batch`), not those of the step that it is prepared in.
+        return TextCondition(torch.empty(len(ids), 0, 0))
 
     def stream(self, numbers: Sequence[int] | range) -> Iterator[Batch]:
         """Yield the batches of `numbers`; on a GPU a thread stays `AHEAD` of the consumer."""

@@ -65,6 +65,8 @@ def run(trainer: Trainer) -> TrainOutcome:
 def training_loss(trainer: Trainer, batch: Batch) -> Tensor:
     """Return the loss of a micro-batch, a float32 scalar: mean_b(w_b * mean((prediction - target)^2))."""
     schedule, project = trainer.schedule, trainer.project
+    if trainer.live_text is not None:
+        batch = trainer.live_text.batch(batch, trainer.loader.device, trainer.loader.dtype)
     timesteps = schedule.timesteps(batch.u, batch.latents.shape)
     noisy = schedule.add_noise(batch.latents, batch.noise, timesteps)
     given = Conditioning(batch.text, batch.geometries, batch.controls, project.noise.guidance)

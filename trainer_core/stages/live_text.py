@@ -1,0 +1,77 @@
+"""Captions that are encoded while training: when that is so, what it depends on, and the encoders that do it.
+
+Nothing of it is in a stage's settings: whether captions come from the cache or not is what counts, and that is an
+input of its own, which holds every entry key that the captions would have had.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from trainer_core.stages.cached_text_embeddings import text_items
+from trainer_core.stages.pictures import read_picture
+from trainer_core.store.keys import digest
+from trainer_core.types import JSON, Sample
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from trainer_core.config.project import Project
+    from trainer_core.data.order import Draw
+    from trainer_core.sampling.evaluate import HeldOut
+    from trainer_core.stages.session import Session
+    from trainer_core.train.live_text import LiveText
+
+
+def encodes_live(project: Project) -> bool:
+    """Say whether captions are encoded batch by batch: when asked for, and where a text encoder changes on the way."""
+    return project.text.cache == "never" or bool(project.adapter.text_encoders)
+
+
+def live_inputs(session: Session) -> dict[str, JSON]:
+    """Return what training depends on beside its settings when it encodes captions itself: encoders and captions."""
+    if not encodes_live(session.project):
+        return {}
+    samples = [sample for sample in session.manifest.samples if sample.split == "train"]
+    items = text_items(session, session.project.text, samples)
+    rows = [[sample.id, items[sample.id].key, *sample.texts] for sample in samples]
+    return {"captions": digest(sorted(rows)), "text_encoders": session.weights(session.family.spec.text_components)}
+
+
+def load_live_text(session: Session) -> LiveText:
+    """Load the text encoders onto their device, in the precision in which captions are cached otherwise."""
+    import torch
+
+    from trainer_core.hardware.placement import place, torch_dtype
+    from trainer_core.train.live_text import LiveText
+
+    text, control = session.project.text, session.family.spec.control
+    dtype = torch_dtype(session.precision("text", text.precision))
+    encoders: dict[str, Any] = {
+        name: place(part, session.profile) if isinstance(part, torch.nn.Module) else part
+        for name, part in session.family.load_text_encoders(session.source, dtype).items()
+    }
+    seen = control is not None and control.in_text
+    return LiveText(session.family, encoders, text, _pictures(session.manifest.samples) if seen else None)
+
+
+def _pictures(samples: Sequence[Sample]) -> Callable[[str], Sequence[Image.Image]]:
+    controls = {sample.id: sample.controls for sample in samples}
+    return lambda name: [read_picture(one.path, one.picture) for one in controls[name]]
+
+
+def drawn_captions(session: Session) -> Callable[[Draw], str]:
+    """Return what the caption of a draw is: the sample's own."""
+    captions = {sample.id: sample.caption for sample in session.manifest.samples}
+    return lambda draw: captions[draw.sample_id]
+
+
+def read_anew(live: LiveText, held_out: Sequence[HeldOut], session: Session) -> list[HeldOut]:
+    """Return held-out samples with their captions as the encoders read them now."""
+    import torch
+
+    captions: Mapping[str, str] = {sample.id: sample.caption for sample in session.manifest.samples}
+    with torch.no_grad():
+        return [replace(one, text=live.encode([one.sample_id], [captions[one.sample_id]])[0]) for one in held_out]
