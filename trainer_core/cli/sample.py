@@ -126,6 +126,7 @@ def _columns(
     """Render all prompts with the base, then with the LoRA."""
     from trainer_core.hardware.placement import torch_device, torch_dtype, torch_work
     from trainer_core.sampling.render import load_lora, render
+    from trainer_core.stages.encoded_prompts import prompt_inputs
     from trainer_core.stages.samples import precision
 
     counter, total = itertools.count(1), 2 * len(settings.prompts)
@@ -137,9 +138,10 @@ def _columns(
         pipeline = session.family.load_pipeline(session.source, torch_dtype(precision(session)))
         pipeline.to(torch_device(session.profile))
         pipeline.set_progress_bar_config(disable=True)
-        base = render(pipeline, session.family.pipeline_inputs, settings, tell)
+        inputs = prompt_inputs(session)
+        base = render(pipeline, inputs, settings, tell)
         load_lora(pipeline, lora)
-        return base, render(pipeline, session.family.pipeline_inputs, settings, tell)
+        return base, render(pipeline, inputs, settings, tell)
 
 
 def _current_lora(session: Session) -> Path:

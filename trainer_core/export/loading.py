@@ -18,8 +18,10 @@ if TYPE_CHECKING:
 _NAME = "proof"
 
 
-def load_with_diffusers(path: Path, spec: FamilySpec, config: Mapping[str, Any]) -> dict[str, LoraLayer]:
-    """Return the denoiser's layers as the family's pipeline class loads them, by name.
+def load_with_diffusers(
+    path: Path, spec: FamilySpec, config: Mapping[str, Any], encoders: Mapping[str, Any] | None = None
+) -> dict[str, LoraLayer]:
+    """Return the denoiser's layers, and those of `encoders`, as the family's pipeline class loads them, by name.
 
     The pipeline's own `lora_state_dict` and `load_lora_into_...` run, which is all that `load_lora_weights` does for a
     denoiser. They load into one that is built from its config and whose weights take no memory: what is held is the
@@ -29,6 +31,7 @@ def load_with_diffusers(path: Path, spec: FamilySpec, config: Mapping[str, Any])
         path: the file.
         spec: the family.
         config: the denoiser's config.
+        encoders: hollow text encoders that the file has layers for.
 
     Raises:
         ExportError: diffusers leaves keys of the file out, without a word.
@@ -49,7 +52,45 @@ def load_with_diffusers(path: Path, spec: FamilySpec, config: Mapping[str, Any])
         load(
             state, **{spec.denoiser: denoiser}, **alphas, metadata=metadata, adapter_name=_NAME, low_cpu_mem_usage=True
         )
-    return dict(_layers(denoiser, spec.denoiser))
+    load_text_encoders(path, spec, config, encoders or {})
+    layers = _layers(denoiser, spec.denoiser)
+    return dict(layers + [one for name, encoder in (encoders or {}).items() for one in _layers(encoder, name)])
+
+
+def load_text_encoders(path: Path, spec: FamilySpec, config: Mapping[str, Any], encoders: Mapping[str, Any]) -> None:
+    """Load a file's layers into text encoders, as the family's pipeline class does.
+
+    Args:
+        path: the file.
+        spec: the family.
+        config: the denoiser's config, by which diffusers tells keys of other trainers.
+        encoders: text encoders by name.
+    """
+    import diffusers
+
+    from trainer_core.export.modules import hollow_denoiser
+
+    if not encoders:
+        return
+    pipeline: Any = getattr(diffusers, spec.pipeline)
+    with _quiet():
+        asked = _asked(pipeline, hollow_denoiser(spec, config))
+        found = pipeline.lora_state_dict(str(path.parent), weight_name=path.name, **asked)
+        alphas = found[1] if len(found) == 3 else None
+        for name, encoder in encoders.items():
+            pipeline.load_lora_into_text_encoder(
+                found[0], alphas, encoder, prefix=name, adapter_name=_NAME, metadata=found[-1]
+            )
+
+
+def text_encoders_in(path: Path, spec: FamilySpec) -> list[str]:
+    """Return the text encoders that a file has layers for."""
+    from safetensors import safe_open
+
+    with safe_open(path, framework="pt") as file:  # type: ignore[no-untyped-call]
+        keys: list[str] = list(file.keys())
+    starts = {name: (f"{name}.", f"{spec.lora.text_encoders.get(name, name)}_") for name in spec.text_lora}
+    return [name for name, start in starts.items() if any(key.startswith(start) for key in keys)]
 
 
 def _asked(pipeline: Any, denoiser: Any) -> dict[str, Any]:
@@ -80,6 +121,21 @@ def _quiet() -> Generator[None]:
     before = log.level
     log.setLevel(logging.CRITICAL)
     try:
-        yield
+        with without_bars():
+            yield
     finally:
         log.setLevel(before)
+
+
+@contextmanager
+def without_bars() -> Generator[None]:
+    """Keep transformers from drawing a progress bar for every LoRA that it loads into a text encoder."""
+    from transformers.utils import logging as transformers_log
+
+    shown = transformers_log.is_progress_bar_enabled()
+    transformers_log.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            transformers_log.enable_progress_bar()

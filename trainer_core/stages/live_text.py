@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trainer_core.stages.cached_text_embeddings import text_items
@@ -66,6 +67,19 @@ def drawn_captions(session: Session) -> Callable[[Draw], str]:
     """Return what the caption of a draw is: the sample's own."""
     captions = {sample.id: sample.caption for sample in session.manifest.samples}
     return lambda draw: captions[draw.sample_id]
+
+
+def read_by_lora(session: Session, path: Path, held_out: Sequence[HeldOut]) -> Sequence[HeldOut]:
+    """Return held-out samples as the text encoders read their captions with a LoRA file; as they are if it has none."""
+    from trainer_core.export.loading import load_text_encoders, text_encoders_in
+
+    names = text_encoders_in(path, session.family.spec)
+    if not names:
+        return held_out
+    live = load_live_text(session)
+    config = session.source.config(session.family.spec.denoiser)
+    load_text_encoders(path, session.family.spec, config, {name: live.encoders[name] for name in names})
+    return read_anew(live, held_out, session)
 
 
 def read_anew(live: LiveText, held_out: Sequence[HeldOut], session: Session) -> list[HeldOut]:
