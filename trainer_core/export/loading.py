@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from trainer_core.adapters.layers import LoraLayer
 from trainer_core.errors import ExportError
+from trainer_core.families import _parts
 
 if TYPE_CHECKING:
     from trainer_core.families.base import FamilySpec
@@ -121,21 +122,7 @@ def _quiet() -> Generator[None]:
     before = log.level
     log.setLevel(logging.CRITICAL)
     try:
-        with without_bars():
+        with _parts.without_bars():
             yield
     finally:
         log.setLevel(before)
-
-
-@contextmanager
-def without_bars() -> Generator[None]:
-    """Keep transformers from drawing a progress bar for every LoRA that it loads into a text encoder."""
-    from transformers.utils import logging as transformers_log
-
-    shown = transformers_log.is_progress_bar_enabled()
-    transformers_log.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            transformers_log.enable_progress_bar()

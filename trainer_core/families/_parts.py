@@ -83,6 +83,20 @@ def _quiet() -> Generator[None]:
             transformers_log.enable_progress_bar()
 
 
+@contextmanager
+def without_bars() -> Generator[None]:
+    """Keep transformers from drawing a progress bar for every LoRA that it loads into a text encoder."""
+    from transformers.utils import logging as transformers_log
+
+    shown = transformers_log.is_progress_bar_enabled()
+    transformers_log.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            transformers_log.enable_progress_bar()
+
+
 def _class(library: str, name: str) -> Any:
     import importlib
 

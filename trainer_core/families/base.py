@@ -113,6 +113,16 @@ class TextLimit:
 
 
 @dataclass(frozen=True)
+class TextLora:
+    """Where a LoRA goes on a text encoder."""
+
+    targets: str
+    """Regex matched in full against the names of its modules."""
+    unread: int = 0
+    """Layers at the end of its stack `layers` whose states the family does not read: they would learn nothing."""
+
+
+@dataclass(frozen=True)
 class ControlSpec:
     """What a family does with control pictures, the pictures that an edit starts from."""
 
@@ -178,9 +188,8 @@ class FamilySpec:
     """Whether captions may be read in several pieces of 75 tokens (`text.clip_tokens`)."""
     text_limits: tuple[TextLimit, ...] = ()
     """Where captions are cut; empty if they never are."""
-    text_lora: Mapping[str, str] = field(default_factory=dict[str, str])
-    """Text encoder that can carry a LoRA -> regex matched in full against the names of its modules. Only those whose
-    LoRA diffusers' pipeline of the family loads."""
+    text_lora: Mapping[str, TextLora] = field(default_factory=dict[str, Any])
+    """Text encoders that can carry a LoRA: those whose LoRA diffusers' pipeline of the family loads."""
     latent_factor: int = 8
     """Pixels to one step of a stored latent, each way."""
     control: ControlSpec | None = None

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from trainer_core.families import _clip, _flux, _parts
-from trainer_core.families.base import BaseKind, ComponentSpec, ControlSpec, FamilySpec, LoraNames, TextLimit
+from trainer_core.families.base import BaseKind, ComponentSpec, ControlSpec, FamilySpec, LoraNames, TextLimit, TextLora
 
 if TYPE_CHECKING:
     import torch
@@ -63,7 +63,7 @@ _MAIN = FamilySpec(
     choosable_text_length=True,
     text_limits=(TextLimit("tokenizer_2", "T5"),),
     # diffusers loads no LoRA for T5 here, and says nothing
-    text_lora={"text_encoder": _clip.LORA},
+    text_lora={"text_encoder": TextLora(_clip.LORA)},
     lora=LoraNames(
         architecture="flux-1-dev",
         base_model_version="flux1",

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from trainer_core.errors import ModelError
 from trainer_core.families import _clip, _parts
-from trainer_core.families.base import ComponentSpec, FamilySpec, LoraNames, TextLimit
+from trainer_core.families.base import ComponentSpec, FamilySpec, LoraNames, TextLimit, TextLora
 
 if TYPE_CHECKING:
     import torch
@@ -55,7 +55,7 @@ SPEC = FamilySpec(
     clip_skip=True,
     long_captions=True,
     text_limits=(TextLimit("tokenizer", "CLIP"),),
-    text_lora={"text_encoder": _clip.LORA},
+    text_lora={"text_encoder": TextLora(_clip.LORA)},
     lora=LoraNames(
         architecture="stable-diffusion-v1",
         base_model_version="sd_v1",

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from trainer_core.families import _clip, _parts
-from trainer_core.families.base import BaseKind, ComponentSpec, FamilySpec, LoraNames, TextLimit
+from trainer_core.families.base import BaseKind, ComponentSpec, FamilySpec, LoraNames, TextLimit, TextLora
 
 if TYPE_CHECKING:
     import torch
@@ -75,7 +75,7 @@ SPEC = FamilySpec(
     vae_precisions=("fp32", "bf16"),
     choosable_text_length=True,
     text_limits=(TextLimit("tokenizer_3", "T5"),),
-    text_lora={"text_encoder": _clip.LORA, "text_encoder_2": _clip.LORA},
+    text_lora={"text_encoder": TextLora(_clip.LORA), "text_encoder_2": TextLora(_clip.LORA)},
     lora=LoraNames(
         architecture="stable-diffusion-3",
         network_module="networks.lora_sd3",

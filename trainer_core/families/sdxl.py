@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from trainer_core.families import _clip, _parts
-from trainer_core.families.base import ComponentSpec, FamilySpec, LoraNames, TextLimit
+from trainer_core.families.base import ComponentSpec, FamilySpec, LoraNames, TextLimit, TextLora
 
 if TYPE_CHECKING:
     import torch
@@ -80,7 +80,7 @@ SPEC = FamilySpec(
     vae_precisions=("fp32", "bf16"),
     long_captions=True,
     text_limits=(TextLimit("tokenizer", "CLIP"),),
-    text_lora={"text_encoder": _clip.LORA, "text_encoder_2": _clip.LORA},
+    text_lora={"text_encoder": TextLora(_clip.LORA, unread=1), "text_encoder_2": TextLora(_clip.LORA)},
     # every reader takes diffusers' names for SDXL; kohya's own trainer writes those of Stability's code
     lora=LoraNames(
         architecture="stable-diffusion-xl-v1-base",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -57,13 +58,23 @@ def attach_text_encoders(
     found: list[TrainedPart] = []
     for name, rate in text_encoder_rates(adapter, optimizer).items():
         encoder: Any = live.encoders[name]
-        own = adapter.model_copy(update={"targets": live.family.spec.text_lora[name]})
+        own = adapter.model_copy(update={"targets": _read_modules(live, name)})
         if checkpointing:
-            encoder.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+            encoder.activation_checkpointing_enable({"use_reentrant": False})
         parameters = ADAPTERS[adapter.type].attach(encoder, own, {}, derive_seed("adapter", (seed, name)))
         encoder.train()
         found.append(TrainedPart(name, encoder, parameters, rate))
     return tuple(found)
+
+
+def _read_modules(live: LiveText, name: str) -> str:
+    """Return a regex of the modules of a text encoder that get a LoRA: those whose states are read further on."""
+    spec, encoder = live.family.spec, live.encoders[name]
+    lora = spec.text_lora[name]
+    matched = [one for one, _ in encoder.named_modules() if re.fullmatch(lora.targets, one)]
+    layers = {one: int(re.findall(r"layers\.(\d+)\.", one)[0]) for one in matched}
+    end = max(layers.values()) + 1 - lora.unread - (live.text.clip_skip if spec.clip_skip else 0)
+    return "|".join(re.escape(one) for one in matched if layers[one] < end)
 
 
 def text_encoder_rates(adapter: AdapterConfig, optimizer: OptimizerConfig) -> dict[str, float]:
