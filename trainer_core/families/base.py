@@ -105,11 +105,10 @@ class TextLimit:
     """Component that cuts captions into tokens."""
     reader: str
     """What people call the encoder."""
-    before: str | Callable[[], str] | None = ""
-    """Text in front of the caption, whose tokens count, as do those that the tokenizer adds to it (start and end); None
-    where neither counts."""
     spare: int = 0
-    """Further tokens that are not the caption's."""
+    """Tokens that count and are not the caption's: start, end."""
+    before: str | Callable[[], str] = ""
+    """Text in front of the caption whose tokens count too."""
 
 
 @dataclass(frozen=True)

@@ -38,7 +38,7 @@ SPEC = FamilySpec(
     denoiser_components=("transformer", "scheduler"),
     size_multiple=16,
     text_length=512,
-    text_limits=(TextLimit("tokenizer", "T5"),),
+    text_limits=(TextLimit("tokenizer", "T5", spare=1),),
     latents_version=1,
     text_version=1,
     targets={"attention": _flux.ATTENTION, "attention+mlp": _flux.LINEAR, "all-linear": _flux.LINEAR},

@@ -61,7 +61,7 @@ _MAIN = FamilySpec(
     file_lacks=("distilled_guidance_layer.", "single_stream_modulation."),
     file_parts={"text_encoder_2": "t5xxl"},
     choosable_text_length=True,
-    text_limits=(TextLimit("tokenizer_2", "T5"),),
+    text_limits=(TextLimit("tokenizer_2", "T5", spare=1),),
     # diffusers loads no LoRA for T5 here, and says nothing
     text_lora={"text_encoder": TextLora(_clip.LORA)},
     lora=LoraNames(

@@ -82,7 +82,7 @@ _DEV = FamilySpec(
     denoiser_components=("transformer", "scheduler"),
     size_multiple=_MULTIPLE,
     text_length=512,
-    text_limits=(TextLimit("tokenizer", "Mistral", before=_before_mistral),),
+    text_limits=(TextLimit("tokenizer", "Mistral", spare=1, before=_before_mistral),),
     latents_version=1,
     text_version=1,
     targets={"attention": _ATTENTION, "attention+mlp": _LINEAR, "all-linear": _LINEAR},

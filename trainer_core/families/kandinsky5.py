@@ -52,7 +52,7 @@ SPEC = FamilySpec(
     denoiser_components=("transformer", "scheduler"),
     size_multiple=16,
     text_length=512,
-    text_limits=(TextLimit("tokenizer", "Qwen2.5-VL", before=None),),
+    text_limits=(TextLimit("tokenizer", "Qwen2.5-VL"),),
     latents_version=1,
     text_version=1,
     targets={"attention": f"{_BLOCK}{_ATTENTION}", "attention+mlp": _LINEAR, "all-linear": _LINEAR},

@@ -62,7 +62,7 @@ SPEC = FamilySpec(
     denoiser_components=("transformer", "scheduler"),
     size_multiple=16,
     text_length=256,
-    text_limits=(TextLimit("tokenizer", "Gemma 2", before=f"{SYSTEM_PROMPT} <Prompt Start> "),),
+    text_limits=(TextLimit("tokenizer", "Gemma 2", spare=1, before=f"{SYSTEM_PROMPT} <Prompt Start> "),),
     latents_version=1,
     text_version=1,
     targets={

@@ -39,7 +39,7 @@ SPEC = FamilySpec(
     denoiser_components=("transformer", "scheduler"),
     size_multiple=16,
     text_length=1024,
-    text_limits=(TextLimit("tokenizer", "Qwen2.5-VL", before=None),),
+    text_limits=(TextLimit("tokenizer", "Qwen2.5-VL"),),
     latents_version=1,
     text_version=1,
     targets=_qwen_image.TARGETS,

@@ -63,7 +63,7 @@ SPEC = FamilySpec(
     denoiser_components=("transformer", "scheduler"),
     size_multiple=32,
     text_length=300,
-    text_limits=(TextLimit("tokenizer", "Gemma 2", before=None, spare=2),),
+    text_limits=(TextLimit("tokenizer", "Gemma 2", spare=2),),
     latents_version=1,
     text_version=1,
     targets={

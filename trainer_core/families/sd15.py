@@ -54,7 +54,7 @@ SPEC = FamilySpec(
     file_lacks=("label_emb.", "cond_stage_model.model.", "control_model."),
     clip_skip=True,
     long_captions=True,
-    text_limits=(TextLimit("tokenizer", "CLIP"),),
+    text_limits=(TextLimit("tokenizer", "CLIP", spare=2),),
     text_lora={"text_encoder": TextLora(_clip.LORA)},
     lora=LoraNames(
         architecture="stable-diffusion-v1",

@@ -74,7 +74,7 @@ SPEC = FamilySpec(
     file_parts={"text_encoder_2": "clip_g", "text_encoder_3": "t5xxl"},
     vae_precisions=("fp32", "bf16"),
     choosable_text_length=True,
-    text_limits=(TextLimit("tokenizer_3", "T5"),),
+    text_limits=(TextLimit("tokenizer_3", "T5", spare=1),),
     text_lora={"text_encoder": TextLora(_clip.LORA), "text_encoder_2": TextLora(_clip.LORA)},
     lora=LoraNames(
         architecture="stable-diffusion-3",

@@ -79,7 +79,7 @@ SPEC = FamilySpec(
     # the VAE's activations exceed fp16's 65504 (`force_upcast`); bf16 has the range of fp32
     vae_precisions=("fp32", "bf16"),
     long_captions=True,
-    text_limits=(TextLimit("tokenizer", "CLIP"),),
+    text_limits=(TextLimit("tokenizer", "CLIP", spare=2),),
     text_lora={"text_encoder": TextLora(_clip.LORA, unread=1), "text_encoder_2": TextLora(_clip.LORA)},
     # every reader takes diffusers' names for SDXL; kohya's own trainer writes those of Stability's code
     lora=LoraNames(

@@ -23,8 +23,6 @@ _VERSION = 1
 _SHOWN, _WORDS = 3, 40
 """Samples named, and characters shown of what they lose."""
 _MOST_CLIP = 225
-_SPECIAL = 8
-"""More tokens than any tokenizer adds to a text by itself."""
 _AT_ONCE = 1000
 
 
@@ -84,11 +82,10 @@ def _fix(spec: FamilySpec, text: TextConfig, longest: int) -> str:
 
 
 def _surely_whole(caption: str, limit: TextLimit, length: int) -> bool:
-    """Say whether a caption is too short to be cut by any tokenizer, as each token stands for a byte or more."""
-    if callable(limit.before):
+    """Say whether a caption is too short to be cut: a token stands for a byte or more, unless letters are taken apart."""
+    if callable(limit.before) or not caption.isascii():
         return False
-    around = len((limit.before or "").encode()) + limit.spare + _SPECIAL
-    return len(caption.encode()) <= length - around
+    return len(caption.encode()) + len(limit.before.encode()) + limit.spare < length
 
 
 def _cuts(
@@ -96,9 +93,7 @@ def _cuts(
 ) -> Iterator[dict[str, JSON]]:
     """Yield for each caption its tokens, how many are read and what the rest begins with; nothing if all are."""
     tokenizer = _tokenizer(session, limit.tokenizer)
-    before = limit.before() if callable(limit.before) else limit.before
-    around = 0 if before is None else len(tokenizer(before).input_ids)
-    most = pieces or length - around - limit.spare
+    most = pieces or own_tokens(tokenizer, limit, length)
     for start in range(0, len(captions), _AT_ONCE):
         some = list(captions[start : start + _AT_ONCE])
         told = tokenizer(some, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
@@ -108,6 +103,12 @@ def _cuts(
             else:
                 lost = caption[spans[most][0] :].strip()
                 yield {"tokens": len(spans), "most": most, "lost": lost[:_WORDS]}
+
+
+def own_tokens(tokenizer: Any, limit: TextLimit, length: int) -> int:
+    """Return how many of the `length` tokens that an encoder reads can be a caption's own."""
+    before = limit.before() if callable(limit.before) else limit.before
+    return length - limit.spare - len(tokenizer(before, add_special_tokens=False).input_ids)
 
 
 def _tokenizer(session: Session, name: str) -> Any:
