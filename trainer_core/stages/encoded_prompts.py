@@ -41,7 +41,10 @@ def _encoded(
     family: Family = session.family
     encoders = {name: getattr(pipeline, name) for name in family.spec.text_components}
     with torch.no_grad():
-        wanted, unwanted = family.encode_text(encoders, [prompt, negative_prompt], session.project.text)
+        # one by one, as pipelines do: a batch of two has other last bits
+        wanted, unwanted = (
+            family.encode_text(encoders, [one], session.project.text)[0] for one in (prompt, negative_prompt)
+        )
     # SDXL: its pipeline reads no negative prompt as zeros, not as an empty text
     nothing = not negative_prompt and pipeline.config.get("force_zeros_for_empty_prompt", False)
     inputs: dict[str, Any] = {}

@@ -82,7 +82,7 @@ def _fix(spec: FamilySpec, text: TextConfig, longest: int) -> str:
 
 
 def _surely_whole(caption: str, limit: TextLimit, length: int) -> bool:
-    """Say whether a caption is too short to be cut: a token stands for a byte or more, unless letters are taken apart."""
+    """Say whether a caption is too short to be cut, whatever its tokenizer: a token stands for a letter or more."""
     if callable(limit.before) or not caption.isascii():
         return False
     return len(caption.encode()) + len(limit.before.encode()) + limit.spare < length
