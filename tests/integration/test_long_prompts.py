@@ -11,7 +11,7 @@ from tests.contract.models import MODELS
 from tests.contract.support import Tiny, open_tiny
 from trainer_core.config.groups import TextConfig
 from trainer_core.sampling.render import RenderSettings, render
-from trainer_core.stages.encoded_prompts import _encoded, encoded_key, prompt_inputs
+from trainer_core.stages.encoded_prompts import encoded_inputs, encoded_key, prompt_inputs
 
 LONG = " ".join("abcdefghij"[number % 10] for number in range(90))
 
@@ -42,7 +42,7 @@ def test_words_behind_the_75th_change_a_picture_only_where_they_are_read(tiny: T
 @pytest.mark.parametrize("negative", ["", "blurry"])
 def test_prompts_encoded_here_render_what_the_pipeline_renders_of_their_text(tiny: Tiny, negative: str) -> None:
     def encoded(*arguments: Any) -> Any:
-        return _encoded(session(tiny), *arguments)
+        return encoded_inputs(session(tiny), *arguments)
 
     plain = tiny.family.pipeline_inputs
     assert picture(tiny, encoded, "a red cat", negative) == picture(tiny, plain, "a red cat", negative)

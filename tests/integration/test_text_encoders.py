@@ -136,6 +136,18 @@ def test_what_a_text_encoder_learnt_counts_in_held_out_losses_samples_and_metric
     assert any(key.startswith("text_encoder.text_model.encoder.") for key in load_file(snapshot))
 
 
+@pytest.mark.parametrize("family", ["sd15", "sdxl"])
+def test_metrics_measure_a_file_in_kohyas_keys_like_one_in_diffusers(family: str, tmp_path: Path) -> None:
+    project = project_of(family, tmp_path)
+    found: list[float] = []
+    for formats in ('["diffusers"]', '["kohya"]'):
+        results = project.run(*settings(family, f"export.formats={formats}"))
+        found.append(results["metrics"].published.metadata["held_out_loss_lora"])
+        if formats == '["kohya"]':
+            assert results["lora_checkpoint"].published.metadata["rendered"] == "lora.safetensors"
+    assert found[1] == pytest.approx(found[0], abs=1e-6)
+
+
 @pytest.mark.setting("adapter.text_encoders")
 def test_recomputed_activations_of_text_encoders_give_the_same_weights(tmp_path: Path) -> None:
     project = project_of("sd15", tmp_path)

@@ -37,51 +37,45 @@ def load_with_diffusers(
     Raises:
         ExportError: diffusers leaves keys of the file out, without a word.
     """
-    import diffusers
-
     from trainer_core.export.modules import hollow_denoiser
 
-    pipeline: Any = getattr(diffusers, spec.pipeline)
     denoiser: Any = hollow_denoiser(spec, config)
-    with _quiet():
-        found = pipeline.lora_state_dict(str(path.parent), weight_name=path.name, **_asked(pipeline, denoiser))
-        state, metadata = found[0], found[-1]
-        alphas = {"network_alphas": found[1]} if len(found) == 3 else {}
-        if left := [key for key in state if not key.startswith((f"{spec.denoiser}.", "text_encoder"))]:
-            raise ExportError(f"{path.name}: diffusers leaves out {left[0]} and {len(left) - 1} more keys.")
-        load = getattr(pipeline, f"load_lora_into_{spec.denoiser}")
-        load(
-            state, **{spec.denoiser: denoiser}, **alphas, metadata=metadata, adapter_name=_NAME, low_cpu_mem_usage=True
-        )
-    load_text_encoders(path, spec, config, encoders or {})
+    encoders = encoders or {}
+    load_into(path, spec, denoiser, encoders)
     layers = _layers(denoiser, spec.denoiser)
-    return dict(layers + [one for name, encoder in (encoders or {}).items() for one in _layers(encoder, name)])
+    return dict(layers + [one for name, encoder in encoders.items() for one in _layers(encoder, name)])
 
 
-def load_text_encoders(path: Path, spec: FamilySpec, config: Mapping[str, Any], encoders: Mapping[str, Any]) -> None:
-    """Load a file's layers into text encoders, as the family's pipeline class does.
+def load_into(path: Path, spec: FamilySpec, denoiser: Any, encoders: Mapping[str, Any]) -> None:
+    """Load a file into a denoiser and text encoders, in whatever keys diffusers reads for the family.
 
     Args:
         path: the file.
         spec: the family.
-        config: the denoiser's config, by which diffusers tells keys of other trainers.
-        encoders: text encoders by name.
+        denoiser: of the family.
+        encoders: text encoders by name, of those that the file has layers for.
+
+    Raises:
+        ExportError: diffusers leaves keys of the file out, without a word.
     """
     import diffusers
 
-    from trainer_core.export.modules import hollow_denoiser
-
-    if not encoders:
-        return
     pipeline: Any = getattr(diffusers, spec.pipeline)
     with _quiet():
-        asked = _asked(pipeline, hollow_denoiser(spec, config))
-        found = pipeline.lora_state_dict(str(path.parent), weight_name=path.name, **asked)
-        alphas = found[1] if len(found) == 3 else None
+        found = pipeline.lora_state_dict(str(path.parent), weight_name=path.name, **_asked(pipeline, denoiser))
+        state, metadata, alphas = found[0], found[-1], found[1] if len(found) == 3 else None
+        if left := [key for key in state if not key.startswith((f"{spec.denoiser}.", "text_encoder"))]:
+            raise ExportError(f"{path.name}: diffusers leaves out {left[0]} and {len(left) - 1} more keys.")
+        told = {"metadata": metadata, "adapter_name": _NAME}
+        getattr(pipeline, f"load_lora_into_{spec.denoiser}")(
+            state,
+            **{spec.denoiser: denoiser},
+            **({"network_alphas": alphas} if len(found) == 3 else {}),
+            **told,
+            low_cpu_mem_usage=True,
+        )
         for name, encoder in encoders.items():
-            pipeline.load_lora_into_text_encoder(
-                found[0], alphas, encoder, prefix=name, adapter_name=_NAME, metadata=found[-1]
-            )
+            pipeline.load_lora_into_text_encoder(state, alphas, encoder, prefix=name, **told)
 
 
 def text_encoders_in(path: Path, spec: FamilySpec) -> list[str]:

@@ -22,7 +22,7 @@ def prompt_inputs(session: Session) -> Inputs:
     diffusers' pipelines cut prompts at 77 tokens, and their `clip_skip` fails with transformers 5.
     """
     own = session.family.pipeline_inputs
-    return partial(_encoded, session) if encoded_key(session) else own
+    return partial(encoded_inputs, session) if encoded_key(session) else own
 
 
 def encoded_key(session: Session) -> list[JSON]:
@@ -33,9 +33,18 @@ def encoded_key(session: Session) -> list[JSON]:
     return [tokens, skipped] if skipped or tokens > 75 else []
 
 
-def _encoded(
+def encoded_inputs(
     session: Session, pipeline: Any, prompt: str, negative_prompt: str, controls: Sequence[Image.Image]
 ) -> dict[str, Any]:
+    """Return both prompts encoded as captions are, by the pipeline's own encoders.
+
+    Args:
+        session: the open project, whose `text` settings count.
+        pipeline: diffusers' pipeline of the family.
+        prompt: what is wanted.
+        negative_prompt: what is not; may be empty.
+        controls: ignored, as no family with control pictures reads long captions.
+    """
     import torch
 
     family: Family = session.family

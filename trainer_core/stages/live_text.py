@@ -69,17 +69,18 @@ def drawn_captions(session: Session) -> Callable[[Draw], str]:
     return lambda draw: captions[draw.sample_id]
 
 
-def read_by_lora(session: Session, path: Path, held_out: Sequence[HeldOut]) -> Sequence[HeldOut]:
-    """Return held-out samples as the text encoders read their captions with a LoRA file; as they are if it has none."""
-    from trainer_core.export.loading import load_text_encoders, text_encoders_in
+def load_measured(session: Session, path: Path, denoiser: Any, held_out: Sequence[HeldOut]) -> Sequence[HeldOut]:
+    """Load a LoRA file into a denoiser, and return held-out samples as its text encoders read their captions.
 
-    names = text_encoders_in(path, session.family.spec)
-    if not names:
-        return held_out
-    live = load_live_text(session)
-    config = session.source.config(session.family.spec.denoiser)
-    load_text_encoders(path, session.family.spec, config, {name: live.encoders[name] for name in names})
-    return read_anew(live, held_out, session)
+    The samples are as they were cached if the file has nothing for text encoders.
+    """
+    from trainer_core.export.loading import load_into, text_encoders_in
+
+    spec = session.family.spec
+    names = text_encoders_in(path, spec)
+    live = load_live_text(session) if names else None
+    load_into(path, spec, denoiser, {name: live.encoders[name] for name in names} if live else {})
+    return read_anew(live, held_out, session) if live else held_out
 
 
 def read_anew(live: LiveText, held_out: Sequence[HeldOut], session: Session) -> list[HeldOut]:

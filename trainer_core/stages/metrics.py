@@ -14,7 +14,7 @@ from trainer_core.stages.card import publish_card
 from trainer_core.stages.encoded_prompts import encoded_key, prompt_inputs
 from trainer_core.stages.entries import control_keys_of, keys_of
 from trainer_core.stages.exports import LORA, file_for_diffusers, same_base
-from trainer_core.stages.live_text import read_by_lora
+from trainer_core.stages.live_text import load_measured
 from trainer_core.stages.lora_checkpoint import held_out_samples
 from trainer_core.stages.outputs import publish_outputs
 from trainer_core.stages.prompts import Prompts, own_prompts
@@ -124,9 +124,8 @@ def _held_out_figures(context: StageContext, progress: _Progress) -> dict[str, J
     use_attention(denoiser, session.profile.attention)
 
     def losses_with(lora: Published) -> dict[str, float]:
-        path = file_for_diffusers(lora)
-        denoiser.load_lora_adapter(str(path.parent), weight_name=path.name, prefix=session.family.spec.denoiser)
-        found = evaluator.losses(denoiser, read_by_lora(session, path, samples), progress)
+        read = load_measured(session, file_for_diffusers(lora), denoiser, samples)
+        found = evaluator.losses(denoiser, read, progress)
         denoiser.unload_lora()
         return found
 
