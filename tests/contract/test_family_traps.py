@@ -87,6 +87,7 @@ def test_sdxl_pools_by_its_second_encoder(open_family: Open) -> None:
     assert pooled.shape[-1] == tiny.encoders["text_encoder_2"].config.projection_dim == 64
 
 
+@pytest.mark.setting("text.clip_skip")
 def test_clip_skip_leaves_out_layers_but_never_the_norm(open_family: Open) -> None:
     tiny = open_family("sd15")
     encoder = tiny.pipeline.text_encoder
@@ -101,6 +102,7 @@ def test_clip_skip_leaves_out_layers_but_never_the_norm(open_family: Open) -> No
     assert not torch.allclose(wanted[0], wanted[1], atol=1e-2)
 
 
+@pytest.mark.setting("text.clip_skip")
 def test_clip_skip_is_what_the_encoder_would_give_with_fewer_layers(open_family: Open) -> None:
     import copy
 

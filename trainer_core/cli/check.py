@@ -195,7 +195,7 @@ def _dataset(session: Session) -> tuple[Sequence[Finding], Manifest | None]:
         return (_finding("datasets", error),), None
     except ConfigError as error:
         return error.findings, None
-    return (*manifest.findings, *text_findings(session)), manifest
+    return (*manifest.findings, *text_findings(session), *session.caption_findings), manifest
 
 
 def _finding(field: str, error: Exception) -> Finding:

@@ -31,12 +31,14 @@ def plan(
             session = open_session(find_config(config), settings or [], shown)
             try:
                 plans = make_plan(session)
-                told = text_findings(session)
+                told = [*text_findings(session), *session.caption_findings]
             finally:
                 session.close()
         rate = RateCurve.of(session.project)
         if as_json:
-            out.emit({"stages": [one.as_dict() for one in plans], "schedule": rate.as_dict()})
+            findings = [one.as_dict() for one in told]
+            stages = [one.as_dict() for one in plans]
+            out.emit({"stages": stages, "findings": findings, "schedule": rate.as_dict()})
         else:
             _show(out, plans)
             show_findings(out.console, told)

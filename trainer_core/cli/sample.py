@@ -127,6 +127,7 @@ def _columns(
     from trainer_core.hardware.placement import torch_device, torch_dtype, torch_work
     from trainer_core.sampling.render import load_lora, render
     from trainer_core.sampling.trained_noise import use_trained_noise
+    from trainer_core.stages.encoded_prompts import prompt_inputs
     from trainer_core.stages.samples import precision
 
     counter, total = itertools.count(1), 2 * len(settings.prompts)
@@ -139,9 +140,10 @@ def _columns(
         use_trained_noise(pipeline, session.project.noise, session.family.spec.prediction)
         pipeline.to(torch_device(session.profile))
         pipeline.set_progress_bar_config(disable=True)
-        base = render(pipeline, session.family.pipeline_inputs, settings, tell)
+        inputs = prompt_inputs(session)
+        base = render(pipeline, inputs, settings, tell)
         load_lora(pipeline, lora)
-        return base, render(pipeline, session.family.pipeline_inputs, settings, tell)
+        return base, render(pipeline, inputs, settings, tell)
 
 
 def _current_lora(session: Session) -> Path:

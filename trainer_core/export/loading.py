@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from trainer_core.adapters.layers import LoraLayer
 from trainer_core.errors import ExportError
+from trainer_core.families import _parts
 
 if TYPE_CHECKING:
     from trainer_core.families.base import FamilySpec
@@ -18,8 +19,10 @@ if TYPE_CHECKING:
 _NAME = "proof"
 
 
-def load_with_diffusers(path: Path, spec: FamilySpec, config: Mapping[str, Any]) -> dict[str, LoraLayer]:
-    """Return the denoiser's layers as the family's pipeline class loads them, by name.
+def load_with_diffusers(
+    path: Path, spec: FamilySpec, config: Mapping[str, Any], encoders: Mapping[str, Any] | None = None
+) -> dict[str, LoraLayer]:
+    """Return the denoiser's layers, and those of `encoders`, as the family's pipeline class loads them, by name.
 
     The pipeline's own `lora_state_dict` and `load_lora_into_...` run, which is all that `load_lora_weights` does for a
     denoiser. They load into one that is built from its config and whose weights take no memory: what is held is the
@@ -29,27 +32,60 @@ def load_with_diffusers(path: Path, spec: FamilySpec, config: Mapping[str, Any])
         path: the file.
         spec: the family.
         config: the denoiser's config.
+        encoders: hollow text encoders that the file has layers for.
+
+    Raises:
+        ExportError: diffusers leaves keys of the file out, without a word.
+    """
+    from trainer_core.export.modules import hollow_denoiser
+
+    denoiser: Any = hollow_denoiser(spec, config)
+    encoders = encoders or {}
+    load_into(path, spec, denoiser, encoders)
+    layers = _layers(denoiser, spec.denoiser)
+    return dict(layers + [one for name, encoder in encoders.items() for one in _layers(encoder, name)])
+
+
+def load_into(path: Path, spec: FamilySpec, denoiser: Any, encoders: Mapping[str, Any]) -> None:
+    """Load a file into a denoiser and text encoders, in whatever keys diffusers reads for the family.
+
+    Args:
+        path: the file.
+        spec: the family.
+        denoiser: of the family.
+        encoders: text encoders by name, of those that the file has layers for.
 
     Raises:
         ExportError: diffusers leaves keys of the file out, without a word.
     """
     import diffusers
 
-    from trainer_core.export.modules import hollow_denoiser
-
     pipeline: Any = getattr(diffusers, spec.pipeline)
-    denoiser: Any = hollow_denoiser(spec, config)
     with _quiet():
         found = pipeline.lora_state_dict(str(path.parent), weight_name=path.name, **_asked(pipeline, denoiser))
-        state, metadata = found[0], found[-1]
-        alphas = {"network_alphas": found[1]} if len(found) == 3 else {}
+        state, metadata, alphas = found[0], found[-1], found[1] if len(found) == 3 else None
         if left := [key for key in state if not key.startswith((f"{spec.denoiser}.", "text_encoder"))]:
             raise ExportError(f"{path.name}: diffusers leaves out {left[0]} and {len(left) - 1} more keys.")
-        load = getattr(pipeline, f"load_lora_into_{spec.denoiser}")
-        load(
-            state, **{spec.denoiser: denoiser}, **alphas, metadata=metadata, adapter_name=_NAME, low_cpu_mem_usage=True
+        told = {"metadata": metadata, "adapter_name": _NAME}
+        getattr(pipeline, f"load_lora_into_{spec.denoiser}")(
+            state,
+            **{spec.denoiser: denoiser},
+            **({"network_alphas": alphas} if len(found) == 3 else {}),
+            **told,
+            low_cpu_mem_usage=True,
         )
-    return dict(_layers(denoiser, spec.denoiser))
+        for name, encoder in encoders.items():
+            pipeline.load_lora_into_text_encoder(state, alphas, encoder, prefix=name, **told)
+
+
+def text_encoders_in(path: Path, spec: FamilySpec) -> list[str]:
+    """Return the text encoders that a file has layers for."""
+    from safetensors import safe_open
+
+    with safe_open(path, framework="pt") as file:  # type: ignore[no-untyped-call]
+        keys: list[str] = list(file.keys())
+    starts = {name: (f"{name}.", f"{spec.lora.text_encoders.get(name, name)}_") for name in spec.text_lora}
+    return [name for name, start in starts.items() if any(key.startswith(start) for key in keys)]
 
 
 def _asked(pipeline: Any, denoiser: Any) -> dict[str, Any]:
@@ -80,6 +116,7 @@ def _quiet() -> Generator[None]:
     before = log.level
     log.setLevel(logging.CRITICAL)
     try:
-        yield
+        with _parts.without_bars():
+            yield
     finally:
         log.setLevel(before)

@@ -24,12 +24,18 @@ def hollow_denoiser(spec: FamilySpec, config: Mapping[str, Any]) -> nn.Module:
         spec: the family.
         config: what the `config.json` of the denoiser holds.
     """
-    import torch
     from accelerate import init_empty_weights
 
     cls = getattr(importlib.import_module("diffusers"), spec.components[spec.denoiser].loader)
     with init_empty_weights():
         model = cls.from_config(dict(config))
+    return _hollowed(model)
+
+
+def _hollowed(model: nn.Module) -> nn.Module:
+    """Give every parameter of a model on the meta device one number seen as a whole matrix."""
+    import torch
+
     for module in model.modules():
         for name, parameter in module.named_parameters(recurse=False):
             number = torch.zeros((), dtype=torch.float32)
@@ -55,7 +61,7 @@ def modules_of(spec: FamilySpec, models: Mapping[str, nn.Module]) -> Modules:
 
 
 def hollow_text_encoders(spec: FamilySpec, root: Path) -> dict[str, nn.Module]:
-    """Build the text encoders of a diffusers-format folder on the meta device; those without a config are left out."""
+    """Build the text encoders of a diffusers-format folder, hollow; those without a config are left out."""
     import transformers
     from accelerate import init_empty_weights
 
@@ -72,4 +78,4 @@ def hollow_text_encoders(spec: FamilySpec, root: Path) -> dict[str, nn.Module]:
             raise ModelError(f"{root / name}/config.json: cannot be read ({error}). Copy the model again.") from error
         with init_empty_weights():
             found[name] = cls(config)
-    return found
+    return {name: _hollowed(model) for name, model in found.items()}

@@ -12,7 +12,7 @@ from trainer_core.errors import ExportError
 from trainer_core.export.formats import formats
 from trainer_core.export.loading import load_with_diffusers
 from trainer_core.export.lora_file import Lora
-from trainer_core.export.names import flat
+from trainer_core.export.names import flat, split
 from trainer_core.export.reading import read_file, read_layers
 from trainer_core.families.base import KeyStyle, PrecisionName
 from trainer_core.types import JSON
@@ -51,8 +51,13 @@ class FileProof:
         return asdict(self)
 
 
-def prove(
-    path: Path, format_name: str, lora: Lora, dtype: PrecisionName, config: Mapping[str, Any] | None
+def prove(  # noqa: PLR0913 - the file, what it should be, and what it is read into
+    path: Path,
+    format_name: str,
+    lora: Lora,
+    dtype: PrecisionName,
+    config: Mapping[str, Any] | None,
+    encoders: Mapping[str, Any] | None = None,
 ) -> FileProof:
     """Read a file back and compare every update in it with the one that it was written from.
 
@@ -62,6 +67,7 @@ def prove(
         lora: what it was written from.
         dtype: its precision.
         config: the denoiser's config; None where it is not known, and diffusers cannot be asked.
+        encoders: hollow text encoders whose layers diffusers is asked for too.
 
     Raises:
         ExportError: something differs; names file, key, error and fix.
@@ -76,8 +82,8 @@ def prove(
         note = "the base's config is not known, so diffusers was not asked"
     elif style in lora.modules.spec.lora.diffusers_reads:
         try:
-            theirs = load_with_diffusers(path, lora.modules.spec, config)
-            worst = max(worst, compare(theirs, _of_denoiser(lora)))
+            theirs = load_with_diffusers(path, lora.modules.spec, config, encoders)
+            worst = max(worst, compare(theirs, _of(lora, (lora.modules.spec.denoiser, *(encoders or {})))))
             reader, note = "diffusers", ""
         except (ValueError, KeyError, AssertionError, RuntimeError) as error:
             note = f"diffusers does not read it ({type(error).__name__}: {str(error)[:200]})".replace(": )", ")")
@@ -126,9 +132,8 @@ class _Comparison:
         return f"lora_unet_{flat(native)}.lora_up.weight" if native else f"{modules.kohya(name)}.lora_up.weight"
 
 
-def _of_denoiser(lora: Lora) -> dict[str, LoraLayer]:
-    prefix = f"{lora.modules.spec.denoiser}."
-    return {name: layer for name, layer in lora.layers.items() if name.startswith(prefix)}
+def _of(lora: Lora, components: tuple[str, ...]) -> dict[str, LoraLayer]:
+    return {name: layer for name, layer in lora.layers.items() if split(name)[0] in components}
 
 
 def _comfyui_coverage(path: Path, format_name: str, lora: Lora, keys: list[str]) -> float:

@@ -36,7 +36,12 @@ def load_component(source: ModelSource, name: str, dtype: torch.dtype) -> Any:
         import diffusers
 
         return getattr(diffusers, source.config(name)["_class_name"]).from_config(source.config(name))
-    folder = str(source.folder(name))
+    return load_tokenizer(source, name)
+
+
+def load_tokenizer(source: ModelSource, name: str) -> Any:
+    """Load a tokenizer, or the processor that holds one; needs no torch."""
+    component, folder = source.spec.components[name], str(source.folder(name))
     if component.kind == "processor":
         from trainer_core.families import _processors
 
@@ -75,6 +80,20 @@ def _quiet() -> Generator[None]:
         for log, level in zip(logs, levels, strict=True):
             log.set_verbosity(level)
         if bars:
+            transformers_log.enable_progress_bar()
+
+
+@contextmanager
+def without_bars() -> Generator[None]:
+    """Keep transformers from drawing a progress bar for every LoRA that it loads into a text encoder."""
+    from transformers.utils import logging as transformers_log
+
+    shown = transformers_log.is_progress_bar_enabled()
+    transformers_log.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
             transformers_log.enable_progress_bar()
 
 
@@ -190,12 +209,26 @@ def token_ids(tokenizer: Any, captions: Sequence[str], length: int, device: torc
     return tokens.input_ids.to(device)
 
 
-def clip_states(encoder: Any, tokenizer: Any, captions: Sequence[str]) -> Any:
-    """Run a CLIP text encoder without a mask; the output holds `hidden_states` and the pooled output."""
+def gradients_if_trained(model: Any) -> Any:
+    """Return a context that records gradients only where the model has something that is trained."""
     import torch
 
-    with torch.no_grad():
-        ids = token_ids(tokenizer, captions, tokenizer.model_max_length, encoder.device)
+    trained = torch.is_grad_enabled() and any(parameter.requires_grad for parameter in model.parameters())
+    return torch.set_grad_enabled(trained)
+
+
+def clip_states(encoder: Any, tokenizer: Any, captions: Sequence[str], pieces: int = 1) -> Any:
+    """Run a CLIP text encoder without a mask; the output holds `hidden_states` and the pooled output.
+
+    With several `pieces` of 75 tokens a caption has as many rows, one after another (`_clip.joined`).
+    """
+    from trainer_core.families import _clip
+
+    with gradients_if_trained(encoder):
+        if pieces > 1:
+            ids = _clip.piece_ids(tokenizer, captions, pieces * _clip.PIECE, encoder.device)
+        else:
+            ids = token_ids(tokenizer, captions, tokenizer.model_max_length, encoder.device)
         return encoder(ids, output_hidden_states=True)
 
 

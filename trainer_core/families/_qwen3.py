@@ -10,6 +10,9 @@ from trainer_core.families import _parts
 if TYPE_CHECKING:
     from torch import Tensor
 
+BEFORE = "<|im_start|>user\n"
+"""What the chat template puts before a caption."""
+
 
 def chat_states(
     encoder: Any, tokenizer: Any, captions: Sequence[str], length: int, thinking: bool

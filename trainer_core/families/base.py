@@ -98,6 +98,30 @@ class LoraNames:
 
 
 @dataclass(frozen=True)
+class TextLimit:
+    """How much of a caption the text encoder reads that reads most of it; told by its tokenizer alone."""
+
+    tokenizer: str
+    """Component that cuts captions into tokens."""
+    reader: str
+    """What people call the encoder."""
+    spare: int = 0
+    """Tokens that count and are not the caption's: start, end."""
+    before: str | Callable[[], str] = ""
+    """Text in front of the caption whose tokens count too."""
+
+
+@dataclass(frozen=True)
+class TextLora:
+    """Where a LoRA goes on a text encoder."""
+
+    targets: str
+    """Regex matched in full against the names of its modules."""
+    unread: int = 0
+    """Layers at the end of its stack `layers` whose states the family does not read: they would learn nothing."""
+
+
+@dataclass(frozen=True)
 class ControlSpec:
     """What a family does with control pictures, the pictures that an edit starts from."""
 
@@ -161,6 +185,12 @@ class FamilySpec:
     """Whether the denoiser reaches values above fp16's 65504: it was trained in bf16."""
     clip_skip: bool = False
     choosable_text_length: bool = False
+    long_captions: bool = False
+    """Whether captions may be read in several pieces of 75 tokens (`text.clip_tokens`)."""
+    text_limits: tuple[TextLimit, ...] = ()
+    """Where captions are cut; empty if they never are."""
+    text_lora: Mapping[str, TextLora] = field(default_factory=dict[str, Any])
+    """Text encoders that can carry a LoRA: those whose LoRA diffusers' pipeline of the family loads."""
     latent_factor: int = 8
     """Pixels to one step of a stored latent, each way."""
     control: ControlSpec | None = None

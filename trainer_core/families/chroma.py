@@ -8,7 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from trainer_core.families import _flux, _parts
-from trainer_core.families.base import ComponentSpec, FamilySpec, LoraNames
+from trainer_core.families.base import ComponentSpec, FamilySpec, LoraNames, TextLimit
 
 if TYPE_CHECKING:
     import torch
@@ -38,6 +38,7 @@ SPEC = FamilySpec(
     denoiser_components=("transformer", "scheduler"),
     size_multiple=16,
     text_length=512,
+    text_limits=(TextLimit("tokenizer", "T5", spare=1),),
     latents_version=1,
     text_version=1,
     targets={"attention": _flux.ATTENTION, "attention+mlp": _flux.LINEAR, "all-linear": _flux.LINEAR},

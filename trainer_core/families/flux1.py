@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from trainer_core.families import _flux, _parts
-from trainer_core.families.base import BaseKind, ComponentSpec, ControlSpec, FamilySpec, LoraNames
+from trainer_core.families import _clip, _flux, _parts
+from trainer_core.families.base import BaseKind, ComponentSpec, ControlSpec, FamilySpec, LoraNames, TextLimit, TextLora
 
 if TYPE_CHECKING:
     import torch
@@ -61,6 +61,9 @@ _MAIN = FamilySpec(
     file_lacks=("distilled_guidance_layer.", "single_stream_modulation."),
     file_parts={"text_encoder_2": "t5xxl"},
     choosable_text_length=True,
+    text_limits=(TextLimit("tokenizer_2", "T5", spare=1),),
+    # diffusers loads no LoRA for T5 here, and says nothing
+    text_lora={"text_encoder": TextLora(_clip.LORA)},
     lora=LoraNames(
         architecture="flux-1-dev",
         base_model_version="flux1",

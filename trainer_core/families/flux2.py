@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from trainer_core.families import _parts
-from trainer_core.families.base import BaseKind, ComponentSpec, ControlSpec, FamilySpec, LoraNames
+from trainer_core.families import _parts, _qwen3
+from trainer_core.families.base import BaseKind, ComponentSpec, ControlSpec, FamilySpec, LoraNames, TextLimit
 
 if TYPE_CHECKING:
     import torch
@@ -58,6 +58,12 @@ def fit_control(width: int, height: int, side: int) -> tuple[int, int]:
     return wide, high
 
 
+def _before_mistral() -> str:
+    from diffusers.pipelines.flux2.system_messages import SYSTEM_MESSAGE
+
+    return f"[SYSTEM_PROMPT]{SYSTEM_MESSAGE}[/SYSTEM_PROMPT][INST]"
+
+
 _DEV = FamilySpec(
     name="flux2",
     title="FLUX.2",
@@ -76,6 +82,7 @@ _DEV = FamilySpec(
     denoiser_components=("transformer", "scheduler"),
     size_multiple=_MULTIPLE,
     text_length=512,
+    text_limits=(TextLimit("tokenizer", "Mistral", spare=1, before=_before_mistral),),
     latents_version=1,
     text_version=1,
     targets={"attention": _ATTENTION, "attention+mlp": _LINEAR, "all-linear": _LINEAR},
@@ -96,6 +103,7 @@ _KLEIN = replace(
     _DEV,
     title="FLUX.2 Klein",
     pipeline="Flux2KleinPipeline",
+    text_limits=(TextLimit("tokenizer", "Qwen3", before=_qwen3.BEFORE),),
     components={
         **_DEV.components,
         "text_encoder": ComponentSpec("model", "transformers", "Qwen3ForCausalLM"),

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from trainer_core.families import _parts, _qwen_vl
-from trainer_core.families.base import ComponentSpec, FamilySpec, LoraNames
+from trainer_core.families.base import ComponentSpec, FamilySpec, LoraNames, TextLimit
 
 if TYPE_CHECKING:
     import torch
@@ -52,6 +52,7 @@ SPEC = FamilySpec(
     denoiser_components=("transformer", "scheduler"),
     size_multiple=16,
     text_length=512,
+    text_limits=(TextLimit("tokenizer", "Qwen2.5-VL"),),
     latents_version=1,
     text_version=1,
     targets={"attention": f"{_BLOCK}{_ATTENTION}", "attention+mlp": _LINEAR, "all-linear": _LINEAR},

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from trainer_core.families import _gemma2, _parts
-from trainer_core.families.base import ComponentSpec, FamilySpec, LoraNames
+from trainer_core.families.base import ComponentSpec, FamilySpec, LoraNames, TextLimit
 
 if TYPE_CHECKING:
     import torch
@@ -62,6 +62,7 @@ SPEC = FamilySpec(
     denoiser_components=("transformer", "scheduler"),
     size_multiple=16,
     text_length=256,
+    text_limits=(TextLimit("tokenizer", "Gemma 2", spare=1, before=f"{SYSTEM_PROMPT} <Prompt Start> "),),
     latents_version=1,
     text_version=1,
     targets={

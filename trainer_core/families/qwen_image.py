@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from trainer_core.families import _parts, _qwen_image, _qwen_vl
-from trainer_core.families.base import FamilySpec
+from trainer_core.families.base import FamilySpec, TextLimit
 
 if TYPE_CHECKING:
     import torch
@@ -39,6 +39,7 @@ SPEC = FamilySpec(
     denoiser_components=("transformer", "scheduler"),
     size_multiple=16,
     text_length=1024,
+    text_limits=(TextLimit("tokenizer", "Qwen2.5-VL"),),
     latents_version=1,
     text_version=1,
     targets=_qwen_image.TARGETS,

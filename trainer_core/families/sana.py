@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from trainer_core.families import _gemma2, _parts
-from trainer_core.families.base import ComponentSpec, FamilySpec, LoraNames
+from trainer_core.families.base import ComponentSpec, FamilySpec, LoraNames, TextLimit
 
 if TYPE_CHECKING:
     import torch
@@ -63,6 +63,7 @@ SPEC = FamilySpec(
     denoiser_components=("transformer", "scheduler"),
     size_multiple=32,
     text_length=300,
+    text_limits=(TextLimit("tokenizer", "Gemma 2", spare=2),),
     latents_version=1,
     text_version=1,
     targets={

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from trainer_core.errors import ModelError
-from trainer_core.families import _parts
-from trainer_core.families.base import ComponentSpec, FamilySpec, LoraNames
+from trainer_core.families import _clip, _parts
+from trainer_core.families.base import ComponentSpec, FamilySpec, LoraNames, TextLimit, TextLora
 
 if TYPE_CHECKING:
     import torch
@@ -53,6 +53,9 @@ SPEC = FamilySpec(
     file_has=("input_blocks.0.0.weight",),
     file_lacks=("label_emb.", "cond_stage_model.model.", "control_model."),
     clip_skip=True,
+    long_captions=True,
+    text_limits=(TextLimit("tokenizer", "CLIP", spare=2),),
+    text_lora={"text_encoder": TextLora(_clip.LORA)},
     lora=LoraNames(
         architecture="stable-diffusion-v1",
         base_model_version="sd_v1",
@@ -104,16 +107,19 @@ class StableDiffusion15:
         text: TextConfig,
         controls: Sequence[Sequence[Image.Image]] = (),
     ) -> list[TextCondition]:
-        """Return [77, 768] for each caption: CLIP's last state, or one `clip_skip` layers earlier, layer-normed."""
+        """Return [77, 768] for each caption: CLIP's last state, or one `clip_skip` layers earlier, layer-normed.
+
+        Captions in several pieces of 75 tokens: [75 * pieces + 2, 768].
+        """
         from trainer_core.types import TextCondition
 
-        encoder = encoders["text_encoder"]
-        states = _parts.clip_states(encoder, encoders["tokenizer"], captions).hidden_states
+        encoder, pieces = encoders["text_encoder"], text.clip_tokens // _clip.PIECE
+        states = _parts.clip_states(encoder, encoders["tokenizer"], captions, pieces).hidden_states
         if text.clip_skip >= len(states):
             raise ModelError(f"text.clip_skip = {text.clip_skip}: CLIP has {len(states) - 1} layers. Set it lower.")
         # diffusers' own clip_skip fails with transformers 5, so the norm is applied here
         normed = encoder.final_layer_norm(states[-1 - text.clip_skip])
-        return [TextCondition(row.clone()) for row in normed]
+        return [TextCondition(row.clone()) for row in _clip.joined(normed, pieces)]
 
     def predict(self, denoiser: nn.Module, noisy: Tensor, timesteps: Tensor, given: Conditioning) -> Tensor:
         """Run the UNet; picture sizes and guidance play no part."""

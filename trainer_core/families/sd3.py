@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from trainer_core.families import _parts
-from trainer_core.families.base import BaseKind, ComponentSpec, FamilySpec, LoraNames
+from trainer_core.families import _clip, _parts
+from trainer_core.families.base import BaseKind, ComponentSpec, FamilySpec, LoraNames, TextLimit, TextLora
 
 if TYPE_CHECKING:
     import torch
@@ -74,6 +74,8 @@ SPEC = FamilySpec(
     file_parts={"text_encoder_2": "clip_g", "text_encoder_3": "t5xxl"},
     vae_precisions=("fp32", "bf16"),
     choosable_text_length=True,
+    text_limits=(TextLimit("tokenizer_3", "T5", spare=1),),
+    text_lora={"text_encoder": TextLora(_clip.LORA), "text_encoder_2": TextLora(_clip.LORA)},
     lora=LoraNames(
         architecture="stable-diffusion-3",
         network_module="networks.lora_sd3",

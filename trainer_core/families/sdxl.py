@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from trainer_core.families import _parts
-from trainer_core.families.base import ComponentSpec, FamilySpec, LoraNames
+from trainer_core.families import _clip, _parts
+from trainer_core.families.base import ComponentSpec, FamilySpec, LoraNames, TextLimit, TextLora
 
 if TYPE_CHECKING:
     import torch
@@ -78,6 +78,9 @@ SPEC = FamilySpec(
     file_lacks=("control_model.",),
     # the VAE's activations exceed fp16's 65504 (`force_upcast`); bf16 has the range of fp32
     vae_precisions=("fp32", "bf16"),
+    long_captions=True,
+    text_limits=(TextLimit("tokenizer", "CLIP", spare=2),),
+    text_lora={"text_encoder": TextLora(_clip.LORA, unread=1), "text_encoder_2": TextLora(_clip.LORA)},
     # every reader takes diffusers' names for SDXL; kohya's own trainer writes those of Stability's code
     lora=LoraNames(
         architecture="stable-diffusion-xl-v1-base",
@@ -129,16 +132,20 @@ class StableDiffusionXL:
         text: TextConfig,
         controls: Sequence[Sequence[Image.Image]] = (),
     ) -> list[TextCondition]:
-        """Return embeds [77, 2048], the states before both encoders' last layers, and bigG's projection [1280]."""
+        """Return embeds [77, 2048], the states before both encoders' last layers, and bigG's projection [1280].
+
+        Captions in several pieces of 75 tokens: [75 * pieces + 2, 2048], and the projection of the first piece.
+        """
         import torch
 
         from trainer_core.types import TextCondition
 
         # each tokenizer pads with its own token: the second with `!`, which changes what bigG sees
-        first = _parts.clip_states(encoders["text_encoder"], encoders["tokenizer"], captions)
-        second = _parts.clip_states(encoders["text_encoder_2"], encoders["tokenizer_2"], captions)
-        embeds = torch.cat([first.hidden_states[-2], second.hidden_states[-2]], dim=-1)
-        rows = zip(embeds, second.text_embeds, strict=True)
+        pieces = text.clip_tokens // _clip.PIECE
+        first = _parts.clip_states(encoders["text_encoder"], encoders["tokenizer"], captions, pieces)
+        second = _parts.clip_states(encoders["text_encoder_2"], encoders["tokenizer_2"], captions, pieces)
+        embeds = _clip.joined(torch.cat([first.hidden_states[-2], second.hidden_states[-2]], dim=-1), pieces)
+        rows = zip(embeds, _clip.first_of(second.text_embeds, pieces), strict=True)
         return [TextCondition(row.clone(), pooled.clone()) for row, pooled in rows]
 
     def predict(self, denoiser: nn.Module, noisy: Tensor, timesteps: Tensor, given: Conditioning) -> Tensor:

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from trainer_core.families import _parts
-from trainer_core.families.base import ComponentSpec, FamilySpec, LoraNames
+from trainer_core.families import _parts, _qwen3
+from trainer_core.families.base import ComponentSpec, FamilySpec, LoraNames, TextLimit
 
 if TYPE_CHECKING:
     import torch
@@ -55,6 +55,7 @@ SPEC = FamilySpec(
     denoiser_components=("transformer", "scheduler"),
     size_multiple=16,
     text_length=512,
+    text_limits=(TextLimit("tokenizer", "Qwen3", before=_qwen3.BEFORE),),
     latents_version=1,
     text_version=1,
     targets={

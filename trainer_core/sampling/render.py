@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 
 from trainer_core.errors import ModelError
+from trainer_core.families._parts import without_bars
 
 Inputs = Callable[[Any, str, str, Sequence[Image.Image]], dict[str, Any]]
 """`Family.pipeline_inputs`: (pipeline, prompt, negative prompt, control pictures) -> arguments of the pipeline."""
@@ -82,7 +83,8 @@ def load_lora(pipeline: Any, path: Path) -> None:
     # It warns of every text encoder that the file has nothing for.
     told.setLevel(logging.ERROR)
     try:
-        pipeline.load_lora_weights(str(path.parent), weight_name=path.name)
+        with without_bars():
+            pipeline.load_lora_weights(str(path.parent), weight_name=path.name)
     finally:
         told.setLevel(before)
     if not pipeline.get_active_adapters():

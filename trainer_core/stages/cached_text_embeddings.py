@@ -5,7 +5,7 @@ Where the family's text encoder looks at the control pictures, an entry is a cap
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from trainer_core.data.caption_plan import drawn_row
@@ -21,24 +21,34 @@ if TYPE_CHECKING:
     from PIL import Image
     from torch import Tensor
 
+    from trainer_core.config.groups import TextConfig
+    from trainer_core.stages.session import Session
     from trainer_core.types import TextCondition
 
 NAME = "cached_text_embeddings"
 
 
 def _items(context: StageContext) -> dict[str, Item]:
-    session, spec = context.session, context.session.family.spec
+    settings = context.settings
+    return text_items(context.session, settings.text, texts_to_encode(context.session, settings.caption))
+
+
+def text_items(session: Session, text: TextConfig, texts: Iterable[Text]) -> dict[str, Item]:
+    """Return name of a text -> what its encoding depends on."""
+    spec = session.family.spec
     common: dict[str, JSON] = {
         "encoders": session.weights(spec.text_components),
-        "precision": session.precision("text", context.settings.text.precision),
-        "max_length": (context.settings.text.max_length if spec.choosable_text_length else 0) or spec.text_length,
-        "clip_skip": context.settings.text.clip_skip if spec.clip_skip else 0,
+        "precision": session.precision("text", text.precision),
+        "max_length": (text.max_length if spec.choosable_text_length else 0) or spec.text_length,
+        "clip_skip": text.clip_skip if spec.clip_skip else 0,
         "encoder": f"{spec.identity} {spec.text_version}",
     }
+    if spec.long_captions and text.clip_tokens > 75:
+        common["clip_tokens"] = text.clip_tokens
     base = digest(common)
     seen = spec.control is not None and spec.control.in_text
     items: dict[str, Item] = {}
-    for one in texts_to_encode(session, context.settings.caption):
+    for one in texts:
         # Of a sample's further texts there may be very many: what they share is named by its digest.
         told = common if one.name == one.sample.id else {"encoding": base}
         if seen:

@@ -68,11 +68,26 @@ def file_for_diffusers(published: Published) -> Path:
 
 
 def base_modules(context: StageContext) -> Modules:
-    """Return the modules of the denoiser, whose weights are not read for it."""
+    """Return the modules of the denoiser and of trained text encoders, whose weights are not read for it."""
     from trainer_core.export.modules import hollow_denoiser, modules_of
 
     spec = context.session.family.spec
-    return modules_of(spec, {spec.denoiser: hollow_denoiser(spec, context.session.source.config(spec.denoiser))})
+    denoiser = hollow_denoiser(spec, context.session.source.config(spec.denoiser))
+    return modules_of(spec, {spec.denoiser: denoiser, **_trained_text_encoders(context)})
+
+
+def _trained_text_encoders(context: StageContext) -> dict[str, Any]:
+    """Return the text encoders that carry a LoRA, hollow."""
+    from trainer_core.export.modules import hollow_text_encoders
+
+    names, session = context.settings.adapter.text_encoders, context.session
+    if not names:
+        return {}
+    return {
+        name: one
+        for name, one in hollow_text_encoders(session.family.spec, session.source.config_root).items()
+        if name in names
+    }
 
 
 def export_all(context: StageContext, modules: Modules, adapter: Mapping[str, Tensor], step: int) -> Exports:
@@ -116,10 +131,15 @@ def export_snapshot(
 def _lora(context: StageContext, modules: Modules, adapter: Mapping[str, Tensor]) -> Lora:
     from trainer_core.adapters import ADAPTERS
     from trainer_core.export.lora_file import Lora
+    from trainer_core.train.parts import split_state
 
     spec, config = modules.spec, context.settings.adapter
-    layers = ADAPTERS[config.type].layers(adapter, config)
-    return Lora({f"{spec.denoiser}.{name}": layer for name, layer in layers.items()}, modules)
+    layers = {
+        f"{part or spec.denoiser}.{name}": layer
+        for part, share in split_state(adapter, config.text_encoders).items()
+        for name, layer in ADAPTERS[config.type].layers(share, config).items()
+    }
+    return Lora(layers, modules)
 
 
 def _export(context: StageContext, lora: Lora, format_name: str, file: str, step: int) -> FileProof:
@@ -127,7 +147,8 @@ def _export(context: StageContext, lora: Lora, format_name: str, file: str, step
 
     _write(context, lora, format_name, context.staging / file, step)
     config: Mapping[str, Any] = context.session.source.config(lora.modules.spec.denoiser)
-    return prove(context.staging / file, format_name, lora, context.settings.export.dtype, config)
+    encoders = _trained_text_encoders(context)
+    return prove(context.staging / file, format_name, lora, context.settings.export.dtype, config, encoders)
 
 
 def _write(context: StageContext, lora: Lora, format_name: str, path: Path, step: int) -> None:

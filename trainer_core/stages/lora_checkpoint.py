@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from trainer_core.data.caption_plan import encoded_live
 from trainer_core.errors import ConfigError, LoraAssetsError
 from trainer_core.stages.base import Outcome, Stage, StageContext
 from trainer_core.stages.entries import control_keys_of, keys_of, read_controls, read_latents, read_text
@@ -20,7 +22,8 @@ from trainer_core.stages.exports import (
     lineage,
     published_names,
 )
-from trainer_core.stages.texts import names_needed, text_choice
+from trainer_core.stages.live_text import live_inputs, load_live_text, read_anew
+from trainer_core.stages.texts import live_captions, names_needed, text_choice
 from trainer_core.stages.view_entries import mask_keys_of, read_masks, seen_geometries, view_ids
 from trainer_core.store.keys import digest
 from trainer_core.types import JSON, Finding, Sample
@@ -34,6 +37,8 @@ if TYPE_CHECKING:
     from trainer_core.train.batches import CachedSamples
     from trainer_core.train.loop import TrainOutcome
     from trainer_core.train.trainer import Evaluation, Trainer, TrainerParts
+
+log = logging.getLogger(__name__)
 
 NAME = "lora_checkpoint"
 SNAPSHOTS = "snapshots"
@@ -49,6 +54,7 @@ def _run_inputs(context: StageContext) -> dict[str, JSON]:
         "weights": session.weights(session.family.spec.denoiser_components),
         "precision": session.precision("train", context.settings.train.precision),
         "family": session.family.spec.identity,
+        **live_inputs(session),
     }
 
 
@@ -173,6 +179,7 @@ def _evaluation(context: StageContext, trainer: Trainer, selection: Selection, h
     from statistics import fmean
 
     from trainer_core.sampling.evaluate import Evaluator
+    from trainer_core.train.live_text import set_training
     from trainer_core.train.trainer import Evaluation
 
     device, dtype = trainer.accelerator.device, trainer.loader.dtype
@@ -180,9 +187,12 @@ def _evaluation(context: StageContext, trainer: Trainer, selection: Selection, h
     evaluator = Evaluator(trainer.family, trainer.schedule, device, dtype, guidance)
 
     def measure(step: int) -> None:
-        trainer.denoiser.eval()
-        loss = fmean(evaluator.losses(trainer.denoiser, held_out, lambda: None).values())
-        trainer.denoiser.train()
+        set_training(trainer.parts, False)
+        live = trainer.live_text
+        # What was cached is what the base's encoders say.
+        samples = held_out if live is None else read_anew(live, held_out, context.session)
+        loss = fmean(evaluator.losses(trainer.denoiser, samples, lambda: None).values())
+        set_training(trainer.parts, True)
         selection.add(step, loss, trainer.adapter_state())
 
     return Evaluation(selection.due, measure)
@@ -224,6 +234,9 @@ def training_parts(context: StageContext, device: Any) -> TrainerParts:
     denoiser = place(session.family.load_denoiser(session.source, dtype), session.profile)
     use_attention(denoiser, session.profile.attention)
     order = Order.of(train, settings.train.batch_size, settings.train.seed)
+    live = encoded_live(session.project)
+    for finding in session.caption_findings:
+        log.warning("%s", finding)
     return TrainerParts(
         project=settings,
         family=session.family,
@@ -238,7 +251,9 @@ def training_parts(context: StageContext, device: Any) -> TrainerParts:
             NoiseShape.of(settings.noise),
             sample_weights(train, settings.loss.prior_weight),
             text_choice(session, train, settings.caption),
+            live_captions(train, settings.caption, order.seed) if live else None,
         ),
+        live_text=load_live_text(session) if live else None,
     )
 
 
@@ -265,7 +280,7 @@ def cached_samples(context: StageContext) -> CachedSamples:
 
     train, store = trained_samples(context), context.session.store
     geometries = seen_geometries(train)
-    names = names_needed(train, text_choice(context.session, train, context.settings.caption))
+    names = names_needed(context.session, train, text_choice(context.session, train, context.settings.caption))
     latents = context.upstream["cached_latents"]
     return CachedSamples(
         read_latents(store, keys_of(latents, geometries)),

@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any
 from trainer_core.stages import promotion
 from trainer_core.stages.base import Outcome, Stage, StageContext
 from trainer_core.stages.card import publish_card
+from trainer_core.stages.encoded_prompts import encoded_key, prompt_inputs
 from trainer_core.stages.entries import control_keys_of, keys_of
 from trainer_core.stages.exports import LORA, file_for_diffusers, same_base
+from trainer_core.stages.live_text import load_measured
 from trainer_core.stages.lora_checkpoint import held_out_samples
 from trainer_core.stages.outputs import publish_outputs
 from trainer_core.stages.prompts import Prompts, own_prompts
@@ -38,6 +40,7 @@ def _inputs(context: StageContext) -> JSON:
     shown = _exam_prompts(context).key
     return {
         **({"control pictures": shown} if shown else {}),
+        **({"encoded prompts": encoded} if (encoded := encoded_key(session)) else {}),
         "weights": dict(session.fingerprints),
         "precision": session.precision("train", context.settings.train.precision),
         "rendered_in": precision(session),
@@ -121,9 +124,8 @@ def _held_out_figures(context: StageContext, progress: _Progress) -> dict[str, J
     use_attention(denoiser, session.profile.attention)
 
     def losses_with(lora: Published) -> dict[str, float]:
-        path = file_for_diffusers(lora)
-        denoiser.load_lora_adapter(str(path.parent), weight_name=path.name, prefix=session.family.spec.denoiser)
-        found = evaluator.losses(denoiser, samples, progress)
+        read = load_measured(session, file_for_diffusers(lora), denoiser, samples)
+        found = evaluator.losses(denoiser, read, progress)
         denoiser.unload_lora()
         return found
 
@@ -167,9 +169,10 @@ def _exam_figures(context: StageContext, progress: _Progress) -> dict[str, JSON]
     use_trained_noise(pipeline, context.settings.noise, session.family.spec.prediction)
     pipeline.to(torch_device(session.profile))
     pipeline.set_progress_bar_config(disable=True)
-    base = measure(exam, take(pipeline, session.family.pipeline_inputs, exam, progress))
+    inputs = prompt_inputs(session)
+    base = measure(exam, take(pipeline, inputs, exam, progress))
     load_lora(pipeline, file_for_diffusers(context.upstream["lora_checkpoint"]))
-    lora = measure(exam, take(pipeline, session.family.pipeline_inputs, exam, progress))
+    lora = measure(exam, take(pipeline, inputs, exam, progress))
     return {f"{name}_base": value for name, value in base.items()} | {
         f"{name}_lora": value for name, value in lora.items()
     }

@@ -6,6 +6,7 @@ import hashlib
 from typing import TYPE_CHECKING, Any
 
 from trainer_core.stages.base import Outcome, Stage, StageContext
+from trainer_core.stages.encoded_prompts import encoded_key, prompt_inputs
 from trainer_core.stages.exports import file_for_diffusers
 from trainer_core.stages.prompts import Prompts, chosen_prompts
 from trainer_core.store.keys import digest
@@ -37,6 +38,7 @@ def _inputs(context: StageContext) -> JSON:
         "precision": precision(session),
         "prompts": list(chosen.texts),
         **({"control pictures": chosen.key} if chosen.key else {}),
+        **({"encoded prompts": encoded} if (encoded := encoded_key(session)) else {}),
     }
 
 
@@ -150,7 +152,7 @@ class _Counter:
         """Render all prompts and report each picture."""
         from trainer_core.sampling.render import render
 
-        return render(pipeline, self.context.session.family.pipeline_inputs, settings, self._tell)
+        return render(pipeline, prompt_inputs(self.context.session), settings, self._tell)
 
     def _tell(self) -> None:
         self.done += 1

@@ -188,6 +188,18 @@ class Session:
         """Return the fingerprints of some components."""
         return {name: self.fingerprints[name] for name in components}
 
+    def fingerprint(self, tokenizer: str) -> str:
+        """Return the fingerprint of a tokenizer's files alone, so that no weights are hashed for it."""
+        hashes = self._hash_files(self.source.component_files(tokenizer))
+        return digest([[path.name, sha256] for path, sha256 in sorted(hashes.items())])
+
+    @cached_property
+    def caption_findings(self) -> tuple[Finding, ...]:
+        """What there is to say of captions and the text encoders that read them."""
+        from trainer_core.stages.truncation import truncation_findings
+
+        return tuple(truncation_findings(self))
+
     @property
     def base_version(self) -> str:
         """Data version of the whole base model."""

@@ -27,13 +27,14 @@ class Text(NamedTuple):
 def texts_to_encode(session: Session, dropout: Dropout) -> Iterator[Text]:
     """Yield every text that needs an entry: captions, and what draws of training samples may take instead.
 
-    Where captions are encoded batch by batch, only the captions and their class captions.
+    Where training encodes its captions itself, only the class captions, and what the base says of held-out captions.
     """
-    drops, seen = _drops(session, dropout), _seen(session)
+    live, drops, seen = encoded_live(session.project), _drops(session, dropout), _seen(session)
     for number, sample in enumerate(session.manifest.samples):
         if drops and not seen and number == 0:
             yield Text(EMPTY, sample, "")
-        yield Text(sample.id, sample, sample.caption)
+        if not live or sample.split == "held_out":
+            yield Text(sample.id, sample, sample.caption)
         for text, name in _names(sample).items():
             if name != sample.id:
                 yield Text(name, sample, text)
@@ -66,8 +67,10 @@ def live_captions(samples: Sequence[Sample], dropout: Dropout, seed: int) -> Cal
     return lambda draw: draw_text(by_id[draw.sample_id], dropout, seed, draw.epoch, draw.repeat)
 
 
-def names_needed(samples: Sequence[Sample], choice: TextChoice | None) -> list[str]:
+def names_needed(session: Session, samples: Sequence[Sample], choice: TextChoice | None) -> list[str]:
     """Return the names of all entries that training on these samples may take."""
+    if encoded_live(session.project):
+        return [] if choice is None else list(choice.classes.values())
     if choice is None:
         return [sample.id for sample in samples]
     names = dict.fromkeys(sample.id for sample in samples if sample.id not in choice.varied)

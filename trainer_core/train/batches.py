@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -80,6 +80,8 @@ class BatchLoader:
     """Sample id -> what its loss is multiplied by; 1 where it is not named."""
     choice: TextChoice | None = None
     """None where every draw has the text of its sample id."""
+    captions: Callable[[Draw], str] | None = None
+    """What a draw's caption is, where captions are encoded batch by batch; None where they were encoded before."""
 
     def batch(self, number: int) -> Batch:
         """Return micro-batch `number`: latents and noise float32, embeddings in `dtype`, on `device`."""
@@ -97,7 +99,7 @@ class BatchLoader:
             latents=latents.to(self.device, torch.float32, non_blocking=True),
             noise=noise.to(self.device, non_blocking=True),
             u=u.to(self.device, non_blocking=True),
-            text=self._text([self._chosen(draw) for draw in draws]),
+            text=self._drawn_text(draws),
             geometries=tuple(self.cache.geometries[name] for name in seen),
             controls=tuple(
                 torch.stack(place).to(self.device, torch.float32, non_blocking=True)
@@ -107,7 +109,14 @@ class BatchLoader:
             seen_noise=self._seen_noise(draws, noises),
             class_text=self._class_text(ids),
             masks=self._masks(seen) if self.cache.masks else None,
+            captions=tuple(self.captions(draw) for draw in draws) if self.captions else (),
         )
+
+    def _drawn_text(self, draws: Sequence[Draw]) -> TextCondition:
+        if self.captions is None:
+            return self._text([self._chosen(draw) for draw in draws])
+        # The weights of this very step encode it (`LiveText.batch`), not those of the step that it is prepared in.
+        return TextCondition(torch.empty(len(draws), 0, 0))
 
     def stream(self, numbers: Sequence[int] | range) -> Iterator[Batch]:
         """Yield the batches of `numbers`; on a GPU a thread stays `AHEAD` of the consumer."""

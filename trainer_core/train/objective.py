@@ -26,6 +26,8 @@ def training_loss(trainer: Trainer, batch: Batch) -> Tensor:
     with `loss.preservation_weight`, that times `preservation_loss` is added.
     """
     schedule, settings = trainer.schedule, trainer.project.loss
+    if trainer.live_text is not None:
+        batch = trainer.live_text.batch(batch, trainer.loader.device, trainer.loader.dtype)
     timesteps = schedule.timesteps(batch.u, batch.latents.shape)
     seen = batch.noise if batch.seen_noise is None else batch.seen_noise
     noisy = schedule.add_noise(batch.latents, seen, timesteps).to(trainer.loader.dtype)

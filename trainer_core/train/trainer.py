@@ -18,8 +18,10 @@ from trainer_core.diffusion.schedule import NoiseSchedule
 from trainer_core.families.base import Family, PrecisionName
 from trainer_core.train.batches import BatchLoader
 from trainer_core.train.ema import Averages, make_averages
+from trainer_core.train.live_text import LiveText, attach_text_encoders
 from trainer_core.train.optimizer_state import optimizer_state, restore_optimizer
 from trainer_core.train.optimizers import TrainedPart, build_optimizer
+from trainer_core.train.parts import load_parts_state, parts_state
 from trainer_core.train.schedulers import lr_multiplier
 from trainer_core.train.state import TrainState, load_latest, prune, save_state
 from trainer_core.types import Report
@@ -41,6 +43,8 @@ class TrainerParts:
     """The frozen base in its precision, on its device."""
     precision: PrecisionName
     loader: BatchLoader
+    live_text: LiveText | None = None
+    """The text encoders, where captions are encoded batch by batch."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +73,8 @@ class Trainer:
     report: Report
     on_step: Callable[[int, Mapping[str, Tensor]], None] | None = None
     """Called on the main process every `sample.every` steps with the step and the adapter's state."""
+    live_text: LiveText | None = None
+    """The text encoders, where captions are encoded batch by batch."""
     evaluation: Evaluation | None = None
     """What is measured on the main process as the run goes."""
     averages: Averages | None = None
@@ -96,7 +102,7 @@ class Trainer:
 
     def adapter_state(self) -> dict[str, Tensor]:
         """Return a copy of the adapter's weights on the CPU, as they are now."""
-        return ADAPTERS[self.project.adapter.type].state(self.denoiser)
+        return parts_state(self.parts, ADAPTERS[self.project.adapter.type].state)
 
     @property
     def checkpoints(self) -> Path:
@@ -112,7 +118,9 @@ def prepare(parts: TrainerParts, workdir: Path, report: Report, accelerator: Acc
     parameters = ADAPTERS[project.adapter.type].attach(
         parts.denoiser, project.adapter, parts.family.spec.targets, project.train.seed
     )
-    trained = (TrainedPart(parts.family.spec.denoiser, parts.denoiser, parameters, project.optimizer.lr),)
+    trained: tuple[TrainedPart, ...] = (
+        TrainedPart(parts.family.spec.denoiser, parts.denoiser, parameters, project.optimizer.lr),
+    )
     log.info(
         "%s of rank %d on %d modules (adapter.targets = %s): %s trained parameters",
         project.adapter.type,
@@ -122,6 +130,14 @@ def prepare(parts: TrainerParts, workdir: Path, report: Report, accelerator: Acc
         f"{sum(parameter.numel() for parameter in parameters.values()):,}",
     )
     parts.denoiser.train()
+    if parts.live_text is not None:
+        trained += attach_text_encoders(
+            parts.live_text,
+            project.adapter,
+            project.optimizer,
+            project.train.seed,
+            project.train.gradient_checkpointing,
+        )
     optimizer = build_optimizer(trained, project.optimizer, scaled=parts.precision == "fp16")
     trainer = Trainer(
         project=project,
@@ -135,6 +151,7 @@ def prepare(parts: TrainerParts, workdir: Path, report: Report, accelerator: Acc
         workdir=workdir,
         report=report,
         averages=make_averages(trained, optimizer, project.train.ema_decay),
+        live_text=parts.live_text,
     )
     with accelerator.main_process_first():
         # A damaged checkpoint is moved aside by the first process, not by all at once.
@@ -169,7 +186,7 @@ def _resume(trainer: Trainer) -> None:
     trainer.checkpoints.mkdir(parents=True, exist_ok=True)
     if (state := load_latest(trainer.checkpoints)) is None:
         return
-    ADAPTERS[trainer.project.adapter.type].load_state(trainer.denoiser, state.adapter)
+    load_parts_state(trainer.parts, ADAPTERS[trainer.project.adapter.type].load_state, state.adapter)
     restore_optimizer(trainer.optimizer, state.optimizer)
     if trainer.averages is not None:
         trainer.averages.restore(state.ema)

@@ -8,6 +8,7 @@ import pytest
 from trainer_core.config.load import load_project
 from trainer_core.config.project import Project
 from trainer_core.config.rules import RULES, DataFacts, Facts, check_rules
+from trainer_core.errors import ConfigError
 
 DIFFUSION = Facts()
 FLOW = Facts(prediction="flow")
@@ -424,6 +425,20 @@ CASES = [
         "adapter.text_encoders=[text_encoder]",
     ),
     Case(
+        "text_encoders_are_named_once",
+        "error",
+        "adapter.text_encoders",
+        "adapter.text_encoders=[text_encoder,text_encoder]",
+        "adapter.text_encoders=[text_encoder]",
+    ),
+    Case(
+        "text_encoders_carry_a_plain_lora",
+        "error",
+        "adapter.text_encoders",
+        "adapter.text_encoders=[text_encoder] adapter.type=loha",
+        "adapter.text_encoders=[text_encoder]",
+    ),
+    Case(
         "large_blocks_are_for_rotations",
         "warning",
         "adapter_options.block_size",
@@ -739,3 +754,8 @@ def test_a_neighbour_may_be_trained(make, case: Case) -> None:
 
 def test_every_rule_has_a_case() -> None:
     assert {rule.__name__ for rule in RULES} == {case.rule for case in CASES}
+
+
+def test_a_text_encoder_of_rate_zero_is_refused(make) -> None:
+    with pytest.raises(ConfigError, match="text_encoder_lr"):
+        make("optimizer.text_encoder_lr=0")

@@ -26,7 +26,7 @@ Side = Annotated[int, Field(ge=16, le=8192)]
 Sides = Annotated[tuple[Side, ...], BeforeValidator(_several, json_schema_input_type=Side | tuple[Side, ...])]
 """One side in pixels or several."""
 
-Rate = Annotated[float, Field(ge=0, le=10.0)]
+Rate = Annotated[float, Field(gt=0, le=10.0)]
 Rates = Annotated[tuple[Rate, ...], BeforeValidator(_several, json_schema_input_type=Rate | tuple[Rate, ...])]
 """One learning rate or several."""
 

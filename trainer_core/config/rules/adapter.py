@@ -76,6 +76,22 @@ def trained_text_encoders_exist(project: Project, facts: Facts) -> Finding | Non
     return Finding("error", "adapter.text_encoders", message, fix)
 
 
+def text_encoders_are_named_once(project: Project, facts: Facts) -> Finding | None:
+    """Two adapters on one encoder."""
+    asked = project.adapter.text_encoders
+    if len(set(asked)) == len(asked):
+        return None
+    return Finding("error", "adapter.text_encoders", "names one text encoder twice.", "Name each once.")
+
+
+def text_encoders_carry_a_plain_lora(project: Project, facts: Facts) -> Finding | None:
+    """No reader knows other kinds in text encoders."""
+    if not project.adapter.text_encoders or project.adapter.type == "lora":
+        return None
+    message = f"text encoders carry a plain LoRA, but adapter.type is {project.adapter.type}."
+    return Finding("error", "adapter.text_encoders", message, "Set adapter.type to lora, or leave text encoders out.")
+
+
 def large_blocks_are_for_rotations(project: Project, facts: Facts) -> Finding | None:
     """Only some kinds have blocks."""
     if not project.adapter_options.block_size or project.adapter.type in ("dylora", "diag-oft", "boft"):
@@ -91,5 +107,7 @@ RULES: tuple[Rule, ...] = (
     rank_from_weights_has_weights,
     rank_comes_from_one_place,
     trained_text_encoders_exist,
+    text_encoders_are_named_once,
+    text_encoders_carry_a_plain_lora,
     large_blocks_are_for_rotations,
 )

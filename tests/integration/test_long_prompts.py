@@ -1,0 +1,56 @@
+"""Prompts are read as captions are: in pieces, and with layers left out."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from tests.contract.models import MODELS
+from tests.contract.support import Tiny, open_tiny
+from trainer_core.config.groups import TextConfig
+from trainer_core.sampling.render import RenderSettings, render
+from trainer_core.stages.encoded_prompts import encoded_inputs, encoded_key, prompt_inputs
+
+LONG = " ".join("abcdefghij"[number % 10] for number in range(90))
+
+
+@pytest.fixture(scope="module", params=["sd15", "sdxl"])
+def tiny(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Tiny:
+    name: str = request.param
+    return open_tiny(name, MODELS[name].build(tmp_path_factory.mktemp("long") / name))
+
+
+def session(tiny: Tiny, **text: Any) -> Any:
+    return SimpleNamespace(family=tiny.family, project=SimpleNamespace(text=TextConfig(**text)))
+
+
+def picture(tiny: Tiny, inputs: Any, prompt: str, negative: str = "") -> bytes:
+    settings = RenderSettings((prompt,), negative, 2, 3.0, 3, 64, 64)
+    return render(tiny.pipeline, inputs, settings, lambda: None)[0].tobytes()
+
+
+@pytest.mark.setting("text.clip_tokens")
+def test_words_behind_the_75th_change_a_picture_only_where_they_are_read(tiny: Tiny) -> None:
+    short, long = prompt_inputs(session(tiny)), prompt_inputs(session(tiny, clip_tokens=150))
+    assert picture(tiny, short, f"{LONG} x") == picture(tiny, short, f"{LONG} y")
+    assert picture(tiny, long, f"{LONG} x") != picture(tiny, long, f"{LONG} y")
+
+
+@pytest.mark.setting("text.clip_tokens")
+@pytest.mark.parametrize("negative", ["", "blurry"])
+def test_prompts_encoded_here_render_what_the_pipeline_renders_of_their_text(tiny: Tiny, negative: str) -> None:
+    def encoded(*arguments: Any) -> Any:
+        return encoded_inputs(session(tiny), *arguments)
+
+    plain = tiny.family.pipeline_inputs
+    assert picture(tiny, encoded, "a red cat", negative) == picture(tiny, plain, "a red cat", negative)
+
+
+@pytest.mark.setting("text.clip_skip")
+def test_layers_left_out_of_captions_are_left_out_of_prompts(tiny: Tiny) -> None:
+    plain, skipped = prompt_inputs(session(tiny)), prompt_inputs(session(tiny, clip_skip=1))
+    same = picture(tiny, plain, "a red cat") == picture(tiny, skipped, "a red cat")
+    assert same is not tiny.family.spec.clip_skip
+    assert bool(encoded_key(session(tiny, clip_skip=1))) is tiny.family.spec.clip_skip

@@ -1,0 +1,81 @@
+"""Captions that are encoded while training: when that is so, what it depends on, and the encoders that do it.
+
+Nothing of it is in a stage's settings: whether captions come from the cache or not is what counts, and that is an
+input of its own, which holds every entry key that the captions would have had.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from trainer_core.data.caption_plan import encoded_live
+from trainer_core.stages.cached_text_embeddings import text_items
+from trainer_core.stages.pictures import read_picture
+from trainer_core.stages.texts import Text
+from trainer_core.store.keys import digest
+from trainer_core.types import JSON, Sample
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from trainer_core.sampling.evaluate import HeldOut
+    from trainer_core.stages.session import Session
+    from trainer_core.train.live_text import LiveText
+
+
+def live_inputs(session: Session) -> dict[str, JSON]:
+    """Return what training depends on beside its settings when it encodes captions itself: encoders and captions."""
+    if not encoded_live(session.project):
+        return {}
+    samples = [sample for sample in session.manifest.samples if sample.split == "train"]
+    items = text_items(session, session.project.text, (Text(one.id, one, one.caption) for one in samples))
+    rows = [[name, item.key] for name, item in items.items()]
+    return {"captions": digest(sorted(rows)), "text_encoders": session.weights(session.family.spec.text_components)}
+
+
+def load_live_text(session: Session) -> LiveText:
+    """Load the text encoders onto their device, in the precision in which captions are cached otherwise."""
+    import torch
+
+    from trainer_core.hardware.placement import place, torch_dtype
+    from trainer_core.train.live_text import LiveText
+
+    text, control = session.project.text, session.family.spec.control
+    dtype = torch_dtype(session.precision("text", text.precision))
+    encoders: dict[str, Any] = {
+        name: place(part, session.profile) if isinstance(part, torch.nn.Module) else part
+        for name, part in session.family.load_text_encoders(session.source, dtype).items()
+    }
+    seen = control is not None and control.in_text
+    return LiveText(session.family, encoders, text, _pictures(session.manifest.samples) if seen else None)
+
+
+def _pictures(samples: Sequence[Sample]) -> Callable[[str], Sequence[Image.Image]]:
+    controls = {sample.id: sample.controls for sample in samples}
+    return lambda name: [read_picture(one.path, one.picture) for one in controls[name]]
+
+
+def load_measured(session: Session, path: Path, denoiser: Any, held_out: Sequence[HeldOut]) -> Sequence[HeldOut]:
+    """Load a LoRA file into a denoiser, and return held-out samples as its text encoders read their captions.
+
+    The samples are as they were cached if the file has nothing for text encoders.
+    """
+    from trainer_core.export.loading import load_into, text_encoders_in
+
+    spec = session.family.spec
+    names = text_encoders_in(path, spec)
+    live = load_live_text(session) if names else None
+    load_into(path, spec, denoiser, {name: live.encoders[name] for name in names} if live else {})
+    return read_anew(live, held_out, session) if live else held_out
+
+
+def read_anew(live: LiveText, held_out: Sequence[HeldOut], session: Session) -> list[HeldOut]:
+    """Return held-out samples with their captions as the encoders read them now."""
+    import torch
+
+    captions: Mapping[str, str] = {sample.id: sample.caption for sample in session.manifest.samples}
+    with torch.no_grad():
+        return [replace(one, text=live.encode([one.sample_id], [captions[one.sample_id]])[0]) for one in held_out]

@@ -1,0 +1,92 @@
+"""Text encoders that stay on the training device: captions are encoded batch by batch, and encoders may be trained."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import nn
+
+from trainer_core.config.groups import AdapterConfig, OptimizerConfig, TextConfig
+from trainer_core.diffusion.noise import derive_seed
+from trainer_core.families.base import Family
+from trainer_core.train.batches import stack_text
+from trainer_core.train.optimizers import TrainedPart
+from trainer_core.types import Batch, TextCondition
+
+
+@dataclass(frozen=True)
+class LiveText:
+    """The text encoders of a run that encodes its captions itself."""
+
+    family: Family
+    encoders: Mapping[str, Any]
+    """What `Family.load_text_encoders` gave, the encoders on their device."""
+    text: TextConfig
+    pictures: Callable[[str], Sequence[Image.Image]] | None = None
+    """Sample id -> its control pictures, where the text encoder looks at them."""
+
+    def encode(self, samples: Sequence[str], captions: Sequence[str]) -> list[TextCondition]:
+        """Encode captions of samples, one unbatched condition each; gradients are kept where an encoder is trained."""
+        shown = [] if self.pictures is None else [self.pictures(name) for name in samples]
+        return self.family.encode_text(self.encoders, captions, self.text, shown)
+
+    def batch(self, batch: Batch, device: torch.device, dtype: torch.dtype) -> Batch:
+        """Return a batch with the text of its captions in place of none."""
+        rows = self.encode(batch.sample_ids, batch.captions)
+        return replace(batch, text=stack_text(rows, device, dtype))
+
+
+def attach_text_encoders(
+    live: LiveText, adapter: AdapterConfig, optimizer: OptimizerConfig, seed: int, checkpointing: bool
+) -> tuple[TrainedPart, ...]:
+    """Put a LoRA on each of `adapter.text_encoders`, and return them with their rates.
+
+    Args:
+        live: the encoders.
+        adapter: kind, rank, alpha and dropout, as for the denoiser.
+        optimizer: the rates.
+        seed: of the run; each encoder's first weights have a seed of their own.
+        checkpointing: recompute activations in the backward pass.
+    """
+    from trainer_core.adapters import ADAPTERS
+
+    found: list[TrainedPart] = []
+    for name, rate in text_encoder_rates(adapter, optimizer).items():
+        encoder: Any = live.encoders[name]
+        own = adapter.model_copy(update={"targets": _read_modules(live, name)})
+        if checkpointing:
+            encoder.activation_checkpointing_enable({"use_reentrant": False})
+        parameters = ADAPTERS[adapter.type].attach(encoder, own, {}, derive_seed("adapter", (seed, name)))
+        encoder.train()
+        found.append(TrainedPart(name, encoder, parameters, rate))
+    return tuple(found)
+
+
+def _read_modules(live: LiveText, name: str) -> str:
+    """Return a regex of the modules of a text encoder that get a LoRA: those whose states are read further on."""
+    spec, encoder = live.family.spec, live.encoders[name]
+    lora = spec.text_lora[name]
+    matched = [one for one, _ in encoder.named_modules() if re.fullmatch(lora.targets, one)]
+    layers = {one: int(re.findall(r"layers\.(\d+)\.", one)[0]) for one in matched}
+    end = max(layers.values()) + 1 - lora.unread - (live.text.clip_skip if spec.clip_skip else 0)
+    return "|".join(re.escape(one) for one in matched if layers[one] < end)
+
+
+def text_encoder_rates(adapter: AdapterConfig, optimizer: OptimizerConfig) -> dict[str, float]:
+    """Return text encoder -> peak rate: its own, one for all, or else that of the denoiser."""
+    names, rates = adapter.text_encoders, optimizer.text_encoder_lr or (optimizer.lr,)
+    if len(rates) == 1:
+        rates = rates * len(names)
+    return dict(zip(names, rates, strict=True))
+
+
+def set_training(parts: Sequence[TrainedPart], training: bool) -> None:
+    """Bring every model that carries an adapter into train or eval mode."""
+    for part in parts:
+        module: nn.Module = part.module
+        module.train(training)
