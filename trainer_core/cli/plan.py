@@ -24,20 +24,19 @@ def plan(
     with terminal(as_json, debug, verbose) as out:
         from trainer_core.run import open_session
         from trainer_core.run import plan as make_plan
-        from trainer_core.stages.text_findings import text_findings
 
         with out.progress(["validated_dataset"]) as shown:
             session = open_session(find_config(config), settings or [], shown)
             try:
                 plans = make_plan(session)
-                told = text_findings(session)
+                cut = session.caption_findings
             finally:
                 session.close()
         if as_json:
-            out.emit({"stages": [one.as_dict() for one in plans]})
+            out.emit({"stages": [one.as_dict() for one in plans], "findings": [one.as_dict() for one in cut]})
         else:
             _show(out, plans)
-            show_findings(out.console, told)
+            show_findings(out.console, cut)
 
 
 def _show(out: Terminal, plans: list[StagePlan]) -> None:

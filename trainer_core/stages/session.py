@@ -184,6 +184,13 @@ class Session:
         """Return the fingerprints of some components."""
         return {name: self.fingerprints[name] for name in components}
 
+    @cached_property
+    def caption_findings(self) -> tuple[Finding, ...]:
+        """What there is to say of captions and the text encoders that read them."""
+        from trainer_core.stages.drawn_findings import drawn_findings
+
+        return tuple(drawn_findings(self))
+
     @property
     def base_version(self) -> str:
         """Data version of the whole base model."""

@@ -8,7 +8,6 @@ from trainer_core.data.caption_plan import drawn_row
 from trainer_core.data.controls import control_name
 from trainer_core.stages.base import Item, Outcome, Stage, StageContext
 from trainer_core.stages.entries import shape_of, write_items
-from trainer_core.stages.text_findings import text_findings
 from trainer_core.store.keys import digest
 from trainer_core.types import JSON
 
@@ -71,7 +70,7 @@ def _run(context: StageContext) -> Outcome:
         "excluded_reasons": dict(reasons.most_common(20)),
         "statistics": statistics(manifest),
         "bucket_table": to_markdown(bucket_table(manifest)),
-        "findings": [finding.as_dict() for finding in (*manifest.findings, *text_findings(context.session))],
+        "findings": [finding.as_dict() for finding in (*manifest.findings, *context.session.caption_findings)],
     }
     reused = _total(context) - scanned.pictures_probed
     return Outcome(manifest.data_version, metadata, items_computed=scanned.pictures_probed, items_reused=reused)
