@@ -187,15 +187,13 @@ def _profile(project: Project) -> Sequence[Finding]:
 
 
 def _dataset(session: Session) -> tuple[Sequence[Finding], Manifest | None]:
-    from trainer_core.stages.text_findings import text_findings
-
     try:
         manifest = session.scanned.manifest
     except DatasetError as error:
         return (_finding("datasets", error),), None
     except ConfigError as error:
         return error.findings, None
-    return (*manifest.findings, *text_findings(session), *session.caption_findings), manifest
+    return (*manifest.findings, *session.caption_findings), manifest
 
 
 def _finding(field: str, error: Exception) -> Finding:

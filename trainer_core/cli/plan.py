@@ -25,13 +25,12 @@ def plan(
     with terminal(as_json, debug, verbose) as out:
         from trainer_core.run import open_session
         from trainer_core.run import plan as make_plan
-        from trainer_core.stages.text_findings import text_findings
 
         with out.progress(["validated_dataset"]) as shown:
             session = open_session(find_config(config), settings or [], shown)
             try:
                 plans = make_plan(session)
-                told = [*text_findings(session), *session.caption_findings]
+                told = session.caption_findings
             finally:
                 session.close()
         rate = RateCurve.of(session.project)

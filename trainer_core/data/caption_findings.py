@@ -57,13 +57,18 @@ def _places(drafts: Sequence[Draft]) -> Iterator[Finding]:
 
 def _tags(drafts: Sequence[Draft], rules: CaptionRules) -> Iterator[Finding]:
     asked = [name for name in ("shuffle", "dropout") if getattr(rules, name)]
-    sources = [draft.source for draft in drafts if draft.source is not None]
+    sources = {draft.picture.id: draft.source for draft in drafts if draft.source is not None}
     if not asked or not sources:
         return
+    split = {name: [split_tags(line, rules) for line in source.lines] for name, source in sources.items()}
     least = 2 if rules.shuffle and not rules.dropout else 1
-    if not any(len(split_tags(line, rules).loose) >= least for source in sources for line in source.lines):
+    if not any(len(tags.loose) >= least for lines in split.values() for tags in lines):
         message = f"no caption has tags that could be moved or dropped (between {rules.separator!r}): it has no effect."
         yield Finding("warning", f"tags.{asked[0]}", message, "Lower `tags.keep_tokens`, or correct `tags.separator`.")
+    whole = [name for name, lines in split.items() if any(tags.loose and len(sum(tags, ())) == 1 for tags in lines)]
+    if whole and rules.dropout:
+        message = f"{len(whole)} caption(s) are a single tag, which is left out whole: {named(whole, 5)}."
+        yield Finding("warning", "tags.dropout", message, "Correct `tags.separator`, or use `caption.dropout`.")
 
 
 def _having(drafts: Sequence[Draft], has: Callable[[str], bool]) -> list[str]:

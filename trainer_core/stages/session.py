@@ -196,9 +196,10 @@ class Session:
     @cached_property
     def caption_findings(self) -> tuple[Finding, ...]:
         """What there is to say of captions and the text encoders that read them."""
+        from trainer_core.stages.drawn_findings import drawn_findings
         from trainer_core.stages.truncation import truncation_findings
 
-        return tuple(truncation_findings(self))
+        return (*drawn_findings(self), *truncation_findings(self))
 
     @property
     def base_version(self) -> str:

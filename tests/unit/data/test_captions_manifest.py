@@ -197,6 +197,7 @@ def test_the_data_version_moves_exactly_when_texts_do() -> None:
         ("a", {}, {"secondary_separator": ";;;"}, "info", "no caption has ';;;'"),
         ("a", {}, {"shuffle": True}, "warning", "no caption has tags that could be moved or dropped"),
         ("a, b", {}, {"dropout": 0.5, "keep_tokens": 2}, "warning", "no caption has tags that could be moved"),
+        ("a cat on a mat", {}, {"dropout": 0.5}, "warning", "1 caption(s) are a single tag, which is left out whole"),
     ],
 )
 def test_settings_that_miss_the_captions_are_told(
@@ -205,6 +206,6 @@ def test_settings_that_miss_the_captions_are_told(
     pair(tmp_path, "a.png", line)
     found = build(look(tmp_path), caption=CaptionConfig.model_validate(caption), **tags).findings
     assert told in texts(found, level)
-    pair(tmp_path, "b.png", "{a|b} ||| c;;;d, e, f, g")
+    (tmp_path / "a.txt").write_text("{a|b} ||| c;;;d, e, f, g")
     found = build(look(tmp_path), caption=CaptionConfig.model_validate({"wildcards": True} | caption), **tags).findings
     assert told not in texts(found, level)

@@ -16,7 +16,7 @@ _WIDTHS = ("caption_channels", "cross_attention_dim", "joint_attention_dim", "ca
 _HUGE = 10**15
 
 
-def text_findings(session: Session) -> list[Finding]:
+def drawn_findings(session: Session) -> list[Finding]:
     """Return the findings; none where every caption has one text."""
     manifest = session.scanned.manifest
     varied = [sample for sample in manifest.samples if sample.source is not None]
