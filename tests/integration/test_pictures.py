@@ -24,6 +24,7 @@ from trainer_core.errors import Interrupted
 from trainer_core.hardware.placement import torch_dtype
 from trainer_core.stages import seen
 from trainer_core.stages.entries import read_items, read_latents
+from trainer_core.stages.prompts import chosen_prompts
 from trainer_core.stages.view_entries import mask_id, read_masks
 from trainer_core.train.batches import BatchLoader
 from trainer_core.types import Batch, ProgressEvent, Sample
@@ -253,6 +254,24 @@ def test_an_epoch_has_as_many_regularisation_draws_and_the_weight_trains_again(p
     plans = project.plan(*STEPS, "datasets.0.loss_weight=0.75")
     assert plans["cached_latents"].stale_count == plans["cached_text_embeddings"].stale_count == 0
     assert plans["lora_checkpoint"].status == "stale"
+
+
+@pytest.mark.setting("datasets.regularisation")
+def test_samples_are_rendered_of_the_concepts_captions(project: TinyProject) -> None:
+    session = run.open_session(project.config)
+    try:
+        assert all("number" in text for text in chosen_prompts((), (), session).texts)
+    finally:
+        session.close()
+
+
+def test_what_is_taken_away_is_named_as_it_was(project: TinyProject) -> None:
+    for path in (project.folder / "masks").iterdir():
+        path.unlink()
+    plans = project.plan(*STEPS, "datasets.0.loss_weight=1")
+    reasons = {reason for _, reason in plans["validated_dataset"].stale}
+    assert reasons == {"mask changed, loss_weight changed", "loss_weight changed"}
+    assert plans["cached_latents"].stale_count == 0
 
 
 def test_check_tells_how_many_views_masks_and_regularisation_pictures_there_are(project: TinyProject) -> None:

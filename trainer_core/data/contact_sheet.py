@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from trainer_core.data.decode import PictureProblem, load_rgb, to_bucket
-from trainer_core.types import Bucket, Control, Geometry, Sample
+from trainer_core.types import Bucket, Control, Geometry, Mask, Sample
 
 if TYPE_CHECKING:
     from PIL import Image, ImageDraw
@@ -24,6 +24,8 @@ LIMIT = 400
 """Most pictures on a sheet; of more, an even sample of each bucket."""
 HELD_OUT = "#e8590c"
 """Colour of the frame of a held-out picture."""
+MASKED = "#3b5bdb"
+"""Colour laid over what a mask leaves out."""
 _SIDES = ((40, 160), (150, 128), (LIMIT, 96))
 """Up to so many pictures: longer side of a thumbnail in pixels."""
 _ASPECT = 1.42
@@ -180,11 +182,30 @@ def _thumbnail(sample: Sample, size: tuple[int, int]) -> Image.Image | None:
         if picture is None:
             return None
         if size[0] >= sample.bucket.width:
-            return Image.fromarray(to_bucket(picture, sample.geometry)).resize(size, Image.Resampling.NEAREST)
-        # The same part of the picture, resized once: a tenth of the time of going through the bucket.
-        return picture.resize(size, Image.Resampling.LANCZOS, box=seen_part(sample.geometry), reducing_gap=2.0)
+            shown = Image.fromarray(to_bucket(picture, sample.geometry)).resize(size, Image.Resampling.NEAREST)
+        else:
+            # The same part of the picture, resized once: a tenth of the time of going through the bucket.
+            shown = picture.resize(size, Image.Resampling.LANCZOS, box=seen_part(sample.geometry), reducing_gap=2.0)
+        return shown if sample.mask is None else _tinted(shown, sample.mask, sample.geometry)
     except (OSError, PictureProblem, MemoryError):
         return None
+
+
+def _tinted(shown: Image.Image, mask: Mask, geometry: Geometry) -> Image.Image | None:
+    """Lay a colour over what the mask leaves out of training."""
+    from PIL import Image
+
+    from trainer_core.data.maskpixels import load_mask
+
+    data = mask.path.read_bytes()
+    if hashlib.sha256(data).hexdigest() != mask.picture:
+        return None
+    values = load_mask(data, alpha=mask.alpha)
+    (high, wide), (left, top, right, bottom) = geometry.original, seen_part(geometry)
+    across, down = values.width / wide, values.height / high
+    box = (left * across, top * down, right * across, bottom * down)
+    tinted = Image.blend(shown, Image.new("RGB", shown.size, MASKED), 0.7)
+    return Image.composite(shown, tinted, values.resize(shown.size, Image.Resampling.BOX, box=box))
 
 
 def _decoded(path: Path, sha256: str) -> Image.Image | None:
@@ -233,6 +254,8 @@ def _draw_head(draw: ImageDraw.ImageDraw, samples: Sequence[Sample], groups: Seq
         text += ", cropped; small beside: what the edit starts from."
     else:
         text += ": resized, and cropped to the bucket."
+    if any(sample.mask is not None for group in groups for sample in group.shown):
+        text += " Blue: masked."
     draw.text((_MARGIN + 22, top + 7), text, fill=_PALE, font=legend, anchor="lm")
 
 

@@ -47,6 +47,8 @@ class Prompts:
 def chosen_prompts(own: Sequence[str], paths: Sequence[Sequence[Path]], session: Session) -> Prompts:
     """Return a project's own prompts, else captions: of held-out pictures first, as the LoRA has not seen those.
 
+    Captions of regularisation pictures, which do not show the concept, come last.
+
     Args:
         own: prompts of the project.
         paths: control pictures of each of them; none at all where it edits nothing. Captions bring their own.
@@ -55,8 +57,8 @@ def chosen_prompts(own: Sequence[str], paths: Sequence[Sequence[Path]], session:
     if own:
         return own_prompts(own, paths, session)
 
-    def rank(sample: Sample) -> tuple[bool, str]:
-        return sample.split == "train", sample.id
+    def rank(sample: Sample) -> tuple[bool, bool, str]:
+        return sample.regularisation, sample.split == "train", sample.id
 
     chosen: dict[tuple[str, ...], Sample] = {}
     for sample in sorted(session.manifest.samples, key=rank):

@@ -33,6 +33,8 @@ PART_NAMES: dict[str, str] = {
     "split": "moved between training and held-out",
 }
 """Part of an entry key -> what to say when it differs."""
+_AT_TIMES = ("controls", "views", "mask", "flip", "color", "loss weight", "regularisation")
+"""Parts that an entry may have had and have no more."""
 
 
 def stale_items(
@@ -69,7 +71,7 @@ def _item_reason(item: Item, previous: Mapping[str, Any] | None) -> str:
         return "its cached entry is gone or was damaged"
     parts: Mapping[str, JSON] = previous["parts"]
     changed: list[str] = []
-    for name in dict.fromkeys([*item.parts, *({"controls"} & parts.keys())]):
+    for name in dict.fromkeys([*item.parts, *(one for one in _AT_TIMES if one in parts)]):
         before, now = parts.get(name), item.parts.get(name)
         if before != now:
             changed += _controls(before, now) if name == "controls" else [PART_NAMES.get(name, f"{name} changed")]

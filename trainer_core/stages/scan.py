@@ -61,8 +61,8 @@ def scan_datasets(project: Project, spec: FamilySpec, store: Store, report: Repo
         hashes,
         infos,
         captions,
-        mask_profiles(pictures, hashes, infos, store),
-        faces_of(pictures, hashes, infos, store) if project.augment.crop == "face" else Faces(),
+        mask_profiles(pictures, hashes, infos, store, report),
+        faces_of(pictures, hashes, infos, store, report) if project.augment.crop == "face" else Faces(),
     )
     rules = Rules(
         project.caption, project.bucket, spec.size_multiple, control, CaptionPlan.of(project), project.augment

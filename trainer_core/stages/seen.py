@@ -5,19 +5,21 @@ Both are facts about bytes, remembered by their SHA-256.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from trainer_core.data.controls import stem_of
-from trainer_core.data.decode import TRANSPARENT, PictureInfo, PictureProblem, load_rgb
+from trainer_core.data.decode import TRANSPARENT, PictureInfo
 from trainer_core.data.faces import FACES_VERSION, Face, face_in_name, find_face, load_detector
 from trainer_core.data.found import FoundPicture
 from trainer_core.data.looks import Faces
 from trainer_core.data.masks import MASKS_VERSION, MaskProfile
-from trainer_core.errors import DatasetError
+from trainer_core.stages.pictures import read_mask, read_picture
 from trainer_core.store import Store
+from trainer_core.types import ProgressEvent, Report
 
+_THREADS = 4
 _REMEMBER_EVERY = 200
 
 
@@ -26,6 +28,7 @@ def mask_profiles(
     hashes: Mapping[str, str],
     infos: Mapping[str, PictureInfo],
     store: Store,
+    report: Report,
 ) -> dict[tuple[str, bool], MaskProfile]:
     """Return where the weight of every mask lies, by its hash and whether it is an alpha channel."""
     found: dict[tuple[str, bool], MaskProfile] = {}
@@ -41,7 +44,7 @@ def mask_profiles(
         }
         if paths:
             kind = f"{'alpha' if alpha else 'mask'} {MASKS_VERSION}"
-            for content, profile in _remembered(kind, paths, alpha, store):
+            for content, profile in _remembered(kind, paths, alpha, (store, report)):
                 found[content, alpha] = profile
     return found
 
@@ -51,6 +54,7 @@ def faces_of(
     hashes: Mapping[str, str],
     infos: Mapping[str, PictureInfo],
     store: Store,
+    report: Report,
 ) -> Faces:
     """Return the face of every picture whose name tells none; nothing is remembered where there is no detector."""
     paths: dict[str, Path] = {}
@@ -69,39 +73,31 @@ def faces_of(
         return Faces(found, missing=True)
     for start in range(0, len(wanted), _REMEMBER_EVERY):
         chunk = wanted[start : start + _REMEMBER_EVERY]
-        faces = {content: find_face(detector, load_rgb(_checked(paths[content], content))) for content in chunk}
+        faces = {content: find_face(detector, read_picture(paths[content], content)) for content in chunk}
         store.index.remember(kind, {content: list(face) if face else [] for content, face in faces.items()})
         found |= faces
+        report(ProgressEvent("validated_dataset", start + len(chunk), len(wanted), "face"))
     return Faces(found)
 
 
-def _remembered(kind: str, paths: Mapping[str, Path], alpha: bool, store: Store) -> Iterator[tuple[str, MaskProfile]]:
+def _remembered(
+    kind: str, paths: Mapping[str, Path], alpha: bool, world: tuple[Store, Report]
+) -> Iterator[tuple[str, MaskProfile]]:
+    store, report = world
     known = store.index.facts(kind, paths)
     yield from ((content, MaskProfile.from_json(fact)) for content, fact in known.items())
     new = [content for content in paths if content not in known]
-    for start in range(0, len(new), _REMEMBER_EVERY):
-        from trainer_core.data.maskpixels import load_mask, mask_profile
+    if not new:
+        return
+    from trainer_core.data.maskpixels import mask_profile
 
-        chunk = {}
-        for content in new[start : start + _REMEMBER_EVERY]:
-            try:
-                chunk[content] = mask_profile(load_mask(_checked(paths[content], content), alpha=alpha))
-            except PictureProblem as problem:
-                raise DatasetError(f"{paths[content]}: {problem}") from problem
-        store.index.remember(kind, {content: profile.to_json() for content, profile in chunk.items()})
-        yield from chunk.items()
+    def weigh(content: str) -> MaskProfile:
+        return mask_profile(read_mask(paths[content], content, alpha))
 
-
-def _checked(path: Path, sha256: str) -> bytes:
-    """Return the very bytes that were hashed.
-
-    Raises:
-        DatasetError: the file is gone or changed since.
-    """
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise DatasetError(f"{path}: cannot be read: {error.strerror or error}. Run again when it is there.") from error
-    if hashlib.sha256(data).hexdigest() != sha256:
-        raise DatasetError(f"{path}: changed while it was being looked at. Run again when it is complete.")
-    return data
+    with ThreadPoolExecutor(_THREADS, thread_name_prefix="mask") as pool:
+        for start in range(0, len(new), _REMEMBER_EVERY):
+            chunk = new[start : start + _REMEMBER_EVERY]
+            profiles = dict(zip(chunk, pool.map(weigh, chunk), strict=True))
+            store.index.remember(kind, {content: profile.to_json() for content, profile in profiles.items()})
+            report(ProgressEvent("validated_dataset", start + len(chunk), len(new), "mask"))
+            yield from profiles.items()

@@ -98,12 +98,14 @@ def test_a_cursor_that_cannot_be_read_is_an_empty_one() -> None:
         assert dataset_folder.Cursor.read(text) == dataset_folder.Cursor()
 
 
-def test_a_control_folder_outside_the_dataset_is_looked_at_too(world: World) -> None:
+@pytest.mark.setting("datasets.mask_path")
+@pytest.mark.parametrize("field", ["control_path", "mask_path"])
+def test_a_control_or_mask_folder_outside_the_dataset_is_looked_at_too(world: World, field: str) -> None:
     (project,) = discover_projects(world.root / "configs")
     assert isinstance(project, ProjectAssets)
     folder = world.root / "controls"
     (dataset,) = project.project.datasets
-    paired = dataset.model_copy(update={"control_path": (folder,)})
+    paired = dataset.model_copy(update={field: folder if field == "mask_path" else (folder,)})
     edits = project.project.model_copy(update={"datasets": (paired,)})
     folder.mkdir()
     before = dataset_folder.look(edits)

@@ -202,3 +202,24 @@ def test_control_pictures_are_small_beside_their_picture(tmp_path: Path) -> None
     (_, (alone,)), (_, (beside,)) = (arrange(group, [10], 128) for group in groups)
     assert beside.thumbnail == alone.thumbnail
     assert beside.cell[0] > alone.cell[0] + alone.thumbnail[0] // 2
+
+
+@pytest.mark.setting("datasets.mask_path")
+@pytest.mark.parametrize("side", [64, 1024])
+def test_what_a_mask_leaves_out_is_tinted(tmp_path: Path, side: int) -> None:
+    path = draw(tmp_path / "pictures" / "a.png", (2 * side, side), (200, 200, 200))
+    path.with_suffix(".txt").write_text("a cat")
+    mask = Image.new("L", (2 * side, side), 0)
+    mask.paste(255, (side, 0, 2 * side, side))
+    (tmp_path / "masks").mkdir()
+    mask.save(tmp_path / "masks" / "a.png")
+    grid = BucketConfig(resolution=side, step=32, min_side=32, max_side=side, table="square")
+    (one,) = build(look(tmp_path / "pictures", mask_path=tmp_path / "masks", held_out=0), bucket=grid).samples
+    shown = contact_sheet._thumbnail(one, (64, 64))  # pyright: ignore[reportPrivateUsage]
+    assert shown is not None
+    left, right = shown.getpixel((8, 32)), shown.getpixel((56, 32))
+    assert right == (200, 200, 200)
+    tint = ImageColor.getrgb(contact_sheet.MASKED)
+    assert left == tuple(int(200 * 0.3 + value * 0.7) for value in tint)
+    (tmp_path / "masks" / "a.png").write_bytes(b"another")
+    assert contact_sheet._thumbnail(one, (64, 64)) is None  # pyright: ignore[reportPrivateUsage]
