@@ -40,6 +40,7 @@ def _row(name: str, steps: int, home: Path) -> str:
     settings = (
         *(f"optimizer.name={name}", f"optimizer.lr={lr}", "schedule.name=constant", "schedule.warmup_steps=10"),
         *(f"train.steps={steps}", f"train.evaluate_every={steps}", "train.select=last"),
+        "export.dtype=fp32",  # SGD leaves some updates too small for fp16
     )
     session = run.open_session(ROOT / "configs" / "default.yaml", settings, home=home)
     began = time.perf_counter()

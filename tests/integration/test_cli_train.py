@@ -124,6 +124,15 @@ def test_plan_names_the_picture_that_is_new_and_why(copied: Project) -> None:
     assert "cached_latents will be computed again" in text or "cached_latents changed" in text
 
 
+def test_plan_draws_the_learning_rate_and_gives_its_points(trained: tuple[Project, Any]) -> None:
+    cosine = ("--set", "schedule.name=cosine", "--set", "schedule.warmup_steps=2")
+    schedule = told(call(trained[0], "plan", "cats", "--json", *cosine))["schedule"]
+    assert (schedule["name"], schedule["peak"], schedule["warmup_steps"], schedule["steps"]) == ("cosine", 0.05, 2, 4)
+    assert schedule["points"] == [[1, 0.025], [2, 0.05], [3, 0.05], [4, pytest.approx(0.025)]]
+    shown = call(trained[0], "plan", "cats", *cosine).stdout
+    assert "learning rate: cosine, peak 0.05 after 2 warm-up steps" in shown
+
+
 def test_plan_says_which_setting_changed(trained: tuple[Project, Any]) -> None:
     done = call(trained[0], "plan", "cats", "--set", "optimizer.lr=0.01")
     assert "optimizer.lr: 0.05 -> 0.01" in done.stdout

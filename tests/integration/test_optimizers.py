@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import signal
 from pathlib import Path
@@ -98,6 +99,22 @@ def test_the_settings_change_the_lora_and_leave_the_caches(project: TinyProject,
     assert actions.pop("lora_checkpoint") == "computed"
     assert set(actions.values()) == {"reused"}
     assert sha256(project) != before
+
+
+@pytest.mark.parametrize("limit", [0.0, 1e-3])
+@pytest.mark.setting("optimizer.max_grad_norm")
+def test_gradients_are_scaled_down_to_the_norm_and_zero_is_no_limit(project: TinyProject, limit: float) -> None:
+    from safetensors.torch import load_file
+
+    plain = ("optimizer.name=torch.optim.SGD", "optimizer.lr=1.0", "optimizer.weight_decay=0", "train.steps=1")
+    told = train(project, *plain, f"optimizer.max_grad_norm={limit}", "logging.every=1")
+    folder = project.store / "runs" / told["run"]
+    weights = load_file(folder / "checkpoints" / "step-00000001" / "adapter.safetensors")
+    # B starts at zero, and the gradient of A is zero while it is: plain SGD's first step is the gradient of B.
+    moved = sum(float(tensor.square().sum()) for name, tensor in weights.items() if "lora_B" in name) ** 0.5
+    norm = json.loads((folder / "metrics.jsonl").read_text().splitlines()[0])["grad_norm"]
+    assert norm > 1e-3
+    assert moved == pytest.approx(limit or norm, rel=1e-4)
 
 
 def test_what_an_optimizer_would_not_take_stops_before_anything_is_computed(project: TinyProject) -> None:
