@@ -73,6 +73,21 @@ def test_a_rate_of_zero_is_refused() -> None:
         )
 
 
+@pytest.mark.setting("optimizer.text_encoder_lr")
+def test_rates_are_one_each_or_one_for_all_or_the_denoisers() -> None:
+    from trainer_core.config.groups import AdapterConfig, OptimizerConfig
+    from trainer_core.train.live_text import text_encoder_rates
+
+    adapter = AdapterConfig(text_encoders=("text_encoder", "text_encoder_2"))
+
+    def rates(*given: float) -> list[float]:
+        return list(text_encoder_rates(adapter, OptimizerConfig(lr=1e-3, text_encoder_lr=given)).values())
+
+    assert rates(1e-4, 1e-5) == [1e-4, 1e-5]
+    assert rates(1e-4) == [1e-4, 1e-4]
+    assert rates() == [1e-3, 1e-3]
+
+
 def test_two_encoders_with_a_rate_each_are_fine() -> None:
     both = {"text_encoders": ("text_encoder", "text_encoder_2")}
     assert findings("sdxl", adapter=both, optimizer=TWO_RATES) == []

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -62,3 +64,14 @@ def test_samples_that_share_a_caption_share_its_tensors_on_the_device() -> None:
     assert resident.text["a"] is resident.text["b"]
     assert resident.text["a"].embeds.dtype == torch.bfloat16
     assert resident.latents["a"].data_ptr() != cache.latents["a"].data_ptr()
+
+
+def test_captions_that_are_encoded_batch_by_batch_are_those_of_the_draws(loader: BatchLoader) -> None:
+    live = replace(loader, captions=lambda draw: f"{draw.sample_id} in epoch {draw.epoch}")
+    for number in (0, loader.order.batches_per_epoch + 1):
+        batch = live.batch(number)
+        epoch = number // loader.order.batches_per_epoch
+        assert batch.captions == tuple(f"{name} in epoch {epoch}" for name in batch.sample_ids)
+        assert batch.text.embeds.numel() == 0
+        assert torch.equal(batch.noise, loader.batch(number).noise)
+    assert loader.batch(0).captions == ()
