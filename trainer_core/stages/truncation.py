@@ -7,6 +7,7 @@ asks the index and loads nothing.
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -53,25 +54,47 @@ def text_length(spec: FamilySpec, text: TextConfig) -> int:
 
 
 def _finding(session: Session, limit: TextLimit, captions: Mapping[str, str], samples: int) -> Finding | None:
-    spec, text = session.family.spec, session.project.text
-    pieces = text.clip_tokens if spec.long_captions else 0
-    length = text_length(spec, text)
-    kind = f"tokens {_VERSION} {digest([spec.identity, session.fingerprint(limit.tokenizer), length, pieces])}"
-    long = [caption for caption in captions if not _surely_whole(caption, limit, pieces or length)]
-    hashes = {caption: hashlib.sha256(caption.encode()).hexdigest() for caption in long}
-    known = session.store.index.facts(kind, hashes.values()) if long else {}
-    if new := [caption for caption in long if hashes[caption] not in known]:
-        found = dict(zip((hashes[one] for one in new), _cuts(session, limit, new, pieces, length), strict=True))
-        session.store.index.remember(kind, found)
-        known |= found
-    cut = [(captions[caption], known[hashes[caption]]) for caption in long if known[hashes[caption]]]
-    if not cut:
+    spec, text, index = session.family.spec, session.project.text, session.store.index
+    pieces, length = text.clip_tokens if spec.long_captions else 0, text_length(spec, text)
+    long = {one: name for one, name in captions.items() if not _surely_whole(one, limit, pieces or length)}
+    if not long:
         return None
-    listed = "; ".join(f"{name} ({told['tokens']} tokens, lost from {told['lost']!r})" for name, told in cut[:_SHOWN])
+    kind = f"tokens {_VERSION} {digest([spec.identity, session.fingerprint(limit.tokenizer), length, pieces])}"
+    # All captions together are a fact as well: a no-op over 10,000 of them asks for one.
+    whole = hashlib.sha256(json.dumps([long, len(captions), samples]).encode()).hexdigest()
+    told = index.facts(kind, [whole]).get(whole)
+    if told is None:
+        told = _told(limit, _counted(session, limit, kind, long), len(captions), samples)
+        told |= {"fix": _fix(spec, text, told["longest"])} if told else {}
+        index.remember(kind, {whole: told})
+    return Finding("warning", "datasets", told["message"], told["fix"]) if told else None
+
+
+def _counted(
+    session: Session, limit: TextLimit, kind: str, captions: Mapping[str, str]
+) -> list[tuple[str, dict[str, JSON]]]:
+    """Return (sample id, what `_cuts` tells) of every caption that is cut; new ones are counted, and remembered."""
+    spec, text, index = session.family.spec, session.project.text, session.store.index
+    hashes = {caption: hashlib.sha256(caption.encode()).hexdigest() for caption in captions}
+    known = index.facts(kind, hashes.values())
+    if new := [caption for caption in captions if hashes[caption] not in known]:
+        pieces = text.clip_tokens if spec.long_captions else 0
+        cuts = _cuts(session, limit, new, pieces, text_length(spec, text))
+        found = dict(zip((hashes[one] for one in new), cuts, strict=True))
+        index.remember(kind, found)
+        known |= found
+    return [(name, known[hashes[caption]]) for caption, name in captions.items() if known[hashes[caption]]]
+
+
+def _told(limit: TextLimit, cut: Sequence[tuple[str, dict[str, JSON]]], captions: int, samples: int) -> dict[str, JSON]:
+    """Return the message, and the tokens of the longest caption; nothing if none is cut."""
+    if not cut:
+        return {}
+    listed = "; ".join(f"{name} ({one['tokens']} tokens, lost from {one['lost']!r})" for name, one in cut[:_SHOWN])
     more = f"; and {len(cut) - _SHOWN} more" if len(cut) > _SHOWN else ""
-    message = f"{limit.reader} reads {cut[0][1]['most']} tokens of a caption and cuts {len(cut)} of {len(captions)} "
+    message = f"{limit.reader} reads {cut[0][1]['most']} tokens of a caption and cuts {len(cut)} of {captions} "
     message += f"captions ({samples} samples): {listed}{more}."
-    return Finding("warning", "datasets", message, _fix(spec, text, max(told["tokens"] for _, told in cut)))
+    return {"message": message, "longest": max(one["tokens"] for _, one in cut)}
 
 
 def _fix(spec: FamilySpec, text: TextConfig, longest: int) -> str:

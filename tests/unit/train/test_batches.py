@@ -91,3 +91,14 @@ def test_noise_is_shaped_by_sample_and_only_the_denoiser_sees_the_disturbance(lo
         assert torch.equal(shaped.noise[row], noise)
         assert torch.equal(shaped.seen_noise[row], shape.perturbed(parts, noise))
     assert torch.equal(replace(loader, noise=NoiseShape(ip_gamma=0.1)).batch(1).noise, plain.noise)
+
+
+def test_captions_that_are_encoded_batch_by_batch_are_those_of_the_draws(loader: BatchLoader) -> None:
+    live = replace(loader, captions=lambda draw: f"{draw.sample_id} in epoch {draw.epoch}")
+    for number in (0, loader.order.batches_per_epoch + 1):
+        batch = live.batch(number)
+        epoch = number // loader.order.batches_per_epoch
+        assert batch.captions == tuple(f"{name} in epoch {epoch}" for name in batch.sample_ids)
+        assert batch.text.embeds.numel() == 0
+        assert torch.equal(batch.noise, loader.batch(number).noise)
+    assert loader.batch(0).captions == ()
