@@ -19,7 +19,7 @@ from trainer_core.errors import ConfigError, DamagedEntries, IntegrityError, Lor
 from trainer_core.stages import STAGES
 from trainer_core.stages.base import Stage, StageContext
 from trainer_core.stages.entries import ITEMS, read_items
-from trainer_core.stages.outputs import publish_outputs
+from trainer_core.stages.outputs import CHECKSUMS, publish_outputs, read_checksums, remove_outputs
 from trainer_core.stages.reasons import recipe_changes, stale_items
 from trainer_core.stages.session import Session, file_stat
 from trainer_core.store import Published
@@ -352,7 +352,12 @@ def _memory_error(stage: Stage, error: MemoryError | RuntimeError) -> LoraAssets
 
 
 def _publish_outputs(session: Session, stage: Stage, published: Published) -> tuple[Path, ...]:
-    names = {name: output.format(name=session.project.name) for name, output in stage.outputs.items()}
+    wanted = {**stage.outputs, **published.metadata.get("outputs", {})}
+    names = {name: output.format(name=session.output_name) for name, output in wanted.items()}
+    there = read_checksums(session.outputs / CHECKSUMS)
+    left = [name for name in there if stage.owns(name, session.output_name) and name not in names.values()]
+    if left:
+        remove_outputs(session.outputs, left)
     existing = [session.outputs / output for output in names.values() if (session.outputs / output).is_file()]
     hashes = session.store.index.file_hashes({str(path): file_stat(path) for path in existing})
     return tuple(publish_outputs(session.outputs, published, names, hashes)) if names else ()

@@ -22,7 +22,7 @@ def _describe(finished: Finished) -> Metadata:
     metadata: dict[str, dg.MetadataValue] = {
         "loss": sparkline(losses, "loss over steps"),
         "loss_curve": picture(published.path / "loss_curve.png", "loss, held-out loss, chosen step"),
-        "path": dg.MetadataValue.path(session.outputs / f"{session.project.name}.safetensors"),
+        "path": dg.MetadataValue.path(session.outputs / f"{session.output_name}.safetensors"),
         "sha256": dg.MetadataValue.text(published.files[LORA].sha256),
         "weights_sha256": dg.MetadataValue.text(published.data_version),
         "steps": dg.MetadataValue.text(str(known["steps"])),
@@ -44,7 +44,7 @@ def _sha256_matches(finished: Finished) -> Verdict:
     problems = [str(problem) for problem in published.verify()]
     if published.data_version != published.metadata["weights_sha256"]:
         problems.append(f"{published.path}: the data version is not the weights' SHA-256")
-    for row in check_outputs(session.outputs / f"{session.project.name}.safetensors"):
+    for row in check_outputs(session.outputs / f"{session.output_name}.safetensors"):
         if row["actual"] != row["expected"]:
             problems.append(f"{row['path']}: expected {row['expected']}, found {row['actual']}")
     sha256 = published.files[LORA].sha256

@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from trainer_core.cli.arithmetic import show_arithmetic
 from trainer_core.cli.options import Config, Debug, Json, Set, Verbose, find_config
 from trainer_core.cli.progress import duration
 from trainer_core.cli.terminal import Terminal, terminal
@@ -29,12 +30,14 @@ def plan(
             session = open_session(find_config(config), settings or [], shown)
             try:
                 plans = make_plan(session)
+                length = session.length
             finally:
                 session.close()
         if as_json:
-            out.emit({"stages": [one.as_dict() for one in plans]})
+            out.emit({"stages": [one.as_dict() for one in plans], "arithmetic": length.as_dict()})
         else:
             _show(out, plans)
+            show_arithmetic(out.console, length)
 
 
 def _show(out: Terminal, plans: list[StagePlan]) -> None:

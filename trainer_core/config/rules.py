@@ -75,8 +75,8 @@ def logit_settings_need_logit_normal(project: Project, prediction: str) -> Findi
 
 def warmup_ends_before_the_run(project: Project, prediction: str) -> Finding | None:
     """A warm-up as long as the run never reaches the learning rate that was asked for."""
-    warmup, steps = project.schedule.warmup_steps, project.train.steps
-    if warmup < steps:
+    warmup, steps = project.schedule.warmup_steps, _steps(project)
+    if steps is None or warmup < steps:
         return None
     message = f"is {warmup}, but the run has {steps} steps: the learning rate never reaches its peak."
     return Finding("warning", "schedule.warmup_steps", message, f"Choose at most {steps // 10} (a tenth of the run).")
@@ -144,8 +144,8 @@ def rank_is_usual(project: Project, prediction: str) -> Finding | None:
 
 def checkpoints_fall_inside_the_run(project: Project, prediction: str) -> Finding | None:
     """A killed run (power cut, SIGKILL) starts from its last checkpoint."""
-    every, steps = project.train.checkpoint_every, project.train.steps
-    if every <= steps:
+    every, steps = project.train.checkpoint_every, _steps(project)
+    if steps is None or every <= steps:
         return None
     message = f"is {every}, but the run has {steps} steps: state is saved only when the run is stopped or ends."
     return Finding("info", "train.checkpoint_every", message, f"Choose {max(steps // 4, 1)} to lose less in a crash.")
@@ -153,8 +153,8 @@ def checkpoints_fall_inside_the_run(project: Project, prediction: str) -> Findin
 
 def samples_fall_inside_the_run(project: Project, prediction: str) -> Finding | None:
     """Intermediate samples that never come."""
-    every, steps = project.sample.every, project.train.steps
-    if every <= steps:
+    every, steps = project.sample.every, _steps(project)
+    if steps is None or every <= steps:
         return None
     message = f"is {every}, but the run has {steps} steps: only the finished LoRA is rendered."
     return Finding("info", "sample.every", message, f"Choose {max(steps // 4, 1)}, or 0 to say so.")
@@ -190,6 +190,29 @@ def the_concept_score_is_measured(project: Project, prediction: str) -> Finding 
     return Finding("warning", "gate.min_concept_score", message, "Set `gate.judge` and `gate.concept_prompts`.")
 
 
+def one_length_is_given(project: Project, prediction: str) -> Finding | None:
+    """Two lengths of one run: neither is known to be the one that is meant."""
+    steps, epochs = project.train.steps, project.train.epochs
+    if steps is None or epochs is None:
+        return None
+    message = f"is {epochs:g}, and train.steps is {steps}: a run has one length."
+    return Finding("error", "train.epochs", message, "Remove one of them; `train.steps: null` is none.")
+
+
+def files_are_not_called_like_the_champion(project: Project, prediction: str) -> Finding | None:
+    """`champion.safetensors` is the LoRA that was promoted last."""
+    if (project.save.output_name or project.name) != "champion":
+        return None
+    field = "save.output_name" if project.save.output_name else "name"
+    message = "is `champion`: the LoRA would be written over by the promoted one, champion.safetensors."
+    return Finding("error", field, message, "Choose another name.")
+
+
+def _steps(project: Project) -> int | None:
+    """Steps of the run; None where they depend on the pictures (`data/steps.py` tells of those)."""
+    return project.train.steps or (1500 if project.train.epochs is None else None)
+
+
 RULES: tuple[Rule, ...] = (
     min_snr_needs_a_diffusion_family,
     noise_offset_needs_a_diffusion_family,
@@ -207,4 +230,6 @@ RULES: tuple[Rule, ...] = (
     dataset_names_differ,
     scores_have_prompts,
     the_concept_score_is_measured,
+    one_length_is_given,
+    files_are_not_called_like_the_champion,
 )

@@ -51,7 +51,7 @@ def _facts(session: Session, lora: Published, metrics: Published, verdict: Verdi
 
     project, known = session.project, lora.metadata
     told = known["lineage"]
-    names = {file: output.format(name=project.name) for file, output in published_names().items()}
+    names = {file: output.format(name=session.output_name) for file, output in published_names().items()}
     settings = json.loads(told["lora_assets.settings"])
     trained = card.Trained(
         family=session.family.spec.title,
@@ -72,7 +72,7 @@ def _facts(session: Session, lora: Published, metrics: Published, verdict: Verdi
     )
     return card.CardFacts(
         name=project.name,
-        file=names.get(known["rendered"], f"{project.name}.safetensors"),
+        file=names.get(known["rendered"], f"{session.output_name}.safetensors"),
         comfyui_file=next((names[one["file"]] for one in known["proof"] if one["comfyui_coverage"] == 1.0), ""),
         trained=trained,
         data=_training_data(session),

@@ -31,7 +31,10 @@ TRAINING_READS = (
     *("hardware.num_processes", "hardware.threads"),
 )
 """Settings that decide the weights."""
-READS = ("name", "export", "bucket.resolution", "caption.trigger_word", "datasets.trigger_word")
+READS = (
+    *("name", "export", "bucket.resolution", "caption.trigger_word", "datasets.trigger_word"),
+    *("sample.every_epochs", "save"),
+)
 """Settings that decide how a LoRA is written and described, besides those that it was trained with."""
 _RENDERED = "rendered.safetensors"
 """A file for our own sampling, where diffusers reads none of the published ones."""

@@ -20,6 +20,8 @@ from trainer_core.stages.exports import (
     lineage,
     published_names,
 )
+from trainer_core.stages.room import Footprint, ensure_room
+from trainer_core.stages.saving import SNAPSHOTS, Marks, Saver, collect_saves, is_saved_output, snapshot_path
 from trainer_core.store.keys import digest
 from trainer_core.types import JSON, Finding, Sample
 
@@ -34,7 +36,6 @@ if TYPE_CHECKING:
     from trainer_core.train.trainer import Evaluation, Trainer, TrainerParts
 
 NAME = "lora_checkpoint"
-SNAPSHOTS = "snapshots"
 
 
 def _inputs(context: StageContext) -> JSON:
@@ -59,8 +60,13 @@ def run_key(context: StageContext) -> str:
 
     upstream = {name: published.data_version for name, published in context.upstream.items()}
     settings = slice_key(context.session.project, TRAINING_READS)
-    del settings["train"]["select"]  # which step is taken changes none of them
-    return digest({"run": _RUN, "settings": settings, "inputs": _run_inputs(context), "upstream": upstream})
+    # Which step is taken changes none of them, and how long it is and what is kept were counted in several ways.
+    for name in ("select", "steps", "epochs"):
+        del settings["train"][name]
+    del settings["sample"]
+    length: dict[str, JSON] = {"steps": context.session.length.steps, **Marks.of(context).key}
+    recipe = {"run": _RUN, "settings": settings, "inputs": _run_inputs(context), "upstream": upstream}
+    return digest(recipe | {"length": length})
 
 
 def _run(context: StageContext) -> Outcome:
@@ -85,11 +91,12 @@ def _run(context: StageContext) -> Outcome:
     modules = base_modules(context)
     exports = export_all(context, modules, adapter, step)
     metrics = _collect(context, workdir, step, modules)
+    held_out = selection_of(context, workdir).losses()
     metadata: dict[str, JSON] = {
         "run": workdir.name,
-        "steps": context.settings.train.steps,
+        "steps": context.session.length.steps,
         "selected_step": step,
-        "held_out_losses": {str(at): loss for at, loss in sorted(selection_of(context, workdir).losses().items())},
+        "held_out_losses": {str(at): loss for at, loss in sorted(held_out.items())},
         "steps_per_second": outcome.steps_per_second or None,
         "final_loss": metrics[-1]["loss"] if metrics else None,
         "peak_memory_mib": round(peak_memory_mib(), 1),
@@ -101,7 +108,8 @@ def _run(context: StageContext) -> Outcome:
         "alpha": context.settings.adapter.alpha,
         "trained_samples": sum(sample.split == "train" for sample in context.session.manifest.samples),
     }
-    total = context.settings.train.steps
+    metadata |= collect_saves(context, workdir, Marks.of(context), held_out, modules)
+    total = context.session.length.steps
     return Outcome(
         exports.weights_sha256, metadata, items_computed=outcome.steps_run, items_reused=total - outcome.steps_run
     )
@@ -109,7 +117,6 @@ def _run(context: StageContext) -> Outcome:
 
 def train_here(context: StageContext, workdir: Path) -> TrainOutcome:
     """Train in this process (one of several when a launcher started it)."""
-    from trainer_core.export.snapshots import write_snapshot
     from trainer_core.train.accelerator import make_accelerator
     from trainer_core.train.loop import run
     from trainer_core.train.trainer import prepare
@@ -123,15 +130,25 @@ def train_here(context: StageContext, workdir: Path) -> TrainOutcome:
     accelerator.wait_for_everyone()
     trainer = prepare(training_parts(context, accelerator.device), workdir, session.report, accelerator)
     (workdir / SNAPSHOTS).mkdir(exist_ok=True)
+    if accelerator.is_main_process and trainer.step < trainer.total_steps:
+        ensure_room(context, workdir, _footprint(context, trainer))
     if held_out and accelerator.is_main_process:
         selection.forget_after(trainer.step)
         trainer.evaluation = _evaluation(context, trainer, selection, held_out)
 
-    def snapshot(step: int, adapter: Mapping[str, Tensor]) -> None:
-        write_snapshot(workdir / SNAPSHOTS / f"step-{step:08d}.safetensors", adapter)
-
-    trainer.on_step = snapshot
+    marks = Marks.of(context)
+    if marks.all and accelerator.is_main_process:
+        trainer.on_step = Saver(context, workdir, marks, selection, base_modules(context)).on_step
+        trainer.snapshots_at = marks.all
     return run(trainer)
+
+
+def _footprint(context: StageContext, trainer: Trainer) -> Footprint:
+    """Return what a run will take on the disk, with two moments a weight as AdamW has, the most of any optimizer."""
+    adapter = sum(parameter.numel() * 4 for parameter in trainer.parameters)
+    states = context.settings.train.keep_last + 1
+    # The best weights at each checkpoint that may be gone back to, and those of the end.
+    return Footprint(adapter, 2 * adapter, states, states + 1 + Marks.of(context).most_kept)
 
 
 def selection_of(context: StageContext, workdir: Path) -> Selection:
@@ -139,7 +156,8 @@ def selection_of(context: StageContext, workdir: Path) -> Selection:
     from trainer_core.stages.selection import Selection
 
     train = context.settings.train
-    return Selection(workdir, train.evaluate_every or max(1, train.steps // 10), train.steps)
+    steps = context.session.length.steps
+    return Selection(workdir, train.evaluate_every or max(1, steps // 10), steps, Marks.of(context).measured)
 
 
 def held_out_samples(context: StageContext) -> list[HeldOut]:
@@ -192,7 +210,7 @@ def _select(context: StageContext, workdir: Path, outcome: TrainOutcome) -> tupl
     Raises:
         LoraAssetsError: the weights of the best step were damaged since they were measured.
     """
-    selection, last = selection_of(context, workdir), context.settings.train.steps
+    selection, last = selection_of(context, workdir), context.session.length.steps
     best = selection.best()
     if context.settings.train.select == "last" or best is None or best == last:
         return last, outcome.adapter
@@ -227,6 +245,7 @@ def training_parts(context: StageContext, device: Any) -> TrainerParts:
         denoiser=denoiser,
         precision=precision,
         loader=BatchLoader(order, cache, device, dtype, settings.noise.offset),
+        total_steps=session.length.steps,
     )
 
 
@@ -269,11 +288,12 @@ def _collect(context: StageContext, workdir: Path, selected: int, modules: Modul
     from trainer_core.train.curves import write_loss_curve
     from trainer_core.train.metrics import read_metrics
 
-    for snapshot in sorted((workdir / SNAPSHOTS).glob("step-*.safetensors")):
-        if (adapter := read_snapshot(snapshot)) is not None:
+    for step in sorted(Marks.of(context).sampled):
+        snapshot = snapshot_path(workdir, step)
+        if snapshot.exists() and (adapter := read_snapshot(snapshot)) is not None:
             target = context.staging / SNAPSHOTS / snapshot.name
             target.parent.mkdir(exist_ok=True)
-            export_snapshot(context, modules, adapter, target, int(snapshot.stem.removeprefix("step-")))
+            export_snapshot(context, modules, adapter, target, step)
     metrics = read_metrics(workdir / "metrics.jsonl")
     shutil.copyfile(workdir / "metrics.jsonl", context.staging / "training.jsonl")
     held_out = selection_of(context, workdir).losses()
@@ -291,11 +311,12 @@ LORA_CHECKPOINT = Stage(
     needs=("cached_latents", "cached_text_embeddings"),
     run=_run,
     inputs=_inputs,
-    total=lambda context: context.settings.train.steps,
+    total=lambda context: context.session.length.steps,
     outputs={
         **published_names(),
         "training.jsonl": "training.jsonl",
         "loss_curve.png": "loss_curve.png",
         PROOF: PROOF,
     },
+    owns=is_saved_output,
 )

@@ -14,6 +14,7 @@ from pathlib import Path
 from trainer_core.config.project import Project
 from trainer_core.config.rules import check_rules
 from trainer_core.data.manifest import Manifest
+from trainer_core.data.steps import Arithmetic, arithmetic
 from trainer_core.errors import ConfigError, ModelError
 from trainer_core.export.formats import written_formats
 from trainer_core.families import get_family, with_spec
@@ -129,6 +130,11 @@ class Session:
         """The folder of what people want."""
         return self.home / "outputs" / self.project.name
 
+    @property
+    def output_name(self) -> str:
+        """What the published files are called."""
+        return self.project.save.output_name or self.project.name
+
     @cached_property
     def source(self) -> ModelSource:
         """The base model's files.
@@ -179,6 +185,15 @@ class Session:
         if errors := self.scanned.manifest.errors:
             raise ConfigError(errors)
         return self.scanned.manifest
+
+    @cached_property
+    def length(self) -> Arithmetic:
+        """How long the run is: `train.steps`, or what `train.epochs` come to with these pictures.
+
+        Raises:
+            ConfigError: something about the dataset forbids training.
+        """
+        return arithmetic(self.project, self.manifest.samples)
 
     def weights(self, components: Sequence[str]) -> dict[str, str]:
         """Return the fingerprints of some components."""

@@ -38,6 +38,8 @@ class TrainerParts:
     """The frozen base in its precision, on its device."""
     precision: PrecisionName
     loader: BatchLoader
+    total_steps: int
+    """Optimizer steps of the whole run."""
 
 
 @dataclass(frozen=True)
@@ -64,8 +66,11 @@ class Trainer:
     loader: BatchLoader
     workdir: Path
     report: Report
+    total_steps: int
+    """Optimizer steps of the whole run."""
     on_step: Callable[[int, Mapping[str, Tensor]], None] | None = None
-    """Called on the main process every `sample.every` steps with the step and the adapter's state."""
+    """Called on the main process after the steps in `snapshots_at` with the step and the adapter's state."""
+    snapshots_at: frozenset[int] = frozenset()
     evaluation: Evaluation | None = None
     """What is measured on the main process as the run goes."""
     step: int = 0
@@ -121,6 +126,7 @@ def prepare(parts: TrainerParts, workdir: Path, report: Report, accelerator: Acc
         loader=parts.loader,
         workdir=workdir,
         report=report,
+        total_steps=parts.total_steps,
     )
     with accelerator.main_process_first():
         # A damaged checkpoint is moved aside by the first process, not by all at once.
@@ -159,4 +165,4 @@ def _resume(trainer: Trainer) -> None:
     if state.scaler is not None and trainer.accelerator.scaler is not None:
         trainer.accelerator.scaler.load_state_dict(dict(state.scaler))
     trainer.step = state.step
-    log.info("going on from step %d of %d", state.step, trainer.project.train.steps)
+    log.info("going on from step %d of %d", state.step, trainer.total_steps)

@@ -48,7 +48,7 @@ class Watch:
 
     def after_step(self) -> None:
         """Count a step; at logging steps read the losses and tell."""
-        trainer, total = self.trainer, self.trainer.project.train.steps
+        trainer, total = self.trainer, self.trainer.total_steps
         self.clock.steps += 1
         values: dict[str, float] = {}
         if trainer.step % trainer.project.logging.every == 0 or trainer.step == total:

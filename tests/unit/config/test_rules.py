@@ -80,6 +80,8 @@ CASES: list[Case] = [
         ["gate.min_concept_score=0.5", "gate.judge=/x/a.py", "gate.concept_prompts=[a]"],
         "flow",
     ),
+    (["train.epochs=2", "train.steps=900"], "flow", "error", "train.epochs", ["train.epochs=2"], "flow"),
+    (["save.output_name=champion"], "flow", "error", "save.output_name", ["save.output_name=winner"], "flow"),
     (["datasets.1.path=/x/cats"], "flow", "error", "datasets.1.name", ["datasets.1.path=/x/dogs"], "flow"),
     (
         ["datasets.1.path=/x/dogs", "datasets.1.name=cats"],
