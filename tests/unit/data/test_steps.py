@@ -85,7 +85,7 @@ def test_steps_are_taken_as_given_and_without_either_they_are_1500() -> None:
 
 
 def kohya_steps(buckets: Sequence[int], batch: int, accumulation: int, processes: int, epochs: int) -> int:
-    """kohya's rule (train_network.py): whole optimizer steps in each epoch, from its batches, each bucket rounded up."""
+    """kohya's rule (train_network.py): whole steps in each epoch, from batches rounded up by bucket."""
     batches = sum(math.ceil(bucket / batch) for bucket in buckets)
     return epochs * math.ceil(batches / processes / accumulation)
 
