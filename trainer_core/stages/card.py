@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from trainer_core.stages.exports import LORA, base_name, published_names
 from trainer_core.stages.promotion import Verdict
-from trainer_core.stages.prompts import chosen_prompts
+from trainer_core.stages.prompts import project_prompts
 from trainer_core.stages.session import Session, file_stat
 from trainer_core.store import Published
 from trainer_core.store.disk import write_atomic
@@ -104,7 +104,7 @@ def _rendered(session: Session) -> Rendered:
 
     sample, side = session.project.sample, session.project.bucket.resolution
     nothing = session.family.spec.no_negative_prompt
-    prompts = chosen_prompts(sample.prompts, sample.control_paths, session)
+    prompts = project_prompts(sample, session)
     return Rendered(
         prompts=prompts.texts,
         controls=max((len(files) for files in prompts.controls), default=0),

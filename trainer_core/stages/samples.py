@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from trainer_core.stages.base import Outcome, Stage, StageContext
 from trainer_core.stages.exports import file_for_diffusers
-from trainer_core.stages.prompts import Prompts, chosen_prompts
+from trainer_core.stages.prompts import Prompts, project_prompts
 from trainer_core.store.keys import digest
 from trainer_core.types import JSON
 
@@ -26,8 +26,7 @@ GRID = "grid.png"
 
 def prompts(context: StageContext) -> Prompts:
     """Return what is rendered."""
-    sample = context.settings.sample
-    return chosen_prompts(sample.prompts, sample.control_paths, context.session)
+    return project_prompts(context.settings.sample, context.session)
 
 
 def _inputs(context: StageContext) -> JSON:
@@ -37,6 +36,7 @@ def _inputs(context: StageContext) -> JSON:
         "precision": precision(session),
         "prompts": list(chosen.texts),
         **({"control pictures": chosen.key} if chosen.key else {}),
+        **({"of each prompt": [line.key for line in chosen.rows]} if chosen.rows else {}),
     }
 
 
@@ -99,9 +99,8 @@ def _write(context: StageContext, columns: dict[str, list[Image.Image]], setting
     """Write the grid and each picture; return name -> SHA-256 of the pixels."""
     from trainer_core.sampling.grid import control_column, make_grid
 
-    seeds = [settings.seed + row for row in range(len(settings.prompts))]
     shown = control_column(settings.controls, columns["base"][0].size) | columns
-    make_grid(shown, settings.prompts, seeds).save(context.staging / GRID)
+    make_grid(shown, settings.prompts, settings.seeds).save(context.staging / GRID)
     pixels: dict[str, str] = {}
     for heading, pictures in columns.items():
         folder = context.staging / "pictures" / heading.replace(" ", "-")
@@ -135,6 +134,9 @@ def render_settings(
         height=(sample.height or side) // multiple * multiple,
         controls=prompts.pictures(),
         guidance_argument=spec.guidance_argument,
+        rows=prompts.rows,
+        sampler=sample.sampler,
+        prediction=spec.prediction,
     )
 
 

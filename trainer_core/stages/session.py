@@ -24,7 +24,8 @@ from trainer_core.families.source import ModelSource
 from trainer_core.hardware.detect import detect_machine, select_profile
 from trainer_core.hardware.placement import resolve_precision
 from trainer_core.hardware.profiles import HardwareProfile
-from trainer_core.stages.control_findings import control_findings
+from trainer_core.sampling.prompt_file import PromptLine, read_prompt_file
+from trainer_core.stages.sample_findings import sample_findings
 from trainer_core.stages.scan import ScannedDataset, scan_datasets
 from trainer_core.store import Store
 from trainer_core.store.keys import digest
@@ -69,16 +70,10 @@ class Session:
         found += self._formats()
         if not any(finding.field == "model.path" for finding in found):
             # Without the base it is not known which variant it is, and so what it takes.
-            found += control_findings(self.project, self.family.spec)
+            found += sample_findings(self)
         if self.profile.device == "cpu" and self.project.train.precision == "fp16":
             message = "fp16 training needs a GPU: CPUs have no fp16 arithmetic to speak of."
             found.append(Finding("error", "train.precision", message, "Use bf16, fp32 or auto."))
-        multiple = self.family.spec.size_multiple
-        for side in ("width", "height"):
-            if (asked := getattr(self.project.sample, side)) % multiple:
-                message = f"{asked} pixels: {self.family.spec.title} renders multiples of {multiple}."
-                near = max(multiple, round(asked / multiple) * multiple)
-                found.append(Finding("error", f"sample.{side}", message, f"Use {near}."))
         return found
 
     def _formats(self) -> list[Finding]:
@@ -194,6 +189,24 @@ class Session:
             ConfigError: something about the dataset forbids training.
         """
         return arithmetic(self.project, self.manifest.samples)
+
+    @cached_property
+    def prompt_lines(self) -> tuple[PromptLine, ...]:
+        """The prompts of `sample.prompt_file`; none without one.
+
+        Raises:
+            ConfigError: the file cannot be read, or something in it is wrong.
+        """
+        path = self.project.sample.prompt_file
+        return () if path is None else read_prompt_file(path)
+
+    @property
+    def prompt_controls(self) -> tuple[tuple[Path, ...], ...]:
+        """The control pictures of each prompt of the file: its own, else those of `sample.control_paths`."""
+        path = self.project.sample.prompt_file
+        if path is None or not any(line.controls for line in self.prompt_lines):
+            return self.project.sample.control_paths
+        return tuple(tuple(path.parent / one for one in line.controls) for line in self.prompt_lines)
 
     def weights(self, components: Sequence[str]) -> dict[str, str]:
         """Return the fingerprints of some components."""
