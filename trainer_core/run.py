@@ -15,7 +15,7 @@ from typing import Literal
 
 from trainer_core.config.load import load_project, project_home
 from trainer_core.config.reads import Slice, slice_key
-from trainer_core.errors import ConfigError, DamagedEntries, IntegrityError, LoraAssetsError
+from trainer_core.errors import ConfigError, DamagedEntries, IntegrityError, Interrupted, LoraAssetsError, StageFailed
 from trainer_core.stages import STAGES
 from trainer_core.stages.base import Stage, StageContext
 from trainer_core.stages.entries import ITEMS, read_items
@@ -145,12 +145,32 @@ def run_until(
         session: the open project.
         until: name of the last stage wanted.
         on_result: called after each stage.
+
+    Raises:
+        StageFailed: a stage that nothing else needs, such as the samples, failed; all others are done.
     """
     results: dict[str, StageResult] = {}
-    for name in STAGES if until is None else ancestors(until):
-        results[name] = _ensure(session, STAGES[name], results)
+    failed: tuple[str, Exception] | None = None
+    names = list(STAGES) if until is None else ancestors(until)
+    for name in names:
+        try:
+            results[name] = _ensure(session, STAGES[name], results)
+        except Interrupted:
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever rendering raises, the LoRA is there and is measured
+            if name == until or any(name in STAGES[other].needs for other in names) or failed:
+                raise
+            log.error("%s failed: %s", name, _told(error))
+            failed = name, error
+            continue
         on_result(results[name])
+    if failed:
+        raise StageFailed(failed[0], _told(failed[1]), list(results.values())) from failed[1]
     return list(results.values())
+
+
+def _told(error: Exception) -> str:
+    return str(error) if isinstance(error, LoraAssetsError) else f"{type(error).__name__}: {error}"
 
 
 def ancestors(until: str) -> list[str]:

@@ -109,19 +109,20 @@ def check_sampler(name: str, prediction: str, pipeline: str) -> str | None:
 
 
 @contextmanager
-def sampling_with(pipeline: Any, name: str, prediction: str, field_name: str = "sample.sampler") -> Generator[None]:
+def sampling_with(pipeline: Any, name: str, prediction: str) -> Generator[None]:
     """Render with a sampler as long as the block runs; an empty name is the base's own.
 
     Raises:
         ConfigError: the sampler does not fit the pipeline.
     """
-    own = pipeline.scheduler
-    if name:
-        if problem := check_sampler(name, prediction, type(pipeline).__name__):
-            raise ConfigError([Finding("error", field_name, f"{problem}.", "Choose one of them, or leave it empty.")])
-        sampler = find_sampler(name, prediction)
-        assert sampler is not None
-        pipeline.scheduler = _scheduler(sampler, prediction, own)
+    if not name:
+        yield
+        return
+    if problem := check_sampler(name, prediction, type(pipeline).__name__):
+        raise ConfigError([Finding("error", "sample.sampler", f"{problem}.", "Choose one of them, or leave it empty.")])
+    sampler, own = find_sampler(name, prediction), pipeline.scheduler
+    assert sampler is not None
+    pipeline.scheduler = _scheduler(sampler, prediction, own)
     try:
         yield
     finally:

@@ -97,9 +97,9 @@ def _render_columns(context: StageContext, settings: RenderSettings) -> dict[str
 
 def _write(context: StageContext, columns: dict[str, list[Image.Image]], settings: RenderSettings) -> dict[str, str]:
     """Write the grid and each picture; return name -> SHA-256 of the pixels."""
-    from trainer_core.sampling.grid import control_column, make_grid
+    from trainer_core.sampling.grid import control_column, largest, make_grid
 
-    shown = control_column(settings.controls, columns["base"][0].size) | columns
+    shown = control_column(settings.controls, largest(columns.values())) | columns
     make_grid(shown, settings.prompts, settings.seeds).save(context.staging / GRID)
     pixels: dict[str, str] = {}
     for heading, pictures in columns.items():
