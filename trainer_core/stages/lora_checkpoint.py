@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from trainer_core.stages.selection import Selection
     from trainer_core.train.batches import CachedSamples
     from trainer_core.train.loop import TrainOutcome
+    from trainer_core.train.trackers import RunPlace
     from trainer_core.train.trainer import Evaluation, Trainer, TrainerParts
 
 NAME = "lora_checkpoint"
@@ -119,6 +120,7 @@ def train_here(context: StageContext, workdir: Path) -> TrainOutcome:
     """Train in this process (one of several when a launcher started it)."""
     from trainer_core.train.accelerator import make_accelerator
     from trainer_core.train.loop import run
+    from trainer_core.train.trackers import open_trackers
     from trainer_core.train.trainer import prepare
 
     session, settings = context.session, context.settings
@@ -140,7 +142,23 @@ def train_here(context: StageContext, workdir: Path) -> TrainOutcome:
     if marks.all and accelerator.is_main_process:
         trainer.on_step = Saver(context, workdir, marks, selection, base_modules(context)).on_step
         trainer.snapshots_at = marks.all
-    return run(trainer)
+    if accelerator.is_main_process and trainer.step < trainer.total_steps:
+        trainer.trackers = open_trackers(run_place(context, workdir), settings.logging, trainer.step)
+    try:
+        return run(trainer)
+    finally:
+        trainer.trackers.close()
+
+
+def run_place(context: StageContext, workdir: Path) -> RunPlace:
+    """Return where the run and what services are told of it lie."""
+    from trainer_core.config.reads import slice_key
+    from trainer_core.train.trackers import RunPlace
+
+    session = context.session
+    groups = slice_key(session.project, TRAINING_READS)
+    told = {f"{group}.{name}": value for group, fields in groups.items() for name, value in fields.items()}
+    return RunPlace(workdir, session.outputs, session.project.name, told | {"steps": session.length.steps})
 
 
 def _footprint(context: StageContext, trainer: Trainer) -> Footprint:
@@ -200,6 +218,7 @@ def _evaluation(context: StageContext, trainer: Trainer, selection: Selection, h
         loss = fmean(evaluator.losses(trainer.denoiser, held_out, lambda: None).values())
         trainer.denoiser.train()
         selection.add(step, loss, trainer.adapter_state())
+        trainer.trackers.log({"loss/held_out": loss}, step)
 
     return Evaluation(selection.due, measure)
 

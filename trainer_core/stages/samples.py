@@ -62,6 +62,7 @@ def _run(context: StageContext) -> Outcome:
     columns = _render_columns(context, settings)
     changed = any(not same_pictures(columns["base"], columns[heading]) for heading in strengths(context))
     names = _write(context, columns, settings)
+    _tell_services(context, columns, settings)
     metadata: dict[str, JSON] = {
         "prompts": list(settings.prompts),
         "columns": list(columns),
@@ -109,6 +110,23 @@ def _write(context: StageContext, columns: dict[str, list[Image.Image]], setting
             picture.save(folder / f"{row:02d}.png")
             pixels[f"{heading}/{row:02d}"] = hashlib.sha256(picture.tobytes()).hexdigest()
     return pixels
+
+
+def _tell_services(context: StageContext, columns: dict[str, list[Image.Image]], settings: RenderSettings) -> None:
+    logging = context.settings.logging
+    if not logging.tensorboard and logging.wandb == "off":
+        return
+    from trainer_core.train.trackers import Picture, RunPlace, show_samples
+
+    session, lora = context.session, context.upstream["lora_checkpoint"].metadata
+    steps = {heading: int(heading.removeprefix("step ")) for heading in columns if heading.startswith("step ")}
+    pictures = [
+        Picture(row, prompt, heading, steps.get(heading, 0 if heading == "base" else lora["selected_step"]), one)
+        for heading, of_column in columns.items()
+        for row, (prompt, one) in enumerate(zip(settings.prompts, of_column, strict=True))
+    ]
+    workdir = session.store.root / "runs" / lora["run"]
+    show_samples(RunPlace(workdir, session.outputs, session.project.name), logging, pictures)
 
 
 def render_settings(
@@ -161,7 +179,7 @@ SAMPLES = Stage(
     name=NAME,
     version=2,
     description="Fixed prompts and seeds rendered from the exported file, base beside the LoRA at several strengths.",
-    reads=("sample", "bucket.resolution", "hardware.threads"),
+    reads=("sample", "bucket.resolution", "hardware.threads", "logging"),
     needs=("lora_checkpoint",),
     run=_run,
     inputs=_inputs,

@@ -5,10 +5,12 @@ Everything is looked at once, at the start: a folder that changes while a long r
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from importlib.util import find_spec
 from pathlib import Path
 
 from trainer_core.config.project import Project
@@ -68,6 +70,7 @@ class Session:
             found.append(Finding("error", "adapter.targets", message, f"Use one of {', '.join(presets)}."))
         found += self._missing()
         found += self._formats()
+        found += self._services()
         if not any(finding.field == "model.path" for finding in found):
             # Without the base it is not known which variant it is, and so what it takes.
             found += sample_findings(self)
@@ -85,6 +88,17 @@ class Session:
         message = f"there is no {' and no '.join(gone)} file for {spec.title}."
         fix = f"{', '.join(written)} will be written." if written else "Add `diffusers`."
         return [Finding("info" if written else "error", "export.formats", message, fix)]
+
+    def _services(self) -> list[Finding]:
+        """Return what Weights & Biases lacks, before hours of training are not told to it."""
+        mode = self.project.logging.wandb
+        if mode != "off" and find_spec("wandb") is None:
+            fix = "Install it (`pip install lora-assets[wandb]`), or set it to off."
+            return [Finding("error", "logging.wandb", f"is {mode}, but the package wandb is not installed.", fix)]
+        if mode == "online" and not os.environ.get("WANDB_API_KEY"):
+            fix = "Set it in the environment, and nowhere else, or use offline and `wandb sync` later."
+            return [Finding("error", "logging.wandb", "is online, but WANDB_API_KEY is not set.", fix)]
+        return []
 
     def _missing(self) -> list[Finding]:
         """Return what is not where the settings say, all at once and before a picture is read."""

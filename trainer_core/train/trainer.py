@@ -19,6 +19,7 @@ from trainer_core.families.base import Family, PrecisionName
 from trainer_core.train.batches import BatchLoader
 from trainer_core.train.optimizers import TrainedPart, build_optimizer
 from trainer_core.train.state import TrainState, load_latest, prune, save_state
+from trainer_core.train.trackers import Trackers
 from trainer_core.types import Report
 
 log = logging.getLogger(__name__)
@@ -71,6 +72,8 @@ class Trainer:
     on_step: Callable[[int, Mapping[str, Tensor]], None] | None = None
     """Called on the main process after the steps in `snapshots_at` with the step and the adapter's state."""
     snapshots_at: frozenset[int] = frozenset()
+    trackers: Trackers = field(default_factory=Trackers)
+    """Services that are told; none on other processes than the main one."""
     evaluation: Evaluation | None = None
     """What is measured on the main process as the run goes."""
     step: int = 0
@@ -80,6 +83,17 @@ class Trainer:
     def parameters(self) -> list[nn.Parameter]:
         """Everything that is trained."""
         return [parameter for part in self.parts for parameter in part.parameters.values()]
+
+    def learning_rates(self) -> dict[str, float]:
+        """Return `lr/PART` -> its learning rate now, and `d*lr/PART` for optimizers that find their own."""
+        groups, rates = self.optimizer.param_groups, dict[str, float]()
+        for position, group in enumerate(groups):
+            own = self.parts[position].name if len(groups) == len(self.parts) else f"group{position}"
+            name = str(group.get("name") or own)
+            rates[f"lr/{name}"] = float(group["lr"])
+            if "d" in group:
+                rates[f"d*lr/{name}"] = float(group["d"]) * float(group["lr"])
+        return rates
 
     @property
     def order(self) -> Order:

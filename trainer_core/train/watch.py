@@ -59,6 +59,7 @@ class Watch:
             values |= {"memory_mib": metrics.memory_mib, "data_wait": metrics.data_wait}
             if self.file:
                 self.file.write(metrics)
+                trainer.trackers.log(_curves(metrics) | trainer.learning_rates(), trainer.step)
             self.losses.clear()
             self.clock.restart()
         if trainer.accelerator.is_main_process:
@@ -106,3 +107,15 @@ class Watch:
             memory_mib=resident_memory_mib(),
             data_wait=waited,
         )
+
+
+def _curves(metrics: StepMetrics) -> dict[str, float]:
+    """Return what services draw of a line of metrics."""
+    curves = {
+        "loss/train": metrics.loss,
+        "speed/steps_per_s": metrics.it_per_s,
+        "speed/samples_per_s": metrics.samples_per_s,
+        "speed/data_wait": metrics.data_wait,
+        "memory/mib": metrics.memory_mib,
+    }
+    return curves if metrics.grad_norm is None else curves | {"grad_norm": metrics.grad_norm}

@@ -20,7 +20,7 @@ def read(folder: Path, text: str, name: str = "prompts.txt") -> tuple[PromptLine
 
 
 EVERYTHING = PromptLine(
-    "masterpiece, a cat--or two",
+    "some, a cat--or two",
     negative_prompt="low quality, worst -- of all",
     width=768,
     height=512,
@@ -32,13 +32,9 @@ EVERYTHING = PromptLine(
 
 
 def test_kohyas_marks_are_read_in_any_order_and_case(tmp_path: Path) -> None:
-    line = (
-        "masterpiece, a cat--or two --n low quality, worst -- of all --w 768 --H 512 --d 1 --l 7.5 --s 28 --ss euler_a"
-    )
+    line = "some, a cat--or two --n low quality, worst -- of all --w 768 --H 512 --d 1 --l 7.5 --s 28 --ss euler_a"
     assert read(tmp_path, line) == (EVERYTHING,)
-    other = (
-        "masterpiece, a cat--or two --ss euler_a --s 28 --g 7.5 --d 1 --h 512 --w 768 --n low quality, worst -- of all"
-    )
+    other = "some, a cat--or two --ss euler_a --s 28 --g 7.5 --d 1 --h 512 --w 768 --n low quality, worst -- of all"
     assert read(tmp_path, other) == (EVERYTHING,)
 
 
@@ -48,10 +44,10 @@ def test_comments_and_empty_lines_are_no_prompts(tmp_path: Path) -> None:
 
 
 def test_json_and_toml_say_the_same_in_our_names_and_in_kohyas(tmp_path: Path) -> None:
-    ours = """[{"prompt": "masterpiece, a cat--or two", "negative_prompt": "low quality, worst -- of all", "width": 768,
+    ours = """[{"prompt": "some, a cat--or two", "negative_prompt": "low quality, worst -- of all", "width": 768,
         "height": 512, "seed": 1, "guidance": 7.5, "steps": 28, "sampler": "euler_a"}, "a dog"]"""
     assert read(tmp_path, ours, "a.json") == (EVERYTHING, PromptLine("a dog"))
-    toml = """[[prompt]]\nprompt = "masterpiece, a cat--or two"\nnegative_prompt = "low quality, worst -- of all"
+    toml = """[[prompt]]\nprompt = "some, a cat--or two"\nnegative_prompt = "low quality, worst -- of all"
 width = 768\nheight = 512\nseed = 1\nscale = 7.5\nsample_steps = 28\nsample_sampler = "euler_a"\n"""
     assert read(tmp_path, toml, "a.toml") == (EVERYTHING,)
     kohya = """[prompt]\nwidth = 768\nscale = 6\n[[prompt.subset]]\nprompt = "a cat"\n[[prompt.subset]]
