@@ -1,4 +1,4 @@
-"""TensorBoard and Weights & Biases: the curves of a run, resumed or not; no key anywhere; their failures stay theirs."""
+"""TensorBoard and Weights & Biases: the curves of a run, resumed or not; no key anywhere; failures stay theirs."""
 
 from __future__ import annotations
 

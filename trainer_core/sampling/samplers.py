@@ -35,7 +35,7 @@ class Sampler:
 DIFFUSION: Mapping[str, Sampler] = {
     "ddim": Sampler("DDIMScheduler"),
     "ddpm": Sampler("DDPMScheduler"),
-    "pndm": Sampler("PNDMScheduler"),
+    "pndm": Sampler("PNDMScheduler", {"skip_prk_steps": True}),
     "lms": Sampler("LMSDiscreteScheduler"),
     "euler": Sampler("EulerDiscreteScheduler"),
     "euler_karras": Sampler("EulerDiscreteScheduler", _KARRAS),
@@ -101,11 +101,11 @@ def check_sampler(name: str, prediction: str, pipeline: str) -> str | None:
     Imports diffusers, but only for what the table knows.
     """
     sampler = find_sampler(name, prediction)
-    if sampler is not None and (problem := _problem(sampler, prediction, pipeline)) is None:
+    problem = "is no sampler" if sampler is None else _problem(sampler, prediction, pipeline)
+    if problem is None:
         return None
-    reason = "is no sampler" if sampler is None else problem
     fitting = [one for one, known in table(prediction).items() if _problem(known, prediction, pipeline) is None]
-    return f"{name!r} {reason}. {pipeline} renders with {', '.join(fitting)}"
+    return f"{name!r} {problem}. {pipeline} renders with {', '.join(fitting)}"
 
 
 @contextmanager

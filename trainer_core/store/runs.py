@@ -60,7 +60,7 @@ def removable(store: Store, project: str, kept: Iterable[str] = ()) -> list[RunF
     return [
         run
         for run in runs_of(store.root, project)
-        if run.projects == {project}
+        if run.projects == frozenset((project,))
         and run.path.name not in spared
         and not is_held(lock_path(store.root / "locks", f"run-{run.path.name}"))
     ]
