@@ -16,6 +16,7 @@ from lora_assets.assets.entries import VALUES_ARE_FINITE
 from lora_assets.assets.metrics import METRICS
 from lora_assets.assets.samples import SAMPLES
 from lora_assets.assets.stage import Verdict
+from trainer_core.data.steps import Arithmetic, DatasetShare
 
 
 def judge(
