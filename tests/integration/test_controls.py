@@ -237,6 +237,7 @@ def test_one_caption_of_several_control_pictures_is_rendered_for_each(project: T
     assert len({files[0][1] for files in chosen.controls}) == 4
 
 
+@pytest.mark.setting("sample.control_paths")
 def test_an_edited_control_picture_of_a_prompt_renders_again_and_trains_nothing(project: TinyProject) -> None:
     picture = project.folder / "mine.png"
     draw_picture(picture, seed=1, size=(64, 64))
