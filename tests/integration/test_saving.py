@@ -298,7 +298,7 @@ def test_several_processes_publish_each_file_once(project: TinyProject) -> None:
         "save.every=2",
         "logging.tensorboard=true",
     )
-    result = train(project, *two)
+    result = train(project, *two, "save.every=2")
     assert [one["step"] for one in result.published.metadata["saved"]] == [2, 4]
     assert all(row["expected"] == row["actual"] for row in check_outputs(outputs(project)))
     assert len(list((outputs(project) / "tensorboard").rglob("events*"))) == 1
