@@ -76,6 +76,17 @@ class ExportError(LoraAssetsError):
     """A LoRA file cannot be written, cannot be read, or does not hold what was trained."""
 
 
+class StageFailed(LoraAssetsError):
+    """A stage that nothing else needs failed; all others are done, and stay.
+
+    `stage` names it, and `done` is what the run made of the others, in order.
+    """
+
+    def __init__(self, stage: str, message: str, done: Sequence[object]) -> None:
+        self.stage, self.done = stage, tuple(done)
+        super().__init__(f"{stage} failed: {message}")
+
+
 class NonFiniteError(LoraAssetsError):
     """A NaN or infinity appeared; `samples` names where it came from, `micro_batch` when, in training."""
 

@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Literal
 
 from trainer_core.config.load import load_project, project_home
 from trainer_core.config.reads import Slice, slice_key
-from trainer_core.errors import ConfigError, DamagedEntries, IntegrityError, LoraAssetsError
+from trainer_core.errors import ConfigError, DamagedEntries, IntegrityError, Interrupted, LoraAssetsError, StageFailed
 from trainer_core.stages import STAGES
 from trainer_core.stages.base import Stage, StageContext
 from trainer_core.stages.entries import ITEMS, read_items
-from trainer_core.stages.outputs import publish_outputs
+from trainer_core.stages.outputs import CHECKSUMS, publish_outputs, read_checksums, remove_outputs
 from trainer_core.stages.reasons import recipe_changes, stale_items
 from trainer_core.stages.session import Session, file_stat
 from trainer_core.store import Published
@@ -151,11 +151,27 @@ def run_until(
         session: the open project.
         until: name of the last stage wanted.
         on_result: called after each stage.
+
+    Raises:
+        StageFailed: a stage that nothing else needs, such as the samples, failed; all others are done.
     """
     results: dict[str, StageResult] = {}
-    for name in STAGES if until is None else ancestors(until):
-        results[name] = _ensure(session, STAGES[name], results)
+    failed: tuple[str, Exception] | None = None
+    names = list(STAGES) if until is None else ancestors(until)
+    for name in names:
+        try:
+            results[name] = _ensure(session, STAGES[name], results)
+        except Interrupted:
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever rendering raises, the LoRA is there and is measured
+            if name == until or any(name in STAGES[other].needs for other in names) or failed:
+                raise
+            log.error("%s failed: %s", name, _told(error))
+            failed = name, error
+            continue
         on_result(results[name])
+    if failed:
+        raise StageFailed(failed[0], _told(failed[1]), list(results.values())) from failed[1]
     return list(results.values())
 
 
@@ -187,6 +203,10 @@ def find_lr(session: Session, asked: RangeTest, on_result: Callable[[StageResult
                 raise
             log.warning("%s: an input is damaged and is made anew: %s", TRAINING, error)
     raise AssertionError("unreachable")
+
+
+def _told(error: Exception) -> str:
+    return str(error) if isinstance(error, LoraAssetsError) else f"{type(error).__name__}: {error}"
 
 
 def ancestors(until: str) -> list[str]:
@@ -388,7 +408,12 @@ def _memory_error(stage: Stage, error: MemoryError | RuntimeError) -> LoraAssets
 
 
 def _publish_outputs(session: Session, stage: Stage, published: Published) -> tuple[Path, ...]:
-    names = {name: output.format(name=session.project.name) for name, output in stage.outputs.items()}
+    wanted = {**stage.outputs, **published.metadata.get("outputs", {})}
+    names = {name: output.format(name=session.output_name) for name, output in wanted.items()}
+    there = read_checksums(session.outputs / CHECKSUMS)
+    left = [name for name in there if stage.owns(name, session.output_name) and name not in names.values()]
+    if left:
+        remove_outputs(session.outputs, left)
     existing = [session.outputs / output for output in names.values() if (session.outputs / output).is_file()]
     hashes = session.store.index.file_hashes({str(path): file_stat(path) for path in existing})
     return tuple(publish_outputs(session.outputs, published, names, hashes)) if names else ()

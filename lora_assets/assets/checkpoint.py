@@ -13,6 +13,7 @@ from lora_assets.resources.hardware import describe as describe_hardware
 from lora_assets.upstream import Metadata
 from trainer_core.stages.exports import LORA, PROOF, published_names
 from trainer_core.stages.outputs import check_outputs
+from trainer_core.stages.saving import SAVES
 
 
 def _describe(finished: Finished) -> Metadata:
@@ -22,7 +23,7 @@ def _describe(finished: Finished) -> Metadata:
     metadata: dict[str, dg.MetadataValue] = {
         "loss": sparkline(losses, "loss over steps"),
         "loss_curve": picture(published.path / "loss_curve.png", "loss, held-out loss, chosen step"),
-        "path": dg.MetadataValue.path(session.outputs / f"{session.project.name}.safetensors"),
+        "path": dg.MetadataValue.path(session.outputs / f"{session.output_name}.safetensors"),
         "sha256": dg.MetadataValue.text(published.files[LORA].sha256),
         "weights_sha256": dg.MetadataValue.text(published.data_version),
         "steps": dg.MetadataValue.text(str(known["steps"])),
@@ -30,6 +31,9 @@ def _describe(finished: Finished) -> Metadata:
         "peak_memory_mib": dg.MetadataValue.float(float(known["peak_memory_mib"])),
         "hardware": describe_hardware(session),
     }
+    if saved := known.get("saved"):
+        rows = [(one["step"], _loss(one["held_out_loss"]), one["weights_sha256"][:12]) for one in saved]
+        metadata["saved"] = table(("step", "held-out loss", "weights"), rows)
     if known["steps_per_second"]:
         # None where the weights were trained before, and only written to a file again.
         metadata["steps_per_second"] = dg.MetadataValue.float(round(float(known["steps_per_second"]), 3))
@@ -38,13 +42,17 @@ def _describe(finished: Finished) -> Metadata:
     return metadata
 
 
+def _loss(value: float | None) -> str:
+    return "not measured" if value is None else f"{value:.5f}"
+
+
 def _sha256_matches(finished: Finished) -> Verdict:
     """Hash what was published and what lies in the outputs folder, and compare both with what is on record."""
     published, session = finished.result.published, finished.session
     problems = [str(problem) for problem in published.verify()]
     if published.data_version != published.metadata["weights_sha256"]:
         problems.append(f"{published.path}: the data version is not the weights' SHA-256")
-    for row in check_outputs(session.outputs / f"{session.project.name}.safetensors"):
+    for row in check_outputs(session.outputs / f"{session.output_name}.safetensors"):
         if row["actual"] != row["expected"]:
             problems.append(f"{row['path']}: expected {row['expected']}, found {row['actual']}")
     sha256 = published.files[LORA].sha256
@@ -56,8 +64,14 @@ def _export_proven(finished: Finished) -> Verdict:
     """Hold the files that were published against the proof that was written when each was read back."""
     published = finished.result.published
     told = json.loads(published.file(PROOF).read_bytes())
+    for name in sorted(published.files):
+        folder, _, file = name.rpartition("/")
+        if folder and file == PROOF:
+            saved = json.loads(published.file(name).read_bytes())["files"]
+            told["files"] += [proof | {"file": f"{folder}/{proof['file']}"} for proof in saved]
     proven = {proof["file"] for proof in told["files"] if proof["ok"]}
-    unproven = sorted((published.files.keys() & published_names().keys()) - proven)
+    saved_files = {name for name in published.files if name.startswith(f"{SAVES}/") and name.endswith(".safetensors")}
+    unproven = sorted((published.files.keys() & published_names().keys() | saved_files) - proven)
     rows = [
         (
             *(proof["file"], proof["format"], proof["reader"], proof["modules"], proof["keys"]),

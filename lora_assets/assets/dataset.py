@@ -25,6 +25,9 @@ def _describe(finished: Finished) -> Metadata:
         "excluded": dg.MetadataValue.int(len(manifest.excluded)),
         "held_out": dg.MetadataValue.int(sum(sample.split == "held_out" for sample in manifest.samples)),
         "buckets": _buckets(manifest),
+        "arithmetic": dg.MetadataValue.text(finished.session.length.sentence()),
+        "steps": dg.MetadataValue.int(finished.session.length.steps),
+        "epoch": _epoch(finished),
         "findings": table(
             ("level", "setting", "message and what to do"),
             [(one.level, one.field, f"{one.message} {one.fix}") for one in manifest.findings[:_SHOWN]],
@@ -44,6 +47,13 @@ def _buckets(manifest: Manifest) -> dg.MetadataValue:
         ("bucket", "pictures", "held out"),
         [(bucket, pictures[bucket], held_out[bucket]) for bucket in sorted(pictures)],
     )
+
+
+def _epoch(finished: Finished) -> dg.MetadataValue:
+    """Show what each dataset has of an epoch."""
+    shares = finished.session.length.datasets
+    rows = [(one.name, one.images, f"{one.repeats:g}", one.draws, f"{one.share:.1%}") for one in shares]
+    return table(("dataset", "images", "repeats", "draws", "share"), rows)
 
 
 def _ledger_adds_up(finished: Finished) -> Verdict:

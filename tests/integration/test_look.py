@@ -46,6 +46,7 @@ def plain_diffusers(project: TinyProject, prepare: Callable[[Any], None]) -> Ima
     return pipeline("a small picture", num_inference_steps=2, guidance_scale=5.0, generator=generator, **size).images[0]
 
 
+@pytest.mark.setting("sample.strengths")
 def test_each_strength_has_a_column_of_its_own(project: TinyProject) -> None:
     result = project.run()["samples"]
     assert result.published.metadata["columns"] == COLUMNS
@@ -84,6 +85,7 @@ def test_a_lora_that_only_its_highest_strength_shows_does_change_pictures(
     assert result.published.metadata["lora_changes_picture"] is True
 
 
+@pytest.mark.setting("sample.every")
 def test_snapshots_stand_between_base_and_lora(project: TinyProject) -> None:
     result = project.run("sample.every=2")["samples"]
     columns = result.published.metadata["columns"]

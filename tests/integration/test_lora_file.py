@@ -22,6 +22,7 @@ def _picture(pipeline: object) -> bytes:
     return pipeline("a small picture", **call).images[0].tobytes()  # type: ignore[operator]
 
 
+@pytest.mark.setting("export.formats")
 @pytest.mark.parametrize("family", ["sd15", "sdxl", "flux1"])
 def test_every_published_format_is_read_by_the_real_pipeline_with_the_trained_strength(
     tiny_bases: dict[str, Path], tmp_path: Path, family: str
@@ -110,6 +111,7 @@ def _outputs(project: TinyProject) -> set[str]:
     return {path.name for path in project.lora.parent.glob("tiny*.safetensors")}
 
 
+@pytest.mark.setting("export.formats")
 def test_other_formats_export_again_and_train_and_render_nothing(project: TinyProject) -> None:
     assert _outputs(project) == {"tiny.safetensors", "tiny.comfyui.safetensors"}
     before = project.lora.read_bytes()
@@ -129,6 +131,7 @@ def test_a_file_that_a_user_changed_is_not_removed(project: TinyProject) -> None
     assert mine.read_bytes() == b"mine"
 
 
+@pytest.mark.setting("export.metadata")
 def test_without_metadata_there_are_tensors_alone_and_the_card_is_as_before(project: TinyProject) -> None:
     weights = load_file(project.lora)
     results = project.run("export.metadata=false")

@@ -59,6 +59,7 @@ def test_a_signal_saves_and_the_next_run_ends_with_the_same_file(
     assert _lora_sha256(project) == _lora_sha256(whole)
 
 
+@pytest.mark.setting("train.checkpoint_every")
 def test_a_damaged_checkpoint_is_refused_and_the_one_before_is_used(project: TinyProject, tmp_path: Path) -> None:
     whole = project.copy(tmp_path / "whole")
     whole.run(*STEPS, until="lora_checkpoint")
@@ -97,12 +98,14 @@ def test_a_loss_that_is_not_finite_names_step_and_samples_and_keeps_the_last_goo
     assert not any(name > "step-00000004" for name in kept)
 
 
+@pytest.mark.setting("train.keep_last", "train.checkpoint_every")
 def test_only_the_last_checkpoints_are_kept(project: TinyProject) -> None:
     project.run("train.steps=8", "train.checkpoint_every=1", "train.keep_last=3", until="lora_checkpoint")
     (folder,) = (path.parent for path in project.store.glob("runs/*/checkpoints/step-00000008"))
     assert sorted(path.name for path in folder.iterdir()) == ["step-00000006", "step-00000007", "step-00000008"]
 
 
+@pytest.mark.setting("train.gradient_checkpointing")
 def test_gradient_checkpointing_gives_the_same_weights(project: TinyProject) -> None:
     plain = project.run(until="lora_checkpoint")["lora_checkpoint"]
     for folder in ("objects/lora_checkpoint", "runs"):

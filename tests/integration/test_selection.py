@@ -29,6 +29,7 @@ def sha256(project: TinyProject) -> str:
     return hashlib.sha256(project.lora.read_bytes()).hexdigest()
 
 
+@pytest.mark.setting("train.select", "train.evaluate_every")
 def test_the_step_with_the_lowest_held_out_loss_becomes_the_lora(project: TinyProject) -> None:
     known = project.run(*WILD, until="lora_checkpoint")["lora_checkpoint"].published.metadata
     losses = {int(step): loss for step, loss in known["held_out_losses"].items()}
@@ -49,6 +50,7 @@ def test_its_loss_measured_from_the_file_is_the_one_it_was_chosen_by(project: Ti
     )
 
 
+@pytest.mark.setting("train.select")
 def test_taking_the_last_step_instead_trains_nothing_again(project: TinyProject) -> None:
     project.run(*WILD, until="lora_checkpoint")
     best = sha256(project)

@@ -148,6 +148,7 @@ def test_going_back_to_an_earlier_setting_reuses_its_result(project: TinyProject
     assert again["lora_checkpoint"].data_version == first
 
 
+@pytest.mark.setting("export.dtype")
 def test_another_export_precision_exports_again_and_trains_nothing(project: TinyProject) -> None:
     result = project.run("export.dtype=fp32")["lora_checkpoint"]
     assert (result.action, result.items_computed, result.items_reused) == ("computed", 0, 4)

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
 
+from trainer_core.cli.arithmetic import show_arithmetic
 from trainer_core.cli.options import Config, Debug, Json, Set, Verbose, find_config
 from trainer_core.cli.terminal import Terminal, show_findings, terminal
+from trainer_core.data.steps import KEYS, Arithmetic, arithmetic
 from trainer_core.errors import ConfigError, DatasetError, ModelError
 from trainer_core.types import JSON, Finding, Report
 
@@ -24,7 +26,6 @@ if TYPE_CHECKING:
 
 _SHOWN = 5
 """Excluded pictures named for each cause."""
-_KEYS = ("images", "repeats", "batch_size", "gradient_accumulation", "epochs", "steps")
 
 
 @dataclass(frozen=True)
@@ -36,53 +37,17 @@ class Inspection:
     manifest: Manifest | None = None
 
     @property
+    def arithmetic(self) -> Arithmetic | None:
+        """The arithmetic of the run, or None if there is no picture to train on."""
+        if self.project is None or self.manifest is None:
+            return None
+        figures = arithmetic(self.project, self.manifest.samples)
+        return figures if figures.images else None
+
+    @property
     def usable(self) -> bool:
         """Whether training may start."""
         return not any(finding.level == "error" for finding in self.findings)
-
-
-@dataclass(frozen=True)
-class Arithmetic:
-    """How pictures, batches and steps relate; `batches` counts the micro-batches of an epoch, bucket by bucket."""
-
-    images: int
-    draws: int
-    batches: int
-    batch_size: int
-    accumulation: int
-    processes: int
-    steps: int
-
-    @property
-    def steps_per_epoch(self) -> float:
-        """Optimizer steps in which every picture is seen once, times its repeats."""
-        return self.batches / (self.accumulation * self.processes)
-
-    @property
-    def epochs(self) -> float:
-        """How often the run goes through the dataset."""
-        return self.steps / self.steps_per_epoch
-
-    @property
-    def repeats(self) -> float:
-        """Repeats of a picture, on average; whole where it is whole."""
-        return self.draws // self.images if self.draws % self.images == 0 else self.draws / self.images
-
-    def as_dict(self) -> dict[str, JSON]:
-        """The stable JSON form of `check --json`."""
-        values = (self.images, self.repeats, self.batch_size, self.accumulation, self.epochs, self.steps)
-        return dict(zip(_KEYS, values, strict=True))
-
-    def sentence(self) -> str:
-        """The arithmetic in words."""
-        noun = "process" if self.processes == 1 else "processes"
-        group = f"{self.batch_size} x {self.accumulation} accumulated x {self.processes} {noun}"
-        text = (
-            f"{self.images} training images x {self.repeats:g} repeats / (batch {group}) = {self.steps_per_epoch:g} "
-            f"steps per epoch; {self.steps} steps = {self.epochs:.2f} epochs"
-        )
-        odd = self.batches * self.batch_size != self.draws
-        return f"{text} (batches do not mix buckets, so an epoch takes {self.batches})." if odd else f"{text}."
 
 
 def check(  # noqa: PLR0913 - an argument an option
@@ -119,29 +84,11 @@ def inspect(config: str, overrides: Sequence[str], report: Report) -> Inspection
     return _inspect_project(project, project_home(path), report)
 
 
-def arithmetic(project: Project, manifest: Manifest) -> Arithmetic | None:
-    """Return the arithmetic of a run, or None if there is no picture to train on."""
-    from trainer_core.data.order import Order
-
-    order = Order.of(manifest.samples, project.train.batch_size, project.train.seed)
-    if not order.items:
-        return None
-    return Arithmetic(
-        images=len(order.items),
-        draws=order.draws_per_epoch,
-        batches=order.batches_per_epoch,
-        batch_size=project.train.batch_size,
-        accumulation=project.train.gradient_accumulation_steps,
-        processes=project.hardware.num_processes,
-        steps=project.train.steps,
-    )
-
-
 def as_dict(found: Inspection) -> dict[str, JSON]:
     """The stable JSON form of `check --json`."""
     manifest = found.manifest
     excluded = [{"path": gone.path, "reason": gone.reason} for gone in manifest.excluded] if manifest else []
-    figures = arithmetic(found.project, manifest) if found.project and manifest else None
+    figures = found.arithmetic
     return {
         "findings": [finding.as_dict() for finding in found.findings],
         "dataset": {
@@ -149,7 +96,7 @@ def as_dict(found: Inspection) -> dict[str, JSON]:
             "used": len(manifest.samples) if manifest else 0,
             "excluded": excluded,
         },
-        "arithmetic": figures.as_dict() if figures else dict.fromkeys(_KEYS),
+        "arithmetic": figures.as_dict() if figures else dict.fromkeys(KEYS),
     }
 
 
@@ -170,8 +117,10 @@ def _inspect_project(project: Project, home: Path, report: Report) -> Inspection
         if any(finding.field.startswith("datasets.") and finding.level == "error" for finding in settings):
             return Inspection(tuple(settings), project)
         dataset, manifest = _dataset(session)
-        run = run_findings(session, manifest) if manifest else []
-        return Inspection((*settings, *run, *dataset), project, manifest)
+        found = Inspection((*settings, *dataset), project, manifest)
+        if manifest is None or found.arithmetic is None:
+            return found
+        return replace(found, findings=(*settings, *run_findings(session, found.arithmetic), *dataset))
     finally:
         session.close()
 
@@ -206,9 +155,8 @@ def _show(out: Terminal, found: Inspection) -> None:
     show_findings(console, found.findings)
     if found.manifest is not None:
         _show_dataset(console, found.manifest)
-        figures = arithmetic(found.project, found.manifest) if found.project else None
-        if figures:
-            console.print(f"\n{figures.sentence()}", soft_wrap=True)
+        if found.arithmetic:
+            show_arithmetic(console, found.arithmetic)
     console.print("\nReady to train." if found.usable else "\nNot ready to train: see the errors above.")
 
 

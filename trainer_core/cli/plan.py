@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from trainer_core.cli.arithmetic import show_arithmetic
 from trainer_core.cli.options import Config, Debug, Json, Set, Verbose, find_config
 from trainer_core.cli.progress import duration
 from trainer_core.cli.rate_curve import RateCurve
@@ -31,16 +32,19 @@ def plan(
             try:
                 plans = make_plan(session)
                 told = session.caption_findings
+                length = session.length
             finally:
                 session.close()
-        rate = RateCurve.of(session.project)
+        rate = RateCurve.of(session.project, length.steps)
         if as_json:
             findings = [one.as_dict() for one in told]
             stages = [one.as_dict() for one in plans]
-            out.emit({"stages": stages, "findings": findings, "schedule": rate.as_dict()})
+            length_row = length.as_dict()
+            out.emit({"stages": stages, "findings": findings, "arithmetic": length_row, "schedule": rate.as_dict()})
         else:
             _show(out, plans)
             show_findings(out.console, told)
+            show_arithmetic(out.console, length)
             out.console.print("\n" + "\n".join(rate.drawn()))
 
 

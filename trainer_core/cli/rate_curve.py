@@ -28,12 +28,12 @@ class RateCurve:
     """The optimizer multiplies the rate by an estimate of its own."""
 
     @classmethod
-    def of(cls, project: Project) -> RateCurve:
-        """Return the curve of a project's denoiser."""
+    def of(cls, project: Project, steps: int) -> RateCurve:
+        """Return the curve of a project's denoiser over a run of so many steps."""
         from trainer_core.train.optimizer_check import is_adaptive
         from trainer_core.train.schedulers import curve, warmup_steps
 
-        schedule, peak, steps = project.schedule, project.optimizer.lr, project.train.steps
+        schedule, peak = project.schedule, project.optimizer.lr
         points = tuple(curve(schedule, peak, steps))
         return cls(schedule.name, peak, warmup_steps(schedule, steps), points, is_adaptive(project.optimizer))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -39,6 +39,11 @@ def sample(  # noqa: PLR0913 - an argument an option
         list[Path] | None,
         typer.Option(metavar="FILE", help="For edit families: a picture that the prompts edit; may be given again."),
     ] = None,
+    prompt_file: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Prompts of your own from a file: text lines, JSON or TOML."),
+    ] = None,
+    sampler: Annotated[str | None, typer.Option(metavar="NAME", help="Sampler; `sample.sampler` unless given.")] = None,
     out_file: Annotated[Path | None, typer.Option("--out", metavar="FILE.png", help="Where to put the grid.")] = None,
     settings: Set = None,
     as_json: Json = False,
@@ -47,14 +52,17 @@ def sample(  # noqa: PLR0913 - an argument an option
 ) -> None:
     """Render base and LoRA side by side.
 
-    Without --prompt the project's own samples are brought up to date, and published. With --prompt the LoRA that was
-    published last is rendered, and nothing is published.
+    Without --prompt the project's own samples are brought up to date, and published. With --prompt or --prompt-file
+    the LoRA that was published last is rendered, and nothing is published.
     """
     with terminal(as_json, debug, verbose) as out:
-        if not prompt:
-            if seed is not None or out_file is not None or control:
+        if prompt and prompt_file:
+            raise UsageError("Give --prompt or --prompt-file, not both.")
+        if not prompt and not prompt_file:
+            if seed is not None or out_file is not None or control or sampler:
                 raise UsageError(
-                    "--seed, --control and --out belong to --prompt. The project's samples follow its `sample:` group."
+                    "--seed, --sampler, --control and --out belong to --prompt or --prompt-file. "
+                    "The project's samples follow its `sample:` group."
                 )
             told = _published(bring_up_to_date(out, config, _STAGE, settings or [])[-1])
         else:
@@ -63,7 +71,8 @@ def sample(  # noqa: PLR0913 - an argument an option
             with out.progress([_STAGE]) as shown:
                 session = open_session(find_config(config), settings or [], shown, fetch=True)
                 try:
-                    told = _render_prompts(session, _settings(session, prompt, control or [], seed), out_file, shown)
+                    wanted = _Wanted(tuple(prompt or ()), prompt_file, tuple(control or ()), seed, sampler)
+                    told = _render_prompts(session, _settings(session, wanted), out_file, shown)
                 finally:
                     session.close()
         if as_json:
@@ -83,10 +92,37 @@ def _published(result: StageResult) -> dict[str, JSON]:
     }
 
 
-def _settings(session: Session, prompts: Sequence[str], controls: Sequence[Path], seed: int | None) -> RenderSettings:
+@dataclass(frozen=True)
+class _Wanted:
+    """What is asked for instead of the project's own samples."""
+
+    prompts: tuple[str, ...]
+    prompt_file: Path | None
+    controls: tuple[Path, ...]
+    seed: int | None
+    sampler: str | None
+
+
+def _settings(session: Session, wanted: _Wanted) -> RenderSettings:
+    from trainer_core.sampling.prompt_file import read_prompt_file
     from trainer_core.stages.prompts import own_prompts
     from trainer_core.stages.samples import render_settings
 
+    lines = read_prompt_file(wanted.prompt_file) if wanted.prompt_file else ()
+    texts = [line.prompt for line in lines] or wanted.prompts
+    controls = [wanted.controls] * len(texts)
+    if wanted.prompt_file and any(line.controls for line in lines):
+        controls = [tuple(wanted.prompt_file.parent / one for one in line.controls) for line in lines]
+    for of_prompt in controls:
+        _check_controls(session, of_prompt)
+    given = replace(own_prompts(texts, controls if any(controls) else (), session), rows=lines)
+    settings = render_settings(session, session.project, given)
+    if wanted.sampler is not None:
+        settings = replace(settings, sampler=wanted.sampler)
+    return settings if wanted.seed is None else replace(settings, seed=wanted.seed)
+
+
+def _check_controls(session: Session, controls: Sequence[Path]) -> None:
     taken = session.family.spec.control
     most = taken.most if taken else 0
     if len(controls) > most:
@@ -95,13 +131,10 @@ def _settings(session: Session, prompts: Sequence[str], controls: Sequence[Path]
         )
     if taken and taken.required and not controls:
         raise UsageError(f"--control: {session.family.spec.title} edits pictures. Name one.")
-    given = own_prompts(prompts, [controls] * len(prompts) if controls else (), session)
-    settings = render_settings(session, session.project, given)
-    return settings if seed is None else replace(settings, seed=seed)
 
 
 def _render_prompts(session: Session, settings: RenderSettings, out: Path | None, shown: Progress) -> dict[str, JSON]:
-    from trainer_core.sampling.grid import control_column, make_grid
+    from trainer_core.sampling.grid import control_column, largest, make_grid
     from trainer_core.sampling.render import same_pictures
 
     lora = _current_lora(session)
@@ -109,10 +142,9 @@ def _render_prompts(session: Session, settings: RenderSettings, out: Path | None
     if not target.suffix:
         target = target.with_suffix(".png")
     base, changed = _columns(session, lora, settings, shown)
-    seeds = [settings.seed + row for row in range(len(settings.prompts))]
     target.parent.mkdir(parents=True, exist_ok=True)
-    shown_first = control_column(settings.controls, base[0].size)
-    make_grid(shown_first | {"base": base, "LoRA": changed}, settings.prompts, seeds).save(target)
+    shown_first = control_column(settings.controls, largest([base]))
+    make_grid(shown_first | {"base": base, "LoRA": changed}, settings.prompts, settings.seeds).save(target)
     return {
         "path": str(target),
         "prompts": list(settings.prompts),

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
 from trainer_core.cli.options import Config, Debug, Json, Set, Verbose, find_config
 from trainer_core.cli.progress import duration
 from trainer_core.cli.terminal import Terminal, UsageError, terminal
+from trainer_core.errors import LoraAssetsError, StageFailed
 from trainer_core.types import JSON
 
 if TYPE_CHECKING:
@@ -31,11 +33,16 @@ def train(  # noqa: PLR0913 - an argument an option
     An interrupted run goes on from its last step.
     """
     with terminal(as_json, debug, verbose) as out:
-        results = bring_up_to_date(out, config, until, settings or [])
+        try:
+            results, failed = bring_up_to_date(out, config, until, settings or []), None
+        except StageFailed as error:
+            results, failed = cast(Sequence["StageResult"], error.done), error
         if as_json:
             out.emit(as_dict(results))
         else:
             _show(out, results)
+        if failed:
+            raise LoraAssetsError(f"{failed}\n{_again(failed.stage, config, settings or [])}") from failed
 
 
 def bring_up_to_date(out: Terminal, config: str, until: str | None, overrides: Sequence[str]) -> list[StageResult]:
@@ -55,6 +62,13 @@ def bring_up_to_date(out: Terminal, config: str, until: str | None, overrides: S
             return run_until(session, until, lambda result: shown.finished(result.name, result.action))
         finally:
             session.close()
+
+
+def _again(stage: str, config: str, overrides: Sequence[str]) -> str:
+    """Say that the rest is done, and how to run a stage alone."""
+    same = "".join(f" --set {shlex.quote(one)}" for one in overrides)
+    command = f"sample {shlex.quote(config)}" if stage == "samples" else f"train {shlex.quote(config)} --until {stage}"
+    return f"Everything else is done and stays. For {stage} alone: lora-assets {command}{same}"
 
 
 def as_dict(results: Sequence[StageResult]) -> dict[str, JSON]:

@@ -21,7 +21,11 @@ _SHA256 = "sha256"
 def write_snapshot(path: Path, adapter: Mapping[str, Tensor]) -> None:
     """Write an adapter's state atomically, with the SHA-256 of its weights."""
     temporary = path.with_name(f".tmp-{os.getpid()}-{path.name}")
-    temporary.write_bytes(serialize(adapter, {_SHA256: tensors_sha256(adapter)}))
+    with temporary.open("wb") as file:
+        file.write(serialize(adapter, {_SHA256: tensors_sha256(adapter)}))
+        file.flush()
+        # A checkpoint that is written after it must not outlive it.
+        os.fsync(file.fileno())
     temporary.replace(path)
 
 

@@ -18,6 +18,7 @@ from PIL import Image
 
 from trainer_core.errors import ConfigError, ModelError
 from trainer_core.sampling.render import Inputs, RenderSettings, pipeline_accepts, pipeline_arguments
+from trainer_core.sampling.samplers import sampling_with
 from trainer_core.types import Finding
 
 Score = Callable[[Image.Image, str], float]
@@ -49,11 +50,12 @@ def take(pipeline: Any, inputs: Inputs, exam: Exam, on_picture: Callable[[], Non
     """Render every prompt of an exam, all its seeds in one batch; return the pictures of each."""
     settings = replace(exam.settings, prompts=exam.prompts)
     taken: list[list[Image.Image]] = []
-    for position in range(len(exam.prompts)):
-        arguments = pipeline_arguments(pipeline, inputs, settings, position)
-        taken.append(_render_seeds(pipeline, arguments, range(settings.seed, settings.seed + exam.pictures)))
-        for _ in taken[-1]:
-            on_picture()
+    with sampling_with(pipeline, settings.sampler, settings.prediction):
+        for position in range(len(exam.prompts)):
+            arguments = pipeline_arguments(pipeline, inputs, settings, position)
+            taken.append(_render_seeds(pipeline, arguments, range(settings.seed, settings.seed + exam.pictures)))
+            for _ in taken[-1]:
+                on_picture()
     return taken
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from PIL import Image, ImageDraw, ImageOps
@@ -76,21 +76,29 @@ def make_grid(
     """Lay out one row a prompt and one column a set of pictures.
 
     Args:
-        columns: heading -> pictures, all of one size, as many as prompts.
+        columns: heading -> pictures, as many as prompts. Smaller ones lie in the middle of their cells.
         prompts: text at the left of each row, wrapped, and clipped where it is longer than its row is high.
         seeds: seed of each row, told under its prompt.
     """
-    plan = layout(next(iter(columns.values()))[0].size, len(columns), len(prompts))
+    plan = layout(largest(columns.values()), len(columns), len(prompts))
     grid = Image.new("RGB", plan.size, _PAPER)
     draw = ImageDraw.Draw(grid)
     for column, (heading, pictures) in enumerate(columns.items()):
         _heading(draw, plan, column, heading)
         for row, picture in enumerate(pictures):
-            enlarged = picture.resize(plan.cell, Image.Resampling.NEAREST) if plan.factor > 1 else picture
-            grid.paste(enlarged, (plan.left(column), plan.top(row)))
+            size = (picture.width * plan.factor, picture.height * plan.factor)
+            enlarged = picture.resize(size, Image.Resampling.NEAREST) if plan.factor > 1 else picture
+            left, top = ((cell - side) // 2 for cell, side in zip(plan.cell, size, strict=True))
+            grid.paste(enlarged, (plan.left(column) + left, plan.top(row) + top))
     for row, (prompt, seed) in enumerate(zip(prompts, seeds, strict=True)):
         _label(draw, plan, row, prompt, seed)
     return grid
+
+
+def largest(columns: Iterable[Sequence[Image.Image]]) -> tuple[int, int]:
+    """Return the (width, height) that every picture fits into."""
+    pictures = [picture for column in columns for picture in column]
+    return max(picture.width for picture in pictures), max(picture.height for picture in pictures)
 
 
 def control_column(controls: Sequence[Sequence[Image.Image]], size: tuple[int, int]) -> dict[str, list[Image.Image]]:

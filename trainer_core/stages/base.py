@@ -91,5 +91,8 @@ class Stage:
     """Items of work in a run from nothing."""
     outputs: Mapping[str, str] = field(default_factory=dict[str, str])
     """File of the result -> its name in `outputs/NAME/`; `{name}` is the project's."""
+    owns: Callable[[str, str], bool] = lambda name, output_name: False
+    """(name of an output, what the project's files are called) -> whether this stage left it. Those that its result has
+    no file for are removed. `outputs` in a result's metadata names further files of it, as `outputs` here does."""
     settle: Callable[[StageContext, Published], Mapping[str, JSON]] = lambda context, published: {}
     """What the project decides over a result that is up to date, computed or reused. Must cost next to nothing."""

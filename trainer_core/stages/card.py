@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from trainer_core.stages.exports import LORA, base_name, published_names
 from trainer_core.stages.promotion import Verdict
-from trainer_core.stages.prompts import chosen_prompts
+from trainer_core.stages.prompts import project_prompts
 from trainer_core.stages.session import Session, file_stat
 from trainer_core.store import Published
 from trainer_core.store.disk import write_atomic
@@ -51,7 +51,7 @@ def _facts(session: Session, lora: Published, metrics: Published, verdict: Verdi
 
     project, known = session.project, lora.metadata
     told = known["lineage"]
-    names = {file: output.format(name=project.name) for file, output in published_names().items()}
+    names = {file: output.format(name=session.output_name) for file, output in published_names().items()}
     settings = json.loads(told["lora_assets.settings"])
     trained = card.Trained(
         family=session.family.spec.title,
@@ -72,7 +72,7 @@ def _facts(session: Session, lora: Published, metrics: Published, verdict: Verdi
     )
     return card.CardFacts(
         name=project.name,
-        file=names.get(known["rendered"], f"{project.name}.safetensors"),
+        file=names.get(known["rendered"], f"{session.output_name}.safetensors"),
         comfyui_file=next((names[one["file"]] for one in known["proof"] if one["comfyui_coverage"] == 1.0), ""),
         trained=trained,
         data=_training_data(session),
@@ -104,7 +104,7 @@ def _rendered(session: Session) -> Rendered:
 
     sample, side = session.project.sample, session.project.bucket.resolution
     nothing = session.family.spec.no_negative_prompt
-    prompts = chosen_prompts(sample.prompts, sample.control_paths, session)
+    prompts = project_prompts(sample, session)
     return Rendered(
         prompts=prompts.texts,
         controls=max((len(files) for files in prompts.controls), default=0),

@@ -32,7 +32,10 @@ TRAINING_READS = (
     *("hardware.num_processes", "hardware.threads", "hardware.resident_cache_mib"),
 )
 """Settings that decide the weights."""
-READS = ("name", "export", "bucket.resolution", "caption.trigger_word", "datasets.trigger_word", "tags.separator")
+READS = (
+    *("name", "export", "bucket.resolution", "caption.trigger_word", "datasets.trigger_word", "tags.separator"),
+    *("sample.every_epochs", "save"),
+)
 """Settings that decide how a LoRA is written and described, besides those that it was trained with."""
 _RENDERED = "rendered.safetensors"
 """A file for our own sampling, where diffusers reads none of the published ones."""

@@ -10,7 +10,7 @@ from trainer_core.errors import ModelError
 from trainer_core.types import JSON, Finding
 
 if TYPE_CHECKING:
-    from trainer_core.data.manifest import Manifest
+    from trainer_core.data.steps import Arithmetic
     from trainer_core.stages.session import Session
 
 _WIDTHS = ("hidden_size", "dim", "model_dim", "inner_dim")
@@ -22,14 +22,14 @@ def setting_findings(session: Session) -> list[Finding]:
     return check_rules(session.project, facts_of(session))
 
 
-def run_findings(session: Session, manifest: Manifest) -> list[Finding]:
-    """Return what they say besides once the pictures are known."""
+def run_findings(session: Session, length: Arithmetic) -> list[Finding]:
+    """Return what they say besides once the pictures are counted."""
     before = setting_findings(session)
-    after = check_rules(session.project, facts_of(session, manifest))
+    after = check_rules(session.project, facts_of(session, length))
     return [finding for finding in after if finding not in before]
 
 
-def facts_of(session: Session, manifest: Manifest | None = None) -> Facts:
+def facts_of(session: Session, length: Arithmetic | None = None) -> Facts:
     """Return what is known; of a base that is not there, only what its family says."""
     spec = session.family.spec
     scheduler: Mapping[str, JSON] = {}
@@ -49,7 +49,7 @@ def facts_of(session: Session, manifest: Manifest | None = None) -> Facts:
         chooses_text_length=spec.choosable_text_length,
         overflows_in_fp16=spec.overflows_in_fp16,
         widths=widths(denoiser),
-        data=None if manifest is None else _data(session, manifest),
+        data=None if length is None else _counted(length),
     )
 
 
@@ -63,12 +63,5 @@ def widths(config: Mapping[str, JSON]) -> tuple[int, ...]:
     return tuple(sorted(int(config[name]) for name in _WIDTHS if isinstance(config.get(name), int)))[:1]
 
 
-def _data(session: Session, manifest: Manifest) -> DataFacts | None:
-    from trainer_core.data.order import Order
-
-    train = session.project.train
-    order = Order.of(manifest.samples, train.batch_size, train.seed)
-    if not order.items:
-        return None
-    group = train.gradient_accumulation_steps * session.project.hardware.num_processes
-    return DataFacts(len(order.items), order.draws_per_epoch, order.batches_per_epoch / group, train.steps)
+def _counted(length: Arithmetic) -> DataFacts:
+    return DataFacts(length.images, length.draws, length.steps_per_epoch, length.steps)

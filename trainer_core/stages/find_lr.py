@@ -54,7 +54,8 @@ def find_lr(context: StageContext, asked: RangeTest) -> FoundLr:
         torch_work(session.profile, settings.hardware.threads),
         tempfile.TemporaryDirectory(prefix="lora-assets-find-lr-") as workdir,
     ):
-        trainer = prepare(training_parts(context, accelerator.device), Path(workdir), session.report, accelerator)
+        parts = replace(training_parts(context, accelerator.device), total_steps=asked.steps)
+        trainer = prepare(parts, Path(workdir), session.report, accelerator)
         try:
             found = range_test(trainer, asked)
         except Interrupted:

@@ -88,7 +88,7 @@ def _tell(context: StageContext, workdir: Path, told: int) -> int:
         return told
     line = lines[-1]
     values = {"loss": line.loss, "lr": line.lr, "grad_norm": line.grad_norm or 0.0, "it/s": line.it_per_s}
-    total = context.settings.train.steps
+    total = context.session.length.steps
     context.session.report(ProgressEvent("lora_checkpoint", line.step, total, "step", values))
     return line.step
 

@@ -23,6 +23,8 @@ from trainer_core.stages.exports import (
     published_names,
 )
 from trainer_core.stages.live_text import live_inputs, load_live_text, read_anew
+from trainer_core.stages.room import Footprint, ensure_room
+from trainer_core.stages.saving import SNAPSHOTS, Marks, Saver, collect_saves, is_saved_output, snapshot_path
 from trainer_core.stages.texts import live_captions, names_needed, text_choice
 from trainer_core.stages.view_entries import mask_keys_of, read_masks, seen_geometries, view_ids
 from trainer_core.store.keys import digest
@@ -36,12 +38,12 @@ if TYPE_CHECKING:
     from trainer_core.stages.selection import Selection
     from trainer_core.train.batches import CachedSamples
     from trainer_core.train.loop import TrainOutcome
+    from trainer_core.train.trackers import RunPlace
     from trainer_core.train.trainer import Evaluation, Trainer, TrainerParts
 
 log = logging.getLogger(__name__)
 
 NAME = "lora_checkpoint"
-SNAPSHOTS = "snapshots"
 
 
 def _inputs(context: StageContext) -> JSON:
@@ -67,8 +69,13 @@ def run_key(context: StageContext) -> str:
 
     upstream = {name: published.data_version for name, published in context.upstream.items()}
     settings = slice_key(context.session.project, TRAINING_READS)
-    del settings["train"]["select"]  # which step is taken changes none of them
-    return digest({"run": _RUN, "settings": settings, "inputs": _run_inputs(context), "upstream": upstream})
+    # Which step is taken changes none of them, and how long it is and what is kept were counted in several ways.
+    for name in ("select", "steps", "epochs"):
+        del settings["train"][name]
+    del settings["sample"]
+    length: dict[str, JSON] = {"steps": context.session.length.steps, **Marks.of(context).key}
+    recipe = {"run": _RUN, "settings": settings, "inputs": _run_inputs(context), "upstream": upstream}
+    return digest(recipe | {"length": length})
 
 
 def _run(context: StageContext) -> Outcome:
@@ -93,11 +100,12 @@ def _run(context: StageContext) -> Outcome:
     modules = base_modules(context)
     exports = export_all(context, modules, adapter, step)
     metrics = _collect(context, workdir, step, modules)
+    held_out = selection_of(context, workdir).losses()
     metadata: dict[str, JSON] = {
         "run": workdir.name,
-        "steps": context.settings.train.steps,
+        "steps": context.session.length.steps,
         "selected_step": step,
-        "held_out_losses": {str(at): loss for at, loss in sorted(selection_of(context, workdir).losses().items())},
+        "held_out_losses": {str(at): loss for at, loss in sorted(held_out.items())},
         "steps_per_second": outcome.steps_per_second or None,
         "final_loss": metrics[-1]["loss"] if metrics else None,
         "peak_memory_mib": round(peak_memory_mib(), 1),
@@ -109,7 +117,8 @@ def _run(context: StageContext) -> Outcome:
         "alpha": context.settings.adapter.alpha,
         "trained_samples": sum(sample.split == "train" for sample in context.session.manifest.samples),
     }
-    total = context.settings.train.steps
+    metadata |= collect_saves(context, workdir, Marks.of(context), held_out, modules)
+    total = context.session.length.steps
     return Outcome(
         exports.weights_sha256, metadata, items_computed=outcome.steps_run, items_reused=total - outcome.steps_run
     )
@@ -117,9 +126,9 @@ def _run(context: StageContext) -> Outcome:
 
 def train_here(context: StageContext, workdir: Path) -> TrainOutcome:
     """Train in this process (one of several when a launcher started it)."""
-    from trainer_core.export.snapshots import write_snapshot
     from trainer_core.train.accelerator import make_accelerator
     from trainer_core.train.loop import run
+    from trainer_core.train.trackers import open_trackers
     from trainer_core.train.trainer import prepare
 
     session, settings = context.session, context.settings
@@ -131,15 +140,41 @@ def train_here(context: StageContext, workdir: Path) -> TrainOutcome:
     accelerator.wait_for_everyone()
     trainer = prepare(training_parts(context, accelerator.device), workdir, session.report, accelerator)
     (workdir / SNAPSHOTS).mkdir(exist_ok=True)
+    if accelerator.is_main_process and trainer.step < trainer.total_steps:
+        ensure_room(context, workdir, _footprint(context, trainer))
     if held_out and accelerator.is_main_process:
         selection.forget_after(trainer.step)
         trainer.evaluation = _evaluation(context, trainer, selection, held_out)
 
-    def snapshot(step: int, adapter: Mapping[str, Tensor]) -> None:
-        write_snapshot(workdir / SNAPSHOTS / f"step-{step:08d}.safetensors", adapter)
+    marks = Marks.of(context)
+    if marks.all and accelerator.is_main_process:
+        trainer.on_step = Saver(context, workdir, marks, selection, base_modules(context)).on_step
+        trainer.snapshots_at = marks.all
+    if accelerator.is_main_process and trainer.step < trainer.total_steps:
+        trainer.trackers = open_trackers(run_place(context, workdir), settings.logging, trainer.step)
+    try:
+        return run(trainer)
+    finally:
+        trainer.trackers.close()
 
-    trainer.on_step = snapshot
-    return run(trainer)
+
+def run_place(context: StageContext, workdir: Path) -> RunPlace:
+    """Return where the run and what services are told of it lie."""
+    from trainer_core.config.reads import slice_key
+    from trainer_core.train.trackers import RunPlace
+
+    session = context.session
+    groups = slice_key(session.project, TRAINING_READS)
+    told = {f"{group}.{name}": value for group, fields in groups.items() for name, value in fields.items()}
+    return RunPlace(workdir, session.outputs, session.project.name, told | {"steps": session.length.steps})
+
+
+def _footprint(context: StageContext, trainer: Trainer) -> Footprint:
+    """Return what a run will take on the disk, with two moments a weight as AdamW has, the most of any optimizer."""
+    adapter = sum(parameter.numel() * 4 for parameter in trainer.parameters)
+    states = context.settings.train.keep_last + 1
+    # The best weights at each checkpoint that may be gone back to, and those of the end.
+    return Footprint(adapter, 2 * adapter, states, states + 1 + Marks.of(context).most_kept)
 
 
 def selection_of(context: StageContext, workdir: Path) -> Selection:
@@ -147,7 +182,8 @@ def selection_of(context: StageContext, workdir: Path) -> Selection:
     from trainer_core.stages.selection import Selection
 
     train = context.settings.train
-    return Selection(workdir, train.evaluate_every or max(1, train.steps // 10), train.steps)
+    steps = context.session.length.steps
+    return Selection(workdir, train.evaluate_every or max(1, steps // 10), steps, Marks.of(context).measured)
 
 
 def held_out_samples(context: StageContext) -> list[HeldOut]:
@@ -194,6 +230,7 @@ def _evaluation(context: StageContext, trainer: Trainer, selection: Selection, h
         loss = fmean(evaluator.losses(trainer.denoiser, samples, lambda: None).values())
         set_training(trainer.parts, True)
         selection.add(step, loss, trainer.adapter_state())
+        trainer.trackers.log({"loss/held_out": loss}, step)
 
     return Evaluation(selection.due, measure)
 
@@ -204,7 +241,7 @@ def _select(context: StageContext, workdir: Path, outcome: TrainOutcome) -> tupl
     Raises:
         LoraAssetsError: the weights of the best step were damaged since they were measured.
     """
-    selection, last = selection_of(context, workdir), context.settings.train.steps
+    selection, last = selection_of(context, workdir), context.session.length.steps
     best = selection.best()
     if context.settings.train.select == "last" or best is None or best == last:
         return last, outcome.adapter
@@ -253,6 +290,7 @@ def training_parts(context: StageContext, device: Any) -> TrainerParts:
             text_choice(session, train, settings.caption),
             live_captions(train, settings.caption, order.seed) if live else None,
         ),
+        total_steps=session.length.steps,
         live_text=load_live_text(session) if live else None,
     )
 
@@ -300,11 +338,12 @@ def _collect(context: StageContext, workdir: Path, selected: int, modules: Modul
     from trainer_core.train.curves import write_loss_curve
     from trainer_core.train.metrics import read_metrics
 
-    for snapshot in sorted((workdir / SNAPSHOTS).glob("step-*.safetensors")):
-        if (adapter := read_snapshot(snapshot)) is not None:
+    for step in sorted(Marks.of(context).sampled):
+        snapshot = snapshot_path(workdir, step)
+        if snapshot.exists() and (adapter := read_snapshot(snapshot)) is not None:
             target = context.staging / SNAPSHOTS / snapshot.name
             target.parent.mkdir(exist_ok=True)
-            export_snapshot(context, modules, adapter, target, int(snapshot.stem.removeprefix("step-")))
+            export_snapshot(context, modules, adapter, target, step)
     metrics = read_metrics(workdir / "metrics.jsonl")
     shutil.copyfile(workdir / "metrics.jsonl", context.staging / "training.jsonl")
     held_out = selection_of(context, workdir).losses()
@@ -322,11 +361,12 @@ LORA_CHECKPOINT = Stage(
     needs=("cached_latents", "cached_text_embeddings"),
     run=_run,
     inputs=_inputs,
-    total=lambda context: context.settings.train.steps,
+    total=lambda context: context.session.length.steps,
     outputs={
         **published_names(),
         "training.jsonl": "training.jsonl",
         "loss_curve.png": "loss_curve.png",
         PROOF: PROOF,
     },
+    owns=is_saved_output,
 )

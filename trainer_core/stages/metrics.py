@@ -227,6 +227,7 @@ METRICS_STAGE = Stage(
         *("gate.judge", "gate.clip_path", "gate.concept_prompts", "gate.other_prompts", "gate.control_paths"),
         *("gate.pictures", "gate.seed"),
         *("sample.negative_prompt", "sample.steps", "sample.guidance", "sample.width", "sample.height"),
+        "sample.sampler",
     ),
     needs=("cached_latents", "cached_text_embeddings", "lora_checkpoint"),
     run=_run,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from trainer_core.store import Published
@@ -41,6 +41,22 @@ def publish_outputs(
         folder, {target.name: published.files[name].sha256 for name, target in _pairs(published, names, folder)}
     )
     return written
+
+
+def publish_files(folder: Path, files: Mapping[Path, str]) -> None:
+    """Copy files into an outputs folder, path -> name there, with their checksums."""
+    for source, name in files.items():
+        _copy_atomically(source, folder / name)
+    if files:
+        _update_checksums(folder, {name: sha256_file(source) for source, name in files.items()})
+
+
+def remove_outputs(folder: Path, names: Iterable[str]) -> None:
+    """Remove outputs that are no longer wanted, if they are still what was copied."""
+    for name in names:
+        _remove_outdated(folder / name)
+    if (folder / CHECKSUMS).exists():
+        _update_checksums(folder, {})
 
 
 def read_checksums(path: Path) -> dict[str, str]:

@@ -8,12 +8,11 @@ from collections.abc import Iterator
 from trainer_core.config.groups import DatasetConfig
 from trainer_core.config.project import Project
 from trainer_core.data.resolutions import resolution_findings
-from trainer_core.data.views import is_plain
 from trainer_core.types import Finding
 
 
 def picture_findings(project: Project) -> Iterator[Finding]:
-    """Yield findings about masks, groups, resolutions, regularisation and views of each dataset."""
+    """Yield findings about masks, groups and resolutions of each dataset."""
     for position, dataset in enumerate(project.datasets):
         name = f"datasets.{position}"
         if dataset.mask_path is not None and not dataset.mask_path.is_dir():
@@ -21,16 +20,6 @@ def picture_findings(project: Project) -> Iterator[Finding]:
             yield Finding("error", f"{name}.mask_path", f"there is no folder {dataset.mask_path}.", fix)
         yield from _group(name, dataset)
         yield from resolution_findings(f"{name}.resolutions", dataset.resolutions, project.bucket)
-        if dataset.control_path and not is_plain(project.augment):
-            message = (
-                "changes pictures from draw to draw, but not the control pictures, which would no longer fit them."
-            )
-            fix = f"Remove the `augment` settings, or {name}.control_path."
-            yield Finding("error", "augment", message, fix)
-    if all(dataset.regularisation for dataset in project.datasets):
-        message = "is set for every dataset: there is no concept to learn."
-        fix = "Add a dataset of the concept, or set it to false."
-        yield Finding("error", "datasets.0.regularisation", message, fix)
 
 
 def _group(name: str, dataset: DatasetConfig) -> Iterator[Finding]:

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from trainer_core.errors import DatasetError
+from trainer_core.sampling.prompt_file import PromptLine
 from trainer_core.stages.pictures import read_picture
 from trainer_core.stages.session import Session, file_stat
 from trainer_core.types import Sample
 
 if TYPE_CHECKING:
     from PIL import Image
+
+    from trainer_core.config.groups import SampleConfig
 
 _OWN_PROMPTS = 4
 """Captions taken as prompts when the project names none."""
@@ -28,6 +31,8 @@ class Prompts:
     texts: tuple[str, ...]
     controls: tuple[Files, ...]
     """One entry a prompt, empty where it edits nothing."""
+    rows: tuple[PromptLine, ...] = ()
+    """What differs for each prompt, where they come from a file."""
 
     @property
     def key(self) -> list[list[str]]:
@@ -42,6 +47,19 @@ class Prompts:
             DatasetError: a picture changed since it was looked at, or cannot be decoded.
         """
         return tuple(tuple(read_picture(*file) for file in files) for files in self.controls) if self.key else ()
+
+
+def project_prompts(sample: SampleConfig, session: Session) -> Prompts:
+    """Return what a project renders: the prompts of its file, else its own, else captions.
+
+    Raises:
+        ConfigError: the file cannot be read, or something in it is wrong.
+        DatasetError: a control picture is not there, or cannot be read.
+    """
+    if not (lines := session.prompt_lines):
+        return chosen_prompts(sample.prompts, sample.control_paths, session)
+    found = own_prompts([line.prompt for line in lines], session.prompt_controls, session)
+    return replace(found, rows=lines)
 
 
 def chosen_prompts(own: Sequence[str], paths: Sequence[Sequence[Path]], session: Session) -> Prompts:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from trainer_core.stages.base import Outcome, Stage, StageContext
 from trainer_core.stages.encoded_prompts import encoded_key, prompt_inputs
 from trainer_core.stages.exports import file_for_diffusers
-from trainer_core.stages.prompts import Prompts, chosen_prompts
+from trainer_core.stages.prompts import Prompts, project_prompts
 from trainer_core.store.keys import digest
 from trainer_core.types import JSON
 
@@ -27,8 +27,7 @@ GRID = "grid.png"
 
 def prompts(context: StageContext) -> Prompts:
     """Return what is rendered."""
-    sample = context.settings.sample
-    return chosen_prompts(sample.prompts, sample.control_paths, context.session)
+    return project_prompts(context.settings.sample, context.session)
 
 
 def _inputs(context: StageContext) -> JSON:
@@ -39,6 +38,7 @@ def _inputs(context: StageContext) -> JSON:
         "prompts": list(chosen.texts),
         **({"control pictures": chosen.key} if chosen.key else {}),
         **({"encoded prompts": encoded} if (encoded := encoded_key(session)) else {}),
+        **({"of each prompt": [line.key for line in chosen.rows]} if chosen.rows else {}),
     }
 
 
@@ -64,6 +64,7 @@ def _run(context: StageContext) -> Outcome:
     columns = _render_columns(context, settings)
     changed = any(not same_pictures(columns["base"], columns[heading]) for heading in strengths(context))
     names = _write(context, columns, settings)
+    _tell_services(context, columns, settings)
     metadata: dict[str, JSON] = {
         "prompts": list(settings.prompts),
         "columns": list(columns),
@@ -101,11 +102,10 @@ def _render_columns(context: StageContext, settings: RenderSettings) -> dict[str
 
 def _write(context: StageContext, columns: dict[str, list[Image.Image]], settings: RenderSettings) -> dict[str, str]:
     """Write the grid and each picture; return name -> SHA-256 of the pixels."""
-    from trainer_core.sampling.grid import control_column, make_grid
+    from trainer_core.sampling.grid import control_column, largest, make_grid
 
-    seeds = [settings.seed + row for row in range(len(settings.prompts))]
-    shown = control_column(settings.controls, columns["base"][0].size) | columns
-    make_grid(shown, settings.prompts, seeds).save(context.staging / GRID)
+    shown = control_column(settings.controls, largest(columns.values())) | columns
+    make_grid(shown, settings.prompts, settings.seeds).save(context.staging / GRID)
     pixels: dict[str, str] = {}
     for heading, pictures in columns.items():
         folder = context.staging / "pictures" / heading.replace(" ", "-")
@@ -114,6 +114,23 @@ def _write(context: StageContext, columns: dict[str, list[Image.Image]], setting
             picture.save(folder / f"{row:02d}.png")
             pixels[f"{heading}/{row:02d}"] = hashlib.sha256(picture.tobytes()).hexdigest()
     return pixels
+
+
+def _tell_services(context: StageContext, columns: dict[str, list[Image.Image]], settings: RenderSettings) -> None:
+    logging = context.settings.logging
+    if not logging.tensorboard and logging.wandb == "off":
+        return
+    from trainer_core.train.trackers import Picture, RunPlace, show_samples
+
+    session, lora = context.session, context.upstream["lora_checkpoint"].metadata
+    steps = {heading: int(heading.removeprefix("step ")) for heading in columns if heading.startswith("step ")}
+    pictures = [
+        Picture(row, prompt, heading, steps.get(heading, 0 if heading == "base" else lora["selected_step"]), one)
+        for heading, of_column in columns.items()
+        for row, (prompt, one) in enumerate(zip(settings.prompts, of_column, strict=True))
+    ]
+    workdir = session.store.root / "runs" / lora["run"]
+    show_samples(RunPlace(workdir, session.outputs, session.project.name), logging, pictures)
 
 
 def render_settings(
@@ -139,6 +156,9 @@ def render_settings(
         height=(sample.height or side) // multiple * multiple,
         controls=prompts.pictures(),
         guidance_argument=spec.guidance_argument,
+        rows=prompts.rows,
+        sampler=sample.sampler,
+        prediction=spec.prediction,
     )
 
 
@@ -163,7 +183,10 @@ SAMPLES = Stage(
     name=NAME,
     version=2,
     description="Fixed prompts and seeds rendered from the exported file, base beside the LoRA at several strengths.",
-    reads=("sample", "bucket.resolution", "hardware.threads", "noise.prediction", "noise.zero_terminal_snr"),
+    reads=(
+        *("sample", "bucket.resolution", "noise.prediction", "noise.zero_terminal_snr"),
+        *("hardware.threads", "logging"),
+    ),
     needs=("lora_checkpoint",),
     run=_run,
     inputs=_inputs,

@@ -38,10 +38,12 @@ class Selection:
     every: int
     steps: int
     """Optimizer steps of the whole run."""
+    also: frozenset[int] = frozenset()
+    """Further steps after which it is measured."""
 
     def due(self, step: int) -> bool:
         """Whether the loss is measured after `step` steps."""
-        return step % self.every == 0 or step == self.steps
+        return step % self.every == 0 or step == self.steps or step in self.also
 
     def losses(self) -> dict[int, float]:
         """Step -> held-out loss. Lines cut short by a kill or damaged since are left out."""
@@ -102,6 +104,7 @@ class Selection:
 
     def _problem(self, losses: Mapping[int, float], step: int) -> str | None:
         wanted = {at for at in (*range(0, step + 1, self.every), step) if self.due(at)}
+        wanted |= {at for at in self.also if at <= step}
         if missing := wanted - losses.keys():
             return f"the held-out losses of steps {sorted(missing)} are lost"
         best = _best(_until(losses, step))

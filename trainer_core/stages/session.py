@@ -5,14 +5,17 @@ Everything is looked at once, at the start: a folder that changes while a long r
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from importlib.util import find_spec
 from pathlib import Path
 
 from trainer_core.config.project import Project
 from trainer_core.data.manifest import Manifest
+from trainer_core.data.steps import Arithmetic, arithmetic
 from trainer_core.errors import ConfigError, ModelError
 from trainer_core.export.formats import written_formats
 from trainer_core.families import get_family, with_spec
@@ -22,9 +25,10 @@ from trainer_core.families.source import ModelSource
 from trainer_core.hardware.detect import detect_machine, select_profile
 from trainer_core.hardware.placement import resolve_precision
 from trainer_core.hardware.profiles import HardwareProfile
-from trainer_core.stages.control_findings import control_findings
+from trainer_core.sampling.prompt_file import PromptLine, read_prompt_file
 from trainer_core.stages.facts import setting_findings
 from trainer_core.stages.picture_findings import picture_findings
+from trainer_core.stages.sample_findings import sample_findings
 from trainer_core.stages.scan import ScannedDataset, scan_datasets
 from trainer_core.store import Store
 from trainer_core.store.keys import digest
@@ -69,19 +73,14 @@ class Session:
         found += check_optimizer(self.project.optimizer)
         found += self._missing()
         found += self._formats()
+        found += self._services()
         if not any(finding.field == "model.path" for finding in found):
             # Without the base it is not known which variant it is, and so what it takes.
-            found += control_findings(self.project, self.family.spec)
+            found += sample_findings(self)
         found += picture_findings(self.project)
         if self.profile.device == "cpu" and self.project.train.precision == "fp16":
             message = "fp16 training needs a GPU: CPUs have no fp16 arithmetic to speak of."
             found.append(Finding("error", "train.precision", message, "Use bf16, fp32 or auto."))
-        multiple = self.family.spec.size_multiple
-        for side in ("width", "height"):
-            if (asked := getattr(self.project.sample, side)) % multiple:
-                message = f"{asked} pixels: {self.family.spec.title} renders multiples of {multiple}."
-                near = max(multiple, round(asked / multiple) * multiple)
-                found.append(Finding("error", f"sample.{side}", message, f"Use {near}."))
         return found
 
     def _formats(self) -> list[Finding]:
@@ -93,6 +92,17 @@ class Session:
         message = f"there is no {' and no '.join(gone)} file for {spec.title}."
         fix = f"{', '.join(written)} will be written." if written else "Add `diffusers`."
         return [Finding("info" if written else "error", "export.formats", message, fix)]
+
+    def _services(self) -> list[Finding]:
+        """Return what Weights & Biases lacks, before hours of training are not told to it."""
+        mode = self.project.logging.wandb
+        if mode != "off" and find_spec("wandb") is None:
+            fix = "Install it (`pip install lora-assets[wandb]`), or set it to off."
+            return [Finding("error", "logging.wandb", f"is {mode}, but the package wandb is not installed.", fix)]
+        if mode == "online" and not os.environ.get("WANDB_API_KEY"):
+            fix = "Set it in the environment, and nowhere else, or use offline and `wandb sync` later."
+            return [Finding("error", "logging.wandb", "is online, but WANDB_API_KEY is not set.", fix)]
+        return []
 
     def _missing(self) -> list[Finding]:
         """Return what is not where the settings say, all at once and before a picture is read."""
@@ -132,6 +142,11 @@ class Session:
     def outputs(self) -> Path:
         """The folder of what people want."""
         return self.home / "outputs" / self.project.name
+
+    @property
+    def output_name(self) -> str:
+        """What the published files are called."""
+        return self.project.save.output_name or self.project.name
 
     @cached_property
     def source(self) -> ModelSource:
@@ -183,6 +198,33 @@ class Session:
         if errors := self.scanned.manifest.errors:
             raise ConfigError(errors)
         return self.scanned.manifest
+
+    @cached_property
+    def length(self) -> Arithmetic:
+        """How long the run is: `train.steps`, or what `train.epochs` come to with these pictures.
+
+        Raises:
+            ConfigError: something about the dataset forbids training.
+        """
+        return arithmetic(self.project, self.manifest.samples)
+
+    @cached_property
+    def prompt_lines(self) -> tuple[PromptLine, ...]:
+        """The prompts of `sample.prompt_file`; none without one.
+
+        Raises:
+            ConfigError: the file cannot be read, or something in it is wrong.
+        """
+        path = self.project.sample.prompt_file
+        return () if path is None else read_prompt_file(path)
+
+    @property
+    def prompt_controls(self) -> tuple[tuple[Path, ...], ...]:
+        """The control pictures of each prompt of the file: its own, else those of `sample.control_paths`."""
+        path = self.project.sample.prompt_file
+        if path is None or not any(line.controls for line in self.prompt_lines):
+            return self.project.sample.control_paths
+        return tuple(tuple(path.parent / one for one in line.controls) for line in self.prompt_lines)
 
     def weights(self, components: Sequence[str]) -> dict[str, str]:
         """Return the fingerprints of some components."""

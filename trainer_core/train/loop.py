@@ -36,20 +36,20 @@ class TrainOutcome:
 
 
 def run(trainer: Trainer) -> TrainOutcome:
-    """Train to `train.steps`, or until a signal asks to stop.
+    """Train to the end of the run, or until a signal asks to stop.
 
     Raises:
         Interrupted: SIGINT or SIGTERM came; the state was saved.
         NonFiniteError: a loss was NaN or infinite; the last good checkpoint stays.
     """
-    settings, first = trainer.project.train, trainer.step
+    first = trainer.step
     watch = Watch(trainer)
     began = time.perf_counter()
     with stop_on_signals() as stop:
         if trainer.step == 0:
             _evaluate(trainer, watch)
         batches = trainer.loader.stream(_micro_batches(trainer))
-        while trainer.step < settings.steps:
+        while trainer.step < trainer.total_steps:
             _optimizer_step(trainer, batches, watch, stop)
             trainer.step += 1
             watch.after_step()
@@ -115,7 +115,7 @@ def _average_gradients(trainer: Trainer) -> None:
 
 def _micro_batches(trainer: Trainer) -> range:
     first = micro_batch_number(trainer, trainer.step, 0)
-    end = micro_batch_number(trainer, trainer.project.train.steps, 0)
+    end = micro_batch_number(trainer, trainer.total_steps, 0)
     return range(first, end, trainer.accelerator.num_processes)
 
 
@@ -129,13 +129,15 @@ def _evaluate(trainer: Trainer, watch: Watch) -> None:
 
 
 def _save_when_due(trainer: Trainer, watch: Watch, stopping: bool) -> None:
-    settings, every = trainer.project.train, trainer.project.sample.every
-    if every and trainer.step % every == 0 and trainer.on_step and trainer.accelerator.is_main_process:
+    settings = trainer.project.train
+    if trainer.step in trainer.snapshots_at and trainer.on_step and trainer.accelerator.is_main_process:
         watch.check_finite()
+        began = time.perf_counter()
         with published_weights(trainer.averages):
             trainer.on_step(trainer.step, trainer.adapter_state())
+        watch.clock.started += time.perf_counter() - began
     due = settings.checkpoint_every and trainer.step % settings.checkpoint_every == 0
-    if due or stopping or trainer.step == settings.steps:
+    if due or stopping or trainer.step == trainer.total_steps:
         watch.check_finite()
         save_checkpoint(trainer)
 

@@ -91,7 +91,7 @@ def range_test(trainer: Trainer, asked: RangeTest) -> FoundLr:
     """Train with rising rates until the range or the loss ends.
 
     Args:
-        trainer: at step 0, with `train.steps` those of the test, `logging.every` 1, and nothing that measures or saves.
+        trainer: at step 0, with `total_steps` those of the test, `logging.every` 1, and nothing that measures or saves.
         asked: the rates of the denoiser's down matrices; other groups keep their ratio to it.
     """
     report, peak = trainer.report, trainer.project.optimizer.lr

@@ -24,6 +24,7 @@ from trainer_core.train.optimizers import TrainedPart, build_optimizer
 from trainer_core.train.parts import load_parts_state, parts_state
 from trainer_core.train.schedulers import lr_multiplier
 from trainer_core.train.state import TrainState, load_latest, prune, save_state
+from trainer_core.train.trackers import Trackers
 from trainer_core.types import Report
 
 log = logging.getLogger(__name__)
@@ -43,6 +44,8 @@ class TrainerParts:
     """The frozen base in its precision, on its device."""
     precision: PrecisionName
     loader: BatchLoader
+    total_steps: int
+    """Optimizer steps of the whole run."""
     live_text: LiveText | None = None
     """The text encoders, where captions are encoded batch by batch."""
 
@@ -71,8 +74,13 @@ class Trainer:
     loader: BatchLoader
     workdir: Path
     report: Report
+    total_steps: int
+    """Optimizer steps of the whole run."""
     on_step: Callable[[int, Mapping[str, Tensor]], None] | None = None
-    """Called on the main process every `sample.every` steps with the step and the adapter's state."""
+    """Called on the main process after the steps in `snapshots_at` with the step and the adapter's state."""
+    snapshots_at: frozenset[int] = frozenset()
+    trackers: Trackers = field(default_factory=Trackers)
+    """Services that are told; none on other processes than the main one."""
     live_text: LiveText | None = None
     """The text encoders, where captions are encoded batch by batch."""
     evaluation: Evaluation | None = None
@@ -89,6 +97,17 @@ class Trainer:
         """Everything that is trained."""
         return [parameter for part in self.parts for parameter in part.parameters.values()]
 
+    def learning_rates(self) -> dict[str, float]:
+        """Return `lr/PART` -> its learning rate now, and `d*lr/PART` for optimizers that find their own."""
+        groups, rates = self.optimizer.param_groups, dict[str, float]()
+        for position, group in enumerate(groups):
+            own = self.parts[position].name if len(groups) == len(self.parts) else f"group{position}"
+            name = str(group.get("name") or own)
+            rates[f"lr/{name}"] = float(group["lr"])
+            if "d" in group:
+                rates[f"d*lr/{name}"] = float(group["d"]) * float(group["lr"])
+        return rates
+
     @property
     def order(self) -> Order:
         """The order of micro-batches."""
@@ -98,7 +117,7 @@ class Trainer:
         """Return what the peak rates are multiplied by in this step."""
         if self.multiplier is not None:
             return self.multiplier(self.step)
-        return lr_multiplier(self.step, self.project.schedule, self.project.train.steps)
+        return lr_multiplier(self.step, self.project.schedule, self.total_steps)
 
     def adapter_state(self) -> dict[str, Tensor]:
         """Return a copy of the adapter's weights on the CPU, as they are now."""
@@ -152,6 +171,7 @@ def prepare(parts: TrainerParts, workdir: Path, report: Report, accelerator: Acc
         report=report,
         averages=make_averages(trained, optimizer, project.train.ema_decay),
         live_text=parts.live_text,
+        total_steps=parts.total_steps,
     )
     with accelerator.main_process_first():
         # A damaged checkpoint is moved aside by the first process, not by all at once.
@@ -193,4 +213,4 @@ def _resume(trainer: Trainer) -> None:
     if state.scaler is not None and trainer.accelerator.scaler is not None:
         trainer.accelerator.scaler.load_state_dict(dict(state.scaler))
     trainer.step = state.step
-    log.info("going on from step %d of %d", state.step, trainer.project.train.steps)
+    log.info("going on from step %d of %d", state.step, trainer.total_steps)

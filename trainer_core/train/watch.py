@@ -49,7 +49,7 @@ class Watch:
 
     def after_step(self) -> None:
         """Count a step; at logging steps read the losses and tell."""
-        trainer, total = self.trainer, self.trainer.project.train.steps
+        trainer, total = self.trainer, self.trainer.total_steps
         self.clock.steps += 1
         values: dict[str, float] = {}
         if trainer.step % trainer.project.logging.every == 0 or trainer.step == total:
@@ -60,6 +60,7 @@ class Watch:
             values |= {"memory_mib": metrics.memory_mib, "data_wait": metrics.data_wait}
             if self.file:
                 self.file.write(metrics)
+                trainer.trackers.log(_curves(metrics) | trainer.learning_rates(), trainer.step)
             self.losses.clear()
             self.clock.restart()
         if trainer.accelerator.is_main_process:
@@ -107,3 +108,15 @@ class Watch:
             memory_mib=resident_memory_mib(),
             data_wait=waited,
         )
+
+
+def _curves(metrics: StepMetrics) -> dict[str, float]:
+    """Return what services draw of a line of metrics."""
+    curves = {
+        "loss/train": metrics.loss,
+        "speed/steps_per_s": metrics.it_per_s,
+        "speed/samples_per_s": metrics.samples_per_s,
+        "speed/data_wait": metrics.data_wait,
+        "memory/mib": metrics.memory_mib,
+    }
+    return curves if metrics.grad_norm is None else curves | {"grad_norm": metrics.grad_norm}

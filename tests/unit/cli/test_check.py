@@ -10,7 +10,9 @@ from tests.unit.cli.support import Project, call, run, told
 from trainer_core.cli.check import Arithmetic
 
 KEYS = {"findings", "dataset", "arithmetic"}
-NUMBERS = {"images", "repeats", "batch_size", "gradient_accumulation", "epochs", "steps"}
+NUMBERS = {"images", "repeats", "batch_size", "gradient_accumulation", "epochs", "steps", "processes"} | {
+    *("draws_per_epoch", "batches_per_epoch", "steps_per_epoch", "ideal_steps_per_epoch", "datasets"),
+}
 
 
 def errors(answer: Any) -> set[str]:

@@ -36,7 +36,7 @@ def findings(folder: Path, text: str, *overrides: str) -> dict[str, Finding]:
 def test_a_minimal_file_is_named_after_its_stem_and_has_the_defaults(tmp_path: Path) -> None:
     project = load(tmp_path, MINIMAL)
     assert project.name == "cat"
-    assert project.train.steps == 1500
+    assert (project.train.steps, project.train.epochs) == (None, None)
     assert project.datasets[0].label == "cats"
 
 
@@ -118,7 +118,7 @@ def test_all_errors_are_reported_at_once_with_value_line_wish_and_fix(tmp_path: 
     assert "is 0 (" in found["train.steps"].message
     assert f"{tmp_path}/cat.yaml:4)" in found["train.steps"].message
     assert "a whole number from 1 to 10000000" in found["train.steps"].message
-    assert found["train.steps"].fix == "The default is 1500."
+    assert found["train.steps"].fix == "The default is null."
     assert found["schedule.name"].fix == "Did you mean `cosine`?"
 
 

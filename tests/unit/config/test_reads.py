@@ -75,6 +75,7 @@ OTHER: dict[str, Any] = {
     "loss.type": "huber",
     "loss.huber_schedule": "constant",
     "train.epochs": 2.0,
+    "train.steps": 77,
     "sample.prompt_file": Path("/else/prompts.txt"),
     "save.output_name": "other",
     "logging.wandb": "offline",

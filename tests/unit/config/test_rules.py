@@ -157,8 +157,8 @@ CASES = [
         "timesteps_leave_a_range",
         "error",
         "noise.min_timestep",
+        "noise.min_timestep=501 noise.max_timestep=500",
         "noise.min_timestep=500 noise.max_timestep=500",
-        "noise.min_timestep=499 noise.max_timestep=500",
     ),
     Case(
         "discount_needs_pyramid_noise",
@@ -235,6 +235,23 @@ CASES = [
         "loss.prior_weight=0.5",
         "loss.prior_weight=0.5 datasets.1.path=/x/class datasets.1.regularisation=true",
     ),
+    Case(
+        "regularisation_weighs_something",
+        "warning",
+        "loss.prior_weight",
+        "loss.prior_weight=0 datasets.1.path=/x/class datasets.1.regularisation=true",
+        "loss.prior_weight=0.1 datasets.1.path=/x/class datasets.1.regularisation=true",
+    ),
+    Case(
+        "preserved_text_stays",
+        "error",
+        "loss.preservation_weight",
+        "loss.preservation_weight=1 loss.preservation_class=person caption.trigger_word=ohwx "
+        "adapter.text_encoders=[text_encoder]",
+        "loss.preservation_weight=1 loss.preservation_class=person caption.trigger_word=ohwx",
+    ),
+    Case("offset_is_usual", "warning", "noise.offset", "noise.offset=0.3", "noise.offset=0.2"),
+    Case("perturbation_is_usual", "warning", "noise.ip_gamma", "noise.ip_gamma=0.4", "noise.ip_gamma=0.3"),
     Case(
         "preservation_knows_the_class",
         "error",
@@ -664,6 +681,29 @@ CASES = [
     ),
     Case("samples_fall_inside_the_run", "info", "sample.every", "sample.every=11", "sample.every=10", TEN_STEPS),
     Case("saved_files_fall_inside_the_run", "info", "save.every", "save.every=11", "save.every=10", TEN_STEPS),
+    Case(
+        "sample_epochs_fall_inside_the_run",
+        "warning",
+        "sample.every_epochs",
+        "sample.every_epochs=1.1",
+        "sample.every_epochs=1",
+        TEN_STEPS,
+    ),
+    Case(
+        "save_epochs_fall_inside_the_run",
+        "warning",
+        "save.every_epochs",
+        "save.every_epochs=1.1",
+        "save.every_epochs=1",
+        TEN_STEPS,
+    ),
+    Case(
+        "files_are_not_called_like_the_champion",
+        "error",
+        "save.output_name",
+        "save.output_name=champion",
+        "save.output_name=winner",
+    ),
     Case(
         "length_is_given_once",
         "error",

@@ -16,6 +16,7 @@ from lora_assets.assets.entries import VALUES_ARE_FINITE
 from lora_assets.assets.metrics import METRICS
 from lora_assets.assets.samples import SAMPLES
 from lora_assets.assets.stage import Verdict
+from trainer_core.data.steps import Arithmetic, DatasetShare
 
 
 def judge(
@@ -66,10 +67,14 @@ def test_the_ledger_is_counted_as_written(tmp_path: Path, used: int, passes: boo
 
 def test_a_dataset_that_was_validated_before_there_were_contact_sheets_is_shown_without_one(tmp_path: Path) -> None:
     manifest = SimpleNamespace(found=0, samples=(), excluded=(), findings=())
-    session = SimpleNamespace(manifest=manifest, outputs=tmp_path)
+    length = Arithmetic(10, 50, 13, 4, 2, 1, 65, (DatasetShare("cats", 10, 50, 1.0),))
+    session = SimpleNamespace(manifest=manifest, outputs=tmp_path, length=length)
     published = SimpleNamespace(metadata={"statistics": {}}, files={"ledger.csv": None}, path=tmp_path)
     finished: Any = SimpleNamespace(session=session, result=SimpleNamespace(published=published))
-    assert "contact_sheet" not in VALIDATED_DATASET.describe(finished)
+    shown = VALIDATED_DATASET.describe(finished)
+    assert "contact_sheet" not in shown
+    assert "65 steps = 10.00 epochs" in str(shown["arithmetic"].value) and shown["steps"].value == 65
+    assert "| cats | 10 | 5 | 50 | 100.0% |" in str(shown["epoch"].value)
 
 
 class Entries:
@@ -125,5 +130,7 @@ def test_a_lora_file_without_proof_fails(tmp_path: Path, proven: list[str], pass
     finished: Any = SimpleNamespace(session=None, result=SimpleNamespace(published=published))
     verdict = check.run(finished)
     assert verdict.passed is passes
+    files["saves/step-00000002/lora.safetensors"] = None
+    assert not check.run(finished).passed, "a file of a step on the way needs its proof too"
     assert passes or "lora.kohya.safetensors" in verdict.description
     assert (check.name, check.blocking) == ("export_proven", True)

@@ -3,6 +3,7 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -31,6 +32,7 @@ def test_each_epoch_sees_each_sample_exactly_as_often_as_it_repeats(
     assert len(draws) == order.draws_per_epoch
 
 
+@pytest.mark.setting("train.batch_size")
 @given(items, st.integers(1, 7), st.integers(0, 2**40))
 def test_a_batch_never_mixes_buckets_nor_exceeds_its_size(
     rows: tuple[tuple[str, Bucket, int], ...], batch_size: int, seed: int
@@ -53,6 +55,7 @@ def test_any_micro_batch_can_be_computed_from_its_number_alone(
     assert Order(tuple(reversed(rows)), 3, seed).micro_batch(number) == last
 
 
+@pytest.mark.setting("train.seed")
 def test_epochs_and_seeds_give_other_orders() -> None:
     rows = tuple((f"{number}.png", BUCKETS[0], 1) for number in range(20))
     order = Order(rows, 1, 1)

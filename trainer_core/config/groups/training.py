@@ -236,7 +236,7 @@ class LossConfig(Group):
 class TrainConfig(Group):
     """The run itself."""
 
-    steps: Annotated[int, Field(ge=1, le=10_000_000)] = 1500
+    steps: Annotated[int, Field(ge=1, le=10_000_000)] | None = None
     """Optimizer steps; 1500 where `epochs` is not given either. kohya: `max_train_steps`. ai-toolkit: `steps`."""
     epochs: Annotated[float, Field(gt=0, le=1_000_000)] | None = None
     """The length of the run in passes over the pictures with their repeats, in place of `steps`; docs/steps.md has the

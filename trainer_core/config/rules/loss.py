@@ -74,6 +74,22 @@ def prior_weight_needs_regularisation(project: Project, facts: Facts) -> Finding
     return without_effect("loss.prior_weight", "is set, but no dataset is for regularisation", fix)
 
 
+def regularisation_weighs_something(project: Project, facts: Facts) -> Finding | None:
+    """Half of the run's draws would teach nothing."""
+    if project.loss.prior_weight > 0 or not any(dataset.regularisation for dataset in project.datasets):
+        return None
+    message = "is 0: regularisation pictures take time and teach nothing."
+    return Finding("warning", "loss.prior_weight", message, "Raise it, or remove the dataset.")
+
+
+def preserved_text_stays(project: Project, facts: Facts) -> Finding | None:
+    """What is preserved is what the denoiser makes of the base's text; a trained encoder would change that unseen."""
+    if not project.loss.preservation_weight or not project.adapter.text_encoders:
+        return None
+    message = "is above 0 while text encoders are trained, which it does not keep from changing."
+    return Finding("error", "loss.preservation_weight", message, "Leave `adapter.text_encoders` empty, or set it to 0.")
+
+
 def preservation_knows_the_class(project: Project, facts: Facts) -> Finding | None:
     """Without a class there is no caption whose output could be preserved."""
     if not project.loss.preservation_weight or project.loss.preservation_class.strip():
@@ -108,6 +124,8 @@ RULES: tuple[Rule, ...] = (
     mask_settings_need_masks,
     a_mask_floor_of_one_masks_nothing,
     prior_weight_needs_regularisation,
+    regularisation_weighs_something,
+    preserved_text_stays,
     preservation_knows_the_class,
     preservation_knows_the_trigger_word,
     preservation_class_needs_a_weight,

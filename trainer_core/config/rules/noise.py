@@ -101,10 +101,10 @@ def mode_scale_needs_mode_sampling(project: Project, facts: Facts) -> Finding | 
 def timesteps_leave_a_range(project: Project, facts: Facts) -> Finding | None:
     """An empty range of noise levels."""
     noise = project.noise
-    if noise.min_timestep < noise.max_timestep:
+    if noise.min_timestep <= noise.max_timestep:
         return None
-    message = f"is {noise.min_timestep}, not below noise.max_timestep = {noise.max_timestep}: nothing could be trained."
-    return Finding("error", "noise.min_timestep", message, f"Choose less than {noise.max_timestep}.")
+    message = f"is {noise.min_timestep}, above noise.max_timestep = {noise.max_timestep}: nothing could be trained."
+    return Finding("error", "noise.min_timestep", message, f"Choose at most {noise.max_timestep}.")
 
 
 def discount_needs_pyramid_noise(project: Project, facts: Facts) -> Finding | None:
@@ -113,6 +113,22 @@ def discount_needs_pyramid_noise(project: Project, facts: Facts) -> Finding | No
         return None
     fix = "Set `noise.multires_iterations` (6 is usual), or remove it."
     return without_effect("noise.multires_discount", "is set, but there is no coarser noise", fix)
+
+
+def offset_is_usual(project: Project, facts: Facts) -> Finding | None:
+    """Large offsets wash pictures out."""
+    if project.noise.offset <= 0.2:
+        return None
+    fix = "Choose 0.03 to 0.1."
+    return Finding("warning", "noise.offset", f"is {project.noise.offset:g}: pictures lose their contrast.", fix)
+
+
+def perturbation_is_usual(project: Project, facts: Facts) -> Finding | None:
+    """What the denoiser sees should stay close to what it must undo (arXiv 2301.11706)."""
+    if project.noise.ip_gamma <= 0.3:
+        return None
+    message = f"is {project.noise.ip_gamma:g}: what is seen has little to do with what must be predicted."
+    return Finding("warning", "noise.ip_gamma", message, "Choose 0.05 to 0.1.")
 
 
 def offset_or_pyramid_noise(project: Project, facts: Facts) -> Finding | None:
@@ -151,5 +167,7 @@ RULES: tuple[Rule, ...] = (
     mode_scale_needs_mode_sampling,
     timesteps_leave_a_range,
     discount_needs_pyramid_noise,
+    offset_is_usual,
+    perturbation_is_usual,
     offset_or_pyramid_noise,
 )

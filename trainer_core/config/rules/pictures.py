@@ -153,13 +153,11 @@ def an_edit_and_its_control_are_seen_alike(project: Project, facts: Facts) -> Fi
     augment = project.augment
     if not any(dataset.control_path for dataset in project.datasets):
         return None
-    changed_views = [name for name in ("flip", "color") if getattr(augment, name)]
-    if augment.crop == "random":
-        changed_views.append("crop")
-    if not changed_views:
+    views = changed(augment, "flip", "crop", "color")
+    if not views:
         return None
     message = "would change the results of edits, but not the control pictures that they start from."
-    return Finding("error", f"augment.{changed_views[0]}", message, "Turn it off for edit datasets.")
+    return Finding("error", f"augment.{views[0]}", message, "Leave it out for edit datasets.")
 
 
 def _random(project: Project) -> bool:

@@ -7,6 +7,8 @@ from trainer_core.config.rules.base import Facts, Rule, changed, without_effect
 from trainer_core.types import Finding
 
 MAX_USUAL_BATCH = 64
+DEFAULT_STEPS = 1500
+"""The length of a run that gives neither steps nor epochs."""
 
 
 def effective_batch_is_usual(project: Project, facts: Facts) -> Finding | None:
@@ -84,6 +86,25 @@ def warmup_ends_before_the_run(project: Project, facts: Facts) -> Finding | None
         return None
     message = f"is {warmup}, but the run has {steps} steps: the learning rate never reaches its peak."
     return Finding("warning", "schedule.warmup_steps", message, f"Choose at most {steps // 10} (a tenth of the run).")
+
+
+def sample_epochs_fall_inside_the_run(project: Project, facts: Facts) -> Finding | None:
+    """Intermediate samples that never come."""
+    return _epochs_inside("sample", project.sample.every_epochs, facts)
+
+
+def save_epochs_fall_inside_the_run(project: Project, facts: Facts) -> Finding | None:
+    """Files on the way that never come."""
+    return _epochs_inside("save", project.save.every_epochs, facts)
+
+
+def files_are_not_called_like_the_champion(project: Project, facts: Facts) -> Finding | None:
+    """`champion.safetensors` is the LoRA that was promoted last."""
+    if (project.save.output_name or project.name) != "champion":
+        return None
+    field = "save.output_name" if project.save.output_name else "name"
+    message = "is `champion`: the LoRA would be written over by the promoted one, champion.safetensors."
+    return Finding("error", field, message, "Choose another name.")
 
 
 def length_is_given_once(project: Project, facts: Facts) -> Finding | None:
@@ -173,7 +194,16 @@ def _steps(project: Project, facts: Facts) -> int | None:
     """Optimizer steps of the run, where they are known without looking at the pictures or after it."""
     if facts.data is not None:
         return facts.data.steps
-    return None if project.train.epochs else project.train.steps
+    return project.train.steps or (DEFAULT_STEPS if project.train.epochs is None else None)
+
+
+def _epochs_inside(group: str, every: float, facts: Facts) -> Finding | None:
+    data = facts.data
+    if data is None or every * data.steps_per_epoch <= data.steps:
+        return None
+    epochs = data.steps / data.steps_per_epoch
+    message = f"is {every:g}, but the run is over after {epochs:.2f} epochs: it never falls due."
+    return Finding("warning", f"{group}.every_epochs", message, f"Choose at most {epochs:.2g}, or 0.")
 
 
 RULES: tuple[Rule, ...] = (
@@ -185,6 +215,9 @@ RULES: tuple[Rule, ...] = (
     samples_fall_inside_the_run,
     saved_files_fall_inside_the_run,
     warmup_ends_before_the_run,
+    sample_epochs_fall_inside_the_run,
+    save_epochs_fall_inside_the_run,
+    files_are_not_called_like_the_champion,
     length_is_given_once,
     samples_are_counted_once,
     saves_are_counted_once,

@@ -1,0 +1,65 @@
+"""What `check_sampler` says of each flow pipeline is what diffusers does."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from tests.contract.models import MODELS
+from trainer_core.config.groups import ModelConfig
+from trainer_core.families import get_family, with_spec
+from trainer_core.sampling.render import RenderSettings, pipeline_arguments
+from trainer_core.sampling.samplers import DIFFUSION, FLOW, check_sampler, find_sampler, sampling_with
+from trainer_core.stages.base_files import find_base
+from trainer_core.store import Store
+
+# Kandinsky 5 renders a megapixel at the least.
+NAMES = sorted(MODELS.keys() - {"kandinsky5"})
+
+
+@pytest.mark.slow
+@pytest.mark.setting("sample.sampler")
+@pytest.mark.parametrize("name", NAMES)
+def test_a_pipeline_renders_with_exactly_the_samplers_that_are_said_to_fit(name: str, tmp_path: Path) -> None:
+    import torch
+
+    model, store = MODELS[name], Store.open(tmp_path / "store")
+    source = find_base(ModelConfig(family=model.family, path=model.build(tmp_path / "base")), store)
+    family = with_spec(get_family(model.family), source.spec)
+    spec = family.spec
+    pipeline = family.load_pipeline(source, torch.float32)
+    pipeline.set_progress_bar_config(disable=True)
+    shown = ((Image.new("RGB", (64, 64)),),) if spec.control and spec.control.required else ()
+    settings = RenderSettings(("a cat",), "", 3, 2.0, 0, 64, 64, shown, spec.guidance_argument)
+    rendered: dict[str, bytes] = {}
+    for sampler in FLOW if spec.prediction == "flow" else DIFFUSION:
+        fits = check_sampler(sampler, spec.prediction, spec.pipeline) is None
+        if not fits and (found := find_sampler(sampler, spec.prediction)) and found.scheduler == "LMSDiscreteScheduler":
+            continue  # needs scipy
+        arguments = pipeline_arguments(pipeline, family.pipeline_inputs, settings, 0)
+        arguments["generator"] = torch.Generator().manual_seed(0)
+        if fits:
+            with sampling_with(pipeline, sampler, spec.prediction):
+                rendered[sampler] = pipeline(**arguments, return_dict=False)[0][0].tobytes()
+        else:
+            own = pipeline.scheduler
+            pipeline.scheduler = forced(sampler, spec.prediction, own)
+            with pytest.raises((ValueError, TypeError)):
+                pipeline(**arguments, return_dict=False)
+            pipeline.scheduler = own
+    assert {"euler", "lcm"} <= rendered.keys()
+    assert len(set(rendered.values())) > 1
+    store.close()
+    assert os.environ["HF_HUB_OFFLINE"] == "1"
+
+
+def forced(sampler: str, prediction: str, own: object) -> object:
+    """The scheduler that would be taken if nobody asked whether it fits."""
+    from trainer_core.sampling import samplers
+
+    found = find_sampler(sampler, prediction)
+    assert found is not None
+    return samplers._scheduler(found, prediction, own)  # pyright: ignore[reportPrivateUsage]
