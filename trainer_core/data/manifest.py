@@ -182,7 +182,7 @@ def _judge(picture: FoundPicture, known: Known, rules: Rules, grid: BucketGrid, 
     if isinstance(mask, str):
         return mask
     caption = final_caption(chosen, trigger_word)
-    return Draft(picture, content, caption, geometry, text.lines, info.notes, controls, mask)
+    return Draft(picture, content, caption, geometry, text.lines, info.notes, controls, mask=mask)
 
 
 def _controls(picture: FoundPicture, known: Known, rules: Rules) -> tuple[Control, ...] | str:

@@ -63,7 +63,7 @@ def scan_datasets(project: Project, spec: FamilySpec, store: Store, report: Repo
         mask_profiles(pictures, hashes, infos, store, report),
         faces_of(pictures, hashes, infos, store, report) if project.augment.crop == "face" else Faces(),
     )
-    rules = Rules(project.caption, project.bucket, spec.size_multiple, control, project.augment)
+    rules = Rules(project.caption, project.bucket, spec.size_multiple, control, augment=project.augment)
     manifest = assemble(discoveries, known, rules)
     return ScannedDataset(manifest, _folder_version(discoveries, hashes), probed)
 
