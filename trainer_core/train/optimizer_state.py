@@ -20,6 +20,9 @@ def restore_optimizer(optimizer: Any, state: Mapping[str, Any]) -> None:
     inner.load_state_dict({"state": state["state"], "param_groups": state["param_groups"]})
     parameters = [parameter for group in inner.param_groups for parameter in group["params"]]
     for index, saved in state["state"].items():
+        if not isinstance(index, int):
+            # Some classes keep numbers of their own among the parameters' state; torch leaves those as they were saved.
+            continue
         own = inner.state[parameters[index]]
         # torch casts floating-point state to the parameters' dtype on loading.
         own.update({name: _as_saved(own[name], value) for name, value in saved.items() if name in own})

@@ -50,6 +50,9 @@ _FIXED_RATE: Mapping[str, JSON] = {
 _NESTEROV: Mapping[str, JSON] = {"momentum": 0.9, "nesterov": True}
 """bitsandbytes refuses a momentum of 0, its own default."""
 
+_PRODIGY: Mapping[str, JSON] = {"weight_decouple": True, "safeguard_warmup": True, "bias_correction": True}
+"""The authors' advice for diffusion models; without it a warm-up makes the estimate far too high."""
+
 OPTIMIZERS: Mapping[str, OptimizerRow] = {
     "adamw": OptimizerRow("torch.optim.AdamW"),
     "adamw8bit": OptimizerRow("bitsandbytes.optim.AdamW8bit"),
@@ -62,7 +65,7 @@ OPTIMIZERS: Mapping[str, OptimizerRow] = {
     "sgdnesterov": OptimizerRow("torch.optim.SGD", _NESTEROV, lr=0.1),
     "sgdnesterov8bit": OptimizerRow("bitsandbytes.optim.SGD8bit", _NESTEROV, lr=0.1),
     "adafactor": OptimizerRow("pytorch_optimizer.AdaFactor", _FIXED_RATE),
-    "prodigy": _adaptive("Prodigy"),
+    "prodigy": OptimizerRow("pytorch_optimizer.Prodigy", _PRODIGY, adaptive=True, lr=1.0),
     "dadaptadam": _adaptive("DAdaptAdam", growth_rate=1.2),
     # It computes weights anew from where they began, which undoes a decoupled decay.
     "dadaptadagrad": _adaptive("DAdaptAdaGrad", decoupled=False),
