@@ -15,7 +15,7 @@ from torch import Tensor
 from tests.contract.models import MODELS
 from tests.unit.export.support import assert_same
 from trainer_core.adapters import lora as adapter
-from trainer_core.config.groups import AdapterConfig
+from trainer_core.config.groups import AdapterConfig, AdapterOptionsConfig
 from trainer_core.errors import ExportError
 from trainer_core.export.conversion import Request, convert
 from trainer_core.export.formats import formats, written_formats
@@ -98,7 +98,7 @@ class Base:
         modules = modules_of(self.spec, {self.spec.denoiser: denoiser})
         # alpha / rank is no power of two: nothing is exact by chance
         settings = AdapterConfig(rank=4, alpha=alpha, targets=preset)
-        for parameter in adapter.attach(denoiser, settings, self.spec.targets, seed=1).values():
+        for parameter in adapter.attach(denoiser, settings, AdapterOptionsConfig(), self.spec.targets, seed=1).values():
             with torch.no_grad():
                 parameter.normal_(std=0.02)
         layers = adapter.layers(adapter.state(denoiser), settings)

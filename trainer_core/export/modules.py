@@ -46,10 +46,12 @@ def modules_of(spec: FamilySpec, models: Mapping[str, nn.Module]) -> Modules:
     """
     from torch import nn
 
+    from trainer_core.adapters.places import is_norm
+
     shapes: dict[str, Shape] = {}
     for component, model in models.items():
         for name, module in model.named_modules():
-            if isinstance(module, nn.Linear | nn.Conv2d):
+            if isinstance(module, nn.Linear | nn.Conv2d) or is_norm(module):
                 shapes[f"{component}.{name}"] = tuple(module.weight.shape)
     return Modules(spec, shapes)
 

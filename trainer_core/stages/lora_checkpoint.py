@@ -20,6 +20,7 @@ from trainer_core.stages.exports import (
     lineage,
     published_names,
 )
+from trainer_core.stages.initial import initial_key, initial_layers
 from trainer_core.store.keys import digest
 from trainer_core.types import JSON, Finding, Sample
 
@@ -47,6 +48,7 @@ def _run_inputs(context: StageContext) -> dict[str, JSON]:
         "weights": session.weights(session.family.spec.denoiser_components),
         "precision": session.precision("train", context.settings.train.precision),
         "family": session.family.spec.identity,
+        **initial_key(context),
     }
 
 
@@ -227,6 +229,7 @@ def training_parts(context: StageContext, device: Any) -> TrainerParts:
         denoiser=denoiser,
         precision=precision,
         loader=BatchLoader(order, cache, device, dtype, settings.noise.offset),
+        initial=initial_layers(context),
     )
 
 

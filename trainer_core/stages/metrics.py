@@ -109,6 +109,7 @@ def _held_out_figures(context: StageContext, progress: _Progress) -> dict[str, J
     """Losses of the base, of the same base with the exported LoRA, and with the champion's if it must be measured."""
     from trainer_core.hardware.placement import place, torch_device, torch_dtype, use_attention
     from trainer_core.sampling.evaluate import Evaluator
+    from trainer_core.stages.loras import with_lora
 
     session, settings = context.session, context.settings
     samples = held_out_samples(context)
@@ -121,11 +122,8 @@ def _held_out_figures(context: StageContext, progress: _Progress) -> dict[str, J
     use_attention(denoiser, session.profile.attention)
 
     def losses_with(lora: Published) -> dict[str, float]:
-        path = file_for_diffusers(lora)
-        denoiser.load_lora_adapter(str(path.parent), weight_name=path.name, prefix=session.family.spec.denoiser)
-        found = evaluator.losses(denoiser, samples, progress)
-        denoiser.unload_lora()
-        return found
+        with with_lora(denoiser, file_for_diffusers(lora), session.family.spec):
+            return evaluator.losses(denoiser, samples, progress)
 
     base = evaluator.losses(denoiser, samples, progress)
     lora = losses_with(context.upstream["lora_checkpoint"])
@@ -159,14 +157,14 @@ def _exam_figures(context: StageContext, progress: _Progress) -> dict[str, JSON]
         return {}
     from trainer_core.hardware.placement import torch_device, torch_dtype
     from trainer_core.sampling.examine import measure, take
-    from trainer_core.sampling.render import load_lora
+    from trainer_core.stages.loras import load_lora
 
     exam = _exam(context)
     pipeline = session.family.load_pipeline(session.source, torch_dtype(precision(session)))  # type: ignore[arg-type]
     pipeline.to(torch_device(session.profile))
     pipeline.set_progress_bar_config(disable=True)
     base = measure(exam, take(pipeline, session.family.pipeline_inputs, exam, progress))
-    load_lora(pipeline, file_for_diffusers(context.upstream["lora_checkpoint"]))
+    load_lora(pipeline, file_for_diffusers(context.upstream["lora_checkpoint"]), session.family.spec)
     lora = measure(exam, take(pipeline, session.family.pipeline_inputs, exam, progress))
     return {f"{name}_base": value for name, value in base.items()} | {
         f"{name}_lora": value for name, value in lora.items()

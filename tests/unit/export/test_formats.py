@@ -140,7 +140,7 @@ def test_comfyui_maps_both_styles_of_flux(modules: dict[str, Modules]) -> None:
     for name in ("diffusers", "kohya"):
         assert comfyui_unmapped(lora, list(exported_tensors(lora, name, "fp32"))) == []
     assert comfyui_unmapped(lora, ["transformer.proj_out.lora_A.weight"]) == ["transformer.proj_out.lora_A.weight"]
-    assert comfyui_unmapped(lora, ["lora_unet_double_blocks_0_img_attn_qkv.diff"])
+    assert comfyui_unmapped(lora, ["lora_unet_double_blocks_0_img_attn_qkv.weight"])
 
 
 def test_a_module_without_a_native_name_is_refused_with_a_way_out(modules: dict[str, Modules]) -> None:
