@@ -1,0 +1,108 @@
+"""Every kind of adapter on a UNet and on a transformer, through the real stages: trained, resumed, exported, read back."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from tests.contract.whole_run import STEPS, TRAINED, stop_training, trained_weights
+from tests.projects import TinyProject, computed, make_project
+from trainer_core.adapters import ADAPTERS
+from trainer_core.run import StageResult
+
+FAMILIES = ("flux1", "sdxl")
+FORMATS = ("diffusers", "kohya", "comfyui", "lycoris")
+EXTRA: Mapping[str, tuple[str, ...]] = {
+    "boft": ("adapter_options.block_size=4",),
+    "dylora": ("adapter_options.block_size=2",),
+    "lokr": ("adapter.rank=2", "adapter_options.factor=4"),
+}
+# kind -> family -> (format, reader that proved it) of every file that is written
+PRODUCT = {
+    "flux1": {"diffusers": "diffusers", "kohya": "lora-assets", "comfyui": "diffusers", "lycoris": "lora-assets"},
+    "sdxl": {"diffusers": "diffusers", "kohya": "diffusers", "comfyui": "diffusers", "lycoris": "lora-assets"},
+}
+LYCORIS = {
+    "flux1": {"comfyui": "lycoris", "lycoris": "lycoris"},
+    "sdxl": {"kohya": "lycoris", "comfyui": "lycoris", "lycoris": "lycoris"},
+}
+READERS: Mapping[str, Mapping[str, Mapping[str, str]]] = {
+    **dict.fromkeys(("lora", "locon", "dylora"), PRODUCT),
+    **dict.fromkeys(("loha", "lokr", "glora", "full", "diag-oft", "boft"), LYCORIS),
+    "dora": {
+        "flux1": {"diffusers": "diffusers", "lycoris": "lycoris"},
+        "sdxl": {"diffusers": "diffusers", "kohya": "lycoris", "lycoris": "lycoris"},
+    },
+    "ia3": {"flux1": {"lycoris": "lycoris"}, "sdxl": {"kohya": "lycoris", "lycoris": "lycoris"}},
+}
+
+
+@pytest.fixture(scope="module")
+def open_project(
+    tmp_path_factory: pytest.TempPathFactory, tiny_folder: Callable[[str], Path]
+) -> Callable[[str], TinyProject]:
+    """Return a family's project, whose caches all kinds share."""
+    made: dict[str, TinyProject] = {}
+
+    def get(family: str) -> TinyProject:
+        if family not in made:
+            folder = tmp_path_factory.mktemp(family) / "project"
+            made[family] = make_project(folder, tiny_folder(family), family, 4, STEPS)
+            made[family].run(until="cached_text_embeddings")
+        return made[family]
+
+    return get
+
+
+def settings_of(kind: str) -> tuple[str, ...]:
+    return (f"adapter.type={kind}", f"export.formats={json.dumps(FORMATS)}", *EXTRA.get(kind, ()))
+
+
+def proofs_of(result: StageResult) -> dict[str, dict[str, Any]]:
+    return {proof["format"]: proof for proof in result.published.metadata["proof"]}
+
+
+@pytest.mark.setting("adapter.type")
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("kind", sorted(ADAPTERS))
+def test_a_kind_trains_resumes_and_its_files_are_proven(
+    kind: str, family: str, open_project: Callable[[str], TinyProject]
+) -> None:
+    project, settings = open_project(family), settings_of(kind)
+    for part in TRAINED:
+        shutil.rmtree(project.store / part, ignore_errors=True)
+    stop_training(project, settings)
+    resumed = project.run(*settings, until="lora_checkpoint")
+    weights = trained_weights(project, resumed)
+    for part in TRAINED:
+        shutil.rmtree(project.store / part)
+    whole = project.run(*settings, until="lora_checkpoint")
+    assert computed(whole) == {"lora_checkpoint": STEPS}
+    assert trained_weights(project, whole) == weights, "resuming is exact"
+
+    proofs = proofs_of(whole["lora_checkpoint"])
+    assert {name: proof["reader"] for name, proof in proofs.items()} == READERS[kind][family]
+    assert all(proof["ok"] and 0 <= proof["max_relative_error"] <= proof["bound"] for proof in proofs.values())
+    assert all(proofs[name]["comfyui_coverage"] == 1.0 for name in proofs if name == "comfyui")
+    losses = [line["loss"] for line in lines(whole["lora_checkpoint"])]
+    assert len(set(losses)) == len(losses), "the loss moves"
+    assert changed(project.lora)
+
+
+def lines(result: StageResult) -> list[dict[str, float]]:
+    text = result.published.file("training.jsonl").read_text()
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def changed(path: Path) -> bool:
+    """Say whether what starts at zero has left it, in every module."""
+    zero_at_first = (".lora_B.weight", ".lora_up.weight", "hada_w2_a", "lokr_w2", "lokr_w2_b", "b2.weight", "diff")
+    starts = [t for key, t in load_file(path).items() if key.endswith((*zero_at_first, "oft_blocks", "_q.weight"))]
+    return bool(starts) and all(bool(torch.any(tensor != 0)) for tensor in starts)
