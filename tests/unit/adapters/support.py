@@ -49,8 +49,8 @@ class Model(nn.Module):
     def add_adapter(self, config: Any, adapter_name: str) -> None:
         from peft import inject_adapter_in_model
 
-        self.peft_config = {adapter_name: config}
         inject_adapter_in_model(config, self, adapter_name)
+        self.peft_config = {adapter_name: config}
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.before(x)
