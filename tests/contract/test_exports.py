@@ -15,7 +15,7 @@ from torch import Tensor
 from tests.contract.models import MODELS
 from tests.unit.export.support import assert_same
 from trainer_core.adapters import lora as adapter
-from trainer_core.config.groups import AdapterConfig
+from trainer_core.config.groups import AdapterConfig, AdapterOptionsConfig
 from trainer_core.errors import ExportError
 from trainer_core.export.conversion import Request, convert
 from trainer_core.export.formats import formats, written_formats
@@ -98,7 +98,7 @@ class Base:
         modules = modules_of(self.spec, {self.spec.denoiser: denoiser})
         # alpha / rank is no power of two: nothing is exact by chance
         settings = AdapterConfig(rank=4, alpha=alpha, targets=preset)
-        for parameter in adapter.attach(denoiser, settings, self.spec.targets, seed=1).values():
+        for parameter in adapter.attach(denoiser, settings, AdapterOptionsConfig(), self.spec.targets, seed=1).values():
             with torch.no_grad():
                 parameter.normal_(std=0.02)
         layers = adapter.layers(adapter.state(denoiser), settings)
@@ -144,7 +144,8 @@ def test_every_file_holds_what_was_trained_and_is_read_by_those_that_it_is_for(b
                 assert proof.modules == len(lora.layers) > 0
                 assert proof.max_relative_error <= BOUNDS[dtype]
                 reads = style in base.spec.lora.diffusers_reads and not (style == "kohya" and base.is_narrow)
-                assert proof.reader == ("diffusers" if reads else "lora-assets"), (preset, name, dtype, proof.note)
+                reader = "lycoris" if name == "lycoris" else "diffusers" if reads else "lora-assets"
+                assert proof.reader == reader, (preset, name, dtype, proof.note)
                 assert name != "comfyui" or proof.comfyui_coverage == 1.0
                 assert_same(read_layers(read_file(path)[0], lora.modules), lora.layers, BOUNDS[dtype])
 

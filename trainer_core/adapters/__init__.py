@@ -1,8 +1,83 @@
-"""Adapters by name. A new kind of adapter is one file and one row here."""
+"""Adapters by name. A new kind of adapter is one row here, and its functions in `kinds`."""
 
 from __future__ import annotations
 
-from trainer_core.adapters import lora
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
 
-ADAPTERS = {"lora": lora}
-"""`adapter.type` -> module with `attach`, `state`, `load_state`, `disabled` and `layers`."""
+from trainer_core.adapters import hooked_adapter, lora
+from trainer_core.adapters.layers import Layer
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from trainer_core.config.groups import AdapterConfig, AdapterOptionsConfig
+
+
+class Attach(Protocol):
+    """Puts an adapter on a model."""
+
+    def __call__(  # noqa: PLR0913 - what an adapter depends on
+        self,
+        module: Any,
+        config: AdapterConfig,
+        options: AdapterOptionsConfig,
+        presets: Mapping[str, str],
+        seed: int,
+        initial: Mapping[str, Layer] | None = None,
+        /,
+    ) -> dict[str, nn.Parameter]:
+        """Return the float32 parameters by name, the only ones of the model that require gradients."""
+        ...
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """What the rest of the house does with an adapter."""
+
+    attach: Attach
+    state: Callable[[nn.Module], dict[str, Tensor]]
+    """Everything that the adapter holds, on the CPU."""
+    load_state: Callable[[nn.Module, Mapping[str, Tensor]], None]
+    """Puts it back, bit for bit."""
+    layers: Callable[[Mapping[str, Tensor], AdapterConfig], dict[str, Layer]]
+    """State -> layers by module, for files."""
+    disabled: Callable[[nn.Module], AbstractContextManager[None]]
+    """Lets the model be the base for a while."""
+
+
+_PEFT = Adapter(lora.attach, lora.state, lora.load_state, lora.layers, lora.disabled)
+_HOOKED = Adapter(
+    hooked_adapter.attach,
+    hooked_adapter.state,
+    hooked_adapter.load_state,
+    hooked_adapter.layers,
+    hooked_adapter.disabled,
+)
+ADAPTERS: dict[str, Adapter] = {
+    "lora": _PEFT,
+    "locon": _HOOKED,
+    "lokr": _HOOKED,
+    "dylora": _HOOKED,
+    "dora": _HOOKED,
+    "loha": _HOOKED,
+    "ia3": _HOOKED,
+    "glora": _HOOKED,
+    "full": _HOOKED,
+    "diag-oft": _HOOKED,
+    "boft": _HOOKED,
+}
+"""`adapter.type` -> what does it."""
+
+
+def draws(adapter: AdapterConfig) -> bool:
+    """Say whether an adapter draws random numbers in a training step."""
+    return bool(adapter.dropout or adapter.rank_dropout or adapter.module_dropout) or adapter.type == "dylora"
+
+
+def module_of(parameter: str) -> str:
+    """Return the module that a parameter of an adapter belongs to, from the name that `attach` gave it."""
+    module, mark, _ = parameter.partition(".lora_")
+    return module if mark else hooked_adapter.cut(parameter)[0]

@@ -5,81 +5,85 @@ from __future__ import annotations
 import re
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from trainer_core.adapters.layers import LoraLayer
-from trainer_core.errors import ConfigError
-from trainer_core.types import Finding
+from trainer_core.adapters.initial import checked, lora_factors
+from trainer_core.adapters.kinds import Place
+from trainer_core.adapters.layers import Layer, LoraLayer
+from trainer_core.adapters.places import matched_modules, places
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from trainer_core.config.groups import AdapterConfig
+    from trainer_core.config.groups import AdapterConfig, AdapterOptionsConfig
+
+__all__ = ["attach", "layers", "load_state", "matched_modules", "state"]
 
 NAME = "default"
 """PEFT's name for the one adapter that is trained."""
+_DOWN, _UP = ".lora_A.weight", ".lora_B.weight"
 
 
-def matched_modules(denoiser: nn.Module, targets: str, presets: Mapping[str, str]) -> list[str]:
-    """Return the names of the linear layers and 1x1 convolutions that `targets` selects, in module order.
-
-    Args:
-        denoiser: the frozen base.
-        targets: a preset's name, or a regex matched against the whole module name.
-        presets: the family's named choices.
-
-    Raises:
-        ConfigError: the regex is broken or matches nothing.
-    """
-    from torch import nn
-
-    def adaptable(module: nn.Module) -> bool:
-        return isinstance(module, nn.Linear) or (isinstance(module, nn.Conv2d) and module.kernel_size == (1, 1))
-
-    try:
-        pattern = re.compile(presets.get(targets, targets))
-    except re.error as error:
-        message = f"{targets!r} is neither a preset nor a regex ({error})."
-        raise ConfigError([Finding("error", "adapter.targets", message, f"Use one of {', '.join(presets)}.")]) from None
-    candidates = [name for name, module in denoiser.named_modules() if adaptable(module)]
-    matched = [name for name in candidates if pattern.fullmatch(name)]
-    if not matched:
-        some = ", ".join(candidates[:3])
-        fix = f"Use one of {', '.join(presets)}, or a regex for whole names such as {some}."
-        raise ConfigError([Finding("error", "adapter.targets", f"{targets!r} matches none of {len(candidates)}.", fix)])
-    return matched
-
-
-def attach(denoiser: Any, config: AdapterConfig, presets: Mapping[str, str], seed: int) -> dict[str, nn.Parameter]:
+def attach(
+    denoiser: Any,
+    config: AdapterConfig,
+    options: AdapterOptionsConfig,
+    presets: Mapping[str, str],
+    seed: int,
+    initial: Mapping[str, Layer] | None = None,
+) -> dict[str, nn.Parameter]:
     """Put a LoRA on the denoiser and return its float32 parameters by name, the only ones that require gradients.
 
     Args:
         denoiser: a diffusers denoiser (`add_adapter`), frozen here.
-        config: rank, alpha, dropout and targets.
+        config: sizes, dropouts and targets.
+        options: `rslora`.
         presets: the family's named targets.
         seed: decides the initial A; B starts at zero.
+        initial: layers to start from, by module name.
+
+    Raises:
+        ConfigError: a setting does not fit the model, or `initial` does not fit the settings.
     """
     import torch
     from diffusers.training_utils import cast_training_params
     from peft import LoraConfig
 
     denoiser.requires_grad_(False)
-    names = matched_modules(denoiser, config.targets, presets)
+    found = places(denoiser, config, options, presets)
+    given = checked(initial, [place.name for place in found])
+    starts = {one.name: lora_factors(one, given[one.name], config) for one in found if one.name in given}
+    if config.rank_from_weights:
+        found = [_sized(place, starts.get(place.name)) for place in found]
     # Exact names, so that PEFT's suffix matching cannot select a layer outside the blocks.
-    pattern = "|".join(re.escape(name) for name in names)
+    pattern = "|".join(re.escape(place.name) for place in found)
     torch.manual_seed(seed)
-    lora = LoraConfig(r=config.rank, lora_alpha=config.alpha, lora_dropout=config.dropout, target_modules=pattern)  # type: ignore[arg-type]
+    lora = LoraConfig(
+        r=config.rank,
+        lora_alpha=config.alpha,  # type: ignore[arg-type]
+        lora_dropout=config.dropout,
+        target_modules=pattern,
+        rank_pattern={f"^{re.escape(one.name)}": one.rank for one in found if one.rank != config.rank},
+        alpha_pattern={f"^{re.escape(one.name)}": one.alpha for one in found if one.alpha != config.alpha},
+    )
     denoiser.add_adapter(lora, adapter_name=NAME)
     cast_training_params(denoiser, torch.float32)
+    _begin_with(denoiser, starts)
+    _drop(denoiser, config)
     return {name: parameter for name, parameter in denoiser.named_parameters() if parameter.requires_grad}
 
 
 def state(denoiser: nn.Module) -> dict[str, Tensor]:
-    """Return `<module>.lora_A.weight` [rank, in] and `<module>.lora_B.weight` [out, rank], float32, on the CPU."""
+    """Return `<module>.lora_A.weight` [rank, in] and `<module>.lora_B.weight` [out, rank], float32, on the CPU.
+
+    Where modules differ in alpha there is also `<module>.alpha`.
+    """
     from peft import get_peft_model_state_dict
 
     found: dict[str, Tensor] = get_peft_model_state_dict(denoiser, adapter_name=NAME)
-    return {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in sorted(found.items())}
+    whole = {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in sorted(found.items())}
+    return whole | _alphas(denoiser)
 
 
 def load_state(denoiser: nn.Module, tensors: Mapping[str, Tensor]) -> None:
@@ -90,11 +94,12 @@ def load_state(denoiser: nn.Module, tensors: Mapping[str, Tensor]) -> None:
     for name, parameter in denoiser.named_parameters():
         if parameter.requires_grad:
             own[name.replace(f".{NAME}.", ".")] = parameter
-    missing, unknown = sorted(set(own) - set(tensors)), sorted(set(tensors) - set(own))
+    given = {name: tensor for name, tensor in tensors.items() if not name.endswith(".alpha")}
+    missing, unknown = sorted(set(own) - set(given)), sorted(set(given) - set(own))
     assert not missing and not unknown, f"adapter state does not fit: missing {missing[:3]}, unknown {unknown[:3]}"
     with torch.no_grad():
         for name, parameter in own.items():
-            parameter.copy_(tensors[name])
+            parameter.copy_(given[name])
 
 
 @contextmanager
@@ -112,11 +117,63 @@ def disabled(denoiser: nn.Module) -> Generator[None]:
             module.enable_adapters(enabled=True)
 
 
-def layers(tensors: Mapping[str, Tensor], config: AdapterConfig) -> dict[str, LoraLayer]:
+def layers(tensors: Mapping[str, Tensor], config: AdapterConfig) -> dict[str, Layer]:
     """Return module -> layer of what `state` returned, for files to be written from."""
-    end = ".lora_A.weight"
-    names = [name.removesuffix(end) for name in tensors if name.endswith(end)]
-    return {
-        name: LoraLayer(tensors[f"{name}{end}"], tensors[f"{name}.lora_B.weight"], config.alpha)
-        for name in sorted(names)
-    }
+    names = sorted(name.removesuffix(_DOWN) for name in tensors if name.endswith(_DOWN))
+    alphas = {name: float(tensors[key]) if (key := f"{name}.alpha") in tensors else config.alpha for name in names}
+    return {name: LoraLayer(tensors[f"{name}{_DOWN}"], tensors[f"{name}{_UP}"], alphas[name]) for name in names}
+
+
+def _sized(place: Place, start: LoraLayer | None) -> Place:
+    return place if start is None else replace(place, rank=start.rank, alpha=start.alpha)
+
+
+def _tuned(denoiser: nn.Module) -> dict[str, Any]:
+    """Return name -> PEFT's layer."""
+    return {name: module for name, module in denoiser.named_modules() if NAME in getattr(module, "lora_A", ())}
+
+
+def _alphas(denoiser: nn.Module) -> dict[str, Tensor]:
+    import torch
+
+    told: Any = denoiser
+    if not told.peft_config[NAME].alpha_pattern:
+        return {}
+    found = {name: module.scaling[NAME] * module.r[NAME] for name, module in _tuned(denoiser).items()}
+    return {f"{name}.alpha": torch.tensor(alpha, dtype=torch.float64) for name, alpha in sorted(found.items())}
+
+
+def _begin_with(denoiser: nn.Module, starts: Mapping[str, LoraLayer]) -> None:
+    import torch
+
+    tuned = _tuned(denoiser) if starts else dict[str, Any]()
+    with torch.no_grad():
+        for name, layer in starts.items():
+            down, up = tuned[name].lora_A[NAME].weight, tuned[name].lora_B[NAME].weight
+            down.copy_(layer.down.reshape(down.shape))
+            up.copy_(layer.up.reshape(up.shape))
+
+
+def _drop(denoiser: nn.Module, config: AdapterConfig) -> None:
+    """Add what PEFT lacks: ranks, and whole modules, that are left out of a training step."""
+    import torch
+
+    def some_ranks(module: nn.Module, _: Any, output: Tensor) -> Tensor:
+        if not module.training:
+            return output
+        kept = (torch.rand(int(module.weight.shape[0])) >= config.rank_dropout).to(output.device, output.dtype)
+        kept = kept / (1 - config.rank_dropout)
+        return output * (kept[:, None, None] if output.ndim == 4 and module.weight.ndim == 4 else kept)
+
+    def whole(module: nn.Module, _: Any, output: Tensor) -> Tensor:
+        if not module.training:
+            return output
+        # Multiplied, not skipped: every process has a gradient for every parameter, at every step.
+        return output * (torch.rand(()) >= config.module_dropout).to(output.device, output.dtype)
+
+    tuned: dict[str, Any] = _tuned(denoiser)
+    for module in tuned.values():
+        if config.rank_dropout:
+            module.lora_A[NAME].register_forward_hook(some_ranks)
+        if config.module_dropout:
+            module.lora_B[NAME].register_forward_hook(whole)

@@ -157,9 +157,10 @@ def _columns(
 ) -> tuple[list[Image.Image], list[Image.Image]]:
     """Render all prompts with the base, then with the LoRA."""
     from trainer_core.hardware.placement import torch_device, torch_dtype, torch_work
-    from trainer_core.sampling.render import load_lora, render
+    from trainer_core.sampling.render import render
     from trainer_core.sampling.trained_noise import use_trained_noise
     from trainer_core.stages.encoded_prompts import prompt_inputs
+    from trainer_core.stages.loras import load_lora
     from trainer_core.stages.samples import precision
 
     counter, total = itertools.count(1), 2 * len(settings.prompts)
@@ -174,7 +175,7 @@ def _columns(
         pipeline.set_progress_bar_config(disable=True)
         inputs = prompt_inputs(session)
         base = render(pipeline, inputs, settings, tell)
-        load_lora(pipeline, lora)
+        load_lora(pipeline, lora, session.family.spec)
         return base, render(pipeline, inputs, settings, tell)
 
 

@@ -83,6 +83,7 @@ def changes_picture(lora: Path, base: Path, prompt: str) -> bool:
     import torch
 
     from trainer_core.sampling.render import load_lora, render, same_pictures
+    from trainer_core.stages.loras import load_lora as load_any
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     pipeline, family = _pipeline(base, torch.bfloat16 if device == "cuda" else torch.float32)
@@ -92,7 +93,10 @@ def changes_picture(lora: Path, base: Path, prompt: str) -> bool:
     settings = _settings(pipeline, prompt, family)
     before = render(pipeline, inputs, settings, lambda: None)
     try:
-        load_lora(pipeline, lora)
+        if family is None:
+            load_lora(pipeline, lora)
+        else:
+            load_any(pipeline, lora, family.spec)
     except (ValueError, RuntimeError, KeyError) as error:
         raise ModelError(f"{lora}: diffusers cannot load it into {base}: {error}") from error
     return not same_pictures(before, render(pipeline, inputs, settings, lambda: None))

@@ -38,6 +38,8 @@ class Trained:
     base_model: str = ""
     """Hub id or folder name of the base; `base_name` makes it of a path. Empty where unknown."""
     trigger_word: str = ""
+    kind: str = "lora"
+    """`adapter.type`."""
 
 
 @dataclass(frozen=True)
@@ -109,7 +111,7 @@ class CardFacts:
     name: str
     """The project's name."""
     file: str
-    """Name of the LoRA file beside the card that diffusers reads."""
+    """Name of the LoRA file beside the card that diffusers reads; empty if there is none."""
     trained: Trained
     data: TrainingData
     lineage: Lineage
@@ -122,6 +124,10 @@ class CardFacts:
     """Setting -> value, in the order of the table."""
     comfyui_file: str = ""
     """Name of the file that ComfyUI reads, if there is one."""
+    lycoris_file: str = ""
+    """Name of the file in LyCORIS's own keys, if there is one."""
+    denoiser: str = "unet"
+    """What the pipeline calls the model that is adapted."""
     license: str = "other"
     """Identifier of the Hub."""
 
@@ -180,12 +186,16 @@ def _what(facts: CardFacts) -> str:
     base = f" ({_inline(trained.base_model)})" if trained.base_model else ""
     chosen = f"step {trained.step} of {trained.steps}" if trained.step != trained.steps else f"{trained.steps} steps"
     lines = [
-        f"A LoRA for {_inline(trained.family)}{base}: rank {trained.rank}, alpha {trained.alpha:g}, "
+        f"{_kind(trained)} for {_inline(trained.family)}{base}: rank {trained.rank}, alpha {trained.alpha:g}, "
         f"on {_inline(trained.targets)}, {chosen}."
     ]
     if trained.trigger_word:
         lines.append(f"Trigger word: **{_inline(trained.trigger_word)}**. Put it into the prompt.")
     return "\n\n".join(lines)
+
+
+def _kind(trained: Trained) -> str:
+    return "A LoRA" if trained.kind == "lora" else f"An adapter ({trained.kind})"
 
 
 def _samples(rendered: Rendered) -> str:
@@ -197,6 +207,29 @@ def _samples(rendered: Rendered) -> str:
 
 
 def _use(facts: CardFacts) -> str:
+    told = [_with_diffusers(facts) if facts.file else "diffusers itself loads no adapter of this kind."]
+    if facts.lycoris_file and not facts.file:
+        told.append(_with_lycoris(facts))
+    if facts.comfyui_file:
+        name = _code(facts.comfyui_file)
+        told.append(f"ComfyUI: put {name} into `models/loras` and load it with the node Load LoRA.")
+    return "\n\n".join(told)
+
+
+def _with_lycoris(facts: CardFacts) -> str:
+    """Return how LyCORIS puts the file on a pipeline; it runs the layers, as merging scales some kinds twice."""
+    snippet = (
+        "from diffusers import DiffusionPipeline\nfrom lycoris import create_lycoris_from_weights\n\n"
+        f"pipe = DiffusionPipeline.from_pretrained({_literal(_base(facts.trained))})\n"
+        f"file, model = {_literal(facts.lycoris_file)}, pipe.{facts.denoiser}\n"
+        "network, _ = create_lycoris_from_weights(1.0, file, model)  # 1.0 is its strength\n"
+        "network.apply_to()\n"
+        "network.eval()"
+    )
+    return f"With LyCORIS (`pip install lycoris_lora`), in the folder of this file:\n\n```python\n{snippet}\n```"
+
+
+def _with_diffusers(facts: CardFacts) -> str:
     rendered, trained = facts.rendered, facts.trained
     prompt = rendered.prompts[0] if rendered.prompts else trained.trigger_word
     arguments: dict[str, object] = {"num_inference_steps": rendered.steps}
@@ -219,12 +252,7 @@ def _use(facts: CardFacts) -> str:
         "    return_dict=False,\n)[0][0]\n"
         'picture.save("picture.png")'
     )
-    told = f"With diffusers, in the folder of this file:\n\n```python\n{snippet}\n```"
-    if not facts.comfyui_file:
-        return told
-    return (
-        f"{told}\n\nComfyUI: put {_code(facts.comfyui_file)} into `models/loras` and load it with the node Load LoRA."
-    )
+    return f"With diffusers, in the folder of this file:\n\n```python\n{snippet}\n```"
 
 
 def _base(trained: Trained) -> str:

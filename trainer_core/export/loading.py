@@ -9,19 +9,22 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trainer_core.adapters.layers import LoraLayer
+from trainer_core.adapters.layers import Layer, LoraLayer, LycorisLayer
 from trainer_core.errors import ExportError
 from trainer_core.families import _parts
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from trainer_core.families.base import FamilySpec
 
 _NAME = "proof"
+_LOKR = ("lokr_w1", "lokr_w1_a", "lokr_w1_b", "lokr_w2", "lokr_w2_a", "lokr_w2_b", "lokr_t2")
 
 
 def load_with_diffusers(
     path: Path, spec: FamilySpec, config: Mapping[str, Any], encoders: Mapping[str, Any] | None = None
-) -> dict[str, LoraLayer]:
+) -> dict[str, Layer]:
     """Return the denoiser's layers, and those of `encoders`, as the family's pipeline class loads them, by name.
 
     The pipeline's own `lora_state_dict` and `load_lora_into_...` run, which is all that `load_lora_weights` does for a
@@ -96,17 +99,40 @@ def _asked(pipeline: Any, denoiser: Any) -> dict[str, Any]:
     return asked
 
 
-def _layers(denoiser: Any, component: str) -> list[tuple[str, LoraLayer]]:
-    found: list[tuple[str, LoraLayer]] = []
+def _layers(denoiser: Any, component: str) -> list[tuple[str, Layer]]:
+    found: list[tuple[str, Layer]] = []
     for name, module in denoiser.named_modules():
         if _NAME in getattr(module, "lora_A", {}):
-            down, up = module.lora_A[_NAME].weight.detach(), module.lora_B[_NAME].weight.detach()
-            if down.is_meta or up.is_meta:
-                raise ExportError(
-                    f"{component}.{name}: diffusers made a place for it and found no weights in the file."
-                )
-            found.append((f"{component}.{name}", LoraLayer(down, up, module.scaling[_NAME] * down.shape[0])))
+            found.append((f"{component}.{name}", _lora(module)))
+        elif _NAME in getattr(module, "r", {}) and hasattr(module, "lokr_w1"):
+            found.append((f"{component}.{name}", _lokr(module)))
+        if found and any(tensor.is_meta for tensor in _tensors(found[-1][1])):
+            raise ExportError(f"{found[-1][0]}: diffusers made a place for it and found no weights in the file.")
     return found
+
+
+def _lora(module: Any) -> LoraLayer:
+    down, up = module.lora_A[_NAME].weight.detach(), module.lora_B[_NAME].weight.detach()
+    magnitude = None
+    if _NAME in module.lora_magnitude_vector:
+        magnitude = module.lora_magnitude_vector[_NAME].weight.detach().flatten()
+    return LoraLayer(down, up, module.scaling[_NAME] * down.shape[0], magnitude)
+
+
+def _lokr(module: Any) -> LycorisLayer:
+    import torch
+
+    tensors = {end: held[_NAME].detach() for end in _LOKR if _NAME in (held := getattr(module, end))}
+    rank = tensors["lokr_w2_b"].shape[0] if "lokr_w2_b" in tensors else 1
+    if "lokr_w2_b" not in tensors:
+        tensors["lokr_w1"] = tensors["lokr_w1"] * module.scaling[_NAME]
+    return LycorisLayer("lokr", tensors | {"alpha": torch.tensor(float(module.scaling[_NAME] * rank))})
+
+
+def _tensors(layer: Layer) -> list[Tensor]:
+    if isinstance(layer, LoraLayer):
+        return [layer.down, layer.up] + ([] if layer.magnitude is None else [layer.magnitude])
+    return list(layer.tensors.values())
 
 
 @contextmanager

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING
 
 from trainer_core.errors import NonFiniteError
 from trainer_core.export.formats import formats
+from trainer_core.export.lycoris_file import is_exact
 from trainer_core.export.safetensors_file import body_sha256, tensors_sha256, with_metadata
 from trainer_core.hardware.placement import torch_dtype
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from trainer_core.adapters.layers import LoraLayer
+    from trainer_core.adapters.layers import Layer
     from trainer_core.export.names import Modules
     from trainer_core.families.base import PrecisionName
 
@@ -28,7 +29,7 @@ BARE = {"format": "pt"}
 class Lora:
     """What is written: the layers in float32, and what they belong to."""
 
-    layers: Mapping[str, LoraLayer]
+    layers: Mapping[str, Layer]
     """By `<component>.<module>`."""
     modules: Modules
 
@@ -36,12 +37,14 @@ class Lora:
 def exported_tensors(lora: Lora, format_name: str, dtype: PrecisionName) -> dict[str, Tensor]:
     """Return what a file of some format holds. Alphas stay in float32, as fp16 would round 1e-3 of one away.
 
+    So do other small tensors (`lycoris_file.EXACT`).
+
     Raises:
         NonFiniteError: a weight is NaN, infinite, or too large for `dtype`.
         ExportError: a module has no name in this format.
     """
     tensors = {
-        key: (tensor if key.endswith(".alpha") else tensor.to(torch_dtype(dtype))).contiguous()
+        key: (tensor if is_exact(key) else tensor.to(torch_dtype(dtype))).contiguous()
         for key, tensor in formats()[format_name].tensors(lora.layers, lora.modules).items()
     }
     if bad := [key for key, tensor in tensors.items() if not tensor.isfinite().all()]:

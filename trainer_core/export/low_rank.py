@@ -16,7 +16,7 @@ _SMALL = 2.0**-10
 
 def folded(layer: LoraLayer) -> LoraLayer:
     """Return the same update with alpha = rank, for formats that hold no alpha: the scale goes into `up`."""
-    return LoraLayer(layer.down, layer.up * layer.scale, float(layer.rank))
+    return LoraLayer(layer.down, layer.up * layer.scale, float(layer.rank), layer.magnitude)
 
 
 def balanced(layer: LoraLayer) -> LoraLayer:
@@ -28,7 +28,7 @@ def balanced(layer: LoraLayer) -> LoraLayer:
     if not (0 < up < _SMALL and down > 0 and math.isfinite(down)):
         return layer
     shift = 2.0 ** max(0, round(math.log2(down / up) / 2))
-    return LoraLayer(layer.down / shift, layer.up * shift, layer.alpha)
+    return LoraLayer(layer.down / shift, layer.up * shift, layer.alpha, layer.magnitude)
 
 
 def stacked(parts: Sequence[tuple[LoraLayer | None, int]]) -> LoraLayer:
@@ -38,9 +38,10 @@ def stacked(parts: Sequence[tuple[LoraLayer | None, int]]) -> LoraLayer:
     block-diagonal `up`, whose rank is the sum of theirs.
 
     Args:
-        parts: (layer, or None for rows of zeros; number of output rows) each. At least one is a layer.
+        parts: (layer, or None for rows of zeros; number of output rows) each. At least one is a layer, none a DoRA's.
     """
     layers = [layer for layer, _ in parts if layer is not None]
+    assert all(layer.magnitude is None for layer in layers), "rows that are not trained have a magnitude as well"
     first = layers[0]
     if len(parts) == 1:
         return balanced(first)
@@ -75,7 +76,8 @@ def rows(layer: LoraLayer, start: int, stop: int) -> LoraLayer | None:
     if not bool(used.any()):
         return None
     rank = int(used.sum())
-    return LoraLayer(layer.down[used].contiguous(), up[:, used].contiguous(), layer.scale * rank)
+    magnitude = None if layer.magnitude is None else layer.magnitude[start:stop].contiguous()
+    return LoraLayer(layer.down[used].contiguous(), up[:, used].contiguous(), layer.scale * rank, magnitude)
 
 
 def norm(layer: LoraLayer) -> float:
@@ -95,7 +97,16 @@ def relative_error(found: LoraLayer | None, wanted: LoraLayer | None) -> float:
         return 0.0 if size == other == 0 else math.inf if wanted is None else 1.0
     up = torch.cat([_up(found), -_up(wanted)], dim=1)
     error = _product_norm(up, torch.cat([_down(found), _down(wanted)]))
-    return error / size if size else (0.0 if norm(found) == 0 else math.inf)
+    product = error / size if size else (0.0 if norm(found) == 0 else math.inf)
+    return max(product, _magnitude_error(found.magnitude, wanted.magnitude))
+
+
+def _magnitude_error(found: Tensor | None, wanted: Tensor | None) -> float:
+    """Return the relative error of DoRA's magnitudes."""
+    if found is None or wanted is None:
+        return 0.0 if found is wanted else math.inf
+    difference = found.flatten().double() - wanted.flatten().double()
+    return float(difference.norm() / wanted.double().norm())
 
 
 def _up(layer: LoraLayer) -> Tensor:

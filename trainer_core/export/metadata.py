@@ -48,6 +48,12 @@ class Training:
     """What `objective_metadata` tells of noise and loss."""
     base_config: Mapping[str, Any] = field(default_factory=dict[str, Any])
     """The config of the base's denoiser, which tells the models of a family apart."""
+    module: str = ""
+    """kohya's module that makes such an adapter; the family's own for plain LoRA if empty."""
+    arguments: Mapping[str, object] = field(default_factory=dict[str, object])
+    """Its arguments there, beside the dropout."""
+    one_size: bool = True
+    """Whether all modules have this rank and alpha."""
 
 
 def training_metadata(spec: FamilySpec, training: Training, style: KeyStyle) -> dict[str, str]:
@@ -72,14 +78,15 @@ def names_of_base(spec: FamilySpec, config: Mapping[str, Any]) -> tuple[str, str
 
 def _kohya(spec: FamilySpec, training: Training, style: KeyStyle) -> dict[str, str]:
     datasets = _by_dataset(training.samples)
-    arguments = {"dropout": training.dropout} if training.dropout else {}
+    arguments = {**({"dropout": training.dropout} if training.dropout else {}), **training.arguments}
     # PEFT's keys have the scale folded in, so what belongs to these tensors is alpha = rank
     alpha = training.rank if style == "peft" else training.alpha
     return {
         "ss_base_model_version": names_of_base(spec, training.base_config)[1],
-        "ss_network_module": spec.lora.network_module,
-        "ss_network_dim": str(training.rank),
-        "ss_network_alpha": f"{alpha:g}",
+        "ss_network_module": training.module or spec.lora.network_module,
+        # kohya's word where modules differ
+        "ss_network_dim": str(training.rank) if training.one_size else "Dynamic",
+        "ss_network_alpha": f"{alpha:g}" if training.one_size else "Dynamic",
         "ss_network_args": _json(arguments),
         "ss_v2": "False",
         "ss_output_name": training.name,

@@ -52,11 +52,14 @@ def modules_of(spec: FamilySpec, models: Mapping[str, nn.Module]) -> Modules:
     """
     from torch import nn
 
+    from trainer_core.adapters.places import is_norm
+
     shapes: dict[str, Shape] = {}
     for component, model in models.items():
         for name, module in model.named_modules():
-            if isinstance(module, nn.Linear | nn.Conv2d):
-                shapes[f"{component}.{name}"] = tuple(module.weight.shape)
+            if isinstance(module, nn.Linear | nn.Conv2d) or is_norm(module):
+                weight: Any = module.weight
+                shapes[f"{component}.{name}"] = tuple(weight.shape)
     return Modules(spec, shapes)
 
 

@@ -26,14 +26,14 @@ class Part:
 
 @dataclass(frozen=True)
 class Modules:
-    """The linear and convolutional modules of a base model's denoiser and text encoders.
+    """The linear and convolutional modules of a base model's denoiser and text encoders, and its norms.
 
     Every name is `<component>.<module>`, as in PEFT's keys: `unet.mid_block.attentions.0.proj_in`.
     """
 
     spec: FamilySpec
     shapes: Mapping[str, Shape]
-    """Name -> shape of its weight: [out, in], or [out, in, height, width]."""
+    """Name -> shape of its weight: [out, in], or [out, in, height, width]; [features] for a norm."""
 
     @cached_property
     def native(self) -> Mapping[str, tuple[Part, ...]]:
@@ -127,7 +127,7 @@ class Modules:
             return dotted + [f"{prefix}_{flat(form)}" for prefix in known for form in forms]
         forms = [module, self.aliases[name]] if name in self.aliases else [module]
         dotted = ["", f"{component}.", "diffusion_model.", "base_model.model."]
-        flattened = ["lora_unet_", "lora_transformer_"]
+        flattened = ["lora_unet_", "lora_transformer_", "lycoris_"]
         return [
             *(prefix + form for prefix in dotted for form in forms),
             *(prefix + flat(form) for prefix in flattened for form in forms),

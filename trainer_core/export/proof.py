@@ -7,11 +7,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from trainer_core.adapters.layers import LoraLayer
+from trainer_core.adapters.layers import Layer, LoraLayer, LycorisLayer
 from trainer_core.errors import ExportError
 from trainer_core.export.formats import formats
 from trainer_core.export.loading import load_with_diffusers
 from trainer_core.export.lora_file import Lora
+from trainer_core.export.lycoris_file import ENDS
 from trainer_core.export.names import flat, split
 from trainer_core.export.reading import read_file, read_layers
 from trainer_core.families.base import KeyStyle, PrecisionName
@@ -22,7 +23,8 @@ BOUNDS: Mapping[PrecisionName, float] = {"fp32": 1e-6, "fp16": 1e-3, "bf16": 8e-
 
 Rounding changes each factor by at most u relative to itself, u = 2^-p for p digits: 2^-24, 2^-11 and 2^-8. Each term of
 up @ down is then wrong by at most 2u + u^2: 1.2e-7, 9.8e-4 and 7.9e-3, of which these are the next round numbers (fp32
-leaves room for the one multiplication by alpha / rank). Errors of single elements are independent, so a whole update
+leaves room for the one multiplication by alpha / rank). LyCORIS's kinds multiply up to four factors, and have twice
+that. Errors of single elements are independent, so a whole update
 is wrong by about a third of that; a lost alpha, a swapped module or a missing one is wrong by far more.
 """
 
@@ -34,7 +36,7 @@ class FileProof:
     file: str
     format: str
     reader: str
-    """`diffusers` (and our own strict reader), or `lora-assets` alone where diffusers does not read such keys."""
+    """`diffusers`, or `lycoris` for what only it reads, beside our own strict reader; `lora-assets` for that alone."""
     modules: int
     """Modules that were trained, every one of which was found in the file."""
     keys: int
@@ -76,23 +78,60 @@ def prove(  # noqa: PLR0913 - the file, what it should be, and what it is read i
     assert style is not None, "such a file is not written"
     tensors, metadata = read_file(path)
     compare = _Comparison(path, format_name, style, lora, BOUNDS[dtype])
-    worst = compare(read_layers(tensors, lora.modules, metadata, path.name), lora.layers)
-    reader, note = "lora-assets", f"diffusers does not read {style} keys of {lora.modules.spec.title}"
-    if config is None:
-        note = "the base's config is not known, so diffusers was not asked"
-    elif style in lora.modules.spec.lora.diffusers_reads:
-        try:
-            theirs = load_with_diffusers(path, lora.modules.spec, config, encoders)
-            worst = max(worst, compare(theirs, _of(lora, (lora.modules.spec.denoiser, *(encoders or {})))))
-            reader, note = "diffusers", ""
-        except (ValueError, KeyError, AssertionError, RuntimeError) as error:
-            note = f"diffusers does not read it ({type(error).__name__}: {str(error)[:200]})".replace(": )", ")")
-            if style == "peft":
-                raise ExportError(f"{path.name}: {note}. {_FIX}") from error
+    found = read_layers(tensors, lora.modules, metadata, path.name)
+    theirs, note = _by_diffusers(path, format_name, lora, config, found, encoders)
+    if theirs is not None:
+        known = (lora.modules.spec.denoiser, *(encoders or {}))
+        worst = max(compare(found, lora.layers), compare(theirs, _of(lora, known)))
+        reader = "diffusers"
+    elif _is_plain(lora.layers) and format_name != "lycoris":
+        worst, reader = compare(found, lora.layers), "lora-assets"
+    else:
+        worst, reader = compare.by_lycoris(found), "lycoris"
     coverage = _comfyui_coverage(path, format_name, lora, list(tensors))
-    return FileProof(
-        path.name, format_name, reader, len(lora.layers), len(tensors), worst, BOUNDS[dtype], coverage, note=note
-    )
+    bound = compare.bound if _is_plain(lora.layers) else 2 * compare.bound
+    return FileProof(path.name, format_name, reader, len(lora.layers), len(tensors), worst, bound, coverage, note=note)
+
+
+def _by_diffusers(  # noqa: PLR0913 - the file, what it should be, and what it is read into
+    path: Path,
+    format_name: str,
+    lora: Lora,
+    config: Mapping[str, Any] | None,
+    found: Mapping[str, Layer],
+    encoders: Mapping[str, Any] | None,
+) -> tuple[dict[str, Layer] | None, str]:
+    """Return what diffusers reads, or None and why it was not asked or does not read it.
+
+    Raises:
+        ExportError: it does not read PEFT's keys, which are for it.
+    """
+    spec = lora.modules.spec
+    style = formats()[format_name].style(spec.lora)
+    if config is None:
+        return None, "the base's config is not known, so diffusers was not asked"
+    if format_name != "diffusers" and not _is_plain(found):
+        return None, f"diffusers does not read {', '.join(_kinds(found))} in {format_name} keys"
+    if format_name == "lycoris" or style not in spec.lora.diffusers_reads:
+        keys = format_name if format_name == "lycoris" else style
+        return None, f"diffusers does not read {keys} keys of {spec.title}"
+    try:
+        return load_with_diffusers(path, spec, config, encoders), ""
+    except (ValueError, KeyError, AssertionError, RuntimeError) as error:
+        note = f"diffusers does not read it ({type(error).__name__}: {str(error)[:200]})".replace(": )", ")")
+        if style == "peft":
+            raise ExportError(f"{path.name}: {note}. {_FIX}") from error
+        return None, note
+
+
+def _is_plain(layers: Mapping[str, Layer]) -> bool:
+    """Say whether all layers are plain LoRA."""
+    return all(isinstance(layer, LoraLayer) and layer.magnitude is None for layer in layers.values())
+
+
+def _kinds(layers: Mapping[str, Layer]) -> list[str]:
+    """Return what kinds of layers there are."""
+    return sorted({layer.kind if isinstance(layer, LycorisLayer) else "DoRA" for layer in layers.values()})
 
 
 _FIX = "The weights are kept: leave this format out of export.formats, or set export.dtype to fp32, and run again."
@@ -106,33 +145,63 @@ class _Comparison:
     lora: Lora
     bound: float
 
-    def __call__(self, found: Mapping[str, LoraLayer], wanted: Mapping[str, LoraLayer]) -> float:
+    def __call__(self, found: Mapping[str, Layer], wanted: Mapping[str, Layer]) -> float:
         """Return the greatest relative error.
 
         Raises:
             ExportError: it is above the bound.
         """
+        errors = {name: self._error(name, found.get(name), wanted.get(name)) for name in {**wanted, **found}}
+        return self._worst(errors, found, wanted)
+
+    def by_lycoris(self, found: Mapping[str, Layer]) -> float:
+        """Return the greatest relative error of what LyCORIS makes of the file's tensors.
+
+        Raises:
+            ExportError: it is above the bound.
+        """
+        from trainer_core.export.lycoris_reader import lycoris_error
+
+        wanted, shapes = self.lora.layers, self.lora.modules.shapes
+        errors: dict[str, float] = {}
+        for seed, name in enumerate({**wanted, **found}):
+            one, other = found.get(name), wanted.get(name)
+            errors[name] = lycoris_error(one, other, shapes[name], seed) if one and other else float("inf")
+            if isinstance(one, LoraLayer):
+                errors[name] = max(errors[name], self._error(name, one, other))
+        return self._worst(errors, found, wanted)
+
+    def _error(self, name: str, found: Layer | None, wanted: Layer | None) -> float:
         from trainer_core.export.low_rank import relative_error
 
-        errors = {name: relative_error(found.get(name), wanted.get(name)) for name in {**wanted, **found}}
+        if isinstance(found, LycorisLayer) or isinstance(wanted, LycorisLayer):
+            from trainer_core.export.lycoris_reader import our_error
+
+            return our_error(found, wanted, self.lora.modules.shapes[name]) if found and wanted else float("inf")
+        return relative_error(found, wanted)
+
+    def _worst(self, errors: Mapping[str, float], found: Mapping[str, Layer], wanted: Mapping[str, Layer]) -> float:
+        bound = self.bound if _is_plain(wanted) else 2 * self.bound
         # not `error > bound`: a NaN is no proof either
-        if wrong := {name: error for name, error in errors.items() if not error <= self.bound}:
+        if wrong := {name: error for name, error in errors.items() if not error <= bound}:
             name, error = max(wrong.items(), key=lambda item: item[1])
             seen = "it is not there" if name not in found else f"its update is off by {error:.3g} of its size"
             seen = seen if name in wanted else "it was never trained"
-            message = f"{self.path.name} ({self.format_name}): {self._key(name)}: {seen}, at most {self.bound:g} is "
+            message = f"{self.path.name} ({self.format_name}): {self._key(name)}: {seen}, at most {bound:g} is "
             raise ExportError(f"{message}rounding; {len(wrong)} of {len(errors)} modules are wrong. {_FIX}")
         return max(errors.values(), default=0.0)
 
     def _key(self, name: str) -> str:
-        modules = self.lora.modules
+        modules, layer = self.lora.modules, self.lora.layers.get(name)
+        if isinstance(layer, LycorisLayer):
+            return f"{name} ({layer.kind})"
         if self.style == "peft" or name not in modules.shapes:
             return f"{name}.lora_B.weight"
         native = modules.native_of.get(name)
         return f"lora_unet_{flat(native)}.lora_up.weight" if native else f"{modules.kohya(name)}.lora_up.weight"
 
 
-def _of(lora: Lora, components: tuple[str, ...]) -> dict[str, LoraLayer]:
+def _of(lora: Lora, components: tuple[str, ...]) -> dict[str, Layer]:
     return {name: layer for name, layer in lora.layers.items() if split(name)[0] in components}
 
 
@@ -152,5 +221,12 @@ def _comfyui_coverage(path: Path, format_name: str, lora: Lora, keys: list[str])
 def comfyui_unmapped(lora: Lora, keys: list[str]) -> list[str]:
     """Return the keys that ComfyUI would leave out, by its documented rules."""
     names = lora.modules.comfyui_names()
-    ends = (".lora_A.weight", ".lora_B.weight", ".lora_down.weight", ".lora_up.weight", ".alpha")
+    ends = [".lora_A.weight", ".lora_B.weight", ".lora_down.weight", ".lora_up.weight", ".alpha"]
+    turned = any(isinstance(layer, LycorisLayer) and layer.kind == "diag-oft" for layer in lora.layers.values())
+    ends += [f".{end}" for end in sorted(ENDS - _NOT_IN_COMFYUI - ({"rescale"} if turned else set()))]
     return [key for key in keys if not any(key.endswith(end) and key.removesuffix(end) in names for end in ends)]
+
+
+_NOT_IN_COMFYUI = frozenset({"weight", "on_input", "dora_scale"})
+"""Ends of keys that ComfyUI does not read, or reads as something else: (IA)^3's, and DoRA's magnitudes, which it
+divides by the length of the base's rows instead of the changed ones."""

@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trainer_core.adapters.layers import LoraLayer
+from trainer_core.adapters.layers import Layer, LoraLayer
 from trainer_core.errors import ExportError
+from trainer_core.export.lycoris_file import ENDS, kind_of, lycoris_layer
 from trainer_core.export.names import Modules, Part, Shape
 
 if TYPE_CHECKING:
@@ -19,17 +20,16 @@ if TYPE_CHECKING:
 DOWN = (".lora_down.weight", ".lora_A.weight", ".lora_A.default.weight", ".lora.down.weight", ".lora_A", ".lora_down")
 UP = (".lora_up.weight", ".lora_B.weight", ".lora_B.default.weight", ".lora.up.weight", ".lora_B", ".lora_up")
 ALPHA = (".alpha",)
-_SUFFIXES = {suffix: role for role, suffixes in (("down", DOWN), ("up", UP), ("alpha", ALPHA)) for suffix in suffixes}
-_DORA = "DoRA: its magnitudes depend on the base's weights, so no low-rank update is equal to it"
+MAGNITUDE = (".dora_scale", ".lora_magnitude_vector", ".lora_magnitude_vector.weight")
+_ROLES = (("down", DOWN), ("up", UP), ("alpha", ALPHA), ("dora_scale", MAGNITUDE))
+_SUFFIXES = {suffix: role for role, suffixes in _ROLES for suffix in suffixes}
+_LYCORIS = {f".{end}": end for end in sorted(ENDS, key=len, reverse=True) if end != "dora_scale"}
 _OTHERS = {
-    r"\.dora_scale$|lora_magnitude_vector": _DORA,
-    r"\.hada_[wt]\d": "LoHa: a product of two low-rank matrices, whose rank is too high for a LoRA",
-    r"\.lokr_[wt]\d": "LoKr: a Kronecker product, whose rank is too high for a LoRA",
-    r"\.lora_mid\.": "a Tucker decomposition, which has three factors instead of two",
-    r"\.oft_|\.boft_": "OFT: it turns the base's weights instead of adding to them",
-    r"\.ia3_|\.on_input$": "(IA)^3: it scales activations instead of adding to weights",
-    r"\.[ab][12]\.weight$|\.glora_": "GLoRA: it multiplies the base's weights instead of adding to them",
-    r"\.diff(_b)?$": "a whole difference of weights, not a low-rank one",
+    r"\.boft_|\.oft_[RS]": "OFT in PEFT's tensors: only LyCORIS's are read",
+    r"\.ia3_": "(IA)^3 in PEFT's tensors: only LyCORIS's are read",
+    r"\.glora_": "GLoRA in PEFT's tensors: only LyCORIS's are read",
+    r"\.diff_b$": "the difference of a bias, which not all readers apply",
+    r"\.bm\.weight$": "GLoRA with a Tucker decomposition",
     r"\.lora_(B|up)\.bias$": "a bias, which most readers of LoRA files ignore",
 }
 """Regex found in a key -> what it belongs to, and why it is not read."""
@@ -61,13 +61,13 @@ def read_file(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 @dataclass
 class _Halves:
     tensors: dict[str, Tensor] = field(default_factory=dict[str, Any])
-    """down, up and alpha, as far as there are."""
+    """down, up, alpha and dora_scale, and the ends of LyCORIS's keys, as far as there are."""
     keys: dict[str, str] = field(default_factory=dict[str, str])
 
 
 def read_layers(
     tensors: Mapping[str, Tensor], modules: Modules, metadata: Mapping[str, str] | None = None, source: str = "the file"
-) -> dict[str, LoraLayer]:
+) -> dict[str, Layer]:
     """Return the layers of a LoRA's tensors, by name in the base model; fused modules are cut into their parts.
 
     A module without an alpha has the one that `lora_adapter_metadata` tells, else alpha = rank, as all readers take it.
@@ -79,7 +79,8 @@ def read_layers(
         source: named in errors.
 
     Raises:
-        ExportError: a key is not understood, half a pair is missing, a shape does not fit, or it is no plain LoRA.
+        ExportError: a key is not understood, a part is missing, a shape does not fit, or it is of a kind that is not
+            read.
     """
     refuse_others(tensors, source)
     known, pairs, unknown = modules.all_names(), dict[tuple[Part, ...], _Halves](), list[str]()
@@ -95,9 +96,9 @@ def read_layers(
         message = f"{source}: {len(unknown)} of {len(tensors)} keys name no module of {modules.spec.title}: {listed}. "
         raise ExportError(message + "Give the base model and the family that it was trained for.")
     told = _told_alphas(metadata or {}, source)
-    layers: dict[str, LoraLayer] = {}
+    layers: dict[str, Layer] = {}
     for parts, halves in pairs.items():
-        found = _cut(_layer(parts, halves, modules, told, source), parts)
+        found = _layers(parts, halves, modules, told, source)
         if twice := sorted(found.keys() & layers.keys()):
             raise ExportError(f"{source}: holds {twice[0]} twice, alone and fused with others. Export it again.")
         layers |= found
@@ -105,7 +106,7 @@ def read_layers(
 
 
 def refuse_others(tensors: Mapping[str, Tensor], source: str) -> None:
-    """Refuse files that hold something else than plain low-rank updates.
+    """Refuse files that hold something that is not read here.
 
     Raises:
         ExportError: it does; the message says what.
@@ -113,15 +114,31 @@ def refuse_others(tensors: Mapping[str, Tensor], source: str) -> None:
     for mark, what in _OTHERS.items():
         if found := [key for key in tensors if re.search(mark, key)]:
             message = f"{source}: {len(found)} keys such as {found[0]} are of {what}. "
-            raise ExportError(message + "Only plain LoRA can be read here.")
+            raise ExportError(message + "It cannot be read here.")
 
 
 def module_and_role(key: str) -> tuple[str, str]:
-    """Return (name of the module, `down`, `up` or `alpha`), or nothing for a key that is none of these."""
-    for suffix, role in _SUFFIXES.items():
+    """Return (name of the module, role of the tensor), or no role for a key that is not understood.
+
+    Roles are `down`, `up`, `alpha`, `dora_scale`, and for LyCORIS's other tensors the ends of their keys.
+    """
+    for suffix, role in (*_SUFFIXES.items(), *_LYCORIS.items()):
         if key.endswith(suffix):
             return key.removesuffix(suffix), role
     return key, ""
+
+
+def _layers(
+    parts: tuple[Part, ...], halves: _Halves, modules: Modules, told: Mapping[str, Any], source: str
+) -> dict[str, Layer]:
+    """Return the layers of one module of a file, by name."""
+    if kind_of(halves.tensors) is None:
+        return dict(_cut(_layer(parts, halves, modules, told, source), parts))
+    name = parts[0].name
+    if len(parts) > 1:
+        message = f"{source}: {next(iter(halves.keys.values()))} joins modules that are apart in diffusers. "
+        raise ExportError(message + "Only plain LoRA can be cut.")
+    return {name: lycoris_layer(halves.tensors, halves.keys, modules.shapes[name], source)}
 
 
 def _layer(
@@ -146,7 +163,22 @@ def _layer(
     rank = int(down.shape[0])
     alpha = halves.tensors.get("alpha")
     scale = _told_scale(told, parts[0].name, rank)
-    return LoraLayer(down, up, rank * scale if alpha is None else float(alpha.float().item()))
+    magnitude = _magnitude(halves, wide[0], source)
+    return LoraLayer(down, up, rank * scale if alpha is None else float(alpha.float().item()), magnitude)
+
+
+def _magnitude(halves: _Halves, rows: int, source: str) -> Tensor | None:
+    """Return DoRA's magnitudes [out].
+
+    Raises:
+        ExportError: there is one for each input instead.
+    """
+    found = halves.tensors.get("dora_scale")
+    if found is not None and (found.numel() != rows or found.shape[0] not in (rows, 1)):
+        key = halves.keys["dora_scale"]
+        message = f"{source}: {key} {list(found.shape)} has no magnitude for each of {rows} outputs. "
+        raise ExportError(message + "Those of inputs cannot be read here.")
+    return None if found is None else found.flatten()
 
 
 def _cut(layer: LoraLayer, parts: tuple[Part, ...]) -> dict[str, LoraLayer]:

@@ -89,6 +89,8 @@ class LoraNames:
     """Keys that ComfyUI reads for this family; None if it reads none."""
     diffusers_reads: tuple[KeyStyle, ...] = ("peft",)
     """Keys that diffusers' pipeline of this family reads with the right strength."""
+    lokr_in_diffusers: bool = False
+    """Whether it reads LoKr too, under PEFT's names of modules."""
     native: Mapping[str, tuple[str, ...]] = field(default_factory=dict[str, tuple[str, ...]])
     """Module of the original code -> modules of diffusers that its rows consist of; empty if the names are the same."""
     also_read: Mapping[str, str] = field(default_factory=dict[str, str])

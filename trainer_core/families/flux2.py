@@ -96,6 +96,7 @@ _DEV = FamilySpec(
         base_model_version="flux_2_dev",
         network_module="networks.lora_flux_2",
         diffusers_reads=("peft", "kohya"),
+        lokr_in_diffusers=True,
         native=_NATIVE,
     ),
 )

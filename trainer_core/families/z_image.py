@@ -70,6 +70,7 @@ SPEC = FamilySpec(
     lora=LoraNames(
         architecture="Z-Image",
         network_module="networks.lora_zimage",
+        lokr_in_diffusers=True,
         diffusers_reads=("peft", "kohya"),
         native=_native(),
     ),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from trainer_core.stages.exports import LORA, base_name, published_names
@@ -13,6 +14,7 @@ from trainer_core.stages.session import Session, file_stat
 from trainer_core.store import Published
 from trainer_core.store.disk import write_atomic
 from trainer_core.store.keys import digest, sha256_file
+from trainer_core.types import JSON
 
 if TYPE_CHECKING:
     from trainer_core.export.card import CardFacts, Rendered, TrainingData
@@ -62,6 +64,7 @@ def _facts(session: Session, lora: Published, metrics: Published, verdict: Verdi
         step=known["selected_step"],
         base_model=base_name(session),
         trigger_word=project.caption.trigger_word,
+        kind=settings["adapter"]["type"],
     )
     lineage = card.Lineage(
         base_fingerprint=told["lora_assets.base_fingerprint"],
@@ -72,8 +75,10 @@ def _facts(session: Session, lora: Published, metrics: Published, verdict: Verdi
     )
     return card.CardFacts(
         name=project.name,
-        file=names.get(known["rendered"], f"{session.output_name}.safetensors"),
+        file=names.get(known["rendered"], "") if _reads(known, "diffusers") else "",
         comfyui_file=next((names[one["file"]] for one in known["proof"] if one["comfyui_coverage"] == 1.0), ""),
+        lycoris_file=_lycoris_file(known, names),
+        denoiser=session.family.spec.denoiser,
         trained=trained,
         data=_training_data(session),
         lineage=lineage,
@@ -82,6 +87,17 @@ def _facts(session: Session, lora: Published, metrics: Published, verdict: Verdi
         verdict=card.Verdict(verdict.promoted, verdict.reasons),
         settings={f"{group}.{name}": value for group, fields in settings.items() for name, value in fields.items()},
     )
+
+
+def _reads(known: Mapping[str, JSON], reader: str) -> bool:
+    return any(one["reader"] == reader for one in known["proof"])
+
+
+def _lycoris_file(known: Mapping[str, JSON], names: Mapping[str, str]) -> str:
+    """Return the file that LyCORIS's loader takes; it has one for every kind but (IA)^3, where it fails."""
+    settings = json.loads(known["lineage"]["lora_assets.settings"])
+    files = [names[one["file"]] for one in known["proof"] if one["format"] == "lycoris"]
+    return files[0] if files and settings["adapter"]["type"] != "ia3" else ""
 
 
 def _training_data(session: Session) -> TrainingData:

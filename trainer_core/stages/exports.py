@@ -40,6 +40,8 @@ READS = (
 _RENDERED = "rendered.safetensors"
 """A file for our own sampling, where diffusers reads none of the published ones."""
 _DIFFUSERS = "diffusers"
+_ANY = "lycoris"
+"""The format that holds every kind of adapter, which our own sampling puts on the pipeline."""
 
 
 @dataclass(frozen=True)
@@ -47,10 +49,11 @@ class Exports:
     """What was written."""
 
     weights_sha256: str
-    """Of the tensors in diffusers' format, whatever was asked for: other formats and metadata are the same LoRA."""
+    """Of the tensors in diffusers' format, or LyCORIS's for what it cannot hold, whatever was asked for: other formats
+    and metadata are the same LoRA."""
     proofs: tuple[FileProof, ...]
     rendered: str
-    """The file that diffusers reads."""
+    """The file that pictures are rendered with."""
 
 
 def file_of(format_name: str) -> str:
@@ -106,21 +109,22 @@ def export_all(context: StageContext, modules: Modules, adapter: Mapping[str, Te
         ExportError: a file does not hold what was trained. The run is kept, so the next try only exports again.
         NonFiniteError: a weight does not fit into `export.dtype`.
     """
-    from trainer_core.export.formats import written_formats
+    from trainer_core.export.holding import held_formats
     from trainer_core.export.lora_file import exported_tensors
     from trainer_core.export.safetensors_file import tensors_sha256
 
     settings, spec = context.settings.export, context.session.family.spec
     lora = _lora(context, modules, adapter)
     proofs: list[FileProof] = []
-    for name in written_formats(spec.lora, settings.formats):
+    own = own_format(context)
+    for name in held_formats(spec.lora, settings.formats, context.settings.adapter, context.settings.adapter_options):
         proofs.append(_export(context, lora, name, LORA if not proofs else file_of(name), step))
-    readable = [proof.file for proof in proofs if proof.reader == _DIFFUSERS]
+    readable = [proof.file for proof in proofs if proof.reader == _DIFFUSERS or proof.format == own]
     if not readable:
-        _export(context, lora, _DIFFUSERS, _RENDERED, step)
+        _export(context, lora, own, _RENDERED, step)
     told = {"files": [proof.as_dict() for proof in proofs], "ok": True}
     (context.staging / PROOF).write_text(json.dumps(told, indent=2) + "\n")
-    weights = tensors_sha256(exported_tensors(lora, _DIFFUSERS, settings.dtype))
+    weights = tensors_sha256(exported_tensors(lora, own, settings.dtype))
     return Exports(weights, tuple(proofs), readable[0] if readable else _RENDERED)
 
 
@@ -128,7 +132,16 @@ def export_snapshot(
     context: StageContext, modules: Modules, adapter: Mapping[str, Tensor], path: Path, step: int
 ) -> None:
     """Write the adapter as it was at some step, for pictures of it."""
-    _write(context, _lora(context, modules, adapter), _DIFFUSERS, path, step)
+    _write(context, _lora(context, modules, adapter), own_format(context), path, step)
+
+
+def own_format(context: StageContext) -> str:
+    """Return the format of files for our own sampling: diffusers' where it can hold the adapter."""
+    from trainer_core.export.holding import refusal
+
+    settings = context.settings
+    names = context.session.family.spec.lora
+    return _ANY if refusal(_DIFFUSERS, names, settings.adapter, settings.adapter_options) else _DIFFUSERS
 
 
 def _lora(context: StageContext, modules: Modules, adapter: Mapping[str, Tensor]) -> Lora:
@@ -204,9 +217,11 @@ def base_name(session: Session) -> str:
 def _training(context: StageContext, step: int) -> Training:
     from trainer_core.data.order import Order
     from trainer_core.export.metadata import Training
+    from trainer_core.export.network import network_arguments, network_module
     from trainer_core.export.objective_metadata import objective_metadata
 
     settings, session = context.settings, context.session
+    adapter, options = settings.adapter, settings.adapter_options
     samples: list[Sample] = [sample for sample in session.manifest.samples if sample.split == "train"]
     order = Order.of(samples, settings.train.batch_size, settings.train.seed)
     batches = step * settings.train.gradient_accumulation_steps * settings.hardware.num_processes
@@ -215,9 +230,9 @@ def _training(context: StageContext, step: int) -> Training:
     return Training(
         name=settings.name,
         base_name=base_name(session),
-        rank=settings.adapter.rank,
-        alpha=settings.adapter.alpha,
-        dropout=settings.adapter.dropout,
+        rank=adapter.rank,
+        alpha=adapter.alpha * (adapter.rank**0.5 if options.rslora else 1.0),
+        dropout=adapter.dropout,
         resolution=settings.bucket.resolution,
         step=step,
         epoch=-(-batches // order.batches_per_epoch),
@@ -227,6 +242,9 @@ def _training(context: StageContext, step: int) -> Training:
         tag_separator=settings.tags.separator,
         objective=objective_metadata(settings.noise, settings.loss),
         base_config=session.source.config(session.family.spec.denoiser),
+        module=network_module(adapter, options, session.family.spec.lora.network_module),
+        arguments=network_arguments(adapter, options),
+        one_size=not (adapter.blocks or adapter.rank_from_weights),
     )
 
 

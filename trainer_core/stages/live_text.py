@@ -6,7 +6,8 @@ input of its own, which holds every entry key that the captions would have had.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -58,18 +59,26 @@ def _pictures(samples: Sequence[Sample]) -> Callable[[str], Sequence[Image.Image
     return lambda name: [read_picture(one.path, one.picture) for one in controls[name]]
 
 
-def load_measured(session: Session, path: Path, denoiser: Any, held_out: Sequence[HeldOut]) -> Sequence[HeldOut]:
-    """Load a LoRA file into a denoiser, and return held-out samples as its text encoders read their captions.
+@contextmanager
+def measured(session: Session, denoiser: Any, path: Path, held_out: Sequence[HeldOut]) -> Generator[Sequence[HeldOut]]:
+    """Have the LoRA of a file on a denoiser, and give held-out samples as its text encoders read their captions.
 
     The samples are as they were cached if the file has nothing for text encoders.
     """
     from trainer_core.export.loading import load_into, text_encoders_in
+    from trainer_core.stages.loras import with_lora
 
     spec = session.family.spec
-    names = text_encoders_in(path, spec)
-    live = load_live_text(session) if names else None
-    load_into(path, spec, denoiser, {name: live.encoders[name] for name in names} if live else {})
-    return read_anew(live, held_out, session) if live else held_out
+    if not (names := text_encoders_in(path, spec)):
+        with with_lora(denoiser, path, spec):
+            yield held_out
+        return
+    live = load_live_text(session)
+    load_into(path, spec, denoiser, {name: live.encoders[name] for name in names})
+    try:
+        yield read_anew(live, held_out, session)
+    finally:
+        denoiser.unload_lora()
 
 
 def read_anew(live: LiveText, held_out: Sequence[HeldOut], session: Session) -> list[HeldOut]:

@@ -22,6 +22,7 @@ from trainer_core.stages.exports import (
     lineage,
     published_names,
 )
+from trainer_core.stages.initial import initial_key, initial_layers
 from trainer_core.stages.live_text import live_inputs, load_live_text, read_anew
 from trainer_core.stages.room import Footprint, ensure_room
 from trainer_core.stages.saving import SNAPSHOTS, Marks, Saver, collect_saves, is_saved_output, snapshot_path
@@ -57,6 +58,7 @@ def _run_inputs(context: StageContext) -> dict[str, JSON]:
         "precision": session.precision("train", context.settings.train.precision),
         "family": session.family.spec.identity,
         **live_inputs(session),
+        **initial_key(context),
     }
 
 
@@ -292,6 +294,7 @@ def training_parts(context: StageContext, device: Any) -> TrainerParts:
         ),
         total_steps=session.length.steps,
         live_text=load_live_text(session) if live else None,
+        initial=initial_layers(context),
     )
 
 

@@ -14,7 +14,7 @@ from trainer_core.stages.card import publish_card
 from trainer_core.stages.encoded_prompts import encoded_key, prompt_inputs
 from trainer_core.stages.entries import control_keys_of, keys_of
 from trainer_core.stages.exports import LORA, file_for_diffusers, same_base
-from trainer_core.stages.live_text import load_measured
+from trainer_core.stages.live_text import measured
 from trainer_core.stages.lora_checkpoint import held_out_samples
 from trainer_core.stages.outputs import publish_outputs
 from trainer_core.stages.prompts import Prompts, own_prompts
@@ -124,10 +124,8 @@ def _held_out_figures(context: StageContext, progress: _Progress) -> dict[str, J
     use_attention(denoiser, session.profile.attention)
 
     def losses_with(lora: Published) -> dict[str, float]:
-        read = load_measured(session, file_for_diffusers(lora), denoiser, samples)
-        found = evaluator.losses(denoiser, read, progress)
-        denoiser.unload_lora()
-        return found
+        with measured(session, denoiser, file_for_diffusers(lora), samples) as read:
+            return evaluator.losses(denoiser, read, progress)
 
     base = evaluator.losses(denoiser, samples, progress)
     lora = losses_with(context.upstream["lora_checkpoint"])
@@ -161,8 +159,8 @@ def _exam_figures(context: StageContext, progress: _Progress) -> dict[str, JSON]
         return {}
     from trainer_core.hardware.placement import torch_device, torch_dtype
     from trainer_core.sampling.examine import measure, take
-    from trainer_core.sampling.render import load_lora
     from trainer_core.sampling.trained_noise import use_trained_noise
+    from trainer_core.stages.loras import load_lora
 
     exam = _exam(context)
     pipeline = session.family.load_pipeline(session.source, torch_dtype(precision(session)))  # type: ignore[arg-type]
@@ -171,7 +169,7 @@ def _exam_figures(context: StageContext, progress: _Progress) -> dict[str, JSON]
     pipeline.set_progress_bar_config(disable=True)
     inputs = prompt_inputs(session)
     base = measure(exam, take(pipeline, inputs, exam, progress))
-    load_lora(pipeline, file_for_diffusers(context.upstream["lora_checkpoint"]))
+    load_lora(pipeline, file_for_diffusers(context.upstream["lora_checkpoint"]), session.family.spec)
     lora = measure(exam, take(pipeline, inputs, exam, progress))
     return {f"{name}_base": value for name, value in base.items()} | {
         f"{name}_lora": value for name, value in lora.items()

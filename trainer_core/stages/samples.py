@@ -77,10 +77,11 @@ def _run(context: StageContext) -> Outcome:
 def _render_columns(context: StageContext, settings: RenderSettings) -> dict[str, list[Image.Image]]:
     """Return heading -> pictures: the base, the snapshots in order at strength 1, the LoRA at each strength."""
     from trainer_core.hardware.placement import torch_device, torch_dtype, torch_work
-    from trainer_core.sampling.render import load_lora, set_strength
     from trainer_core.sampling.trained_noise import use_trained_noise
+    from trainer_core.stages.loras import load_lora, set_strength, unload_lora
 
     session, lora, wanted = context.session, context.upstream["lora_checkpoint"], strengths(context)
+    spec = session.family.spec
     snapshots = [lora.file(name) for name in sorted(lora.files) if name.startswith("snapshots/")]
     tell = _Counter(context, (1 + len(snapshots) + len(wanted)) * len(settings.prompts))
     with torch_work(session.profile, context.settings.hardware.threads):
@@ -90,12 +91,12 @@ def _render_columns(context: StageContext, settings: RenderSettings) -> dict[str
         pipeline.set_progress_bar_config(disable=True)
         columns = {"base": tell.render(pipeline, settings)}
         for path in snapshots:
-            load_lora(pipeline, path)
+            load_lora(pipeline, path, spec)
             columns[f"step {int(path.stem.removeprefix('step-'))}"] = tell.render(pipeline, settings)
-            pipeline.unload_lora_weights()
-        load_lora(pipeline, file_for_diffusers(lora))
+            unload_lora(pipeline, spec)
+        load_lora(pipeline, file_for_diffusers(lora), spec)
         for heading, strength in wanted.items():
-            set_strength(pipeline, strength)
+            set_strength(pipeline, strength, spec)
             columns[heading] = tell.render(pipeline, settings)
     return columns
 

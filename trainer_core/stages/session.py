@@ -13,11 +13,13 @@ from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
 
+from trainer_core.adapters.settings import adapter_findings
 from trainer_core.config.project import Project
 from trainer_core.data.manifest import Manifest
 from trainer_core.data.steps import Arithmetic, arithmetic
 from trainer_core.errors import ConfigError, ModelError
 from trainer_core.export.formats import written_formats
+from trainer_core.export.holding import held_formats, possible_formats, refusal
 from trainer_core.families import get_family, with_spec
 from trainer_core.families.base import Family, PrecisionName
 from trainer_core.families.hub import blob_sha256
@@ -27,6 +29,7 @@ from trainer_core.hardware.placement import resolve_precision
 from trainer_core.hardware.profiles import HardwareProfile
 from trainer_core.sampling.prompt_file import PromptLine, read_prompt_file
 from trainer_core.stages.facts import setting_findings
+from trainer_core.stages.initial import initial_findings
 from trainer_core.stages.picture_findings import picture_findings
 from trainer_core.stages.sample_findings import sample_findings
 from trainer_core.stages.scan import ScannedDataset, scan_datasets
@@ -64,6 +67,8 @@ class Session:
     def findings(self) -> list[Finding]:
         """Return what there is to say about the settings together with the family, before anything is computed."""
         found = setting_findings(self)
+        found += adapter_findings(self.project.adapter, self.project.adapter_options)
+        found += initial_findings(self.project.adapter)
         targets, presets = self.project.adapter.targets, self.family.spec.targets
         try:
             re.compile(presets.get(targets, targets))
@@ -86,7 +91,14 @@ class Session:
     def _formats(self) -> list[Finding]:
         """Return what there is to say of formats that do not exist for the family."""
         asked, spec = self.project.export.formats, self.family.spec
-        written = written_formats(spec.lora, asked)
+        adapter, options = self.project.adapter, self.project.adapter_options
+        written = held_formats(spec.lora, asked, adapter, options)
+        refused = {name: refusal(name, spec.lora, adapter, options) for name in written_formats(spec.lora, asked)}
+        if told := [f"{name} cannot hold it: {why}." for name, why in refused.items() if why]:
+            fix = f"{', '.join(written)} will be written."
+            if not written:
+                fix = f"Add {' or '.join(possible_formats(spec.lora, adapter, options))}."
+            return [Finding("info" if written else "error", "export.formats", " ".join(told), fix)]
         if not (gone := [name for name in asked if name not in written]):
             return []
         message = f"there is no {' and no '.join(gone)} file for {spec.title}."

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from trainer_core.config.groups import AdapterConfig, OptimizerConfig, TextConfig
+from trainer_core.config.groups import AdapterConfig, AdapterOptionsConfig, OptimizerConfig, TextConfig
 from trainer_core.diffusion.noise import derive_seed
 from trainer_core.families.base import Family
 from trainer_core.train.batches import stack_text
@@ -61,7 +61,9 @@ def attach_text_encoders(
         own = adapter.model_copy(update={"targets": _read_modules(live, name)})
         if checkpointing:
             encoder.activation_checkpointing_enable({"use_reentrant": False})
-        parameters = ADAPTERS[adapter.type].attach(encoder, own, {}, derive_seed("adapter", (seed, name)))
+        parameters = ADAPTERS[adapter.type].attach(
+            encoder, own, AdapterOptionsConfig(), {}, derive_seed("adapter", (seed, name))
+        )
         encoder.train()
         found.append(TrainedPart(name, encoder, parameters, rate))
     return tuple(found)

@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 import torch
 from torch import Tensor
 
+from trainer_core.adapters import draws
 from trainer_core.diffusion.noise import derive_seed
 from trainer_core.errors import Interrupted
 from trainer_core.train.ema import published_weights
@@ -81,7 +82,7 @@ def _optimizer_step(trainer: Trainer, batches: Iterator[Batch], watch: Watch, st
         batch = watch.waited_for(batches)
         with accelerator.accumulate(trainer.denoiser):
             # Dropout draws from torch's own generators: seeding them from the number keeps resuming exact.
-            if trainer.project.adapter.dropout:
+            if draws(trainer.project.adapter):
                 torch.manual_seed(settings.seed + number)
             loss = training_loss(trainer, batch)
             accelerator.backward(loss)

@@ -11,7 +11,8 @@ from typing import Any
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from trainer_core.adapters import ADAPTERS
+from trainer_core.adapters import ADAPTERS, module_of
+from trainer_core.adapters.layers import Layer
 from trainer_core.config.reads import Slice
 from trainer_core.data.order import Order
 from trainer_core.diffusion.schedule import NoiseSchedule
@@ -48,6 +49,8 @@ class TrainerParts:
     """Optimizer steps of the whole run."""
     live_text: LiveText | None = None
     """The text encoders, where captions are encoded batch by batch."""
+    initial: Mapping[str, Layer] | None = None
+    """Layers to start from, by module of the denoiser; None to begin."""
 
 
 @dataclass(frozen=True)
@@ -135,7 +138,12 @@ def prepare(parts: TrainerParts, workdir: Path, report: Report, accelerator: Acc
     if project.train.gradient_checkpointing:
         parts.denoiser.enable_gradient_checkpointing()
     parameters = ADAPTERS[project.adapter.type].attach(
-        parts.denoiser, project.adapter, parts.family.spec.targets, project.train.seed
+        parts.denoiser,
+        project.adapter,
+        project.adapter_options,
+        parts.family.spec.targets,
+        project.train.seed,
+        parts.initial,
     )
     trained: tuple[TrainedPart, ...] = (
         TrainedPart(parts.family.spec.denoiser, parts.denoiser, parameters, project.optimizer.lr),
@@ -144,7 +152,7 @@ def prepare(parts: TrainerParts, workdir: Path, report: Report, accelerator: Acc
         "%s of rank %d on %d modules (adapter.targets = %s): %s trained parameters",
         project.adapter.type,
         project.adapter.rank,
-        len(parameters) // 2,
+        len({module_of(name) for name in parameters}),
         project.adapter.targets,
         f"{sum(parameter.numel() for parameter in parameters.values()):,}",
     )

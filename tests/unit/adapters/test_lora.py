@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from trainer_core.adapters import lora
-from trainer_core.config.groups import AdapterConfig
+from trainer_core.adapters.layers import LoraLayer
+from trainer_core.config.groups import AdapterConfig, AdapterOptionsConfig
 from trainer_core.errors import ConfigError
 from trainer_core.families import get_family
 from trainer_core.families.source import ModelSource
@@ -20,7 +21,7 @@ def unet(tiny_bases: dict[str, Path]) -> torch.nn.Module:
 
 def _attach(unet: torch.nn.Module, **changes: object) -> list[torch.nn.Parameter]:
     config = AdapterConfig.model_validate({"rank": 4, "alpha": 2.0} | changes)
-    return list(lora.attach(unet, config, get_family("sd15").spec.targets, seed=5).values())
+    return list(lora.attach(unet, config, AdapterOptionsConfig(), get_family("sd15").spec.targets, seed=5).values())
 
 
 def test_only_lora_weights_require_gradients_and_they_are_float32(unet: torch.nn.Module) -> None:
@@ -69,6 +70,7 @@ def test_layers_are_the_pairs_of_the_state_with_their_alpha(unet: torch.nn.Modul
     layers = lora.layers(state, AdapterConfig(rank=4, alpha=2.0))
     assert 2 * len(layers) == len(state)
     for name, layer in layers.items():
+        assert isinstance(layer, LoraLayer)
         assert layer.down is state[f"{name}.lora_A.weight"]
         assert layer.up is state[f"{name}.lora_B.weight"]
         assert (layer.rank, layer.scale) == (4, 0.5)

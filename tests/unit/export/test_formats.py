@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.unit.export.support import assert_same, modules_in, random_lora, targets
+from trainer_core.adapters.layers import LoraLayer
 from trainer_core.config.groups import ExportConfig
 from trainer_core.errors import ExportError, NonFiniteError
 from trainer_core.export.formats import formats, written_formats
@@ -96,6 +97,7 @@ def test_fused_modules_are_block_diagonal_and_parts_not_trained_are_zero(modules
 def test_alpha_is_folded_into_lora_b_and_nothing_else_changes(modules: dict[str, Modules]) -> None:
     lora = random_lora(modules["sd15"], targets(modules["sd15"])[:1], rank=4, alpha=2.0)
     (name, layer), *_ = lora.layers.items()
+    assert isinstance(layer, LoraLayer)
     tensors = exported_tensors(lora, "diffusers", "fp32")
     assert torch.equal(tensors[f"{name}.lora_A.weight"], layer.down)
     assert torch.equal(tensors[f"{name}.lora_B.weight"], layer.up * 0.5)
@@ -140,7 +142,7 @@ def test_comfyui_maps_both_styles_of_flux(modules: dict[str, Modules]) -> None:
     for name in ("diffusers", "kohya"):
         assert comfyui_unmapped(lora, list(exported_tensors(lora, name, "fp32"))) == []
     assert comfyui_unmapped(lora, ["transformer.proj_out.lora_A.weight"]) == ["transformer.proj_out.lora_A.weight"]
-    assert comfyui_unmapped(lora, ["lora_unet_double_blocks_0_img_attn_qkv.diff"])
+    assert comfyui_unmapped(lora, ["lora_unet_double_blocks_0_img_attn_qkv.weight"])
 
 
 def test_a_module_without_a_native_name_is_refused_with_a_way_out(modules: dict[str, Modules]) -> None:

@@ -10,12 +10,14 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from tests.unit.export.support import assert_same, modules_in, random_lora, targets
+from tests.unit.export.support import read_plain as read_layers
+from trainer_core.adapters.layers import LoraLayer
 from trainer_core.errors import ExportError
 from trainer_core.export.loading import load_with_diffusers
 from trainer_core.export.lora_file import Lora, exported_tensors, write_lora
 from trainer_core.export.modules import hollow_denoiser, modules_of
 from trainer_core.export.names import Modules
-from trainer_core.export.reading import read_file, read_layers
+from trainer_core.export.reading import read_file
 from trainer_core.families import get_family
 
 Tensors = dict[str, Tensor]
@@ -63,6 +65,7 @@ def test_an_absent_alpha_means_alpha_is_rank(lora: Lora) -> None:
 def test_alphas_beside_peft_keys_are_applied(lora: Lora) -> None:
     tensors: Tensors = {}
     for name, layer in lora.layers.items():
+        assert isinstance(layer, LoraLayer)
         tensors |= {f"{name}.lora_A.weight": layer.down, f"{name}.lora_B.weight": layer.up}
         tensors[f"{name}.alpha"] = torch.tensor(layer.alpha)
     assert_same(read_layers(tensors, lora.modules), lora.layers)
@@ -72,6 +75,7 @@ def test_the_alpha_that_diffusers_keeps_in_the_metadata_is_applied(lora: Lora) -
     first, *_ = lora.layers
     tensors: Tensors = {}
     for name, layer in lora.layers.items():
+        assert isinstance(layer, LoraLayer)
         tensors |= {f"{name}.lora_A.weight": layer.down, f"{name}.lora_B.weight": layer.up}
     pattern = {first.removeprefix("unet."): 8.0}
     told = {"unet.lora_alpha": 2.0, "unet.r": 4, "unet.alpha_pattern": pattern}
@@ -141,18 +145,14 @@ def test_a_module_that_is_there_alone_and_fused_is_refused(flux1: Modules) -> No
 @pytest.mark.parametrize(
     ("suffix", "what"),
     [
-        (".dora_scale", "DoRA"),
-        (".lora_magnitude_vector.weight", "DoRA"),
-        (".hada_w1_a", "LoHa"),
-        (".lokr_w1", "LoKr"),
-        (".lora_mid.weight", "Tucker"),
-        (".oft_blocks", "OFT"),
-        (".diff", "difference"),
-        (".a1.weight", "GLoRA"),
         (".lora_B.bias", "bias"),
+        (".diff_b", "bias"),
+        (".boft_R", "OFT in PEFT's tensors"),
+        (".ia3_l", "PEFT's tensors"),
+        (".bm.weight", "Tucker"),
     ],
 )
-def test_what_is_no_plain_lora_is_refused_with_the_reason(lora: Lora, suffix: str, what: str) -> None:
+def test_what_is_not_read_is_refused_with_the_reason(lora: Lora, suffix: str, what: str) -> None:
     tensors = exported_tensors(lora, "kohya", "fp32")
     tensors[f"lora_unet_mid_block_attentions_0_proj_in{suffix}"] = torch.ones(1)
     with pytest.raises(ExportError, match=what):
@@ -203,3 +203,10 @@ def test_files_that_cannot_be_read_are_named(tmp_path: Path) -> None:
             read_file(path)
     save_file({"a": torch.ones(1)}, tmp_path / "d.safetensors", metadata={"k": "v"})
     assert read_file(tmp_path / "d.safetensors")[1] == {"k": "v"}
+
+
+@pytest.mark.parametrize(("end", "kind"), [(".hada_w1_a", "loha"), (".lokr_w1", "lokr"), (".diff", "full")])
+def test_a_layer_of_lycoris_that_lacks_a_part_or_has_another_shape_is_named(lora: Lora, end: str, kind: str) -> None:
+    tensors = {f"lora_unet_mid_block_attentions_0_proj_in{end}": torch.ones(1, 1)}
+    with pytest.raises(ExportError, match=rf"proj_in\{end} \[1, 1\] make no {kind} for a weight"):
+        read_layers(tensors, lora.modules)

@@ -76,12 +76,13 @@ class GateConfig(Group):
 class ExportConfig(Group):
     """The published LoRA files."""
 
-    formats: Annotated[tuple[Literal["diffusers", "kohya", "comfyui"], ...], Field(min_length=1)] = (
+    formats: Annotated[tuple[Literal["diffusers", "kohya", "comfyui", "lycoris"], ...], Field(min_length=1)] = (
         "diffusers",
         "comfyui",
     )
-    """Formats to write: `diffusers` (PEFT keys), `kohya`, `comfyui` (what ComfyUI reads for the family). The first
-    becomes NAME.safetensors, the others NAME.FORMAT.safetensors."""
+    """Formats to write: `diffusers` (PEFT keys), `kohya`, `comfyui` (what ComfyUI reads for the family), `lycoris` (any
+    adapter). The first becomes NAME.safetensors, the others NAME.FORMAT.safetensors; docs/adapters.md says which can
+    hold what."""
     metadata: bool = True
     """Describe training in the file's header: kohya's `ss_*`, modelspec and lineage. `false` writes the tensors alone.
     kohya: `no_metadata`, inverted."""

@@ -11,7 +11,7 @@ from trainer_core.families.base import KeyStyle, LoraNames
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from trainer_core.adapters.layers import LoraLayer
+    from trainer_core.adapters.layers import Layer
     from trainer_core.export.names import Modules
 
 
@@ -24,7 +24,7 @@ class LoraFormat:
     """What loads it, in a few words."""
     style: Callable[[LoraNames], KeyStyle | None]
     """The kind of its keys for a family; None if there is no such file for it."""
-    tensors: Callable[[Mapping[str, LoraLayer], Modules], dict[str, Tensor]]
+    tensors: Callable[[Mapping[str, Layer], Modules], dict[str, Tensor]]
     """Layers by name -> tensors by key, in the precision of the layers.
 
     Raises:

@@ -1,10 +1,14 @@
-"""What ComfyUI reads for a family: kohya's keys for UNets, PEFT's with alpha folded in for transformers."""
+"""What ComfyUI reads for a family: kohya's keys for UNets, PEFT's with alpha folded in for transformers.
+
+Adapters other than LoRA have LyCORIS's tensors under the same names of modules.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from trainer_core.adapters.layers import Layer, LoraLayer
 from trainer_core.errors import ExportError
 from trainer_core.export.formats import diffusers, kohya
 from trainer_core.export.formats.base import LoraFormat
@@ -12,18 +16,28 @@ from trainer_core.export.formats.base import LoraFormat
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from trainer_core.adapters.layers import LoraLayer
     from trainer_core.export.names import Modules
 
-_WRITERS = {"peft": diffusers.tensors, "kohya": kohya.tensors}
 
+def tensors(layers: Mapping[str, Layer], modules: Modules) -> dict[str, Tensor]:
+    """Return what the family's style gives.
 
-def tensors(layers: Mapping[str, LoraLayer], modules: Modules) -> dict[str, Tensor]:
-    """Return what the family's style gives."""
+    Raises:
+        ExportError: ComfyUI reads no such layers, or none of the family.
+    """
+    from trainer_core.export.lycoris_file import named_tensors
+
     style = modules.spec.lora.comfyui
     if style is None:
         raise ExportError(f"ComfyUI reads no LoRA of {modules.spec.title}. Leave `comfyui` out of export.formats.")
-    return _WRITERS[style](layers, modules)
+    if style == "kohya":
+        return kohya.tensors(layers, modules)
+    plain = {name: layer for name, layer in layers.items() if isinstance(layer, LoraLayer)}
+    found = diffusers.tensors(plain, modules)
+    for name, layer in layers.items():
+        if name not in plain:
+            found |= {f"{modules.peft(name)}.{end}": tensor for end, tensor in named_tensors(layer).items()}
+    return found
 
 
 FORMAT = LoraFormat("comfyui", "ComfyUI", lambda names: names.comfyui, tensors)

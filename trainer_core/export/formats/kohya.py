@@ -1,7 +1,8 @@
 """kohya's keys, with an alpha for every module: what A1111, Forge and ComfyUI grew up with.
 
 Families whose original code fuses modules (query, key and value in one) are written so too: exact, with a
-block-diagonal up matrix whose rank is the sum of the parts'. Parts that were not trained are rows of zeros.
+block-diagonal up matrix whose rank is the sum of the parts'. Parts that were not trained are rows of zeros. Adapters
+other than LoRA, which cannot be joined so, have LyCORIS's tensors under the modules' own names.
 """
 
 from __future__ import annotations
@@ -9,34 +10,31 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from trainer_core.adapters.layers import Layer, LoraLayer
 from trainer_core.errors import ExportError
 from trainer_core.export.formats.base import LoraFormat
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from trainer_core.adapters.layers import LoraLayer
     from trainer_core.export.names import Modules
 
 
-def tensors(layers: Mapping[str, LoraLayer], modules: Modules) -> dict[str, Tensor]:
+def tensors(layers: Mapping[str, Layer], modules: Modules) -> dict[str, Tensor]:
     """Return `.lora_down.weight`, `.lora_up.weight` and `.alpha` of every module, fused where the family's are."""
-    import torch
+    from trainer_core.export.lycoris_file import named_tensors
 
     found: dict[str, Tensor] = {}
     for key, layer in (_fused(layers, modules) if modules.native else _plain(layers, modules)).items():
-        found |= {f"{key}.lora_down.weight": layer.down, f"{key}.lora_up.weight": layer.up}
-        found[f"{key}.alpha"] = torch.tensor(layer.alpha, dtype=torch.float32)
+        found |= {f"{key}.{end}": tensor for end, tensor in named_tensors(layer).items()}
     return found
 
 
-def _plain(layers: Mapping[str, LoraLayer], modules: Modules) -> dict[str, LoraLayer]:
-    from trainer_core.export.low_rank import balanced
-
-    return {modules.kohya(name): balanced(layer) for name, layer in layers.items()}
+def _plain(layers: Mapping[str, Layer], modules: Modules) -> dict[str, Layer]:
+    return {modules.kohya(name): layer for name, layer in layers.items()}
 
 
-def _fused(layers: Mapping[str, LoraLayer], modules: Modules) -> dict[str, LoraLayer]:
+def _fused(layers: Mapping[str, Layer], modules: Modules) -> dict[str, Layer]:
     from trainer_core.export.low_rank import stacked
     from trainer_core.export.names import flat, split
 
@@ -48,8 +46,14 @@ def _fused(layers: Mapping[str, LoraLayer], modules: Modules) -> dict[str, LoraL
             f"{homeless[0]} and {len(homeless) - 1} more have no name in the original code of {modules.spec.title}, "
         )
         raise ExportError(message + "which kohya's keys use. Export the format `diffusers`, or lower adapter.targets.")
+    low_rank = {
+        name: layer for name, layer in layers.items() if isinstance(layer, LoraLayer) and layer.magnitude is None
+    }
+    if apart := [name for name in own if name not in low_rank]:
+        message = f"{apart[0]} is no plain LoRA, and kohya's keys of {modules.spec.title} join modules. "
+        raise ExportError(f"{message}Leave `kohya` out of export.formats.")
     for native in dict.fromkeys(modules.native_of[name] for name in own):
-        parts = [(layers.get(part.name), part.stop - part.start) for part in modules.native[native]]
+        parts = [(low_rank.get(part.name), part.stop - part.start) for part in modules.native[native]]
         found[f"lora_unet_{flat(native)}"] = stacked(parts)
     return found
 

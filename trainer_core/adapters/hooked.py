@@ -1,0 +1,158 @@
+"""Adapters of every kind but plain LoRA: a module beside each adapted one, which adds to its output.
+
+The base's own modules, names and weights stay untouched: a forward hook adds what the kind says. What is added is made
+in float32 from float32 tensors and joins the output last, so an update that is small beside the weight is not rounded
+away, whatever the base's precision.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from trainer_core.adapters.kinds import KINDS, Call, Place, added
+from trainer_core.adapters.kinds.decomposed import magnitudes
+from trainer_core.adapters.kinds.low_rank import truncated
+
+if TYPE_CHECKING:
+    from trainer_core.config.groups import AdapterConfig
+
+CHILD = "lora_assets_adapter"
+"""Name of the adapter among the children of the module that it changes."""
+
+
+class Hooked(nn.Module):
+    """An adapter of one module: its tensors, and what it adds to the module's output."""
+
+    def __init__(self, host: nn.Module, kind: str, tensors: Mapping[str, Tensor], config: AdapterConfig | None) -> None:
+        """Hold the tensors of `kind`, trained unless `config` is None."""
+        super().__init__()
+        # looked at once: a number on a GPU would be waited for at every step
+        self.kind = "ia3-on-input" if kind == "ia3" and bool(tensors["on_input"]) else kind
+        self.keys = {key.replace(".", "_"): key for key in tensors}
+        self.strength = 1.0
+        self.dropout, self.rank_dropout, self.module_dropout = (
+            (config.dropout, config.rank_dropout, config.module_dropout) if config else (0.0, 0.0, 0.0)
+        )
+        self.block = 0
+        """DyLoRA's ranks that are trained together; 0 for other kinds."""
+        device = next(host.parameters()).device
+        for attribute, key in self.keys.items():
+            tensor = tensors[key].to(device, copy=True)
+            if config is None or key in KINDS[kind].fixed:
+                self.register_buffer(attribute, tensor)
+            else:
+                self.register_parameter(attribute, nn.Parameter(tensor.float()))
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return its tensors by their key's end."""
+        return {key: getattr(self, attribute) for attribute, key in self.keys.items()}
+
+    def forward(self, host: Any, x: Tensor, output: Tensor) -> Tensor:
+        """Return the module's output with the update in it.
+
+        Args:
+            host: the adapted module.
+            x: what it was given.
+            output: what it returned.
+        """
+        if self.strength == 0.0:
+            return output
+        update = self._norm(host, x) if self.kind == "norm" else self._added(host, x, output)
+        if self.training and self.module_dropout:
+            # Multiplied, not skipped: every process has a gradient for every parameter, at every step.
+            update = update * (torch.rand(()) >= self.module_dropout).to(update.device, update.dtype)
+        if self.strength != 1.0:
+            update = update * self.strength
+        return output + update.to(output.dtype)
+
+    def _added(self, host: Any, x: Tensor, output: Tensor) -> Tensor:
+        tensors = self.tensors()
+        if self.training and self.block:
+            blocks = KINDS[self.kind].rank
+            assert blocks is not None
+            draw = int(torch.randint(blocks(tensors) // self.block, (1,)))
+            tensors = truncated(tensors, self.block, draw)
+        dtype = next(one.dtype for one in tensors.values() if one.is_floating_point())
+        bias = getattr(host, "bias", None)
+        strides = _strides(host)
+        z = output if bias is None else output - (bias[:, None, None] if strides else bias)
+        dropped = functional.dropout(x.to(dtype), self.dropout, self.training) if self.dropout else x.to(dtype)
+        call = Call(dropped, z, lambda: host.weight, lambda one, weight: _apply(host, one, weight), strides)
+        return added(KINDS[self.kind], tensors, _with_keep(call, self._keep(tensors, x.device)))
+
+    def _keep(self, tensors: Mapping[str, Tensor], device: torch.device) -> Tensor | None:
+        ranks = KINDS[self.kind].rank
+        if not (self.training and self.rank_dropout and ranks and (count := ranks(tensors))):
+            return None
+        kept = (torch.rand(count) >= self.rank_dropout).to(device, torch.float32)
+        return kept / (1 - self.rank_dropout)
+
+    def _norm(self, host: Any, x: Tensor) -> Tensor:
+        """Return what the changes of a norm's weight and bias add: a norm is linear in both."""
+        tensors = self.tensors()
+        weight, bias = tensors["w_norm"], tensors.get("b_norm")
+        x = x.to(weight.dtype)
+        if isinstance(host, nn.GroupNorm):
+            return functional.group_norm(x, host.num_groups, weight, bias, host.eps)
+        if isinstance(host, nn.LayerNorm):
+            return functional.layer_norm(x, weight.shape, weight, bias, host.eps)
+        changed = functional.rms_norm(x, weight.shape, weight, host.eps)
+        return changed if bias is None else changed + bias
+
+
+def _with_keep(call: Call, keep: Tensor | None) -> Call:
+    return call if keep is None else Call(call.x, call.z, call.weight, call.apply, call.strides, keep)
+
+
+def _strides(host: nn.Module) -> dict[str, object]:
+    if not isinstance(host, nn.Conv2d):
+        return {}
+    return {"stride": host.stride, "padding": host.padding, "dilation": host.dilation}
+
+
+def _apply(host: Any, x: Tensor, weight: Tensor) -> Tensor:
+    if isinstance(host, nn.Conv2d):
+        return functional.conv2d(x, weight, None, host.stride, host.padding, host.dilation, host.groups)
+    return functional.linear(x, weight)
+
+
+def _hook(host: nn.Module, given: tuple[Any, ...], output: Tensor) -> Tensor:
+    return getattr(host, CHILD)(host, given[0], output)
+
+
+def put_on(host: nn.Module, kind: str, tensors: Mapping[str, Tensor], config: AdapterConfig | None) -> Hooked:
+    """Give a module an adapter: trained with `config`, or fixed where it is None."""
+    adapter = Hooked(host, kind, tensors, config)
+    host.add_module(CHILD, adapter)
+    adapter.handle = host.register_forward_hook(_hook)  # type: ignore[assignment]
+    return adapter
+
+
+def take_off(model: nn.Module) -> None:
+    """Remove every adapter of a model that `put_on` gave to one of its modules."""
+    for name, adapter in adapters_of(model).items():
+        adapter.handle.remove()  # type: ignore[operator, union-attr]
+        delattr(model.get_submodule(name), CHILD)
+
+
+def adapters_of(model: nn.Module) -> dict[str, Hooked]:
+    """Return name of the adapted module -> its adapter, in module order."""
+    found = {name: module for name, module in model.named_modules() if isinstance(module, Hooked)}
+    return {name.removesuffix(CHILD).removesuffix("."): module for name, module in found.items()}
+
+
+def begin(
+    host: Any, place: Place, kind: str, config: AdapterConfig, options: Any, generator: torch.Generator
+) -> dict[str, Tensor]:
+    """Return the tensors that a place starts with: an update of zero."""
+    tensors = KINDS[kind].start(place, options, generator)
+    if kind == "norm" and getattr(host, "bias", None) is not None:
+        tensors["b_norm"] = torch.zeros(place.shape)
+    if kind != "norm" and (options.decompose or config.type == "dora"):
+        tensors["dora_scale"] = magnitudes(host.weight.float()).cpu()
+    return tensors

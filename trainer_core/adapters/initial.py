@@ -1,0 +1,110 @@
+"""Start from a LoRA that was trained before."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from trainer_core.adapters.kinds import KINDS, Place
+from trainer_core.adapters.layers import Layer, LoraLayer
+from trainer_core.errors import ConfigError
+from trainer_core.types import Finding
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from trainer_core.config.groups import AdapterConfig
+
+log = logging.getLogger(__name__)
+
+
+def checked(initial: Mapping[str, Layer] | None, names: Sequence[str]) -> Mapping[str, Layer]:
+    """Return the layers to start from; modules without one start from zero, which is told.
+
+    Raises:
+        ConfigError: some belong to modules that are not adapted, so part of what was trained would be lost.
+    """
+    if initial is None:
+        return {}
+    if outside := [name for name in initial if name not in set(names)]:
+        message = f"adapts {outside[0]} and {len(outside) - 1} more modules that the settings leave out."
+        fix = "Widen adapter.targets, adapter.blocks, adapter.conv_rank or adapter.train_norm."
+        raise ConfigError([Finding("error", "adapter.init_from", message, fix)])
+    if fresh := len(names) - len(initial):
+        log.info("adapter.init_from: %d modules go on, %d that are not in the file begin", len(initial), fresh)
+    return initial
+
+
+def fitted(name: str, kind: str, start: Mapping[str, Tensor], layer: Layer, config: AdapterConfig) -> dict[str, Tensor]:
+    """Return a layer's tensors in place of `start`, with the same update.
+
+    With `rank_from_weights` its tensors and alpha are taken as they are. Otherwise their shapes must be those of the
+    settings, and another alpha is made up for by the tensors.
+
+    Raises:
+        ConfigError: the layer is of another kind or size.
+    """
+    from trainer_core.adapters.hooked_adapter import as_tensors
+
+    found_kind, found = as_tensors(layer)
+    found = {key: tensor.float() if tensor.is_floating_point() else tensor for key, tensor in found.items()}
+    if "dora_scale" in start and "dora_scale" not in found and found_kind == "locon":
+        # its magnitudes begin with those of the base: the update begins as LoRA's, up to their change
+        found["dora_scale"] = start["dora_scale"]
+    if found_kind != kind or _parts(found, config) != _parts(start, config):
+        message = (
+            f"holds {found_kind} ({', '.join(sorted(found))}) for {name}, wanted {kind} ({', '.join(sorted(start))})."
+        )
+        fix = "Set adapter.type and adapter_options as they were when it was trained."
+        raise ConfigError([Finding("error", "adapter.init_from", message, fix)])
+    shapes = {key: tuple(tensor.shape) for key, tensor in found.items() if key in start}
+    wrong = [key for key, shape in shapes.items() if shape != tuple(start[key].shape) and start[key].ndim]
+    if wrong and not config.rank_from_weights:
+        key = wrong[0]
+        message = f"has {key} {list(shapes[key])} for {name}, wanted {list(start[key].shape)}."
+        fix = "Set adapter.rank as it was when it was trained, or adapter.rank_from_weights: true."
+        raise ConfigError([Finding("error", "adapter.init_from", message, fix)])
+    if config.rank_from_weights or "alpha" not in start:
+        return found
+    return rescaled(kind, found, float(start["alpha"]))
+
+
+def _parts(tensors: Mapping[str, Tensor], config: AdapterConfig) -> set[str]:
+    """Return what a layer consists of; a LoKr of another rank may be whole where this one is not."""
+    free = _KRONECKER if config.rank_from_weights else frozenset[str]()
+    return set(tensors) - {"alpha"} - free
+
+
+_KRONECKER = frozenset({"lokr_w1", "lokr_w1_a", "lokr_w1_b", "lokr_w2", "lokr_w2_a", "lokr_w2_b"})
+
+
+def rescaled(kind: str, tensors: Mapping[str, Tensor], alpha: float) -> dict[str, Tensor]:
+    """Return the same update with another alpha."""
+    import torch
+
+    found = dict(tensors)
+    own = float(found.get("alpha", torch.tensor(alpha)))
+    if own != alpha:
+        for group in KINDS[kind].scaled:
+            key = next(one for one in group if one in found)
+            found[key] = found[key] * (own / alpha)
+    return found | {"alpha": torch.tensor(alpha)}
+
+
+def lora_factors(place: Place, layer: Layer, config: AdapterConfig) -> LoraLayer:
+    """Return a layer for PEFT's LoRA: of a place's rank and alpha, or its own with `rank_from_weights`.
+
+    Raises:
+        ConfigError: it is no plain LoRA, or of another rank.
+    """
+    if not isinstance(layer, LoraLayer) or layer.magnitude is not None:
+        message = f"holds no plain LoRA for {place.name}."
+        raise ConfigError([Finding("error", "adapter.init_from", message, "Set adapter.type to what it is.")])
+    if config.rank_from_weights:
+        return LoraLayer(layer.down.float(), layer.up.float(), layer.alpha)
+    if layer.rank != place.rank:
+        message = f"has rank {layer.rank} for {place.name}, wanted {place.rank}."
+        fix = f"Set adapter.rank: {layer.rank}, or adapter.rank_from_weights: true."
+        raise ConfigError([Finding("error", "adapter.init_from", message, fix)])
+    return LoraLayer(layer.down.float(), layer.up.float() * (layer.alpha / place.alpha), place.alpha)

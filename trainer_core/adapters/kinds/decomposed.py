@@ -1,0 +1,35 @@
+"""DoRA's decomposition over any update that is a matrix: W' = m * (W + D) / |W + D| (arXiv 2402.09353).
+
+The norm is of each output's row, as in PEFT and in LyCORIS's `wd_on_out`, and is taken as a constant in the backward
+pass: the paper's section 4.3.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from trainer_core.adapters.kinds.base import Call, Kind, Tensors
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def magnitudes(weight: Tensor) -> Tensor:
+    """Return the norm of each output's row, [out, 1, ...] with as many axes as the weight."""
+    return weight.detach().flatten(1).norm(dim=1).reshape(-1, *[1] * (weight.ndim - 1))
+
+
+def decomposed(kind: Kind, tensors: Tensors, call: Call) -> Tensor:
+    """Return what the changed weight adds to `call.z`."""
+    import torch
+
+    assert kind.matrix is not None, "only an update that is a matrix can be decomposed"
+    weight = call.weight()
+    matrix = kind.matrix(tensors, tuple(weight.shape), call.keep)
+    with torch.no_grad():
+        norm = magnitudes(weight.to(matrix.dtype) + matrix) + torch.finfo(matrix.dtype).eps
+    factor = (tensors["dora_scale"] / norm).flatten()
+    if call.strides:
+        factor = factor[:, None, None]
+    # the difference of the factor from one first: it is small, and low precision would lose it beside the one
+    return (factor - 1) * call.z + factor * call.apply(call.x, matrix)

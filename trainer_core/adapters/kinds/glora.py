@@ -1,0 +1,60 @@
+"""GLoRA: W A + B, where A and B are low-rank (arXiv 2306.07967; KohakuBlueleaf/LyCORIS)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from trainer_core.adapters.kinds.base import Call, Kind, Place, Tensors, kaiming, scale
+
+if TYPE_CHECKING:
+    from torch import Generator, Tensor
+
+    from trainer_core.config.groups import AdapterOptionsConfig
+
+
+def start(place: Place, options: AdapterOptionsConfig, generator: Generator) -> dict[str, Tensor]:
+    """Return Kaiming-uniform outer factors, and inner ones of zeros."""
+    import torch
+
+    out, into, *kernel = place.shape
+    rank, ones = place.rank, [1] * len(kernel)
+    return {
+        "a1.weight": kaiming((into, rank, *ones), generator),
+        "a2.weight": torch.zeros(rank, into, *ones),
+        "b1.weight": kaiming((out, rank, *ones), generator),
+        "b2.weight": torch.zeros(rank, into, *kernel),
+        "alpha": torch.tensor(place.alpha),
+    }
+
+
+def update(tensors: Tensors, call: Call) -> Tensor:
+    """Return alpha / rank * (W a1 a2 x + b1 b2 x)."""
+    import torch.nn.functional as functional
+
+    factor, weight = scale(tensors, tensors["a2.weight"].shape[0]), call.weight()
+    if tensors["a2.weight"].ndim == 2:
+        inner = _kept(functional.linear(call.x, tensors["a2.weight"]), call)
+        changed = functional.linear(inner, tensors["a1.weight"])
+        low = functional.linear(_kept(functional.linear(call.x, tensors["b2.weight"]), call), tensors["b1.weight"])
+    else:
+        strides: dict[str, Any] = dict(call.strides)
+        inner = _kept(functional.conv2d(call.x, tensors["a2.weight"]), call)
+        changed = functional.conv2d(inner, tensors["a1.weight"])
+        low = _kept(functional.conv2d(call.x, tensors["b2.weight"], **strides), call)
+        low = functional.conv2d(low, tensors["b1.weight"])
+    return (call.apply(changed.to(weight.dtype), weight) + low) * factor
+
+
+def _kept(middle: Tensor, call: Call) -> Tensor:
+    if call.keep is None:
+        return middle
+    return middle * (call.keep[:, None, None] if call.strides else call.keep)
+
+
+KIND = Kind(
+    start=start,
+    update=update,
+    scaled=(("a1.weight",), ("b1.weight",)),
+    balance=(("a2.weight", "a1.weight"), ("b2.weight", "b1.weight")),
+    rank=lambda tensors: int(tensors["a2.weight"].shape[0]),
+)
