@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from trainer_core.adapters import ADAPTERS
-from trainer_core.config.groups import AdapterConfig, OptimizerConfig
+from trainer_core.config.groups import AdapterConfig, AdapterOptionsConfig, OptimizerConfig
 from trainer_core.train.optimizer_state import optimizer_state, restore_optimizer
 from trainer_core.train.optimizer_table import OPTIMIZERS
 from trainer_core.train.optimizers import TrainedPart, build_optimizer
@@ -31,7 +31,9 @@ class Tiny:
 
         self.denoiser = UNet2DConditionModel.from_pretrained(base / "unet")
         presets = {"attention": r".*attn\d\.to_(q|k|v|out\.0)"}
-        self.parameters = ADAPTERS["lora"].attach(self.denoiser, AdapterConfig(rank=160, alpha=160), presets, 7)
+        self.parameters = ADAPTERS["lora"].attach(
+            self.denoiser, AdapterConfig(rank=160, alpha=160), AdapterOptionsConfig(), presets, 7
+        )
         lr = OPTIMIZERS[name].lr if OPTIMIZERS[name].adaptive else RATES.get(name, 0.01)
         config = OptimizerConfig(name=name, lr=lr)
         part = TrainedPart("unet", self.denoiser, self.parameters, lr)

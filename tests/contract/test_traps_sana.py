@@ -127,14 +127,14 @@ def test_an_adapter_on_the_1x1_convolutions_loads_in_diffusers(open_family: Open
     from safetensors.torch import save_file
 
     from trainer_core.adapters.lora import attach, state
-    from trainer_core.config.groups import AdapterConfig
+    from trainer_core.config.groups import AdapterConfig, AdapterOptionsConfig
 
     tiny = open_family("sana")
     model, config = (
         tiny.family.load_denoiser(tiny.source, torch.float32),
         AdapterConfig(targets="attention+mlp", rank=2, alpha=2),
     )
-    for parameter in attach(model, config, tiny.family.spec.targets, seed=1).values():
+    for parameter in attach(model, config, AdapterOptionsConfig(), tiny.family.spec.targets, seed=1).values():
         torch.nn.init.normal_(parameter, std=0.1)
     save_file({f"transformer.{name}": part for name, part in state(model).items()}, tmp_path / "lora.safetensors")
     fresh = tiny.family.load_pipeline(tiny.source, torch.float32)

@@ -159,14 +159,14 @@ def _drop(denoiser: nn.Module, config: AdapterConfig) -> None:
     """Add what PEFT lacks: ranks, and whole modules, that are left out of a training step."""
     import torch
 
-    def some_ranks(module: nn.Module, _: Any, output: Tensor) -> Tensor:
+    def some_ranks(module: Any, _: Any, output: Tensor) -> Tensor:
         if not module.training:
             return output
         kept = (torch.rand(int(module.weight.shape[0])) >= config.rank_dropout).to(output.device, output.dtype)
         kept = kept / (1 - config.rank_dropout)
         return output * (kept[:, None, None] if output.ndim == 4 and module.weight.ndim == 4 else kept)
 
-    def whole(module: nn.Module, _: Any, output: Tensor) -> Tensor:
+    def whole(module: Any, _: Any, output: Tensor) -> Tensor:
         if not module.training:
             return output
         # Multiplied, not skipped: every process has a gradient for every parameter, at every step.

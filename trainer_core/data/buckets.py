@@ -116,16 +116,16 @@ def _sdxl(config: BucketConfig, multiple: int) -> BucketGrid:
     return BucketGrid(tuple(sizes), ratios, step, shortest, longest, config.resolution**2, config.upscale)
 
 
-_TABLES: Mapping[Literal["grid", "sdxl", "square"], Callable[[BucketConfig, int], BucketGrid]] = {
+_TABLES: Mapping[Literal["grid", "sdxl_sizes", "square"], Callable[[BucketConfig, int], BucketGrid]] = {
     "grid": _every_size,
-    "sdxl": _sdxl,
+    "sdxl_sizes": _sdxl,
     "square": _square,
 }
 
 
 def sdxl_resolution_finding(field: str, resolution: int) -> Finding:
     """Say that the sizes of SDXL are not for this resolution."""
-    message = f"is {resolution}, but `bucket.table: sdxl` has the sizes of {SDXL_RESOLUTION} alone."
+    message = f"is {resolution}, but `bucket.table: sdxl_sizes` has the sizes of {SDXL_RESOLUTION} alone."
     return Finding("error", field, message, f"Set it to {SDXL_RESOLUTION}, or `bucket.table` to `grid`.")
 
 

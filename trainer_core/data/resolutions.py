@@ -61,7 +61,7 @@ def picture_id(sample_id: str) -> str:
 def resolution_findings(field: str, resolutions: Sequence[int], bucket: BucketConfig) -> Iterator[Finding]:
     """Say which resolutions of a dataset have no buckets."""
     for resolution in resolutions:
-        if bucket.table == "sdxl":
+        if bucket.table == "sdxl_sizes":
             if resolution != SDXL_RESOLUTION:
                 yield sdxl_resolution_finding(field, resolution)
         elif resolution > bucket.max_side:

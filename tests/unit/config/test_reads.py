@@ -60,7 +60,7 @@ OTHER: dict[str, Any] = {
     "datasets.mask_path": Path("/else/masks"),
     "datasets.resolutions": (512, 768),
     "datasets.class_tokens": "cat",
-    "bucket.table": "sdxl",
+    "bucket.table": "sdxl_sizes",
     "augment.crop": "random",
     "augment.crop_scale": 1.5,
     "caption.variants": 32,

@@ -563,8 +563,8 @@ CASES = [
         "the_sdxl_table_is_for_1024",
         "error",
         "bucket.table",
-        "bucket.table=sdxl",
-        "bucket.table=sdxl bucket.resolution=1024",
+        "bucket.table=sdxl_sizes",
+        "bucket.table=sdxl_sizes bucket.resolution=1024",
     ),
     Case(
         "dataset_names_differ",

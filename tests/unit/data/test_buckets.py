@@ -180,7 +180,7 @@ def _same_shape(one: Bucket, other: Bucket) -> bool:
 
 @pytest.mark.setting("bucket.table")
 def test_the_sizes_of_sdxl_are_the_forty_of_the_paper() -> None:
-    sizes = make_grid(BucketConfig(resolution=1024, table="sdxl"), 8).sizes
+    sizes = make_grid(BucketConfig(resolution=1024, table="sdxl_sizes"), 8).sizes
     assert len(sizes) == len(set(sizes)) == 40
     # By the paper each is within 5 % of 1024 x 1024 pixels, in steps of 64; they lie around the square, which is one.
     assert all(size.width % 64 == size.height % 64 == 0 for size in sizes)
@@ -194,9 +194,9 @@ def test_the_sizes_of_sdxl_are_the_forty_of_the_paper() -> None:
 @pytest.mark.setting("bucket.table")
 def test_the_sizes_of_sdxl_are_for_its_resolution_alone() -> None:
     with pytest.raises(ConfigError, match=r"bucket.resolution: is 768.*sdxl"):
-        make_grid(BucketConfig(resolution=768, table="sdxl"), 8)
+        make_grid(BucketConfig(resolution=768, table="sdxl_sizes"), 8)
     with pytest.raises(ConfigError, match=r"multiples of 48"):
-        make_grid(BucketConfig(resolution=1024, table="sdxl"), 48)
+        make_grid(BucketConfig(resolution=1024, table="sdxl_sizes"), 48)
 
 
 @pytest.mark.setting("bucket.table")

@@ -84,7 +84,7 @@ def test_a_picture_at_two_resolutions_is_no_duplicate(tmp_path: Path) -> None:
     [
         ((512, 2048), BucketConfig(), "above bucket.max_side = 1024"),
         ((128, 512), BucketConfig(), "below bucket.min_side = 256"),
-        ((1024, 768), BucketConfig(table="sdxl"), "is 768"),
+        ((1024, 768), BucketConfig(table="sdxl_sizes"), "is 768"),
     ],
 )
 def test_a_resolution_without_buckets_is_an_error(

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from trainer_core.adapters import lora
-from trainer_core.config.groups import AdapterConfig, LossConfig, NoiseConfig
+from trainer_core.config.groups import AdapterConfig, AdapterOptionsConfig, LossConfig, NoiseConfig
 from trainer_core.diffusion.noise import sample_noise
 from trainer_core.families import get_family
 from trainer_core.families.source import ModelSource
@@ -38,7 +38,7 @@ def trainer(tiny_bases: dict[str, Path]) -> Make:
         denoiser: Any = found.load_denoiser(source, torch.float32)
         if checkpointing:
             denoiser.enable_gradient_checkpointing()
-        parameters = lora.attach(denoiser, ADAPTER, found.spec.targets, seed=3)
+        parameters = lora.attach(denoiser, ADAPTER, AdapterOptionsConfig(), found.spec.targets, seed=3)
         generator = torch.Generator().manual_seed(5)
         with torch.no_grad():
             for parameter in parameters.values():

@@ -86,7 +86,7 @@ class DatasetConfig(Group):
 class BucketConfig(Group):
     """Aspect-ratio buckets: each picture is resized and cropped to the bucket nearest to its own shape."""
 
-    table: Literal["grid", "sdxl", "square"] = "grid"
+    table: Literal["grid", "sdxl_sizes", "square"] = "grid"
     """Which sizes there are: every size of the grid below, the 40 sizes that SDXL was trained on (`resolution` 1024
     only, arXiv 2307.01952, appendix I), or the square alone. kohya: `enable_bucket` (`false` is `square`)."""
     resolution: Annotated[int, Field(ge=16, le=8192)] = 512

@@ -53,9 +53,9 @@ def the_sdxl_table_is_for_1024(project: Project, facts: Facts) -> Finding | None
     """The 40 sizes have the area of 1024 x 1024."""
     own = (project.bucket.resolution,)
     sides = {side for dataset in project.datasets for side in dataset.resolutions or own}
-    if project.bucket.table != "sdxl" or sides == {_SDXL}:
+    if project.bucket.table != "sdxl_sizes" or sides == {_SDXL}:
         return None
-    message = f"is sdxl, whose sizes have the area of 1024 x 1024, not of {_listed(sides - {_SDXL})}."
+    message = f"is sdxl_sizes, which have the area of 1024 x 1024, not of {_listed(sides - {_SDXL})}."
     return Finding("error", "bucket.table", message, "Use `grid`, or `bucket.resolution: 1024`.")
 
 
