@@ -135,7 +135,9 @@ def _fate(row: Row, value: JSON, context: Context) -> Fate:
         return Fate({}, "irrelevant", "Not given.")
     answer = row.convert(value, context)
     if isinstance(answer, Fate):
-        return answer if answer.note or answer.status == "irrelevant" else Fate(answer.settings, answer.status, row.note)
+        return (
+            answer if answer.note or answer.status == "irrelevant" else Fate(answer.settings, answer.status, row.note)
+        )
     return Fate({row.settings[0]: answer}, row.status, row.note)
 
 

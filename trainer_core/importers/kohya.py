@@ -97,10 +97,14 @@ def _datasets(
         message = f"is {named}, and no such file is there."
         return [], [Finding("error", "dataset_config", message, "Give it with --dataset.")]
     if file is None:
-        return kohya_data.folder_sections(top.get("train_data_dir"), top.get("reg_data_dir"), options, names, masked), []
+        return kohya_data.folder_sections(
+            top.get("train_data_dir"), top.get("reg_data_dir"), options, names, masked
+        ), []
     data = load(Path(file))
     if not isinstance(data, Mapping) or "datasets" not in data:
-        raise failure(str(file), "is no dataset file of kohya: it has no `[[datasets]]`.", "Give another with --dataset.")
+        raise failure(
+            str(file), "is no dataset file of kohya: it has no `[[datasets]]`.", "Give another with --dataset."
+        )
     return kohya_data.file_sections(data, options, names, masked), []
 
 

@@ -5,7 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from trainer_core.importers.convert import amount, number, path, several_numbers, side_of, text, truth, unless_off
-from trainer_core.importers.rows import Context, Default, Fate, Row, Table, changed, dropped, irrelevant, refused, several, to
+from trainer_core.importers.rows import (
+    Context,
+    Default,
+    Fate,
+    Row,
+    Table,
+    changed,
+    dropped,
+    irrelevant,
+    refused,
+    several,
+    to,
+)
 from trainer_core.importers.rows import unsupported as no
 from trainer_core.importers.source import Section
 from trainer_core.types import JSON
@@ -73,7 +85,12 @@ ROWS: list[Row] = [
     to("alpha_mask", "datasets.alpha_mask", _ON),
     to("validation_split", "datasets.held_out", number, "Without it kohya trains on every picture."),
     several("batch_size", "train.batch_size", _batch),
-    to("enable_bucket", "bucket.table", lambda value, context: "grid" if truth(value) else "square", "Off unless given."),
+    to(
+        "enable_bucket",
+        "bucket.table",
+        lambda value, context: "grid" if truth(value) else "square",
+        "Off unless given.",
+    ),
     to("min_bucket_reso", "bucket.min_side", unless_off(number)),
     to("max_bucket_reso", "bucket.max_side", unless_off(number)),
     to("bucket_reso_steps", "bucket.step", unless_off(number)),
@@ -89,7 +106,12 @@ ROWS: list[Row] = [
     to("caption_dropout_every_n_epochs", "caption.dropout_every_n_epochs", unless_off(number)),
     to("caption_tag_dropout_rate", "tags.dropout", number),
     several("enable_wildcard", "caption.wildcards caption.multiline", unless_off(_wildcard)),
-    to("(picture without a caption)", "caption.missing", text, "kohya trains pictures without a caption on the empty one."),
+    to(
+        "(picture without a caption)",
+        "caption.missing",
+        text,
+        "kohya trains pictures without a caption on the empty one.",
+    ),
     to("shuffle_caption", "tags.shuffle", _ON),
     to("caption_separator", "tags.separator", unless_off(text)),
     to("keep_tokens", "tags.keep_tokens", unless_off(number)),
@@ -99,7 +121,11 @@ ROWS: list[Row] = [
     *irrelevant("token_warmup_min", "Read with `token_warmup_step` only."),
     no("metadata_file", "Export its captions to text files beside the pictures."),
     no("network_multiplier", "Weight the folder's loss with `loss_weight`.", (None, 1, 1.0)),
-    no("resize_interpolation", "Pictures are resized by Lanczos, as diffusers' pipelines do.", (None, "", "lanczos", "area")),
+    no(
+        "resize_interpolation",
+        "Pictures are resized by Lanczos, as diffusers' pipelines do.",
+        (None, "", "lanczos", "area"),
+    ),
     *irrelevant("validation_seed debug_dataset cache_info masked_loss", "Of its program, or read elsewhere."),
     no("custom_attributes", "There is nothing like it here."),
 ]
@@ -115,7 +141,14 @@ TABLE = Table("Datasets", ROWS, DEFAULTS)
 
 _COMMAND_LINE: Mapping[str, str] = {"train_batch_size": "batch_size", "dataset_repeats": "num_repeats"}
 """Options of the command line that datasets call otherwise."""
-_HERE = frozenset(row.key for row in ROWS) - {"layout", "(picture without a caption)", "image_dir", "is_reg", "metadata_file", "masked_loss"}
+_HERE = frozenset(row.key for row in ROWS) - {
+    "layout",
+    "(picture without a caption)",
+    "image_dir",
+    "is_reg",
+    "metadata_file",
+    "masked_loss",
+}
 
 
 def split_options(values: Mapping[str, JSON]) -> tuple[dict[str, JSON], dict[str, JSON], dict[str, str]]:
@@ -150,7 +183,9 @@ def folder_sections(
     return found
 
 
-def file_sections(data: Mapping[str, JSON], options: Mapping[str, JSON], names: Mapping[str, str], masked: bool) -> list[Section]:
+def file_sections(
+    data: Mapping[str, JSON], options: Mapping[str, JSON], names: Mapping[str, str], masked: bool
+) -> list[Section]:
     """Make the sections of a dataset file: what a subset lacks is its dataset's, then `[general]`'s, then an option."""
     general = {key: value for key, value in (data.get("general") or {}).items()}
     found: list[Section] = []
@@ -169,7 +204,9 @@ def file_sections(data: Mapping[str, JSON], options: Mapping[str, JSON], names: 
     return found
 
 
-def unused(sections: list[Section], options: Mapping[str, JSON], names: Mapping[str, str]) -> list[tuple[str, JSON, Fate]]:
+def unused(
+    sections: list[Section], options: Mapping[str, JSON], names: Mapping[str, str]
+) -> list[tuple[str, JSON, Fate]]:
     """Report options that every folder has set otherwise, so that they never counted."""
     why = dropped("The dataset file sets it itself.")
     return [

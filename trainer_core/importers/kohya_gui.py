@@ -149,9 +149,7 @@ def _module(kind: str, sd3: bool) -> str:
     return "networks.lora_sd3" if kind == "Standard" and sd3 else _MODULES.get(kind, kind)
 
 
-def _network_arguments(
-    kind: str, data: Mapping[str, JSON], done: list[tuple[str, JSON, Fate]]
-) -> dict[str, JSON]:
+def _network_arguments(kind: str, data: Mapping[str, JSON], done: list[tuple[str, JSON, Fate]]) -> dict[str, JSON]:
     """Pick the fields that the GUI hands to a network of this kind."""
     found: dict[str, JSON] = {}
     for key, kinds in _ARGUMENTS.items():
@@ -170,13 +168,20 @@ def _network_arguments(
 def _derived(data: Mapping[str, JSON], found: Mapping[str, JSON]) -> dict[str, JSON]:
     """Work out what the GUI works out before it starts sd-scripts."""
     more: dict[str, JSON] = {}
-    if any(truth(data.get(key)) and truth(data.get(key.split("_")[0], data.get(f"{key.split('_')[0]}_checkbox"))) for key in _CACHING):
+    if any(
+        truth(data.get(key)) and truth(data.get(key.split("_")[0], data.get(f"{key.split('_')[0]}_checkbox")))
+        for key in _CACHING
+    ):
         more["cache_text_encoder_outputs"] = True
     if amount(data.get("text_encoder_lr")) == 0 and "text_encoder_lr" in data:
         more["network_train_unet_only"] = True
     elif amount(data.get("t5xxl_lr")):
         more["text_encoder_lr"] = [data.get("text_encoder_lr"), data.get("t5xxl_lr")]
-    if not amount(data.get("max_train_steps")) and not amount(data.get("max_train_epochs")) and amount(data.get("epoch")):
+    if (
+        not amount(data.get("max_train_steps"))
+        and not amount(data.get("max_train_epochs"))
+        and amount(data.get("epoch"))
+    ):
         more["max_train_epochs"] = data.get("epoch")
     percent = amount(data.get("lr_warmup"))
     if percent and not amount(data.get("lr_warmup_steps")):
@@ -207,9 +212,11 @@ _GUI_ROWS: list[Row] = [
     several(
         "additional_parameters",
         "",
-        lambda value, context: dropped("Left empty.")
-        if is_off(value)
-        else refused("Options of its own: write them into the YAML file by hand."),
+        lambda value, context: (
+            dropped("Left empty.")
+            if is_off(value)
+            else refused("Options of its own: write them into the YAML file by hand.")
+        ),
         status="unsupported",
     ),
     several(

@@ -159,7 +159,13 @@ ROWS: list[Row] = [
     to("network_args.rank_dropout", "adapter.rank_dropout", unless_off(number)),
     to("network_args.module_dropout", "adapter.module_dropout", unless_off(number)),
     to("network_args.loraplus_lr_ratio", "optimizer.lora_plus_ratio", _plus),
-    to("network_args.loraplus_unet_lr_ratio", "optimizer.lora_plus_ratio", _plus, "Holds for text encoders too.", "changed"),
+    to(
+        "network_args.loraplus_unet_lr_ratio",
+        "optimizer.lora_plus_ratio",
+        _plus,
+        "Holds for text encoders too.",
+        "changed",
+    ),
     no("network_args.loraplus_text_encoder_lr_ratio", "One ratio holds for all: `optimizer.lora_plus_ratio`."),
     to("network_args.factor", "adapter_options.factor", number),
     to("network_args.full_matrix", "adapter_options.full_matrix", unless_off(lambda value, context: True)),
@@ -178,7 +184,10 @@ ROWS: list[Row] = [
     several("network_args.conv_block_dims", "adapter.blocks", _blocks, status="unsupported"),
     several("network_args.conv_block_alphas", "adapter.blocks", _blocks, status="unsupported"),
     no("network_args.network_reg_dims", "Write it as `adapter.blocks`, with our module names."),
-    no("network_args.network_reg_lrs", "One rate holds for the denoiser; `adapter.blocks` with rank 0 leaves modules out."),
+    no(
+        "network_args.network_reg_lrs",
+        "One rate holds for the denoiser; `adapter.blocks` with rank 0 leaves modules out.",
+    ),
     no("network_args.down_lr_weight", "Rates of blocks: `adapter.blocks` with rank 0 leaves blocks out."),
     no("network_args.mid_lr_weight", "Rates of blocks: `adapter.blocks` with rank 0 leaves blocks out."),
     no("network_args.up_lr_weight", "Rates of blocks: `adapter.blocks` with rank 0 leaves blocks out."),
@@ -199,7 +208,9 @@ ROWS: list[Row] = [
     ],
     no("network_args.ggpo_sigma", "We do not perturb weights."),
     no("network_args.ggpo_beta", "We do not perturb weights."),
-    several("network_args.train_t5xxl", "adapter.text_encoders", lambda value, context: dropped("See the text encoders.")),
+    several(
+        "network_args.train_t5xxl", "adapter.text_encoders", lambda value, context: dropped("See the text encoders.")
+    ),
     *irrelevant("network_args.bypass_mode network_args.verbose network_args.rank_dropout_scale", _INNER),
     *irrelevant("network_args.split_qkv", "Query, key and value are adapted apart here anyway."),
     *irrelevant("network_args.enable_all_linear", _GIVEN),
@@ -221,10 +232,18 @@ DEFAULTS: list[Default] = [
     Default("network_dim", 4),
     Default("network_alpha", 1),
     Default("network_train_unet_only", False),
-    Default("text_encoder_lr", lambda context: context.get("learning_rate", 2e-6), lambda context: context.get("unet_lr") is not None),
+    Default(
+        "text_encoder_lr",
+        lambda context: context.get("learning_rate", 2e-6),
+        lambda context: context.get("unet_lr") is not None,
+    ),
     Default("network_args.algo", "lora", is_lycoris),
     Default("network_args.preset", "full", is_lycoris),
     Default("network_args.conv_dim", _conv_default, lambda context: is_lycoris(context) and not context.flow),
     Default("network_args.conv_alpha", lambda context: context.get("network_alpha", 1), is_lycoris),
-    Default("network_args.conv_alpha", 1, lambda context: not is_lycoris(context) and bool(context.get("network_args.conv_dim"))),
+    Default(
+        "network_args.conv_alpha",
+        1,
+        lambda context: not is_lycoris(context) and bool(context.get("network_args.conv_dim")),
+    ),
 ]

@@ -145,7 +145,7 @@ def _weighted(context: Context, shift: float, descending: bool = True) -> dict[s
 def _scheme(value: JSON, context: Context) -> JSON:
     """SD3 samples by the scheme alone; FLUX.1 only with `timestep_sampling = sigma`."""
     if context.family != "sd3":
-        return dropped("Read with `timestep_sampling = \"sigma\"`, and written there.")
+        return dropped('Read with `timestep_sampling = "sigma"`, and written there.')
     found = _weighted(context, amount(context.get("training_shift", 1.0)), descending=False)
     if str(value) in ("sigma_sqrt", "cosmap"):
         return changed(found, f"kohya also weights the loss by `{value}`; ours weights all alike.")
@@ -212,11 +212,17 @@ def _save_as(value: JSON, context: Context) -> JSON:
     kind = str(value or "safetensors").lower()
     if kind != "safetensors":
         return changed({"export.formats": ["kohya"]}, f"We write .safetensors only, never .{kind}.")
-    return Fate({"export.formats": ["kohya"]}, note="kohya's keys, as it writes them; `diffusers` and `comfyui` are ours.")
+    return Fate(
+        {"export.formats": ["kohya"]}, note="kohya's keys, as it writes them; `diffusers` and `comfyui` are ours."
+    )
 
 
 def _random(value: JSON, context: Context) -> JSON:
-    return changed({}, "Its strength varies from step to step; ours is constant.") if truth(value) else dropped("Off there.")
+    return (
+        changed({}, "Its strength varies from step to step; ours is constant.")
+        if truth(value)
+        else dropped("Off there.")
+    )
 
 
 def _seconds(value: JSON, context: Context) -> JSON:
@@ -234,7 +240,9 @@ TRAINING: list[Row] = [
     several("learning_rate", "optimizer.lr", lambda value, context: _wrap("optimizer.lr", _lr(value, context))),
     to("unet_lr", "optimizer.lr", unless_off(number)),
     several("optimizer_type", "optimizer.name optimizer.weight_decay", _optimizer),
-    several("optimizer_args.*", "optimizer.weight_decay optimizer.betas optimizer.eps optimizer.args", optimizers.arguments),
+    several(
+        "optimizer_args.*", "optimizer.weight_decay optimizer.betas optimizer.eps optimizer.args", optimizers.arguments
+    ),
     *irrelevant("use_8bit_adam use_lion_optimizer", "An older way to write `optimizer_type`: see there."),
     to("max_grad_norm", "optimizer.max_grad_norm", number),
     several("lr_scheduler", "schedule.name", lambda value, context: schedules.named(schedules.KOHYA, value)),
@@ -258,7 +266,11 @@ TRAINING: list[Row] = [
     to("vae_batch_size", "latents.batch_size", unless_off(lambda value, context: int(amount(value)))),
     to("text_encoder_batch_size", "text.batch_size", unless_off(lambda value, context: int(amount(value)))),
     to("no_half_vae", "latents.precision", unless_off(lambda value, context: "fp32")),
-    several("num_processes", "hardware.num_processes", unless_off(lambda value, context: Fate({"hardware.num_processes": int(amount(value))}))),
+    several(
+        "num_processes",
+        "hardware.num_processes",
+        unless_off(lambda value, context: Fate({"hardware.num_processes": int(amount(value))})),
+    ),
 ]
 
 NOISE: list[Row] = [
@@ -278,10 +290,19 @@ NOISE: list[Row] = [
     *irrelevant("sigmoid_scale discrete_flow_shift training_shift", "Read, and written, with the timesteps' sampling."),
     *irrelevant("logit_mean logit_std mode_scale", "Read, and written, with the timesteps' sampling."),
     several("model_prediction_type", "", flow_only(_prediction), status="changed"),
-    to("guidance_scale", "noise.guidance", flow_only(number), "Its default is 3.5; 1 is what its documentation advises."),
+    to(
+        "guidance_scale",
+        "noise.guidance",
+        flow_only(number),
+        "Its default is 3.5; 1 is what its documentation advises.",
+    ),
     to("min_snr_gamma", "loss.min_snr_gamma", diffusion_only(unless_off(number), _FLOW)),
     to("debiased_estimation_loss", "loss.debiased", diffusion_only(unless_off(lambda value, context: True), _FLOW)),
-    to("loss_type", "loss.type", choice("loss.type", {"l2": "l2", "l1": "l1", "huber": "huber", "smooth_l1": "smooth_l1"})),
+    to(
+        "loss_type",
+        "loss.type",
+        choice("loss.type", {"l2": "l2", "l1": "l1", "huber": "huber", "smooth_l1": "smooth_l1"}),
+    ),
     to("huber_c", "loss.huber_c", number),
     to("huber_schedule", "loss.huber_schedule", text),
     no("huber_scale", "`loss.huber_c` moves where Huber losses turn.", (None, 1, 1.0, 0, "")),
@@ -313,13 +334,20 @@ OUTPUT: list[Row] = [
     to("sample_sampler", "sample.sampler", _sampler),
     *irrelevant("sample_at_first", "Samples show the base beside the LoRA."),
     several("log_with", "logging.tensorboard logging.wandb", _log_with),
-    to("logging_dir", "logging.tensorboard", unless_off(lambda value, context: _log_with(context.get("log_with"), context))),
+    to(
+        "logging_dir",
+        "logging.tensorboard",
+        unless_off(lambda value, context: _log_with(context.get("log_with"), context)),
+    ),
     to("log_tracker_name", "logging.wandb_project", unless_off(text)),
     to("wandb_run_name", "logging.wandb_run", unless_off(text)),
     *secret("wandb_api_key huggingface_token"),
     *irrelevant("log_prefix log_config log_tracker_config", "Runs are named and described by the project."),
     to("validate_every_n_steps", "train.evaluate_every", _EVERY),
-    *irrelevant("validate_every_n_epochs max_validation_steps validation_seed", "`train.evaluate_every` measures all held-out pictures."),
+    *irrelevant(
+        "validate_every_n_epochs max_validation_steps validation_seed",
+        "`train.evaluate_every` measures all held-out pictures.",
+    ),
     to("t5xxl_max_token_length", "text.max_length", unless_off(lambda value, context: int(amount(value)))),
     to("cache_text_encoder_outputs", "text.cache", unless_off(lambda value, context: "always")),
     to("cache_text_encoder_outputs_to_disk", "text.cache", unless_off(lambda value, context: "always")),
@@ -328,7 +356,9 @@ OUTPUT: list[Row] = [
 
 OTHER: list[Row] = [
     *irrelevant("cache_latents cache_latents_to_disk skip_cache_check cache_info", CACHED),
-    *irrelevant("xformers sdpa mem_eff_attn flash_attn sage_attn attn_mode split_attn lowram highvram lowvram", HARDWARE),
+    *irrelevant(
+        "xformers sdpa mem_eff_attn flash_attn sage_attn attn_mode split_attn lowram highvram lowvram", HARDWARE
+    ),
     *irrelevant("full_fp16 full_bf16 fp8_base fp8_base_unet fp8_scaled blocks_to_swap single_blocks_to_swap", HARDWARE),
     *irrelevant("double_blocks_to_swap cpu_offload_checkpointing torch_compile dynamo_backend dynamo_mode", HARDWARE),
     *irrelevant("dynamo_use_fullgraph dynamo_use_dynamic max_data_loader_n_workers fused_backward_pass", HARDWARE),
@@ -340,12 +370,16 @@ OTHER: list[Row] = [
     *irrelevant("ddp_static_graph split_mode", HARDWARE),
     *irrelevant("output_dir", "Results lie in `.lora-assets/outputs/NAME/`."),
     *irrelevant("output_name", "The name of the project."),
-    *irrelevant("training_comment metadata_author metadata_description metadata_license", "Metadata come from the run."),
+    *irrelevant(
+        "training_comment metadata_author metadata_description metadata_license", "Metadata come from the run."
+    ),
     *irrelevant("metadata_tags metadata_title metadata_merged_from metadata_thumbnail", "Metadata come from the run."),
     *irrelevant("huggingface_repo_id huggingface_repo_type huggingface_path_in_repo async_upload", "We do not upload."),
     *irrelevant("huggingface_repo_visibility save_state_to_huggingface resume_from_huggingface", "We do not upload."),
     *irrelevant("tokenizer_cache_dir config_file output_config console_log_level console_log_file", "Of its program."),
-    *irrelevant("console_log_simple debug_dataset show_timesteps show_timesteps_resolution dataset_class", "Of its program."),
+    *irrelevant(
+        "console_log_simple debug_dataset show_timesteps show_timesteps_resolution dataset_class", "Of its program."
+    ),
     *irrelevant("use_safetensors", "We write .safetensors."),
     *irrelevant("dataset_config in_json", "Read, and reported key by key."),
     *irrelevant("v2 sdxl model_type", "Told the family."),

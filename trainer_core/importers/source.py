@@ -111,7 +111,9 @@ def load(path: Path) -> JSON:
     reader = _READERS.get(path.suffix.lower())
     if reader is None:
         wanted = ", ".join(_READERS)
-        raise failure(str(path), f"ends in `{path.suffix}`, wanted one of {wanted}.", "Rename the file, or give another.")
+        raise failure(
+            str(path), f"ends in `{path.suffix}`, wanted one of {wanted}.", "Rename the file, or give another."
+        )
     try:
         return reader(written, str(path))
     except (ValueError, RecursionError) as error:
