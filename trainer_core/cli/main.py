@@ -11,6 +11,7 @@ from trainer_core.cli.check import check
 from trainer_core.cli.doctor import doctor
 from trainer_core.cli.export import export
 from trainer_core.cli.gc import gc
+from trainer_core.cli.import_config import import_config
 from trainer_core.cli.options import examples
 from trainer_core.cli.plan import plan
 from trainer_core.cli.sample import sample
@@ -53,6 +54,9 @@ def root(
     """Train LoRAs for image diffusion models. Only what changed is computed again."""
 
 
+_NAMES = {import_config: "import"}
+"""Commands whose names Python keeps for itself."""
+
 for _command, _examples in (
     (check, (("lora-assets check cats --set train.steps=500", "check with another setting"),)),
     (plan, (("lora-assets plan cats --json", "for programs"),)),
@@ -86,10 +90,18 @@ for _command, _examples in (
             ("lora-assets export cats.safetensors --format kohya --dtype fp16 -o a1111/cats.safetensors", "elsewhere"),
         ),
     ),
+    (
+        import_config,
+        (
+            ("lora-assets import lora_sdxl.toml", "sd-scripts, with the dataset file that it names"),
+            ("lora-assets import config.json --dataset multidatabackend.json", "SimpleTuner"),
+            ("lora-assets import train_lora_flux.yaml -o configs/flux.yaml", "ai-toolkit, under a name of your own"),
+        ),
+    ),
     (gc, (("lora-assets gc --dry-run", "what could be removed?"),)),
     (doctor, (("lora-assets doctor", "is this machine fit?"),)),
 ):
-    app.command(epilog=examples(*_examples))(_command)
+    app.command(_NAMES.get(_command), epilog=examples(*_examples))(_command)
 
 
 def main() -> None:

@@ -72,6 +72,8 @@ def _rank(value: JSON, context: Context) -> JSON:
 
 def _alpha(value: JSON, context: Context) -> JSON:
     """Write alpha; for transformers the tool sets it to the rank, whatever the config says."""
+    if str(context.get("network.type")) == "lokr" and truth(context.get("network.lokr_full_rank", True)):
+        return dropped("Whole matrices are not scaled.")
     rank = context.get("network.rank") or context.get("network.linear", 4)
     if context.key == "network.alpha" and context.get("network.linear_alpha") is not None:
         return dropped("`linear_alpha` goes before it.")
@@ -133,9 +135,9 @@ def _balance(value: JSON, context: Context) -> JSON:
 
 
 def _lr(value: JSON, context: Context) -> JSON:
-    adaptive = str(context.get("train.optimizer", "")).lower().startswith(("prodigy", "dadapt"))
+    adaptive = str(context.get("train.optimizer", "")).lower().startswith(("prodigy", "dadapt", "automagic"))
     if adaptive and amount(value) < 0.1:
-        return changed({"optimizer.lr": 1.0}, "It takes 1 for this optimizer where less than 0.1 is given.")
+        return changed({"optimizer.lr": 1.0}, "The optimizer finds its own rate; 1 is what it starts from.")
     return number(value)
 
 
@@ -491,7 +493,6 @@ DEFAULTS: list[Default] = [
     Default("sample.height", 512, _sampled),
     Default("sample.guidance_scale", 7, _sampled),
     Default("sample.sample_steps", 20, _sampled),
-    Default("logging.log_every", 100),
 ]
 
 TABLE = Table("Training (`config.process[0]`)", [*NETWORK, *TRAIN, *MODEL, *OUTPUT], DEFAULTS)
@@ -512,7 +513,11 @@ def _buckets(value: JSON, context: Context) -> JSON:
     if not truth(value) or truth(context.get("square_crop")):
         return Fate({"bucket.table": "square"})
     sides = _resolution(context.get("resolution", 512), context)
-    limits: dict[str, JSON] = {"bucket.max_side": 2 * max(sides), "bucket.min_side": max(64, min(sides) // 2)}
+    limits: dict[str, JSON] = {
+        "bucket.table": "grid",
+        "bucket.max_side": 2 * max(sides),
+        "bucket.min_side": max(64, min(sides) // 2),
+    }
     return Fate({**limits, "bucket.upscale": False}, note="Its buckets have any shape and never enlarge a picture.")
 
 

@@ -92,7 +92,7 @@ def _batch(value: JSON, context: Context) -> JSON:
 
 def _huber(value: JSON, context: Context) -> JSON:
     found: dict[str, JSON] = {"loss.type": "huber", "loss.huber_c": number(value), "loss.huber_schedule": "constant"}
-    return changed(found, "Ours is 2c times as large (kohya's form): a higher rate makes up for plain SGD only.")
+    return changed(found, "Ours is 2c times as large (kohya's form), which optimizers like Adam do not notice.")
 
 
 def _encoders(value: JSON, context: Context) -> JSON:
@@ -110,21 +110,19 @@ def _encoder_lr(value: JSON, context: Context) -> JSON:
 
 
 def _lr(value: JSON, context: Context) -> JSON:
+    if _automagic(context):
+        return changed({"optimizer.lr": 1.0}, "Automagic finds its own rates, and so does Prodigy from 1.")
     return dropped("`model.unet_lr` goes before it.") if context.get("model.unet_lr") else number(value)
 
 
-def _keep_base(value: JSON, context: Context) -> JSON:
-    return model_path(value, context)
-
-
-def _ema_rows() -> list[Row]:
-    return [no("optimizer.gradient_release", "Gradients are accumulated and clipped here.")]
+def _automagic(context: Context) -> bool:
+    return str(context.get("optimizer.type", "")).lower() == "automagic"
 
 
 ROWS: list[Row] = [
     *irrelevant("model.type", "Told the family."),
-    to("model.diffusers_path", "model.path", _keep_base),
-    to("model.checkpoint_path", "model.path", _keep_base),
+    to("model.diffusers_path", "model.path", model_path),
+    to("model.checkpoint_path", "model.path", model_path),
     *[
         no(f"model.{key}", _PARTS)
         for key in (
@@ -188,7 +186,7 @@ ROWS: list[Row] = [
     to("(adapted modules)", "adapter.targets", text, "It adapts every Linear of the blocks."),
     several("optimizer.type", "optimizer.name optimizer.weight_decay", _optimizer),
     to("optimizer.lr", "optimizer.lr", _lr),
-    *_ema_rows(),
+    no("optimizer.gradient_release", "Gradients are accumulated and clipped here."),
     *irrelevant("optimizer.stabilize optimizer.kahan_sum", "Weights and states are fp32 here."),
     several("optimizer.*", "optimizer.weight_decay optimizer.betas optimizer.eps optimizer.args", optimizers.arguments),
     to(
@@ -248,9 +246,9 @@ ROWS: list[Row] = [
 DEFAULTS: list[Default] = [
     Default("(adapted modules)", "all-linear"),
     Default("(text encoders)", True),
+    Default("optimizer.lr", 1.0, _automagic),
     Default("model.timestep_sample_method", "logit_normal"),
     Default("save_dtype", lambda context: context.get("model.dtype", "bfloat16")),
-    Default("logging_steps", 1),
 ]
 
 TABLE = Table("Training", ROWS, DEFAULTS)
@@ -267,10 +265,11 @@ def _buckets(value: JSON, context: Context) -> JSON:
     """Ratios become the longest and the shortest side."""
     if not truth(value):
         return Fate({"bucket.table": "square"})
-    sides = _sides(context.get("resolutions", [512]), context)
+    areas = _sides(context.get("resolutions", [512]), context)
     widest = max(amount(context.get("max_ar", 2.0)), 1 / (amount(context.get("min_ar", 0.5)) or 1.0)) ** 0.5
-    longest, shortest = -(-int(max(sides) * widest) // 64) * 64, int(min(sides) / widest) // 64 * 64
-    return Fate({"bucket.max_side": longest, "bucket.min_side": max(64, shortest)}, note="Its ratios as sides.")
+    longest, shortest = -(-int(max(areas) * widest) // 64) * 64, int(min(areas) / widest) // 64 * 64
+    sides: dict[str, JSON] = {"bucket.max_side": longest, "bucket.min_side": max(64, shortest)}
+    return Fate({"bucket.table": "grid", **sides}, note="Its ratios as sides.")
 
 
 def _skip(value: JSON, context: Context) -> JSON:

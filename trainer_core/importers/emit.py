@@ -79,6 +79,9 @@ def _value(value: JSON) -> JSON:
 
     if isinstance(value, list):
         items = CommentedSeq([_value(item) for item in value])
+        for inner in items:
+            if isinstance(inner, CommentedSeq):
+                inner.fa.set_flow_style()
         if all(isinstance(item, int | float) or (isinstance(item, str) and len(item) < 20) for item in value):
             items.fa.set_flow_style()
         return items

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -16,7 +16,11 @@ from trainer_core.types import JSON, Finding
 
 SHOWN_SECRET = "***"
 _SECRET = re.compile(r"(?i)(api_?key|token$|password|secret|access_key)")
-_LISTS = frozenset({"caption.extensions"})
+_GATHERED: Mapping[str, Callable[[JSON, JSON], JSON]] = {
+    "caption.extensions": lambda mine, more: [*mine, *[one for one in more if one not in mine]],
+    "bucket.max_side": max,
+    "bucket.min_side": min,
+}
 """Settings that gather what several folders ask for."""
 
 
@@ -118,7 +122,10 @@ def _convert(  # noqa: PLR0913 - what there is to know of one key
     draft: Draft, section: Section, key: str, value: JSON, context: Context, number: int | None, default: bool = False
 ) -> None:
     row = section.table.find(key)
-    label = section.label(key)
+    label = section.labels.get(key, key) if default else section.label(key)
+    if row is None and value in ({}, []) and any(one.key.startswith(f"{key}.") for one in section.table.rows):
+        draft.entries.append(Entry("irrelevant", label, value, {}, "Nothing in it."))
+        return
     if row is None:
         draft.entries.append(Entry("unknown", label, _shown(key, value), {}, _nearest(key, section)))
         return
@@ -157,23 +164,29 @@ def is_ours(setting: str, value: JSON) -> bool:
 
 
 def _keep(draft: Draft, fate: Fate, key: str, number: int | None, default: bool) -> Fate:
-    """Put what was answered into the draft; what another folder has asked otherwise for all is refused."""
+    """Put what was answered into the draft; what folders ask differently of all of them is told."""
     clashes: list[str] = []
+    note = fate.note if fate.status == "changed" else ""
     for setting, value in fate.settings.items():
-        chosen = Chosen(value, key, fate.note if fate.status == "changed" else "", default)
+        chosen = Chosen(value, key, note, default)
+        note = ""
         if setting.startswith("datasets."):
             if number is not None:
                 draft.datasets[number][setting.partition(".")[2]] = chosen
             continue
         before = draft.settings.get(setting)
-        if before is None or number is None or before.value == value or before.default:
+        if before is None or not number or before.value == value:
             draft.settings[setting] = chosen
-        elif setting in _LISTS:
-            more = [item for item in value if item not in before.value]
-            draft.settings[setting] = Chosen([*before.value, *more], before.key)
-        elif not default:
+        elif setting in _GATHERED:
+            draft.settings[setting] = replace(before, value=_GATHERED[setting](before.value, value))
+        elif before.default and not default:
+            draft.settings[setting] = chosen
+            clashes.append(f"`{setting}` holds for all folders; others of them have {before.value!r} by default.")
+        else:
             clashes.append(f"`{setting}` holds for all folders, and `{before.key}` has set it to {before.value!r}.")
-    return Fate({}, "unsupported", " ".join(clashes)) if clashes else fate
+    if not clashes:
+        return fate
+    return Fate({}, "irrelevant" if default else "unsupported", " ".join(clashes))
 
 
 def _nearest(key: str, section: Section) -> str:

@@ -58,13 +58,16 @@ def read(loaded: Loaded) -> Source:
             "Import the file of `--config_file`, with this one as --dataset.",
         )
     extra: list[tuple[str, JSON, Fate]] = []
+    labels: Mapping[str, str] = {}
     if is_gui(data):
-        values, extra = to_script(data)
+        script = to_script(data)
+        values, labels, extra = script.values, script.labels, script.done
     else:
         values = _flattened(data)
     family = _family(values)
     values = kohya_rows.arguments(values)
     top, options, names = kohya_data.split_options(values)
+    names = {key: labels.get(name, name) for key, name in names.items()}
     masked = truth(values.get("masked_loss"))
     sections, findings = _datasets(loaded, top, options, names, masked)
     if sections:
@@ -73,7 +76,12 @@ def read(loaded: Loaded) -> Source:
         if key in top and (value := top.pop(key)) and not any(one.label("image_dir") == key for one in sections):
             extra.append((key, value, dropped("The dataset file goes before it.")))
     return Source(
-        Section(top, kohya_rows.TABLE), sections, family, str(values.get("output_name") or ""), extra, findings
+        Section(top, kohya_rows.TABLE, "", labels),
+        sections,
+        family,
+        str(values.get("output_name") or ""),
+        extra,
+        findings,
     )
 
 

@@ -79,7 +79,7 @@ ROWS: list[Row] = [
     to("num_repeats", "datasets.repeats", unless_off(number)),
     to("class_tokens", "datasets.class_tokens", unless_off(text)),
     several("is_reg", "datasets.regularisation", _regularisation),
-    several("layout", "datasets.layout", _layout),
+    several("(layout)", "datasets.layout", _layout),
     several("resolution", "datasets.resolutions bucket.resolution", _resolution),
     several("conditioning_data_dir", "datasets.mask_path", unless_off(_masks)),
     to("alpha_mask", "datasets.alpha_mask", _ON),
@@ -142,7 +142,7 @@ TABLE = Table("Datasets", ROWS, DEFAULTS)
 _COMMAND_LINE: Mapping[str, str] = {"train_batch_size": "batch_size", "dataset_repeats": "num_repeats"}
 """Options of the command line that datasets call otherwise."""
 _HERE = frozenset(row.key for row in ROWS) - {
-    "layout",
+    "(layout)",
     "(picture without a caption)",
     "image_dir",
     "is_reg",
@@ -175,10 +175,10 @@ def folder_sections(
     for key, folder in (("train_data_dir", train), ("reg_data_dir", reg)):
         if not folder:
             continue
-        own: dict[str, JSON] = {"image_dir": folder, "layout": "kohya", **options, "masked_loss": masked or None}
+        own: dict[str, JSON] = {"image_dir": folder, "(layout)": "kohya", **options, "masked_loss": masked or None}
         if key == "reg_data_dir":
             own["is_reg"] = True
-        labels = {**names, "image_dir": key, "layout": key, "is_reg": key, "masked_loss": "masked_loss"}
+        labels = {**names, "image_dir": key, "is_reg": key, "masked_loss": "masked_loss"}
         found.append(Section({name: one for name, one in own.items() if one is not None}, TABLE, "", labels))
     return found
 
@@ -195,8 +195,8 @@ def file_sections(
             place = f"datasets.{number_}.subsets.{count}."
             labels = {key: f"general.{key}" for key in general}
             labels |= {key: f"datasets.{number_}.{key}" for key in upper}
-            labels = {**names, **labels, **{key: place + key for key in subset}, "layout": place + "image_dir"}
-            values = {**options, **general, **upper, **subset, "layout": "flat"}
+            labels = {**names, **labels, **{key: place + key for key in subset}, "(layout)": "(layout)"}
+            values = {**options, **general, **upper, **subset, "(layout)": "flat"}
             if masked:
                 values["masked_loss"] = True
                 labels["masked_loss"] = "masked_loss"

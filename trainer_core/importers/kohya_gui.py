@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
 
 from trainer_core.importers.convert import amount, several_numbers, truth
 from trainer_core.importers.rows import Context, Fate, Row, Table, dropped, irrelevant, is_off, refused, several
@@ -34,6 +36,7 @@ _MODULES: Mapping[str, str] = {
     "HunyuanImage-2.1": "networks.lora_hunyuan_image",
 }
 _RENAMED: Mapping[str, str] = {
+    "sample_prompts": "(prompts)",
     "optimizer": "optimizer_type",
     "max_resolution": "resolution",
     "sdxl_no_half_vae": "no_half_vae",
@@ -111,36 +114,54 @@ def is_gui(data: JSON) -> bool:
     return isinstance(data, Mapping) and "LoRA_type" in data
 
 
-def to_script(data: Mapping[str, JSON]) -> tuple[dict[str, JSON], list[tuple[str, JSON, Fate]]]:
-    """Turn a preset into options of sd-scripts, and report what that takes care of.
+@dataclass
+class Script:
+    """Options of sd-scripts, what the GUI calls each, and keys of the GUI that are dealt with."""
 
-    Returns:
-        options by their name there, or by the GUI's where they are the same; keys that are dealt with here.
-    """
+    values: dict[str, JSON] = field(default_factory=dict[str, JSON])
+    labels: dict[str, str] = field(default_factory=dict[str, str])
+    done: list[tuple[str, JSON, Fate]] = field(default_factory=list[tuple[str, JSON, Fate]])
+
+
+def to_script(data: Mapping[str, JSON]) -> Script:
+    """Turn a preset into options of sd-scripts, and report what that takes care of."""
     kind = str(data.get("LoRA_type") or "Standard")
-    done: list[tuple[str, JSON, Fate]] = []
-    found: dict[str, JSON] = {}
-    flux, sd3 = truth(data.get("flux1_checkbox")), truth(data.get("sd3_checkbox"))
-    lumina = truth(data.get("lumina_checkbox"))
-    found["network_module"] = _module(kind, sd3)
-    done.append(("LoRA_type", kind, dropped("Told the kind of adapter: see `network_module`.")))
-    arguments = _network_arguments(kind, data, done)
+    script = Script(values={"network_module": _module(kind, truth(data.get("sd3_checkbox")))})
+    script.labels["network_module"] = "LoRA_type"
+    arguments = _network_arguments(kind, data, script)
     if kind in _LYCORIS:
         arguments["algo"] = _LYCORIS[kind]
+        script.labels["network_args.algo"] = "LoRA_type"
     for key, value in data.items():
-        if key in _ARGUMENTS or key == "LoRA_type":
-            continue
-        if (row := GUI_TABLE.find(key)) is not None:
-            done.append((key, value, row.convert(value, _NOWHERE)))
-        elif (key in _FLOW_ONLY and not (flux or sd3 or lumina)) or (key in _SD3_ONLY and not sd3):
-            done.append((key, value, dropped("Of another model family.")))
-        elif value == "" or (key in _ZERO_IS_NOTHING and amount(value) == 0 and not isinstance(value, bool)):
-            done.append((key, value, dropped("Left empty.")))
-        else:
-            found[_RENAMED.get(key, key)] = value
-    found |= _derived(data, found)
-    found["network_args"] = [f"{name}={value}" for name, value in arguments.items()]
-    return found, done
+        if key not in _ARGUMENTS and key != "LoRA_type":
+            _option(key, value, data, script)
+    for key, value in _derived(data).items():
+        script.values[key] = value
+    script.values["network_args"] = [f"{name}={value}" for name, value in arguments.items()]
+    return script
+
+
+def _option(key: str, value: JSON, data: Mapping[str, JSON], script: Script) -> None:
+    """Hand an option on, or say why not."""
+    flow = any(truth(data.get(f"{name}_checkbox")) for name in ("flux1", "sd3", "lumina"))
+    multires = data.get("noise_offset_type") == "Multires"
+    unread = (
+        ("noise_offset", "adaptive_noise_scale")
+        if multires
+        else ("multires_noise_iterations", "multires_noise_discount")
+    )
+    if (row := GUI_TABLE.find(key)) is not None:
+        script.done.append((key, value, row.convert(value, _NOWHERE)))
+    elif key in unread and "noise_offset_type" in data:
+        script.done.append((key, value, dropped(f"Not read with `noise_offset_type` {data['noise_offset_type']}.")))
+    elif (key in _FLOW_ONLY and not flow) or (key in _SD3_ONLY and not truth(data.get("sd3_checkbox"))):
+        script.done.append((key, value, dropped("Of another model family.")))
+    elif value == "" or (key in _ZERO_IS_NOTHING and amount(value) == 0 and not isinstance(value, bool)):
+        script.done.append((key, value, dropped("Left empty.")))
+    else:
+        name = _RENAMED.get(key, key)
+        script.labels[name] = key
+        script.values[name] = str(value).replace('"', "") if key in ("optimizer_args", "lr_scheduler_args") else value
 
 
 def _module(kind: str, sd3: bool) -> str:
@@ -149,7 +170,7 @@ def _module(kind: str, sd3: bool) -> str:
     return "networks.lora_sd3" if kind == "Standard" and sd3 else _MODULES.get(kind, kind)
 
 
-def _network_arguments(kind: str, data: Mapping[str, JSON], done: list[tuple[str, JSON, Fate]]) -> dict[str, JSON]:
+def _network_arguments(kind: str, data: Mapping[str, JSON], script: Script) -> dict[str, JSON]:
     """Pick the fields that the GUI hands to a network of this kind."""
     found: dict[str, JSON] = {}
     for key, kinds in _ARGUMENTS.items():
@@ -157,15 +178,16 @@ def _network_arguments(kind: str, data: Mapping[str, JSON], done: list[tuple[str
             continue
         meant = not kinds or any(part in kind for part in kinds.split(", "))
         if not meant or (is_off(data[key]) and key != "conv_dim"):
-            done.append((key, data[key], dropped("Off there." if meant else "Of another kind of adapter.")))
+            script.done.append((key, data[key], dropped("Off there." if meant else "Of another kind of adapter.")))
             continue
         value = data[key]
         name = "preset" if key == "LyCORIS_preset" else _RENAMED.get(key, key)
+        script.labels[f"network_args.{name}"] = key
         found[name] = str(value).replace(" ", "") if isinstance(value, str) else value
     return found
 
 
-def _derived(data: Mapping[str, JSON], found: Mapping[str, JSON]) -> dict[str, JSON]:
+def _derived(data: Mapping[str, JSON]) -> dict[str, JSON]:
     """Work out what the GUI works out before it starts sd-scripts."""
     more: dict[str, JSON] = {}
     if any(
@@ -186,10 +208,6 @@ def _derived(data: Mapping[str, JSON], found: Mapping[str, JSON]) -> dict[str, J
     percent = amount(data.get("lr_warmup"))
     if percent and not amount(data.get("lr_warmup_steps")):
         more["lr_warmup_steps"] = percent / 100
-    multires = data.get("noise_offset_type") == "Multires"
-    for key in ("noise_offset", "adaptive_noise_scale") if multires else ("multires_noise_iterations",):
-        if key in found:
-            more[key] = None
     if resolution := several_numbers(data.get("max_resolution")):
         more["resolution"] = resolution
     return more
@@ -197,7 +215,7 @@ def _derived(data: Mapping[str, JSON], found: Mapping[str, JSON]) -> dict[str, J
 
 _TOLD = "Told the family."
 _SUMMED = "Worked out with what it belongs to."
-_NOWHERE = Context({}, "", False, folder=__import__("pathlib").Path())
+_NOWHERE = Context({}, "", False, folder=Path())
 
 _GUI_ROWS: list[Row] = [
     *irrelevant("flux1_checkbox sd3_checkbox lumina_checkbox hunyuan_image_checkbox anima_checkbox", _TOLD),
@@ -219,23 +237,7 @@ _GUI_ROWS: list[Row] = [
         ),
         status="unsupported",
     ),
-    several(
-        "sample_prompts",
-        "sample.prompts",
-        lambda value, context: dropped("Left empty.") if is_off(value) else _prompts(value),
-    ),
 ]
-
-
-def _prompts(value: JSON) -> Fate:
-    """Take the GUI's text of prompts, one a line; marks such as `--w` belong into a prompt file."""
-    lines = [line.strip() for line in str(value).splitlines()]
-    lines = [line for line in lines if line and not line.startswith("#")]
-    plain = [line.split(" --")[0].strip() for line in lines]
-    if plain == lines:
-        return Fate({"sample.prompts": plain})
-    note = "Marks such as --w and --s were cut off: put the lines into a file and set `sample.prompt_file`."
-    return Fate({"sample.prompts": plain}, "changed", note)
 
 
 GUI_TABLE = Table("The kohya_ss GUI's own keys", _GUI_ROWS)

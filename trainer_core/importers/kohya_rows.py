@@ -203,9 +203,22 @@ def _log_with(value: JSON, context: Context) -> JSON:
 
 
 def _sampler(value: JSON, context: Context) -> JSON:
-    if not context.get("sample_prompts") or context.flow:
-        return dropped("No samples are asked for." if not context.flow else _FLOW)
+    if context.flow:
+        return dropped(_FLOW)
+    if not context.get("sample_prompts") and not context.get("(prompts)"):
+        return dropped("No samples are asked for.")
     return choice("sample.sampler", _SAMPLERS)(value, context)
+
+
+def _prompts(value: JSON, context: Context) -> JSON:
+    """Take the GUI's text of prompts, one a line; marks such as `--w` belong into a prompt file."""
+    lines = [line.strip() for line in str(value).splitlines()]
+    lines = [line for line in lines if line and not line.startswith("#")]
+    plain = [line.split(" --")[0].strip() for line in lines]
+    if plain == lines:
+        return Fate({"sample.prompts": plain})
+    note = "Marks such as --w and --s were cut off: put the lines into a file and set `sample.prompt_file`."
+    return Fate({"sample.prompts": plain}, "changed", note)
 
 
 def _save_as(value: JSON, context: Context) -> JSON:
@@ -328,6 +341,7 @@ OUTPUT: list[Row] = [
         no(key, "A run goes on by itself from its last state.")
         for key in ("initial_epoch", "initial_step", "skip_until_initial_step")
     ],
+    several("(prompts)", "sample.prompts", _prompts, "The GUI's text of prompts."),
     to("sample_prompts", "sample.prompt_file", unless_off(path)),
     to("sample_every_n_steps", "sample.every", _EVERY),
     to("sample_every_n_epochs", "sample.every_epochs", unless_off(number)),
@@ -412,7 +426,7 @@ DEFAULTS: list[Default] = [
     Default("mixed_precision", "no"),
     Default("save_precision", "float"),
     Default("save_model_as", "safetensors"),
-    Default("sample_sampler", "ddim", lambda context: bool(context.get("sample_prompts"))),
+    Default("sample_sampler", "ddim", lambda context: bool(context.get("sample_prompts") or context.get("(prompts)"))),
     Default("timestep_sampling", "sigma", _flux),
     Default("model_prediction_type", "sigma_scaled", _flux),
     Default("guidance_scale", 3.5, lambda context: context.family == "flux1"),

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from trainer_core.importers.onetrainer_data import SAMPLE_KEYS, TABLE as CONCEPTS
+from trainer_core.importers.onetrainer_data import SAMPLE_KEYS
+from trainer_core.importers.onetrainer_data import TABLE as CONCEPTS
 from trainer_core.importers.onetrainer_rows import TABLE
 from trainer_core.importers.rows import Fate, dropped, refused
 from trainer_core.importers.source import Loaded, Section, Source, Told, Tool, failure, flat, load
@@ -23,14 +24,7 @@ MODELS: Mapping[str, str] = {
     "QWEN": "qwen_image",
     "Z_IMAGE": "z_image",
 }
-_MARKS = (
-    "training_method",
-    "model_type",
-    "base_model_name",
-    "concept_file_name",
-    "lora_rank",
-    "learning_rate_scheduler",
-)
+_MARKS = ("training_method", "base_model_name", "concept_file_name", "learning_rate_scheduler", "layer_filter_preset")
 _OLD: Mapping[str, str] = {
     "lora_layers": "layer_filter",
     "lora_layer_preset": "layer_filter_preset",

@@ -39,7 +39,7 @@ def _kind(value: JSON, context: Context) -> JSON:
     if str(value) == "VALIDATION":
         return Fate({"datasets.held_out": 1.0}, note="Pictures that are only measured.")
     if str(value) == "PRIOR_PREDICTION":
-        note = "There the base's own prediction is the target; ours trains on the pictures, `loss.prior_weight` weights them."
+        note = "Its target is the base's own prediction; ours are the pictures, weighted by `loss.prior_weight`."
         return changed({"datasets.regularisation": True, "datasets.held_out": 0.0}, note)
     return Fate({"datasets.held_out": 0.0}, note="It trains on every picture.")
 
@@ -74,7 +74,7 @@ def _buckets(value: JSON, context: Context) -> JSON:
     )
     every = given if isinstance(given, list) else [512]
     return Fate(
-        {"bucket.max_side": 2 * max(every), "bucket.min_side": max(64, min(every) // 2)},
+        {"bucket.table": "grid", "bucket.max_side": 2 * max(every), "bucket.min_side": max(64, min(every) // 2)},
         note="Its buckets go from 1:1 to 4:1.",
     )
 
@@ -116,7 +116,8 @@ def _dropout(value: JSON, context: Context) -> JSON:
 
 
 def _keep(value: JSON, context: Context) -> JSON:
-    used = truth(context.get("text.enable_tag_shuffling")) or truth(context.get("text.tag_dropout_enable"))
+    some = str(context.get("text.tag_dropout_mode", "FULL")) != "FULL"
+    used = truth(context.get("text.enable_tag_shuffling")) or (truth(context.get("text.tag_dropout_enable")) and some)
     return int(amount(value)) if used else dropped("Neither shuffled nor dropped.")
 
 

@@ -9,7 +9,6 @@ from trainer_core.importers.convert import (
     amount,
     choice,
     diffusion_only,
-    flow_only,
     model_path,
     number,
     path,
@@ -61,12 +60,8 @@ def _peft(value: JSON, context: Context) -> JSON:
         return Fate({"adapter.type": "dora"})
     everything = str(context.get("layer_filter_preset", "full")) == "full" and not context.get("layer_filter")
     if kind == "LORA" and everything and not context.flow:
-        conv = {
-            "adapter.conv_rank": number(context.get("lora_rank", 16)),
-            "adapter.conv_alpha": number(context.get("lora_alpha", 1)),
-        }
         note = "With all layers it adapts the whole UNet; ours the convolutions and the blocks' Linears."
-        return changed({"adapter.type": "locon", **conv}, note)
+        return changed({"adapter.type": "locon", **_conv(context, kind)}, note)
     if kind == "OFT_2":
         settings: dict[str, JSON] = {
             "adapter.type": "diag-oft",
@@ -74,7 +69,14 @@ def _peft(value: JSON, context: Context) -> JSON:
         }
         return changed(settings, "OFTv2; ours is LyCORIS's Diag-OFT.")
     known = {"LORA": "lora", "LOHA": "loha", "LOKR": "lokr"}
-    return Fate({"adapter.type": known[kind]}) if kind in known else refused("Choose one of `adapter.type`.")
+    if kind not in known:
+        return refused("Choose one of `adapter.type`.")
+    return Fate({"adapter.type": known[kind], **(_conv(context, kind) if everything and not context.flow else {})})
+
+
+def _conv(context: Context, kind: str) -> dict[str, JSON]:
+    rank = context.get("lokr_dim" if kind == "LOKR" else "lora_rank", 16)
+    return {"adapter.conv_rank": number(rank), "adapter.conv_alpha": number(context.get("lora_alpha", 1))}
 
 
 def _targets(value: JSON, context: Context) -> JSON:
@@ -602,7 +604,7 @@ OUTPUT: list[Row] = [
     ),
     *irrelevant("validate_after_unit", "Read with `validate_after`."),
     to("seed", "train.seed", unless_off(number)),
-    to("dataloader_threads", "hardware.decode_threads", number),
+    *irrelevant("dataloader_threads", HARDWARE),
     *irrelevant(
         "multi_gpu device_indexes gradient_reduce_precision fused_gradient_reduce async_gradient_reduce", HARDWARE
     ),
@@ -663,7 +665,6 @@ DEFAULTS: list[Default] = [
     Default("unmasked_weight", 0.1),
     Default("unmasked_probability", 0.1),
     Default("tensorboard", True),
-    Default("dataloader_threads", 2),
     Default("sample_after", 10),
 ]
 

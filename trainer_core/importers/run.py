@@ -32,7 +32,7 @@ class Request:
     force: bool = False
 
 
-def import_config(request: Request) -> ImportReport:
+def run_import(request: Request) -> ImportReport:
     """Convert a config and write the project; nothing is written if anything that is needed is missing.
 
     Raises:
@@ -121,8 +121,10 @@ def _missing(source: Source) -> list[Finding]:
     told = source.family
     if told.family:
         return []
-    known = ", ".join(family_names())
-    return [Finding("error", "model.family", told.problem or "cannot be told.", f"Name it with --family: {known}.")]
+    if told.problem and not told.problem.startswith("cannot be told"):
+        return [Finding("error", "model.family", told.problem, "Train it with the tool that it was written for.")]
+    fix = f"Name it with --family: {', '.join(family_names())}."
+    return [Finding("error", "model.family", told.problem or "cannot be told.", fix)]
 
 
 def _name_model(draft: Draft, source: Source, stem: str) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from trainer_core.importers import optimizers, schedules
 from trainer_core.importers.convert import (
     amount,
@@ -14,9 +12,9 @@ from trainer_core.importers.convert import (
     number,
     path,
     precision,
+    several_numbers,
     shift_sampling,
     side_of,
-    several_numbers,
     text,
     truth,
     unless_off,
@@ -86,6 +84,13 @@ def _preset(value: JSON, context: Context) -> JSON:
     if set(kinds) <= {"Attention", "FeedForward"} and kinds:
         return Fate({"adapter.targets": "attention+mlp"})
     return refused(fix)
+
+
+def _lora_target(value: JSON, context: Context) -> JSON:
+    known = {"all": "attention", "all+ffs": "attention+mlp"}
+    if str(value) in known:
+        return Fate({"adapter.targets": known[str(value)]})
+    return refused("Write what it adapts as `adapter.targets`: a regex over module names.")
 
 
 def _encoders(value: JSON, context: Context) -> JSON:
@@ -230,10 +235,7 @@ ADAPTER: list[Row] = [
     to("lora_dropout", "adapter.dropout", _plain_lora, "Its default is 0.1."),
     no("lora_init_type", "Adapters begin with B = 0.", (None, "default", "")),
     no("peft_lora_target_modules", "Write what it adapts as `adapter.targets`: a regex over module names."),
-    *[
-        no(key, "Write what it adapts as `adapter.targets`.", (None, "", "all"))
-        for key in ("flux_lora_target", "sd3_lora_target")
-    ],
+    *[several(key, "adapter.targets", _lora_target) for key in ("flux_lora_target", "sd3_lora_target")],
     no("peft_lora_mode", "Ours is plain LoRA.", (None, "standard", "")),
     no("slider_lora_target", "Sliders are not trained here."),
     to("init_lora", "adapter.init_from", unless_off(path)),
@@ -574,7 +576,9 @@ DEFAULTS: list[Default] = [
     Default("lora_rank", 16),
     Default("lora_alpha", lambda context: context.get("lora_rank", 16)),
     Default("lora_dropout", 0.1),
-    Default("(adapted modules)", "attention", lambda context: not _lycoris(context)),
+    Default(
+        "(adapted modules)", "attention", lambda context: not _lycoris(context) and not context.get("flux_lora_target")
+    ),
     Default("learning_rate", 4e-7),
     Default("optimizer", "adamw_bf16"),
     Default("lr_scheduler", "constant_with_warmup"),

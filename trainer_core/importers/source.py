@@ -39,7 +39,7 @@ class Section:
 
     def label(self, key: str) -> str:
         """Name a key as the source does."""
-        return self.labels.get(key, self.place + key)
+        return self.labels.get(key, key if key.startswith("(") else self.place + key)
 
 
 @dataclass(frozen=True)
