@@ -54,7 +54,7 @@ def root(
     """Train LoRAs for image diffusion models. Only what changed is computed again."""
 
 
-_NAMES = {import_config: "import"}
+_NAMES = {"import_config": "import"}
 """Commands whose names Python keeps for itself."""
 
 for _command, _examples in (
@@ -101,7 +101,7 @@ for _command, _examples in (
     (gc, (("lora-assets gc --dry-run", "what could be removed?"),)),
     (doctor, (("lora-assets doctor", "is this machine fit?"),)),
 ):
-    app.command(_NAMES.get(_command), epilog=examples(*_examples))(_command)
+    app.command(_NAMES.get(_command.__name__), epilog=examples(*_examples))(_command)
 
 
 def main() -> None:

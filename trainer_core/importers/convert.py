@@ -199,3 +199,9 @@ def warmup(value: JSON, context: Context, processes: float = 1) -> JSON:
         note = f"Its scheduler moves once for each of {processes:g} processes, so {found} of its steps are {steps}."
         return changed({"schedule.warmup_steps": steps}, note)
     return Fate({"schedule.warmup_steps": int(found)})
+
+
+on = unless_off(lambda value, context: True)
+"""Turn a switch on; off is not worth a word."""
+count = unless_off(lambda value, context: int(amount(value)))
+"""Read a whole number; 0 asks for nothing."""

@@ -12,6 +12,7 @@ from trainer_core.importers.rows import Fate, dropped
 from trainer_core.importers.source import Loaded, Section, Source, Told, Tool, failure, load
 from trainer_core.types import JSON, Finding
 
+_FOREIGN = "is told by `network_module`: a model that we do not train."
 _MARKS = ("network_module", "network_dim", "train_data_dir", "pretrained_model_name_or_path", "dataset_config")
 _NAMED: Mapping[str, str] = {
     "flux": "flux1",
@@ -118,25 +119,21 @@ def _datasets(
 
 def _family(values: Mapping[str, JSON]) -> Told:
     """Tell the family, surely by keys that only one has, else by the name of the base model."""
-    if truth(values.get("v2")):
-        return Told("", "`v2`", problem="is Stable Diffusion 2, which we do not train.")
-    if truth(values.get("sdxl")):
-        return Told("sdxl", "`sdxl`")
-    if str(values.get("model_type") or "") == "chroma":
-        return Told("chroma", "`model_type`")
     module = str(values.get("network_module") or "")
-    for end, family in (("_flux", "flux1"), ("_sd3", "sd3"), ("_lumina", "lumina2")):
-        if module.endswith(end):
-            return Told(family, "`network_module`")
-    for end in ("hunyuan_image", "anima"):
-        if module.endswith(end):
-            return Told("", "`network_module`", problem=f"is that of {end}, which we do not train.")
-    if values.get("clip_g"):
-        return Told("sd3", "`clip_g`")
-    if values.get("gemma2"):
-        return Told("lumina2", "`gemma2`")
-    if values.get("t5xxl"):
-        return Told("flux1", "`t5xxl`")
+    for told, holds in (
+        (Told("", "`v2`", problem="is Stable Diffusion 2, which we do not train."), truth(values.get("v2"))),
+        (Told("sdxl", "`sdxl`"), truth(values.get("sdxl"))),
+        (Told("chroma", "`model_type`"), values.get("model_type") == "chroma"),
+        (Told("flux1", "`network_module`"), module.endswith("_flux")),
+        (Told("sd3", "`network_module`"), module.endswith("_sd3")),
+        (Told("lumina2", "`network_module`"), module.endswith("_lumina")),
+        (Told("", "`network_module`", problem=_FOREIGN), module.endswith(("hunyuan_image", "anima"))),
+        (Told("sd3", "`clip_g`"), bool(values.get("clip_g"))),
+        (Told("lumina2", "`gemma2`"), bool(values.get("gemma2"))),
+        (Told("flux1", "`t5xxl`"), bool(values.get("t5xxl"))),
+    ):
+        if holds:
+            return told
     name = str(values.get("pretrained_model_name_or_path") or "").replace("\\", "/").rpartition("/")[2].lower()
     for part, family in _NAMED.items():
         if part in name:

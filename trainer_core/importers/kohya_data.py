@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from trainer_core.importers.convert import amount, number, path, several_numbers, side_of, text, truth, unless_off
+from trainer_core.importers.convert import (
+    amount,
+    number,
+    on,
+    path,
+    several_numbers,
+    side_of,
+    text,
+    truth,
+    unless_off,
+)
 from trainer_core.importers.rows import (
     Context,
     Default,
@@ -21,8 +31,6 @@ from trainer_core.importers.rows import (
 from trainer_core.importers.rows import unsupported as no
 from trainer_core.importers.source import Section
 from trainer_core.types import JSON
-
-_ON = unless_off(lambda value, context: True)
 
 
 def _resolution(value: JSON, context: Context) -> JSON:
@@ -82,7 +90,7 @@ ROWS: list[Row] = [
     several("(layout)", "datasets.layout", _layout),
     several("resolution", "datasets.resolutions bucket.resolution", _resolution),
     several("conditioning_data_dir", "datasets.mask_path", unless_off(_masks)),
-    to("alpha_mask", "datasets.alpha_mask", _ON),
+    to("alpha_mask", "datasets.alpha_mask", on),
     to("validation_split", "datasets.held_out", number, "Without it kohya trains on every picture."),
     several("batch_size", "train.batch_size", _batch),
     to(
@@ -95,7 +103,7 @@ ROWS: list[Row] = [
     to("max_bucket_reso", "bucket.max_side", unless_off(number)),
     to("bucket_reso_steps", "bucket.step", unless_off(number)),
     to("bucket_no_upscale", "bucket.upscale", lambda value, context: not truth(value)),
-    to("flip_aug", "augment.flip", _ON),
+    to("flip_aug", "augment.flip", on),
     several("random_crop", "augment.crop", unless_off(_crop)),
     several("face_crop_aug_range", "augment.crop", unless_off(_crop), status="changed"),
     to("color_aug", "augment.color", unless_off(lambda value, context: 0.1), "0.1 comes close to it.", "changed"),
@@ -112,7 +120,7 @@ ROWS: list[Row] = [
         text,
         "kohya trains pictures without a caption on the empty one.",
     ),
-    to("shuffle_caption", "tags.shuffle", _ON),
+    to("shuffle_caption", "tags.shuffle", on),
     to("caption_separator", "tags.separator", unless_off(text)),
     to("keep_tokens", "tags.keep_tokens", unless_off(number)),
     to("keep_tokens_separator", "tags.keep_tokens_separator", unless_off(text)),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from trainer_core.importers.convert import amount, number, several_numbers, truth, unless_off
+from trainer_core.importers.convert import amount, number, on, several_numbers, truth, unless_off
 from trainer_core.importers.rows import Context, Default, Fate, Row, changed, dropped, irrelevant, refused, several, to
 from trainer_core.importers.rows import unsupported as no
 from trainer_core.types import JSON
@@ -144,7 +144,7 @@ ROWS: list[Row] = [
     to("network_alpha", "adapter.alpha", number, "Its default is 1, so the update is scaled by 1 / rank."),
     to("network_dropout", "adapter.dropout", unless_off(number)),
     to("network_weights", "adapter.init_from", unless_off(lambda value, context: _weights(value, context))),
-    to("dim_from_weights", "adapter.rank_from_weights", unless_off(lambda value, context: True)),
+    to("dim_from_weights", "adapter.rank_from_weights", on),
     several("network_train_unet_only", "adapter.text_encoders", _unet_only),
     no("network_train_text_encoder_only", "The denoiser is always trained here."),
     to("text_encoder_lr", "optimizer.text_encoder_lr", _text_encoder_lr),
@@ -168,17 +168,17 @@ ROWS: list[Row] = [
     ),
     no("network_args.loraplus_text_encoder_lr_ratio", "One ratio holds for all: `optimizer.lora_plus_ratio`."),
     to("network_args.factor", "adapter_options.factor", number),
-    to("network_args.full_matrix", "adapter_options.full_matrix", unless_off(lambda value, context: True)),
-    to("network_args.use_tucker", "adapter_options.tucker", unless_off(lambda value, context: True)),
-    to("network_args.use_cp", "adapter_options.tucker", unless_off(lambda value, context: True)),
-    to("network_args.dora_wd", "adapter_options.decompose", unless_off(lambda value, context: True)),
-    to("network_args.rs_lora", "adapter_options.rslora", unless_off(lambda value, context: True)),
+    to("network_args.full_matrix", "adapter_options.full_matrix", on),
+    to("network_args.use_tucker", "adapter_options.tucker", on),
+    to("network_args.use_cp", "adapter_options.tucker", on),
+    to("network_args.dora_wd", "adapter_options.decompose", on),
+    to("network_args.rs_lora", "adapter_options.rslora", on),
     to("network_args.block_size", "adapter_options.block_size", unless_off(number)),
     to("network_args.unit", "adapter_options.block_size", unless_off(number)),
     to("network_args.constraint", "adapter_options.constraint", unless_off(number)),
     to("network_args.constrain", "adapter_options.constraint", unless_off(number)),
-    to("network_args.rescaled", "adapter_options.rescaled", unless_off(lambda value, context: True)),
-    to("network_args.train_norm", "adapter.train_norm", unless_off(lambda value, context: True)),
+    to("network_args.rescaled", "adapter_options.rescaled", on),
+    to("network_args.train_norm", "adapter.train_norm", on),
     several("network_args.block_dims", "adapter.blocks", _blocks, status="unsupported"),
     several("network_args.block_alphas", "adapter.blocks", _blocks, status="unsupported"),
     several("network_args.conv_block_dims", "adapter.blocks", _blocks, status="unsupported"),

@@ -1,4 +1,4 @@
-"""kohya's keys of training (sd-scripts' `--config_file`): optimizer, schedule, noise, loss, saving, hardware."""
+"""kohya's keys of training (sd-scripts' `--config_file`): optimizer, schedule, noise, loss, saving."""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ from trainer_core.importers import kohya_network, optimizers, schedules
 from trainer_core.importers.convert import (
     amount,
     choice,
+    count,
     diffusion_only,
     flow_only,
     keep_files,
     model_path,
     number,
+    on,
     pairs,
     path,
     precision,
@@ -22,6 +24,7 @@ from trainer_core.importers.convert import (
     unless_off,
     warmup,
 )
+from trainer_core.importers.kohya_other import OTHER
 from trainer_core.importers.rows import (
     Context,
     Default,
@@ -39,10 +42,8 @@ from trainer_core.importers.rows import (
 from trainer_core.importers.rows import unsupported as no
 from trainer_core.types import JSON
 
-HARDWARE = "Hardware: the profile decides (`hardware.profile`)."
-CACHED = "Latents and embeddings are always cached here, under keys that notice every change."
-BASE_ONLY = "Give a diffusers-format folder or hub id as `model.path`, or `model.config_path` for a single file."
 _FLOW = "kohya does not read it for this family."
+
 _SAMPLERS: Mapping[str, str] = {
     "ddim": "ddim",
     "euler": "euler",
@@ -238,19 +239,15 @@ def _random(value: JSON, context: Context) -> JSON:
     )
 
 
-def _seconds(value: JSON, context: Context) -> JSON:
-    return Fate({"text.max_length": int(amount(value))}) if amount(value) else dropped("Off there.")
-
-
 def _precision(value: JSON, context: Context) -> JSON:
     return precision(value or "no", context)
 
 
-_EVERY = unless_off(lambda value, context: int(amount(value)))
+_EVERY = count
 
 TRAINING: list[Row] = [
     to("pretrained_model_name_or_path", "model.path", model_path),
-    several("learning_rate", "optimizer.lr", lambda value, context: _wrap("optimizer.lr", _lr(value, context))),
+    several("learning_rate", "optimizer.lr", _lr),
     to("unet_lr", "optimizer.lr", unless_off(number)),
     several("optimizer_type", "optimizer.name optimizer.weight_decay", _optimizer),
     several(
@@ -276,8 +273,8 @@ TRAINING: list[Row] = [
     to("clip_skip", "text.clip_skip", _clip_skip, "It counts one more: 1 is the last layer."),
     to("max_token_length", "text.clip_tokens", _clip_tokens),
     to("prior_loss_weight", "loss.prior_weight", number),
-    to("vae_batch_size", "latents.batch_size", unless_off(lambda value, context: int(amount(value)))),
-    to("text_encoder_batch_size", "text.batch_size", unless_off(lambda value, context: int(amount(value)))),
+    to("vae_batch_size", "latents.batch_size", count),
+    to("text_encoder_batch_size", "text.batch_size", count),
     to("no_half_vae", "latents.precision", unless_off(lambda value, context: "fp32")),
     several(
         "num_processes",
@@ -310,7 +307,7 @@ NOISE: list[Row] = [
         "Its default is 3.5; 1 is what its documentation advises.",
     ),
     to("min_snr_gamma", "loss.min_snr_gamma", diffusion_only(unless_off(number), _FLOW)),
-    to("debiased_estimation_loss", "loss.debiased", diffusion_only(unless_off(lambda value, context: True), _FLOW)),
+    to("debiased_estimation_loss", "loss.debiased", diffusion_only(on, _FLOW)),
     to(
         "loss_type",
         "loss.type",
@@ -362,60 +359,11 @@ OUTPUT: list[Row] = [
         "validate_every_n_epochs max_validation_steps validation_seed",
         "`train.evaluate_every` measures all held-out pictures.",
     ),
-    to("t5xxl_max_token_length", "text.max_length", unless_off(lambda value, context: int(amount(value)))),
+    to("t5xxl_max_token_length", "text.max_length", count),
     to("cache_text_encoder_outputs", "text.cache", unless_off(lambda value, context: "always")),
     to("cache_text_encoder_outputs_to_disk", "text.cache", unless_off(lambda value, context: "always")),
     several("masked_loss", "datasets.mask_path", lambda value, context: dropped("Read with `conditioning_data_dir`.")),
 ]
-
-OTHER: list[Row] = [
-    *irrelevant("cache_latents cache_latents_to_disk skip_cache_check cache_info", CACHED),
-    *irrelevant(
-        "xformers sdpa mem_eff_attn flash_attn sage_attn attn_mode split_attn lowram highvram lowvram", HARDWARE
-    ),
-    *irrelevant("full_fp16 full_bf16 fp8_base fp8_base_unet fp8_scaled blocks_to_swap single_blocks_to_swap", HARDWARE),
-    *irrelevant("double_blocks_to_swap cpu_offload_checkpointing torch_compile dynamo_backend dynamo_mode", HARDWARE),
-    *irrelevant("dynamo_use_fullgraph dynamo_use_dynamic max_data_loader_n_workers fused_backward_pass", HARDWARE),
-    *irrelevant("persistent_data_loader_workers disable_mmap_load_safetensors mem_eff_save t5xxl_device", HARDWARE),
-    *irrelevant("t5xxl_dtype num_cpu_threads_per_process num_machines multi_gpu gpu_ids main_process_port", HARDWARE),
-    *irrelevant("extra_accelerate_launch_args deepspeed zero_stage offload_optimizer_device ddp_timeout", HARDWARE),
-    *irrelevant("offload_optimizer_nvme_path offload_param_device offload_param_nvme_path zero3_init_flag", HARDWARE),
-    *irrelevant("zero3_save_16bit_model fp16_master_weights_and_gradients ddp_gradient_as_bucket_view", HARDWARE),
-    *irrelevant("ddp_static_graph split_mode", HARDWARE),
-    *irrelevant("output_dir", "Results lie in `.lora-assets/outputs/NAME/`."),
-    *irrelevant("output_name", "The name of the project."),
-    *irrelevant(
-        "training_comment metadata_author metadata_description metadata_license", "Metadata come from the run."
-    ),
-    *irrelevant("metadata_tags metadata_title metadata_merged_from metadata_thumbnail", "Metadata come from the run."),
-    *irrelevant("huggingface_repo_id huggingface_repo_type huggingface_path_in_repo async_upload", "We do not upload."),
-    *irrelevant("huggingface_repo_visibility save_state_to_huggingface resume_from_huggingface", "We do not upload."),
-    *irrelevant("tokenizer_cache_dir config_file output_config console_log_level console_log_file", "Of its program."),
-    *irrelevant(
-        "console_log_simple debug_dataset show_timesteps show_timesteps_resolution dataset_class", "Of its program."
-    ),
-    *irrelevant("use_safetensors", "We write .safetensors."),
-    *irrelevant("dataset_config in_json", "Read, and reported key by key."),
-    *irrelevant("v2 sdxl model_type", "Told the family."),
-    no("vae", "Put the VAE into the base's folder: " + BASE_ONLY),
-    *[no(key, "A separate encoder or VAE file: " + BASE_ONLY) for key in ("clip_l", "clip_g", "t5xxl", "ae", "gemma2")],
-    no("apply_t5_attn_mask", "T5's padding takes part, as in diffusers' pipeline."),
-    no("apply_lg_attn_mask", "CLIP's padding takes part, as in diffusers' pipeline."),
-    *[
-        no(key, "Drop whole captions with `caption.dropout`.")
-        for key in ("clip_l_dropout_rate", "clip_g_dropout_rate", "t5_dropout_rate")
-    ],
-    no("pos_emb_random_crop_rate", "Position embeddings are those of diffusers' pipeline."),
-    no("enable_scaled_pos_embed", "Position embeddings are those of diffusers' pipeline."),
-    *irrelevant("save_clip save_t5xxl", "Only the LoRA is written."),
-    no("train_inpainting", "Inpainting bases are not trained here."),
-    no("stop_text_encoder_training", "Text encoders are trained to the end or not at all."),
-    no("use_ramtorch", HARDWARE),
-]
-
-
-def _wrap(setting: str, answer: JSON) -> Fate:
-    return answer if isinstance(answer, Fate) else Fate({setting: answer})
 
 
 DEFAULTS: list[Default] = [

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from trainer_core.importers.convert import amount, number, path, several_numbers, side_of, text, truth, unless_off
+from trainer_core.importers.convert import amount, number, on, path, several_numbers, side_of, text, truth, unless_off
 from trainer_core.importers.rows import (
     Context,
     Default,
@@ -155,7 +155,7 @@ ROWS: list[Row] = [
     several("(aspect_ratio_bucketing)", "bucket.table bucket.max_side bucket.min_side", _buckets),
     several("(masked_training)", "datasets.mask_path", _masks, status="unsupported"),
     several("image.enable_crop_jitter", "augment.crop", _jitter),
-    to("image.enable_random_flip", "augment.flip", unless_off(lambda value, context: True)),
+    to("image.enable_random_flip", "augment.flip", on),
     *[
         several(f"image.enable_random_{what}", "augment.color", _colour, status="changed")
         for what in ("brightness", "contrast", "saturation", "hue")
@@ -170,7 +170,7 @@ ROWS: list[Row] = [
     no("image.enable_random_mask_rotate_crop", "Use `augment.crop: mask`."),
     several("text.prompt_source", "caption.multiline", _captions),
     no("text.prompt_path", "Captions lie beside the pictures, or set `class_tokens`."),
-    to("text.enable_tag_shuffling", "tags.shuffle", unless_off(lambda value, context: True)),
+    to("text.enable_tag_shuffling", "tags.shuffle", on),
     to("text.tag_delimiter", "tags.separator", unless_off(text)),
     to("text.keep_tags_count", "tags.keep_tokens", _keep),
     several("text.tag_dropout_probability", "tags.dropout caption.dropout", _dropout),

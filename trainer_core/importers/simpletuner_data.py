@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from trainer_core.importers.convert import amount, number, path, side_of, text, truth, unless_off
+from trainer_core.importers.convert import amount, number, on, path, side_of, text, truth, unless_off
 from trainer_core.importers.rows import (
     Context,
     Default,
@@ -51,9 +51,8 @@ def _crop(value: JSON, context: Context) -> JSON:
     if str(context.get("resolution_type", "pixel_area")) == "area":
         resolution = side_of(amount(resolution) * 1e6, 1.0)
     side = int(amount(resolution))
-    return Fate(
-        {"bucket.max_side": 2 * side, "bucket.min_side": max(64, side // 2)}, note="Its buckets have any shape."
-    )
+    sides: dict[str, JSON] = {"bucket.max_side": 2 * side, "bucket.min_side": max(64, side // 2)}
+    return Fate({"bucket.table": "grid", **sides}, note="Its buckets have any shape.")
 
 
 def _style(value: JSON, context: Context) -> JSON:
@@ -161,8 +160,8 @@ ROWS: list[Row] = [
             else refused("Set `repeats`: folders are not drawn by probability here.")
         ),
     ),
-    to("is_regularisation_data", "datasets.regularisation", unless_off(lambda value, context: True)),
-    to("is_regularization_data", "datasets.regularisation", unless_off(lambda value, context: True)),
+    to("is_regularisation_data", "datasets.regularisation", on),
+    to("is_regularization_data", "datasets.regularisation", on),
     no("minimum_image_size", "Small pictures are not left out: take them away, or set `bucket.upscale: false`."),
     no("maximum_image_size", "Large pictures are made smaller; nothing to set."),
     no("minimum_aspect_ratio", "Pictures are not left out by shape: take them away."),
