@@ -157,8 +157,9 @@ def _betas(value: JSON, context: Context) -> JSON:
     every = [context.get(f"optimizer.beta{count}") for count in (1, 2, 3)]
     named = str(context.get("optimizer.optimizer", "ADAMW"))
     count = 3 if named.startswith(("AdEMAMix", "CAME", "ADAN", "DADAPT_ADAN")) else 2
-    found = [number(one) for one in every[:count] if one is not None]
-    return Fate({"optimizer.betas": found}) if len(found) > 1 else dropped("Read with the other betas.")
+    usual = (0.9, 0.99 if named.startswith("LION") else 0.999, 0.9999)
+    found = [usual[place] if one is None else number(one) for place, one in enumerate(every[:count])]
+    return Fate({"optimizer.betas": found})
 
 
 def _argument(name: str) -> Convert:

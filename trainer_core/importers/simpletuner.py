@@ -140,27 +140,32 @@ def _sections(
 ) -> list[Section]:
     """Make a section of each backend of pictures; conditions join the pictures that name them."""
     known = {str(one.get("id")): one for one in backends}
+    linked = {str(name) for one in backends for name in _listed(one.get("conditioning_data"))}
     found: list[Section] = []
     for number, one in enumerate(backends):
         kind, name = str(one.get("dataset_type") or "image"), str(one.get("id") or number)
         if truth(one.get("disabled")) or truth(one.get("disable")):
-            extra.append((f"{name}.disabled", True, dropped("Not used there.")))
+            extra += [(f"{name}.{key}", value, dropped("Not used there.")) for key, value in one.items()]
         elif kind in ("image", "eval"):
             found.append(_section(one, name, known, values))
         elif kind in ("text_embeds", "image_embeds", "conditioning_image_embeds"):
-            extra.append((f"{name}.dataset_type", kind, dropped("A cache; ours is the store.")))
-        elif kind != "conditioning":
+            extra += [(f"{name}.{key}", value, dropped("A cache; ours is the store.")) for key, value in one.items()]
+        elif kind == "conditioning":
+            why = dropped("Read with the pictures that name it.") if name in linked else refused("No pictures name it.")
+            extra += [(f"{name}.{key}", value, why) for key, value in one.items()]
+        else:
             extra.append((f"{name}.dataset_type", kind, refused("We train on pictures alone.")))
     return found
+
+
+def _listed(value: JSON) -> list[JSON]:
+    return value if isinstance(value, list) else [value]
 
 
 def _section(
     one: Mapping[str, JSON], name: str, known: Mapping[str, Mapping[str, JSON]], values: Mapping[str, JSON]
 ) -> Section:
-    linked = one.get("conditioning_data")
-    conditions = [
-        known[str(other)] for other in (linked if isinstance(linked, list) else [linked]) if str(other) in known
-    ]
+    conditions = [known[str(other)] for other in _listed(one.get("conditioning_data")) if str(other) in known]
     own = flat(one, ("config", "video", "audio", "parquet", "conditioning"))
     own["(conditions)"] = [
         {"path": other.get("instance_data_dir"), "type": other.get("conditioning_type")} for other in conditions

@@ -157,6 +157,7 @@ TRAINING: list[Row] = [
 ]
 
 DEFAULTS: list[Default] = [
+    Default("lora_type", "standard"),
     Default("lora_rank", 16),
     Default("lora_alpha", lambda context: context.get("lora_rank", 16)),
     Default("lora_dropout", 0.1),
@@ -174,6 +175,7 @@ DEFAULTS: list[Default] = [
     Default("gradient_checkpointing", True),
     Default("mixed_precision", "bf16"),
     Default("flow_schedule_shift", 3.0),
+    Default("noise_offset", 0.1, lambda context: bool(context.get("offset_noise"))),
     Default("caption_dropout_probability", 0.1),
     Default("checkpoint_step_interval", 500),
     Default("checkpoints_total_limit", 5),
