@@ -77,10 +77,10 @@ def _show(out: Terminal, report: ImportReport, verbose: int) -> None:
         shown = [entry for entry in entries if entry.status == status]
         if shown and (verbose or status != "irrelevant"):
             console.print()
-            console.print(Text.assemble((f"{status}: {count} keys", _COLOURS[status]), f" ({_MEANING[status]})"))
+            console.print(Text.assemble((f"{status}: {count} {'key' if count == 1 else 'keys'}", _COLOURS[status]), f" ({_MEANING[status]})"))
             _table(out, shown)
     if report.counts["irrelevant"] and not verbose:
-        console.print(f"{report.counts['irrelevant']} keys do not matter here: -v lists them.")
+        console.print(f"Keys that do not matter here: {report.counts['irrelevant']}; -v lists them.")
     if report.findings:
         console.print()
         show_findings(console, report.findings)

@@ -4,7 +4,7 @@ import pytest
 
 from tests.unit.cli.support import call, run
 
-COMMANDS = ["check", "plan", "train", "sample", "verify", "export", "gc", "doctor"]
+COMMANDS = ["check", "plan", "train", "sample", "verify", "export", "import", "gc", "doctor"]
 
 
 def listed(text: str) -> list[str]:

@@ -11,9 +11,11 @@ import pytest
 from tests.unit.importers.support import EXAMPLES, HERE, MAIN, import_example, project_of
 from trainer_core.config.fields import field_rows
 from trainer_core.config.load import dump_project, load_project
+from trainer_core.importers.docs import page
 from trainer_core.importers.source import load
 from trainer_core.importers.tools import TOOLS
 
+ROOT = Path(__file__).resolve().parents[3]
 GOLDEN = HERE / "golden"
 STRUCTURE = {
     *("config", "process", "datasets", "subsets", "general", "concepts", "samples", "directory", "train", "model"),
@@ -123,3 +125,8 @@ def test_no_key_has_two_rows_and_no_default_is_without_one(tool: Any) -> None:
         keys = [row.key for row in table.rows]
         assert len(keys) == len(set(keys)), sorted(key for key in keys if keys.count(key) > 1)
         assert not [default.key for default in table.defaults if table.find(default.key) is None]
+
+
+def test_the_tables_of_the_documentation_are_up_to_date() -> None:
+    text = (ROOT / "docs" / "importing.md").read_text(encoding="utf-8")
+    assert page(text) == text, "run `python -m trainer_core.importers.docs`"
