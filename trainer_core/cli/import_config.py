@@ -34,10 +34,16 @@ def import_config(  # noqa: PLR0913 - an argument an option
         typer.Option("--from", metavar="TOOL", help="kohya, ai-toolkit, onetrainer, simpletuner or diffusion-pipe."),
     ] = None,
     dataset: Annotated[
-        Path | None, typer.Option("--dataset", metavar="FILE", help="Its dataset file, if FILE does not name it.")
+        Path | None,
+        typer.Option(
+            "--dataset", metavar="PATH", help="Its dataset file, or a folder of pictures, if FILE names none."
+        ),
     ] = None,
     family: Annotated[
         str | None, typer.Option("--family", metavar="NAME", help="The model family, if it cannot be told.")
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option("--model", metavar="PATH", help="The base model, if FILE names none.")
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite YAML.")] = False,
     as_json: Json = False,
@@ -56,9 +62,9 @@ def import_config(  # noqa: PLR0913 - an argument an option
 
         if not file.is_file():
             raise UsageError(f"{file}: there is no such file. Give a config of another trainer.")
-        if dataset is not None and not dataset.is_file():
-            raise UsageError(f"{dataset}: there is no such file. Give a dataset file with --dataset.")
-        report = run_import(Request(file, out_file, tool, dataset, family, force))
+        if dataset is not None and not dataset.exists():
+            raise UsageError(f"{dataset}: is not there. Give a dataset file or a folder of pictures with --dataset.")
+        report = run_import(Request(file, out_file, tool, dataset, family, model, force))
         if as_json:
             out.emit(report.as_dict())
         else:
@@ -77,7 +83,11 @@ def _show(out: Terminal, report: ImportReport, verbose: int) -> None:
         shown = [entry for entry in entries if entry.status == status]
         if shown and (verbose or status != "irrelevant"):
             console.print()
-            console.print(Text.assemble((f"{status}: {count} {'key' if count == 1 else 'keys'}", _COLOURS[status]), f" ({_MEANING[status]})"))
+            console.print(
+                Text.assemble(
+                    (f"{status}: {count} {'key' if count == 1 else 'keys'}", _COLOURS[status]), f" ({_MEANING[status]})"
+                )
+            )
             _table(out, shown)
     if report.counts["irrelevant"] and not verbose:
         console.print(f"Keys that do not matter here: {report.counts['irrelevant']}; -v lists them.")

@@ -69,13 +69,22 @@ def read(loaded: Loaded) -> Source:
     ]
     rest = {key: value for key, value in loaded.data.items() if key not in ("job", "config")}
     rest |= {key: value for key, value in config.items() if key not in ("name", "process")}
-    folders = process.get("datasets") or []
+    folders = [{"folder_path": str(loaded.folder)}] if loaded.folder else process.get("datasets") or []
     values = flat({key: value for key, value in process.items() if key != "datasets"}) | flat(rest)
     sections = [Section(one, DATASET_TABLE, f"datasets.{count}.") for count, one in enumerate(folders)]
-    return Source(Section(values, TABLE), sections, _family(values), str(config.get("name") or ""), extra)
+    return Source(
+        Section(values, TABLE),
+        sections,
+        _family(values, str(process.get("type", ""))),
+        str(config.get("name") or ""),
+        extra,
+    )
 
 
-def _family(values: Mapping[str, JSON]) -> Told:
+def _family(values: Mapping[str, JSON], kind: str) -> Told:
+    if not any(key.startswith("network.") for key in values):
+        problem = f"is not trained by `type: {kind}` without a `network`: we train adapters alone."
+        return Told("", "`network`", problem=problem)
     architecture = str(values.get("model.arch") or "")
     if architecture:
         found = ARCHITECTURES.get(architecture.split(":")[0], "")

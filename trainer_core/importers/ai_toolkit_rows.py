@@ -70,7 +70,10 @@ MODEL: list[Row] = [
     to("model.name_or_path", "model.path", model_path),
     *irrelevant("model.arch model.is_xl model.is_flux model.is_v3 model.is_lumina2", "Told the family."),
     to("model.is_v_pred", "noise.prediction", unless_off(lambda value, context: "v_prediction")),
-    *irrelevant("model.quantize model.quantize_te model.qtype model.qtype_te model.quantize_kwargs", HARDWARE),
+    *irrelevant(
+        "model.quantize model.quantize_te model.qtype model.qtype_te model.quantize_kwargs.*",
+        HARDWARE,
+    ),
     *irrelevant(
         "model.low_vram model.auto_memory model.layer_offloading model.text_encoder_bits model.te_device", HARDWARE
     ),

@@ -338,11 +338,13 @@ def read(loaded: Loaded) -> Source:
     findings: list[Finding] = []
     named = str(data.get("dataset") or "")
     file = loaded.dataset or loaded.beside(named)
-    if file is None and named:
+    if file is None and named and not loaded.folder:
         findings.append(
             Finding("error", "dataset", f"is {named}, and no such file is there.", "Give it with --dataset.")
         )
     sections = _sections(load(file), "dataset.", 0.0) if file else []
+    if loaded.folder:
+        sections = [Section({"path": str(loaded.folder)}, DATASET_TABLE, "--dataset.")]
     for one in data.get("eval_datasets") or []:
         other = loaded.beside(str(one.get("config") or ""))
         if other is None:

@@ -68,6 +68,8 @@ def read(loaded: Loaded) -> Source:
     family = _family(values)
     values = kohya_rows.arguments(values)
     top, options, names = kohya_data.split_options(values)
+    if loaded.folder:
+        top |= {"train_data_dir": str(loaded.folder), "dataset_config": None}
     names = {key: labels.get(name, name) for key, name in names.items()}
     masked = truth(values.get("masked_loss"))
     sections, findings = _datasets(loaded, top, options, names, masked)

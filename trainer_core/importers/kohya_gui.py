@@ -40,6 +40,8 @@ _RENAMED: Mapping[str, str] = {
     "optimizer": "optimizer_type",
     "max_resolution": "resolution",
     "sdxl_no_half_vae": "no_half_vae",
+    "lora_network_weights": "network_weights",
+    "stop_text_encoder_training_pct": "stop_text_encoder_training",
     "constrain": "constraint",
     "sd3_clip_l": "clip_l",
     "sd3_t5xxl": "t5xxl",

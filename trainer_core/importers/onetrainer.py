@@ -95,6 +95,8 @@ def _labels(inherited: Mapping[str, JSON]) -> dict[str, str]:
 
 def _concepts(loaded: Loaded, data: Mapping[str, JSON]) -> tuple[list[Mapping[str, JSON]], str]:
     """Find the concepts: `--dataset`, the config itself, or the file it names."""
+    if loaded.folder:
+        return [{"path": str(loaded.folder)}], "--dataset"
     named = str(data.get("concept_file_name") or "training_concepts/concepts.json")
     if loaded.dataset is None and data.get("concepts"):
         return list(data["concepts"]), "concepts"

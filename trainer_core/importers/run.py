@@ -12,9 +12,11 @@ from pathlib import Path
 from trainer_core.config.load import load_project
 from trainer_core.errors import ConfigError
 from trainer_core.families import family_names
+from trainer_core.importers.convert import model_path
 from trainer_core.importers.emit import render
 from trainer_core.importers.engine import Chosen, Draft, Entry, compose
 from trainer_core.importers.report import ImportReport
+from trainer_core.importers.rows import Context
 from trainer_core.importers.source import ImportFailed, Loaded, Source, Told, Tool, failure, load
 from trainer_core.importers.tools import TOOLS
 from trainer_core.types import JSON, Finding
@@ -29,6 +31,8 @@ class Request:
     tool: str | None = None
     dataset: Path | None = None
     family: str | None = None
+    model: str | None = None
+    """The base model in place of what the config says."""
     force: bool = False
 
 
@@ -38,7 +42,8 @@ def run_import(request: Request) -> ImportReport:
     Raises:
         ImportFailed: with one finding for each thing that is missing or wrong.
     """
-    loaded = Loaded(request.file, load(request.file), request.dataset)
+    folder = request.dataset if request.dataset and request.dataset.is_dir() else None
+    loaded = Loaded(request.file, load(request.file), None if folder else request.dataset, folder)
     tool, told_by = detect(loaded.data, request.tool, request.file)
     source = tool.read(loaded)
     if request.family:
@@ -51,6 +56,9 @@ def run_import(request: Request) -> ImportReport:
     _stop(_missing(source))
     folder = Path(os.path.abspath(target.parent))
     draft = compose(source, folder, _roots(request.file))
+    if request.model:
+        context = Context({}, source.family.family, False, folder, [Path.cwd()])
+        draft.settings["model.path"] = Chosen(model_path(request.model, context), "--model")
     _name_model(draft, source, name if request.out is None else target.stem)
     _stop(_incomplete(draft, source))
     text = _checked(draft, tool, request.file, folder, target)
@@ -143,9 +151,11 @@ def _name_model(draft: Draft, source: Source, stem: str) -> None:
 def _incomplete(draft: Draft, source: Source) -> list[Finding]:
     found = [finding for finding in draft.findings if finding.level == "error"]
     if "model.path" not in draft.settings:
-        found.append(Finding("error", "model.path", "is missing: the config names no base model.", "Add it there."))
+        found.append(
+            Finding("error", "model.path", "is missing: the config names no base model.", "Give it with --model.")
+        )
     if not draft.datasets:
-        fix = "Give the file that lists the folders with --dataset."
+        fix = "Give the folder, or the file that lists folders, with --dataset."
         found.append(Finding("error", "datasets", "is missing: the config names no folder of pictures.", fix))
     for number, dataset in enumerate(draft.datasets):
         if "path" not in dataset:

@@ -19,12 +19,53 @@ FAMILIES: Mapping[str, str] = {
     "flux2": "flux2",
     "qwen_image": "qwen_image",
     "kandinsky5-image": "kandinsky5",
+    "kandinsky5_image": "kandinsky5",
     "chroma": "chroma",
     "z_image": "z_image",
     "z-image": "z_image",
     "sana": "sana",
     "lumina2": "lumina2",
 }
+BASES: Mapping[str, Mapping[str, str]] = {
+    "sd1x": {"dreamshaper": "Lykon/dreamshaper-8", "1.5": "stable-diffusion-v1-5/stable-diffusion-v1-5"},
+    "sdxl": {"base-1.0": "stabilityai/stable-diffusion-xl-base-1.0"},
+    "sd3": {
+        "medium": "stabilityai/stable-diffusion-3.5-medium",
+        "large": "stabilityai/stable-diffusion-3.5-large",
+    },
+    "flux": {
+        "krea": "black-forest-labs/FLUX.1-Krea-dev",
+        "dev": "black-forest-labs/FLUX.1-dev",
+        "schnell": "black-forest-labs/FLUX.1-schnell",
+        "kontext": "black-forest-labs/FLUX.1-Kontext-dev",
+    },
+    "flux2": {
+        "klein-9b": "black-forest-labs/FLUX.2-klein-base-9B",
+        "klein-4b": "black-forest-labs/FLUX.2-klein-base-4B",
+        "dev": "black-forest-labs/FLUX.2-dev",
+    },
+    "qwen_image": {
+        "v2.0": "Qwen/Qwen-Image-2512",
+        "v1.0": "Qwen/Qwen-Image",
+        "edit-v1": "Qwen/Qwen-Image-Edit",
+        "edit-v2": "Qwen/Qwen-Image-Edit-2509",
+        "edit-v2+": "Qwen/Qwen-Image-Edit-2509",
+        "edit-v3": "Qwen/Qwen-Image-Edit-2511",
+    },
+    "kandinsky5_image": {
+        "t2i-lite-sft": "kandinskylab/Kandinsky-5.0-T2I-Lite-sft-Diffusers",
+        "t2i-lite-pretrain": "kandinskylab/Kandinsky-5.0-T2I-Lite-pretrain-Diffusers",
+    },
+    "chroma": {"base": "lodestones/Chroma1-Base", "hd": "lodestones/Chroma1-HD"},
+    "z_image": {"turbo-ostris-v2": "Tongyi-MAI/Z-Image-Turbo", "base": "Tongyi-MAI/Z-Image"},
+    "sana": {
+        "sana1.5-4.8b-1024": "Efficient-Large-Model/SANA1.5_4.8B_1024px_diffusers",
+        "sana1.5-1.6b-1024": "Efficient-Large-Model/SANA1.5_1.6B_1024px_diffusers",
+        "sana1.0-1.6b-1024": "Efficient-Large-Model/Sana_1600M_1024px_BF16_diffusers",
+    },
+    "lumina2": {"2.0": "Alpha-VLLM/Lumina-Image-2.0"},
+}
+"""What a family's flavours mean where no path is given; the first is the flavour that is taken unasked."""
 _MARKS = ("data_backend_config", "model_family", "lora_rank", "model_type", "lora_type")
 _ENV: Mapping[str, str] = {
     "DATALOADER_CONFIG": "data_backend_config",
@@ -80,11 +121,23 @@ def read(loaded: Loaded) -> Source:
     named = str(values.get("data_backend_config") or "")
     file = loaded.dataset or loaded.beside(named)
     backends: JSON = load(file) if file else []
+    if loaded.folder:
+        backends = [{"id": loaded.folder.name, "instance_data_dir": str(loaded.folder), "caption_strategy": "textfile"}]
     if not isinstance(backends, list):
         raise failure(str(file), "is no list of backends.", "Give multidatabackend.json with --dataset.")
     sections = _sections([one for one in backends if isinstance(one, Mapping)], values, extra)
     name = str(values.get("hub_model_id") or values.get("tracker_run_name") or "").rpartition("/")[2]
-    return Source(Section(flat(values), TABLE), sections, _family(values), name, extra)
+    family = _family(values)
+    if not values.get("pretrained_model_name_or_path") and (base := _base(values)):
+        values["pretrained_model_name_or_path"] = base
+    return Source(Section(flat(values), TABLE), sections, family, name, extra)
+
+
+def _base(values: Mapping[str, JSON]) -> str:
+    """Return the model that a family and its flavour mean where no path is given."""
+    kind, flavour = str(values.get("model_family")), str(values.get("model_flavour") or "")
+    known = BASES.get(kind.replace("-", "_"), {})
+    return known.get(flavour) or ("" if flavour else next(iter(known.values()), ""))
 
 
 def _plain(data: Mapping[str, JSON]) -> dict[str, JSON]:
@@ -188,6 +241,8 @@ def _family(values: Mapping[str, JSON]) -> Told:
     flavour = str(values.get("model_flavour") or "")
     if kind == "qwen_image" and flavour.startswith("edit"):
         return Told("qwen_image_edit", "`model_family` and `model_flavour`")
+    if flavour.startswith("i2i"):
+        return Told("", "`model_flavour`", problem=f"is {kind} {flavour}, which we do not train.")
     found = FAMILIES.get(kind, "")
     problem = "" if found else f"is {kind}, which we do not train." if kind else "cannot be told: no `model_family`."
     return Told(found, "`model_family`", problem=problem)

@@ -185,6 +185,11 @@ OTHER: list[Row] = [
         "aspect_bucket_disable_rebuild disable_bucket_pruning allow_dataset_oversubscription",
         "Buckets of any size are trained.",
     ),
+    no(
+        "conditioning_multidataset_sampling",
+        "Control pictures of all folders are given together.",
+        (None, "", "combined"),
+    ),
     no("data_backend_sampling", "Set `repeats` of the folders.", (None, "auto-weighting", "")),
     *irrelevant("disable_segmented_timestep_sampling", "Each draw is made by seed on its own."),
     *irrelevant("training_scheduler_timestep_spacing inference_scheduler_timestep_spacing", "The base's own."),
@@ -208,6 +213,7 @@ OTHER: list[Row] = [
     *[
         no(key, _OTHER)
         for key in (
+            "tread_config.*",
             "tread_config",
             "diffusion_blocks_config",
             "distillation_method",

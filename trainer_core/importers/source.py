@@ -75,6 +75,8 @@ class Loaded:
     data: JSON
     dataset: Path | None = None
     """The file of `--dataset`."""
+    folder: Path | None = None
+    """The folder of pictures that was given in place of what the config says."""
 
     def beside(self, name: str) -> Path | None:
         """Find another file of the config: from the current folder, as the tools do, else from this file's own."""

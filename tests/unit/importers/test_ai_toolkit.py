@@ -11,7 +11,13 @@ from tests.unit.importers.support import import_example, import_json, project_of
 def config(**process: Any) -> dict[str, Any]:
     """A minimal job of SDXL (UNet) or, with `arch`, of another model."""
     base = {"name_or_path": "owner/base", "arch": process.pop("arch", "sdxl")}
-    body = {"type": "sd_trainer", "datasets": [{"folder_path": "/pictures"}], "model": base, **process}
+    body = {
+        "type": "sd_trainer",
+        "network": {"type": "lora"},
+        "datasets": [{"folder_path": "/pictures"}],
+        "model": base,
+        **process,
+    }
     return {"job": "extension", "config": {"name": "one", "process": [body]}}
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.unit.importers.support import import_json, import_text, project_of, status
+from trainer_core.config.load import load_project
 from trainer_core.importers.run import Request, detect, run_import
 from trainer_core.importers.source import ImportFailed, load
 
@@ -109,3 +110,25 @@ def test_an_import_is_the_same_every_time(tmp_path: Path) -> None:
     second = import_text(tmp_path, KOHYA)
     assert first.as_dict() == second.as_dict()
     assert first.yaml == second.yaml
+
+
+PRESETS = {
+    "kohya": {"LoRA_type": "Standard", "sdxl": True, "learning_rate": 1e-4, "network_dim": 8, "max_resolution": "1024"},
+    "onetrainer": {"training_method": "LORA", "model_type": "STABLE_DIFFUSION_15", "layer_filter_preset": "full"},
+    "simpletuner": {"model_type": "lora", "model_family": "sdxl", "lora_rank": 4},
+    "ai-toolkit": {"config": {"process": [{"network": {"linear": 4}, "model": {"arch": "sdxl"}}]}},
+}
+
+
+@pytest.mark.parametrize("tool", PRESETS)
+def test_a_preset_is_completed_by_a_model_and_a_folder(tmp_path: Path, tool: str) -> None:
+    (tmp_path / "img").mkdir()
+    config = tmp_path / "preset.json"
+    config.write_text(json.dumps(PRESETS[tool]), encoding="utf-8")
+    with contextlib.chdir(tmp_path):
+        request = Request(config, Path("out.yaml"), dataset=Path("img"), model="owner/base")
+        report = run_import(request)
+        project = load_project(Path("out.yaml"))
+    assert report.tool == tool
+    assert (str(project.model.path), project.datasets[0].path) == ("owner/base", tmp_path / "img")
+    assert project.datasets[0].held_out == 0
