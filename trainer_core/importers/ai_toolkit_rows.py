@@ -68,6 +68,7 @@ _ONLY_SLIDERS = "Of another kind of training."
 
 MODEL: list[Row] = [
     to("model.name_or_path", "model.path", model_path),
+    *irrelevant("model.only_if_contains model.ignore_if_contains", HARDWARE),
     *irrelevant("model.arch model.is_xl model.is_flux model.is_v3 model.is_lumina2", "Told the family."),
     to("model.is_v_pred", "noise.prediction", unless_off(lambda value, context: "v_prediction")),
     *irrelevant(

@@ -72,6 +72,12 @@ def _extension(value: JSON, context: Context) -> JSON:
     return [word if word.startswith(".") else f".{word}"]
 
 
+def _step(value: JSON, context: Context) -> JSON:
+    if amount(value) < 8:
+        return changed({"bucket.step": 8}, "The VAE needs multiples of 8, to which kohya rounds as well.")
+    return number(value)
+
+
 def _layout(value: JSON, context: Context) -> JSON:
     if str(value) == "kohya":
         return Fate({"datasets.layout": "kohya"}, note="`5_cat` means 5 repeats, and `cat` without a caption file.")
@@ -101,7 +107,7 @@ ROWS: list[Row] = [
     ),
     to("min_bucket_reso", "bucket.min_side", unless_off(number)),
     to("max_bucket_reso", "bucket.max_side", unless_off(number)),
-    to("bucket_reso_steps", "bucket.step", unless_off(number)),
+    to("bucket_reso_steps", "bucket.step", unless_off(_step)),
     to("bucket_no_upscale", "bucket.upscale", lambda value, context: not truth(value)),
     to("flip_aug", "augment.flip", on),
     several("random_crop", "augment.crop", unless_off(_crop)),

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from trainer_core.importers.convert import amount, several_numbers, truth
-from trainer_core.importers.rows import Context, Fate, Row, Table, dropped, irrelevant, is_off, refused, several
+from trainer_core.importers.convert import amount, literal, several_numbers, truth
+from trainer_core.importers.rows import Context, Fate, Row, Table, dropped, irrelevant, is_off, several
 from trainer_core.types import JSON
 
 _LYCORIS: Mapping[str, str] = {
@@ -140,7 +140,39 @@ def to_script(data: Mapping[str, JSON]) -> Script:
     for key, value in _derived(data).items():
         script.values[key] = value
     script.values["network_args"] = [f"{name}={value}" for name, value in arguments.items()]
+    for key, value in _additional(str(data.get("additional_parameters") or "")).items():
+        more = value if key.endswith("_args") and isinstance(value, list) else []
+        before = script.values.get(key)
+        script.values[key] = (
+            [*(before if isinstance(before, list) else str(before or "").split()), *more] if more else value
+        )
+        script.labels[key] = f"additional_parameters.{key}"
     return script
+
+
+def _additional(line: str) -> dict[str, JSON]:
+    """Read `--key value`, `--key a=1 b=2` and `--switch` as a shell would."""
+    import shlex
+
+    try:
+        words = shlex.split(line)
+    except ValueError:
+        words = line.split()
+    found: dict[str, list[str]] = {}
+    last = ""
+    for word in words:
+        if word.startswith("--"):
+            last, equals, value = word[2:].partition("=")
+            found[last] = [value] if equals else []
+        elif last:
+            found[last].append(word)
+    return {key: _read(key, values) for key, values in found.items()}
+
+
+def _read(key: str, values: list[str]) -> JSON:
+    if key.endswith("_args"):
+        return values
+    return True if not values else literal(values[0]) if len(values) == 1 else [literal(one) for one in values]
 
 
 def _option(key: str, value: JSON, data: Mapping[str, JSON], script: Script) -> None:
@@ -232,12 +264,8 @@ _GUI_ROWS: list[Row] = [
     several(
         "additional_parameters",
         "",
-        lambda value, context: (
-            dropped("Left empty.")
-            if is_off(value)
-            else refused("Options of its own: write them into the YAML file by hand.")
-        ),
-        status="unsupported",
+        lambda value, context: dropped("Left empty." if is_off(value) else "Read, and reported option by option."),
+        "Read, and reported option by option.",
     ),
 ]
 

@@ -39,6 +39,8 @@ _PRESETS: Mapping[str, str] = {
     "attn-only": "attention",
     "unet-transformer-only": "all-linear",
 }
+_WHOLE = 4096
+"""Dimensions above this ask LoKr for whole matrices."""
 _OFT = "kohya's own OFT; ours is LyCORIS's Diag-OFT."
 NETWORKS: Mapping[str, Fate] = {
     "networks.lora": Fate({"adapter.type": "lora"}),
@@ -84,6 +86,13 @@ def _network(value: JSON, context: Context) -> JSON:
     return Fate({**found.settings, **targets}, found.status, found.note)
 
 
+def _rank(value: JSON, context: Context) -> JSON:
+    """LoKr with a huge dimension trains whole matrices."""
+    if context.get("network_args.algo") == "lokr" and amount(value) > _WHOLE:
+        return Fate({"adapter_options.full_matrix": True}, note="So large a dimension means whole matrices.")
+    return number(value)
+
+
 def _algo(value: JSON, context: Context) -> JSON:
     found = ALGORITHMS.get(str(value).lower())
     return found or refused("We do not know this algorithm: choose one of `adapter.type`.")
@@ -114,6 +123,10 @@ def _text_encoder_lr(value: JSON, context: Context) -> JSON:
 def _conv(value: JSON, context: Context) -> JSON:
     if context.flow:
         return dropped("This family has no convolutions in its blocks.")
+    if context.get("network_args.algo") == "lokr" and amount(value) > _WHOLE:
+        return Fate(
+            {"adapter.conv_rank": 1}, note="Convolutions are adapted; with whole matrices the rank does not count."
+        )
     return int(amount(value)) if amount(value) else dropped("Off there.")
 
 
@@ -140,7 +153,7 @@ _INNER = "How its code computes the same; nothing to choose here."
 
 ROWS: list[Row] = [
     several("network_module", "adapter.type adapter.targets", _network),
-    to("network_dim", "adapter.rank", number, "Its default is 4."),
+    to("network_dim", "adapter.rank", _rank, "Its default is 4."),
     to("network_alpha", "adapter.alpha", number, "Its default is 1, so the update is scaled by 1 / rank."),
     to("network_dropout", "adapter.dropout", unless_off(number)),
     to("network_weights", "adapter.init_from", unless_off(lambda value, context: _weights(value, context))),

@@ -54,6 +54,8 @@ OTHER: list[Row] = [
     no("pos_emb_random_crop_rate", "Position embeddings are those of diffusers' pipeline."),
     no("enable_scaled_pos_embed", "Position embeddings are those of diffusers' pipeline."),
     *irrelevant("save_clip save_t5xxl", "Only the LoRA is written."),
+    no("system_prompt", "Lumina 2's prompt for the encoder is that of diffusers' pipeline."),
+    *irrelevant("use_flash_attn use_sage_attn sample_batch_size", HARDWARE),
     no("no_token_padding", "Captions are padded, as in diffusers' pipeline."),
     no("train_inpainting", "Inpainting bases are not trained here."),
     no("stop_text_encoder_training", "Text encoders are trained to the end or not at all."),

@@ -113,13 +113,14 @@ def _min_lr(value: JSON, context: Context) -> JSON:
 def _sampling(value: JSON, context: Context) -> JSON:
     """Write kohya's `timestep_sampling` of FLUX.1 and its like as ours."""
     kind, scale = str(value), amount(context.get("sigmoid_scale", 1))
-    shift = amount(context.get("discrete_flow_shift", 3.0))
+    shift = amount(context.get("discrete_flow_shift", 6.0 if context.family == "lumina2" else 3.0))
     if kind == "sigma":
         return Fate(_weighted(context, shift), note="By `weighting_scheme` and `discrete_flow_shift`.")
     known: Mapping[str, Mapping[str, JSON]] = {
         "uniform": shift_sampling("uniform", 1, 1),
         "sigmoid": shift_sampling("logit_normal", scale, 1),
         "shift": shift_sampling("logit_normal", scale, shift),
+        "nextdit_shift": {"noise.timestep_sampling": "logit_normal", "noise.shift": "resolution"},
         "flux_shift": {
             "noise.timestep_sampling": "logit_normal",
             "noise.logit_std": scale,
@@ -359,6 +360,7 @@ OUTPUT: list[Row] = [
         "validate_every_n_epochs max_validation_steps validation_seed",
         "`train.evaluate_every` measures all held-out pictures.",
     ),
+    to("gemma2_max_token_length", "text.max_length", count),
     to("t5xxl_max_token_length", "text.max_length", count),
     to("cache_text_encoder_outputs", "text.cache", unless_off(lambda value, context: "always")),
     to("cache_text_encoder_outputs_to_disk", "text.cache", unless_off(lambda value, context: "always")),
@@ -375,8 +377,8 @@ DEFAULTS: list[Default] = [
     Default("save_precision", "float"),
     Default("save_model_as", "safetensors"),
     Default("sample_sampler", "ddim", lambda context: bool(context.get("sample_prompts") or context.get("(prompts)"))),
-    Default("timestep_sampling", "sigma", _flux),
-    Default("model_prediction_type", "sigma_scaled", _flux),
+    Default("timestep_sampling", lambda context: "shift" if context.family == "lumina2" else "sigma", _flux),
+    Default("model_prediction_type", lambda context: "raw" if context.family == "lumina2" else "sigma_scaled", _flux),
     Default("guidance_scale", 3.5, lambda context: context.family == "flux1"),
     Default("weighting_scheme", "uniform", lambda context: context.family == "sd3"),
 ]

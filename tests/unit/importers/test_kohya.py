@@ -225,3 +225,42 @@ def test_stable_diffusion_2_is_refused(tmp_path: Path) -> None:
 
     with pytest.raises(ImportFailed, match="Stable Diffusion 2"):
         import_text(tmp_path, MINIMAL + "v2 = true")
+
+
+def test_lumina_has_defaults_of_its_own(tmp_path: Path) -> None:
+    report = import_text(tmp_path, FLUX.replace("lora_flux", "lora_lumina"))
+    noise = project_of(tmp_path, report).noise
+    assert (report.family, noise.timestep_sampling, noise.shift) == ("lumina2", "logit_normal", 6)
+
+
+GUI = {
+    "LoRA_type": "LyCORIS/LoKr",
+    "pretrained_model_name_or_path": "base/sd-v1-5",
+    "train_data_dir": "img",
+    "max_resolution": "512,512",
+    "learning_rate": 1e-3,
+    "network_dim": 100000,
+    "conv_dim": 100000,
+    "factor": 8,
+    "bucket_reso_steps": 1,
+    "additional_parameters": '--lr_scheduler_type "CosineAnnealingLR" --keep_tokens=2 --zero_terminal_snr'
+    " --network_args module_dropout=0.1 rank_dropout=0.2",
+}
+
+
+def test_additional_parameters_of_the_gui_are_read(tmp_path: Path) -> None:
+    report = import_json(tmp_path, GUI)
+    project = project_of(tmp_path, report)
+    assert (project.tags.keep_tokens, project.noise.zero_terminal_snr) == (2, True)
+    assert (project.adapter.module_dropout, project.adapter.rank_dropout) == (0.1, 0.2)
+    assert project.adapter_options.factor == 8
+    assert status(report, "additional_parameters.lr_scheduler_type") == "unsupported"
+
+
+def test_a_huge_dimension_of_lokr_means_whole_matrices(tmp_path: Path) -> None:
+    report = import_json(tmp_path, GUI)
+    project = project_of(tmp_path, report)
+    assert (project.adapter.type, project.adapter.conv_rank) == ("lokr", 1)
+    assert project.adapter_options.full_matrix
+    assert project.bucket.step == 8
+    assert status(report, "bucket_reso_steps") == "changed"
