@@ -150,7 +150,9 @@ def _fate(row: Row, value: JSON, context: Context) -> Fate:
 
 def _tells(fate: Fate) -> bool:
     """Say whether a tool's default differs from ours, so that it has to be written."""
-    return fate.status == "unsupported" or any(not is_ours(name, value) for name, value in fate.settings.items())
+    return fate.status in ("unsupported", "changed") or any(
+        not is_ours(name, value) for name, value in fate.settings.items()
+    )
 
 
 def is_ours(setting: str, value: JSON) -> bool:

@@ -41,6 +41,7 @@ _PRESETS: Mapping[str, str] = {
 }
 _WHOLE = 4096
 """Dimensions above this ask LoKr for whole matrices."""
+_NO_CONVOLUTIONS = "No convolution larger than 1x1 is adapted."
 _OFT = "kohya's own OFT; ours is LyCORIS's Diag-OFT."
 NETWORKS: Mapping[str, Fate] = {
     "networks.lora": Fate({"adapter.type": "lora"}),
@@ -93,7 +94,21 @@ def _rank(value: JSON, context: Context) -> JSON:
     return number(value)
 
 
+def _convolves(context: Context) -> bool:
+    """Say whether LyCORIS adapts convolutions larger than 1x1: on UNets, and with its full preset only."""
+    return not context.flow and str(context.get("network_args.preset", "full")) == "full"
+
+
+def _plain(context: Context) -> bool:
+    """Say whether what LyCORIS calls lora or locon is a LoRA of Linears alone."""
+    algo = str(context.get("network_args.algo", "lora")).lower()
+    return is_lycoris(context) and algo in ("lora", "locon") and not _convolves(context)
+
+
 def _algo(value: JSON, context: Context) -> JSON:
+    if _plain(context):
+        kind = "dora" if truth(context.get("network_args.dora_wd")) else "lora"
+        return Fate({"adapter.type": kind}, note="It adapts no convolution larger than 1x1 here.")
     found = ALGORITHMS.get(str(value).lower())
     return found or refused("We do not know this algorithm: choose one of `adapter.type`.")
 
@@ -120,9 +135,29 @@ def _text_encoder_lr(value: JSON, context: Context) -> JSON:
     return rates[0] if len(set(rates)) == 1 else [*rates, *[rates[-1]] * (len(chosen) - len(rates))]
 
 
+def _decompose(value: JSON, context: Context) -> JSON:
+    if not truth(value):
+        return dropped("Off there.")
+    return dropped("Told the kind: DoRA.") if _plain(context) else True
+
+
+def _tucker(value: JSON, context: Context) -> JSON:
+    if not truth(value):
+        return dropped("Off there.")
+    return dropped(_NO_CONVOLUTIONS) if is_lycoris(context) and not _convolves(context) else True
+
+
+def _norm(value: JSON, context: Context) -> JSON:
+    if not truth(value):
+        return dropped("Off there.")
+    return refused("A plain LoRA leaves norms alone: take `adapter.type: locon`.") if _plain(context) else True
+
+
 def _conv(value: JSON, context: Context) -> JSON:
-    if context.flow:
-        return dropped("This family has no convolutions in its blocks.")
+    if context.flow or (is_lycoris(context) and not _convolves(context)):
+        return dropped(_NO_CONVOLUTIONS)
+    if is_lycoris(context) and not amount(value):
+        return number(context.get("network_dim", 4))
     if context.get("network_args.algo") == "lokr" and amount(value) > _WHOLE:
         return Fate(
             {"adapter.conv_rank": 1}, note="Convolutions are adapted; with whole matrices the rank does not count."
@@ -131,9 +166,14 @@ def _conv(value: JSON, context: Context) -> JSON:
 
 
 def _conv_alpha(value: JSON, context: Context) -> JSON:
-    if context.flow or not amount(context.get("network_args.conv_dim")):
-        return dropped("No convolutions are adapted.")
-    return number(value)
+    own = is_lycoris(context)
+    if (
+        context.flow
+        or (own and not _convolves(context))
+        or (not own and not amount(context.get("network_args.conv_dim")))
+    ):
+        return dropped(_NO_CONVOLUTIONS)
+    return number(context.get("network_alpha", 1)) if own and not amount(value) else number(value)
 
 
 def _plus(value: JSON, context: Context) -> JSON:
@@ -182,16 +222,16 @@ ROWS: list[Row] = [
     no("network_args.loraplus_text_encoder_lr_ratio", "One ratio holds for all: `optimizer.lora_plus_ratio`."),
     to("network_args.factor", "adapter_options.factor", number),
     to("network_args.full_matrix", "adapter_options.full_matrix", on),
-    to("network_args.use_tucker", "adapter_options.tucker", on),
-    to("network_args.use_cp", "adapter_options.tucker", on),
-    to("network_args.dora_wd", "adapter_options.decompose", on),
+    to("network_args.use_tucker", "adapter_options.tucker", _tucker),
+    to("network_args.use_cp", "adapter_options.tucker", _tucker),
+    to("network_args.dora_wd", "adapter_options.decompose", _decompose),
     to("network_args.rs_lora", "adapter_options.rslora", on),
     to("network_args.block_size", "adapter_options.block_size", unless_off(number)),
     to("network_args.unit", "adapter_options.block_size", unless_off(number)),
     to("network_args.constraint", "adapter_options.constraint", unless_off(number)),
     to("network_args.constrain", "adapter_options.constraint", unless_off(number)),
     to("network_args.rescaled", "adapter_options.rescaled", on),
-    to("network_args.train_norm", "adapter.train_norm", on),
+    to("network_args.train_norm", "adapter.train_norm", _norm),
     several("network_args.block_dims", "adapter.blocks", _blocks, status="unsupported"),
     several("network_args.block_alphas", "adapter.blocks", _blocks, status="unsupported"),
     several("network_args.conv_block_dims", "adapter.blocks", _blocks, status="unsupported"),

@@ -257,6 +257,17 @@ PARTS: list[Row] = [
     *irrelevant("quantization.*", HARDWARE),
 ]
 
+_WITH_EPS = ("ADAM", "ADAGRAD", "ADEMAMIX", "PRODIGY", "ADOPT", "LAMB", "SCHEDULE_FREE_ADAMW", "DADAPT_AD", "RMSPROP")
+"""Beginnings of optimizers whose classes here know `eps`."""
+
+
+def _eps(value: JSON, context: Context) -> JSON:
+    kind = str(context.get("optimizer.optimizer", "ADAMW")).upper()
+    if not kind.startswith((*_WITH_EPS, "ADABELIEF", "YOGI")) or not 0 < amount(value) <= 1e-2:
+        return dropped("The class's own.")
+    return number(value)
+
+
 ADAPTER: list[Row] = [
     several("peft_type", "adapter.type adapter.conv_rank adapter.conv_alpha", _peft),
     to("lora_rank", "adapter.rank", _rank),
@@ -286,13 +297,7 @@ ADAPTER: list[Row] = [
 OPTIMIZER: list[Row] = [
     several("optimizer.optimizer", "optimizer.name optimizer.weight_decay", _optimizer),
     to("optimizer.weight_decay", "optimizer.weight_decay", number),
-    to(
-        "optimizer.eps",
-        "optimizer.eps",
-        lambda value, context: (
-            number(value) if amount(value) <= 1e-2 and amount(value) > 0 else dropped("The class's own.")
-        ),
-    ),
+    to("optimizer.eps", "optimizer.eps", _eps),
     *[several(f"optimizer.beta{count}", "optimizer.betas", _betas) for count in (1, 2, 3)],
     several("optimizer.d_coef", "optimizer.args", _argument("d_coef")),
     several("optimizer.d0", "optimizer.args", _argument("d0")),

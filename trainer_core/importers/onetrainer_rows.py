@@ -40,14 +40,14 @@ _PROGRAM = "Of its program."
 _SAMPLERS: Mapping[str, str] = {
     "ddim": "ddim",
     "euler": "euler",
-    "euler_karras": "EulerDiscreteScheduler",
+    "euler_karras": "euler_karras",
     "euler_a": "euler_a",
     "dpmpp": "dpmpp_2m",
-    "dpmpp_karras": "dpmpp_2m",
-    "dpmpp_sde": "DPMSolverSDEScheduler",
-    "dpmpp_sde_karras": "DPMSolverSDEScheduler",
-    "unipc": "UniPCMultistepScheduler",
-    "unipc_karras": "UniPCMultistepScheduler",
+    "dpmpp_karras": "dpmpp_2m_karras",
+    "dpmpp_sde": "dpmpp_2m_sde",
+    "dpmpp_sde_karras": "dpmpp_2m_sde_karras",
+    "unipc": "unipc",
+    "unipc_karras": "unipc",
 }
 
 

@@ -10,8 +10,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from trainer_core.config.load import load_project
+from trainer_core.config.project import Project
+from trainer_core.config.rules import check_rules
 from trainer_core.errors import ConfigError
-from trainer_core.families import family_names
+from trainer_core.families import family_names, get_family
 from trainer_core.importers.convert import model_path
 from trainer_core.importers.emit import render
 from trainer_core.importers.engine import Chosen, Draft, Entry, compose
@@ -61,9 +63,10 @@ def run_import(request: Request) -> ImportReport:
         draft.settings["model.path"] = Chosen(model_path(request.model, context), "--model")
     _name_model(draft, source, name if request.out is None else target.stem)
     _stop(_incomplete(draft, source))
-    text = _checked(draft, tool, request.file, folder, target)
+    text, project = _checked(draft, tool, request.file, folder, target)
     _write(target, text)
-    findings = [*draft.findings, *_unseen(draft, folder)]
+    rules = check_rules(project, get_family(source.family.family).spec.prediction)
+    findings = [*draft.findings, *rules, *_unseen(draft, folder)]
     return ImportReport(
         tool.name,
         told_by,
@@ -164,7 +167,7 @@ def _incomplete(draft: Draft, source: Source) -> list[Finding]:
     return found
 
 
-def _checked(draft: Draft, tool: Tool, file: Path, folder: Path, target: Path) -> str:
+def _checked(draft: Draft, tool: Tool, file: Path, folder: Path, target: Path) -> tuple[str, Project]:
     """Render the draft until it loads: a value that we do not allow is taken out and reported."""
     for _ in range(3):
         text = render(draft, tool.title, file.name)
@@ -172,12 +175,12 @@ def _checked(draft: Draft, tool: Tool, file: Path, folder: Path, target: Path) -
             path = Path(work) / f"{project_name(target.stem)}.yaml"
             path.write_text(text, encoding="utf-8")
             try:
-                load_project(path)
+                project = load_project(path)
             except ConfigError as error:
                 rest = [finding for finding in error.findings if not _take_out(draft, finding)]
                 _stop(rest)
                 continue
-            return text
+            return text, project
     raise failure(str(file), "does not become a valid project.", "Please report this, with the file.")
 
 

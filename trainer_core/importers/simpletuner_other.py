@@ -106,8 +106,8 @@ OUTPUT: list[Row] = [
                     "euler": "euler",
                     "euler-a": "euler_a",
                     "ddim": "ddim",
-                    "unipc": "UniPCMultistepScheduler",
-                    "ddpm": "DDPMScheduler",
+                    "unipc": "unipc",
+                    "ddpm": "ddpm",
                 },
             )
         ),

@@ -264,3 +264,29 @@ def test_a_huge_dimension_of_lokr_means_whole_matrices(tmp_path: Path) -> None:
     assert project.adapter_options.full_matrix
     assert project.bucket.step == 8
     assert status(report, "bucket_reso_steps") == "changed"
+
+
+LYCORIS = MINIMAL.replace("networks.lora", "lycoris.kohya")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "kind", "conv_rank", "decompose"),
+    [
+        ('"algo=locon", "conv_dim=0"', "locon", 4, False),
+        ('"algo=locon", "preset=attn-mlp", "conv_dim=8"', "lora", 0, False),
+        ('"algo=lora", "preset=attn-only", "dora_wd=True"', "dora", 0, False),
+        ('"algo=loha", "dora_wd=True"', "loha", 4, True),
+        ('"algo=lokr", "preset=full-lin", "use_tucker=True"', "lokr", 0, False),
+    ],
+)
+def test_lycoris_adapts_convolutions_with_its_full_preset_only(
+    tmp_path: Path, arguments: str, kind: str, conv_rank: int, decompose: bool
+) -> None:
+    project = project_of(tmp_path, import_text(tmp_path, LYCORIS + f"network_args = [{arguments}]"))
+    assert (project.adapter.type, project.adapter.conv_rank) == (kind, conv_rank)
+    assert project.adapter_options.decompose is decompose
+    assert not project.adapter_options.tucker
+
+
+def test_a_default_that_cannot_be_had_is_told(tmp_path: Path) -> None:
+    assert status(import_text(tmp_path, FLUX), "model_prediction_type") == "changed"
