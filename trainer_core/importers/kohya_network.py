@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from trainer_core.importers import kohya_blocks
 from trainer_core.importers.convert import amount, number, on, several_numbers, truth, unless_off
 from trainer_core.importers.rows import Context, Default, Fate, Row, changed, dropped, irrelevant, refused, several, to
 from trainer_core.importers.rows import unsupported as no
@@ -180,14 +181,6 @@ def _plus(value: JSON, context: Context) -> JSON:
     return number(value) if amount(value) else dropped("Off there.")
 
 
-def _blocks(value: JSON, context: Context) -> JSON:
-    """Tell apart lists that say the same of all blocks from those that do not."""
-    listed = set(several_numbers(value))
-    if not listed or listed == {amount(context.get("network_dim", 4))}:
-        return dropped("The same for all blocks.")
-    return refused("Write ranks of blocks as `adapter.blocks`: a regex over module names -> rank and alpha.")
-
-
 _GIVEN = "Implied by the kind of adapter."
 _INNER = "How its code computes the same; nothing to choose here."
 
@@ -232,10 +225,9 @@ ROWS: list[Row] = [
     to("network_args.constrain", "adapter_options.constraint", unless_off(number)),
     to("network_args.rescaled", "adapter_options.rescaled", on),
     to("network_args.train_norm", "adapter.train_norm", _norm),
-    several("network_args.block_dims", "adapter.blocks", _blocks, status="unsupported"),
-    several("network_args.block_alphas", "adapter.blocks", _blocks, status="unsupported"),
-    several("network_args.conv_block_dims", "adapter.blocks", _blocks, status="unsupported"),
-    several("network_args.conv_block_alphas", "adapter.blocks", _blocks, status="unsupported"),
+    *kohya_blocks.ROWS,
+    no("network_args.conv_block_dims", "Write ranks of convolutions in blocks as `adapter.blocks`."),
+    no("network_args.conv_block_alphas", "Write ranks of convolutions in blocks as `adapter.blocks`."),
     no("network_args.network_reg_dims", "Write it as `adapter.blocks`, with our module names."),
     no(
         "network_args.network_reg_lrs",
@@ -248,16 +240,10 @@ ROWS: list[Row] = [
     no("network_args.decompose_both", "LoKr's smaller factor is whole here."),
     no("network_args.use_scalar", "Our adapters begin with B = 0 and have no scalar."),
     no("network_args.train_on_input", "IA3 scales outputs here."),
-    no("network_args.train_blocks", "Leave blocks out with `adapter.blocks` and rank 0.", (None, "", "all")),
-    no("network_args.train_double_block_indices", "Leave blocks out with `adapter.blocks`.", (None, "", "all")),
-    no("network_args.train_single_block_indices", "Leave blocks out with `adapter.blocks`.", (None, "", "all")),
     no("network_args.in_dims", "Embedders outside the blocks are never adapted here."),
     *[
-        no(f"network_args.{name}", "Write it as `adapter.blocks`, with our module names.")
-        for name in (
-            *("img_attn_dim", "img_mlp_dim", "img_mod_dim", "single_dim", "txt_attn_dim", "txt_mlp_dim"),
-            *("txt_mod_dim", "single_mod_dim"),
-        )
+        no(f"network_args.{name}", "Modulation is never adapted here.")
+        for name in (*("img_mod_dim", "txt_mod_dim", "single_mod_dim"),)
     ],
     no("network_args.ggpo_sigma", "We do not perturb weights."),
     no("network_args.ggpo_beta", "We do not perturb weights."),

@@ -54,7 +54,9 @@ def test_a_second_import_needs_force(folder: Path) -> None:
 
 
 def test_what_is_missing_is_told_with_exit_code_1_and_nothing_written(folder: Path) -> None:
-    (folder / "bare.yaml").write_text("config:\n  name: x\n  process:\n  - type: sd_trainer\n    network: {linear: 4}\n", encoding="utf-8")
+    (folder / "bare.yaml").write_text(
+        "config:\n  name: x\n  process:\n  - type: sd_trainer\n    network: {linear: 4}\n", encoding="utf-8"
+    )
     result = call("import", "bare.yaml")
     assert result.exit_code == 1
     assert "model.path" in result.stderr

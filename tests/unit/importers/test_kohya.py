@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -290,3 +291,66 @@ def test_lycoris_adapts_convolutions_with_its_full_preset_only(
 
 def test_a_default_that_cannot_be_had_is_told(tmp_path: Path) -> None:
     assert status(import_text(tmp_path, FLUX), "model_prediction_type") == "changed"
+
+
+def blocks_of(tmp_path: Path, text: str) -> dict[str, tuple[int, float | None]]:
+    project = project_of(tmp_path, import_text(tmp_path, text))
+    return {pattern: (block.rank, block.alpha) for pattern, block in project.adapter.blocks.items()}
+
+
+def fits(blocks: dict[str, tuple[int, float | None]], name: str) -> tuple[int, float | None] | None:
+    return next((value for pattern, value in blocks.items() if re.fullmatch(pattern, name)), None)
+
+
+@pytest.mark.parametrize(
+    ("family", "count", "block", "module"),
+    [
+        ("sd15", 25, 1, "down_blocks.0.attentions.0"),
+        ("sd15", 25, 5, "down_blocks.1.attentions.1"),
+        ("sd15", 25, 12, "mid_block.attentions.0"),
+        ("sd15", 25, 16, "up_blocks.1.attentions.0"),
+        ("sd15", 25, 24, "up_blocks.3.attentions.2"),
+        ("sdxl", 23, 5, "down_blocks.1.attentions.0"),
+        ("sdxl", 23, 9, "down_blocks.2.attentions.1"),
+        ("sdxl", 23, 11, "mid_block.attentions.0"),
+        ("sdxl", 23, 13, "up_blocks.0.attentions.0"),
+        ("sdxl", 23, 18, "up_blocks.1.attentions.2"),
+    ],
+)
+def test_ranks_of_blocks_reach_the_modules_that_kohya_numbers_so(
+    tmp_path: Path, family: str, count: int, block: int, module: str
+) -> None:
+    dims = ["8"] * count
+    dims[block] = "32"
+    base = MINIMAL.replace("sd-v1-5", "sd-v1-5" if family == "sd15" else "sd_xl")
+    text = base + f'network_dim = 8\nnetwork_alpha = 4\nnetwork_args = ["block_dims={",".join(dims)}"]\n'
+    blocks = blocks_of(tmp_path, text)
+    assert fits(blocks, f"{module}.transformer_blocks.0.attn1.to_q") == (32, 4)
+    assert len(blocks) == 1
+    assert "|" not in next(iter(blocks))
+
+
+def test_blocks_with_a_rank_of_0_are_left_out_and_alphas_kept(tmp_path: Path) -> None:
+    dims, alphas = ["8"] * 25, ["8"] * 25
+    dims[4], alphas[8] = "0", "2"
+    arguments = f'"block_dims={",".join(dims)}", "block_alphas={",".join(alphas)}"'
+    text = MINIMAL + f"network_dim = 8\nnetwork_alpha = 8\nnetwork_args = [{arguments}]\n"
+    blocks = blocks_of(tmp_path, text)
+    assert fits(blocks, "down_blocks.1.attentions.0.proj_in") == (0, None)
+    assert fits(blocks, "down_blocks.2.attentions.1.proj_in") == (8, 2)
+    assert fits(blocks, "up_blocks.1.attentions.1.proj_in") is None
+
+
+def test_a_list_of_another_length_is_refused(tmp_path: Path) -> None:
+    report = import_text(tmp_path, MINIMAL + 'network_args = ["block_dims=8,8,4"]')
+    assert status(report, "network_args.block_dims") == "unsupported"
+
+
+def test_blocks_and_layers_of_flux_are_left_out_or_given_a_rank(tmp_path: Path) -> None:
+    arguments = '"train_blocks=double", "train_double_block_indices=0-17", "img_mlp_dim=4"'
+    text = FLUX + f"network_dim = 8\nnetwork_alpha = 8\nnetwork_args = [{arguments}]\n"
+    blocks = blocks_of(tmp_path, text)
+    assert fits(blocks, "single_transformer_blocks.3.proj_mlp") == (0, None)
+    assert fits(blocks, "transformer_blocks.18.ff.net.2") == (0, None)
+    assert fits(blocks, "transformer_blocks.17.ff.net.2") == (4, 8)
+    assert fits(blocks, "transformer_blocks.17.attn.to_q") is None

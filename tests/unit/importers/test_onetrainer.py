@@ -36,6 +36,13 @@ def test_text_encoders_are_trained_unless_switched_off(tmp_path: Path) -> None:
     assert project_of(tmp_path, import_json(tmp_path, config())).adapter.text_encoders == ()
 
 
+def test_each_text_encoder_keeps_its_rate(tmp_path: Path) -> None:
+    data = config(model_type="STABLE_DIFFUSION_XL_10_BASE", learning_rate=1e-4)
+    data |= {"text_encoder": {"learning_rate": 2e-5}, "text_encoder_2": {"learning_rate": 1e-5}}
+    optimizer = project_of(tmp_path, import_json(tmp_path, data)).optimizer
+    assert (optimizer.lr, optimizer.text_encoder_lr) == (1e-4, (2e-5, 1e-5))
+
+
 @pytest.mark.parametrize(
     ("kind", "weight", "bias", "ours"),
     [

@@ -31,13 +31,19 @@ def test_an_existing_file_is_never_overwritten_unless_forced(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(
-    ("gone", "field"),
-    [('train_data_dir = "img"\n', "datasets"), ('pretrained_model_name_or_path = "base/sdxl"\n', "model.path")],
+    ("gone", "field", "option"),
+    [
+        ('train_data_dir = "img"\n', "datasets", "--dataset"),
+        ('pretrained_model_name_or_path = "base/sdxl"\n', "model.path", "--model"),
+    ],
 )
-def test_nothing_is_written_where_something_needed_is_missing(tmp_path: Path, gone: str, field: str) -> None:
+def test_nothing_is_written_where_something_needed_is_missing(
+    tmp_path: Path, gone: str, field: str, option: str
+) -> None:
     with pytest.raises(ImportFailed) as caught:
         import_text(tmp_path, KOHYA.replace(gone, ""))
-    assert field in [finding.field for finding in caught.value.findings]
+    fixes = {finding.field: finding.fix for finding in caught.value.findings}
+    assert option in fixes[field]
     assert not (tmp_path / "work" / "configs").exists()
 
 
@@ -132,3 +138,8 @@ def test_a_preset_is_completed_by_a_model_and_a_folder(tmp_path: Path, tool: str
     assert report.tool == tool
     assert (str(project.model.path), project.datasets[0].path) == ("owner/base", tmp_path / "img")
     assert project.datasets[0].held_out == 0
+
+
+def test_what_the_rules_say_of_the_result_is_told(tmp_path: Path) -> None:
+    report = import_text(tmp_path, KOHYA.replace("512", "500"))
+    assert "bucket.resolution" in [finding.field for finding in report.findings]
