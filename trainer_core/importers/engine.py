@@ -10,11 +10,13 @@ from pathlib import Path
 
 from trainer_core.config.fields import field_rows
 from trainer_core.families import get_family
-from trainer_core.importers.rows import Context, Fate, Row, Status
+from trainer_core.importers.rows import Context, Fate, Row, Status, refused
 from trainer_core.importers.source import Section, Source
 from trainer_core.types import JSON, Finding
 
 SHOWN_SECRET = "***"
+MISSHAPEN = (TypeError, ValueError, AttributeError, KeyError, IndexError, ArithmeticError)
+"""What reading a value of an unexpected form may raise."""
 _SECRET = re.compile(r"(?i)(api_?key|token$|password|secret|access_key)")
 _GATHERED: Mapping[str, Callable[[JSON, JSON], JSON]] = {
     "caption.extensions": lambda mine, more: [*mine, *[one for one in more if one not in mine]],
@@ -140,12 +142,22 @@ def _convert(  # noqa: PLR0913 - what there is to know of one key
 def _fate(row: Row, value: JSON, context: Context) -> Fate:
     if value is None:
         return Fate({}, "irrelevant", "Not given.")
-    answer = row.convert(value, context)
-    if isinstance(answer, Fate):
-        return (
-            answer if answer.note or answer.status == "irrelevant" else Fate(answer.settings, answer.status, row.note)
-        )
-    return Fate({row.settings[0]: answer}, row.status, row.note)
+    try:
+        answer = row.convert(value, context)
+    except MISSHAPEN as error:
+        return refused(f"Its value has not the form that is wanted ({error}).")
+    if not isinstance(answer, Fate):
+        answer = Fate({row.settings[0]: answer}, row.status, row.note)
+    if any(_misread(one) for one in answer.settings.values()):
+        return refused("Its value, or one that is read with it, is not a number.")
+    if answer.note or answer.status == "irrelevant":
+        return answer
+    return Fate(answer.settings, answer.status, row.note)
+
+
+def _misread(value: JSON) -> bool:
+    """Say whether a conversion inside another one has refused."""
+    return isinstance(value, Fate) or (isinstance(value, list) and any(isinstance(one, Fate) for one in value))
 
 
 def _tells(fate: Fate) -> bool:
@@ -201,6 +213,8 @@ def _shown(key: str, value: JSON) -> JSON:
     """Hide what looks like a password, above all in keys that nobody knows."""
     if isinstance(value, Mapping):
         return {name: _shown(str(name), item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_shown(key, item) for item in value]
     return SHOWN_SECRET if value and isinstance(value, str) and _SECRET.search(key) else value
 
 

@@ -113,7 +113,12 @@ ROWS: list[Row] = [
     several("random_crop", "augment.crop", unless_off(_crop)),
     several("face_crop_aug_range", "augment.crop", unless_off(_crop), status="changed"),
     to("color_aug", "augment.color", unless_off(lambda value, context: 0.1), "0.1 comes close to it.", "changed"),
-    to("caption_extension", "caption.extensions", unless_off(_extension), "`.caption` unless given."),
+    to(
+        "caption_extension",
+        "caption.extensions",
+        unless_off(_extension),
+        "`.caption` unless given: see that your files end so.",
+    ),
     to("caption_prefix", "caption.prefix", unless_off(text)),
     to("caption_suffix", "caption.suffix", unless_off(text)),
     to("caption_dropout_rate", "caption.dropout", number),

@@ -16,7 +16,7 @@ from trainer_core.errors import ConfigError
 from trainer_core.families import family_names, get_family
 from trainer_core.importers.convert import model_path
 from trainer_core.importers.emit import render
-from trainer_core.importers.engine import Chosen, Draft, Entry, compose
+from trainer_core.importers.engine import MISSHAPEN, Chosen, Draft, Entry, compose
 from trainer_core.importers.report import ImportReport
 from trainer_core.importers.rows import Context
 from trainer_core.importers.source import ImportFailed, Loaded, Source, Told, Tool, failure, load
@@ -47,7 +47,7 @@ def run_import(request: Request) -> ImportReport:
     folder = request.dataset if request.dataset and request.dataset.is_dir() else None
     loaded = Loaded(request.file, load(request.file), None if folder else request.dataset, folder)
     tool, told_by = detect(loaded.data, request.tool, request.file)
-    source = tool.read(loaded)
+    source = _read(tool, loaded)
     if request.family:
         source = replace(source, family=_asked(request.family))
     name = project_name(source.name or request.file.stem)
@@ -102,6 +102,18 @@ def project_name(text: str) -> str:
     """Make a name that a project may have of any text."""
     plain = re.sub(r"[^A-Za-z0-9_.-]+", "-", text).strip("-._")[:100].rstrip("-._")
     return re.sub(r"^[^A-Za-z0-9]+", "", plain) or "imported"
+
+
+def _read(tool: Tool, loaded: Loaded) -> Source:
+    try:
+        source = tool.read(loaded)
+        # A section that is no group of keys shows here, not in the middle of the work.
+        for section in (source.top, *source.datasets):
+            section.values.get("")
+        return source
+    except MISSHAPEN as error:
+        message = f"is not built as a config of {tool.title} ({error})."
+        raise failure(str(loaded.path), message, "Compare it with the tool's examples.") from error
 
 
 def _asked(family: str) -> Told:

@@ -143,3 +143,18 @@ def test_a_preset_is_completed_by_a_model_and_a_folder(tmp_path: Path, tool: str
 def test_what_the_rules_say_of_the_result_is_told(tmp_path: Path) -> None:
     report = import_text(tmp_path, KOHYA.replace("512", "500"))
     assert "bucket.resolution" in [finding.field for finding in report.findings]
+
+
+@pytest.mark.parametrize(
+    "process", ["text", {"network": {"linear": 4}, "datasets": 3}, {"network": {"linear": 4}, "datasets": [3]}]
+)
+def test_a_config_of_another_build_is_a_message(tmp_path: Path, process: object) -> None:
+    with pytest.raises(ImportFailed, match="not built as"):
+        import_json(tmp_path, {"config": {"process": [process]}})
+
+
+def test_a_value_of_another_form_is_told_and_the_rest_read(tmp_path: Path) -> None:
+    report = import_text(tmp_path, KOHYA + 'network_dim = ["many"]\nlr_warmup_steps = "soon"\nseed = 7\n')
+    assert status(report, "network_dim") == "unsupported"
+    assert status(report, "lr_warmup_steps") == "unsupported"
+    assert project_of(tmp_path, report).train.seed == 7
