@@ -101,6 +101,18 @@ def _timesteps(value: JSON, context: Context) -> JSON:
     return known.get(kind) or refused("It trains for few-step sampling: choose one of `noise.timestep_sampling`.")
 
 
+def _level(value: JSON, context: Context) -> JSON:
+    """Turn a number of denoising steps, which begin at the most noise, into a noise level."""
+    is_least = context.last == "min_denoising_steps"
+    step = int(amount(value))
+    if step <= 0 if is_least else step >= 999:
+        return dropped("No limit.")
+    found: dict[str, JSON] = {"noise.max_timestep" if is_least else "noise.min_timestep": 1000 - step}
+    if context.flow and context.get("train.timestep_type") == "sigmoid":
+        return changed(found, "It counts from the noisiest, in shares of the sigmoid's draws; ours is a noise level.")
+    return Fate(found)
+
+
 def _balance(value: JSON, context: Context) -> JSON:
     if str(value) == "balanced":
         return dropped("All noise levels as `timestep_type` says.")
@@ -260,12 +272,8 @@ TRAIN: list[Row] = [
     to("train.noise_offset", "noise.offset", diffusion_only(unless_off(number), "Not used with flow matching.")),
     to("train.min_snr_gamma", "loss.min_snr_gamma", diffusion_only(unless_off(number), "Not used with flow matching.")),
     no("train.snr_gamma", "Use `loss.min_snr_gamma`."),
-    to("train.min_denoising_steps", "noise.min_timestep", unless_off(number)),
-    to(
-        "train.max_denoising_steps",
-        "noise.max_timestep",
-        lambda value, context: 1000 if amount(value) >= 999 else number(value),
-    ),
+    several("train.min_denoising_steps", "noise.max_timestep", _level, "It counts from the noisiest: 1000 minus it."),
+    several("train.max_denoising_steps", "noise.min_timestep", _level, "It counts from the noisiest: 1000 minus it."),
     to("train.loss_type", "loss.type", choice("loss.type", {"mse": "l2", "mae": "l1", "pseudo_huber": "huber"})),
     to("train.reg_weight", "loss.prior_weight", number),
     several("train.diff_output_preservation", "loss.preservation_weight loss.preservation_class", _preservation),

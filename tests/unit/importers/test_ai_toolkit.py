@@ -88,3 +88,12 @@ def test_several_resolutions_stay_with_their_folder(tmp_path: Path) -> None:
     assert (project.bucket.min_side, project.bucket.max_side) == (256, 2048)
     assert project.caption.extensions == (".txt", ".caption")
     assert status(report, "train.stepz") == "unknown"
+
+
+def test_denoising_steps_count_from_the_noisiest(tmp_path: Path) -> None:
+    train = {"min_denoising_steps": 100, "max_denoising_steps": 600}
+    noise = project_of(tmp_path, import_json(tmp_path, config(train=train))).noise
+    assert (noise.min_timestep, noise.max_timestep) == (400, 900)
+    usual = {"min_denoising_steps": 0, "max_denoising_steps": 999}
+    noise = project_of(tmp_path, import_json(tmp_path, config(train=usual))).noise
+    assert (noise.min_timestep, noise.max_timestep) == (0, 1000)
