@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -20,6 +20,7 @@ from trainer_core.stages import STAGES
 from trainer_core.stages.base import Stage, StageContext
 from trainer_core.stages.entries import ITEMS, read_items
 from trainer_core.stages.outputs import CHECKSUMS, publish_outputs, read_checksums, remove_outputs
+from trainer_core.stages.progress import StagePlan, StageResult, Status
 from trainer_core.stages.reasons import recipe_changes, stale_items
 from trainer_core.stages.session import Session, file_stat
 from trainer_core.store import Published
@@ -34,7 +35,6 @@ log = logging.getLogger(__name__)
 TRAINING = "lora_checkpoint"
 """The stage that trains."""
 
-Status = Literal["fresh", "stale", "missing"]
 _OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
 _LESS_MEMORY = {
     "cached_latents": "Lower latents.batch_size or bucket.resolution.",
@@ -45,61 +45,6 @@ _LESS_MEMORY = {
 """Stage -> what to change when memory ran out."""
 _HEALINGS = 3
 """How often a stage is tried again after damage that its inputs were healed of."""
-
-
-@dataclass(frozen=True)
-class StagePlan:
-    """What a run would do to a stage."""
-
-    name: str
-    status: Status
-    reasons: tuple[str, ...]
-    total: int
-    """Items of work in a run from nothing: pictures, captions, steps ..."""
-    stale: tuple[tuple[str, str], ...]
-    """(sample id, reason) of every entry to compute, for stages that work by sample."""
-    stale_count: int
-    seconds: float | None
-    """What it will take, from the speed of the last time; None when it never ran here."""
-    data_version: str | None
-    """What its result will be, where that is known beforehand."""
-
-    def as_dict(self, examples: int = 10) -> dict[str, JSON]:
-        """The stable JSON form of `plan --json`."""
-        shown = [{"sample": sample, "reason": reason} for sample, reason in self.stale[:examples]]
-        items = {"total": self.total, "stale": self.stale_count, "examples": shown}
-        return {"name": self.name, "status": self.status, "reasons": list(self.reasons), "items": items}
-
-
-@dataclass(frozen=True)
-class StageResult:
-    """What a run did to a stage."""
-
-    name: str
-    action: Literal["computed", "reused"]
-    items_computed: int
-    items_reused: int
-    seconds: float
-    published: Published = field(repr=False)
-    outputs: tuple[Path, ...] = ()
-    settled: Mapping[str, JSON] = field(default_factory=dict[str, JSON])
-    """What the project decided over it."""
-
-    @property
-    def data_version(self) -> str:
-        """What the result means."""
-        return self.published.data_version
-
-    def as_dict(self) -> dict[str, JSON]:
-        """The stable JSON form of `train --json`."""
-        return {
-            "name": self.name,
-            "action": self.action,
-            "items_computed": self.items_computed,
-            "items_reused": self.items_reused,
-            "seconds": round(self.seconds, 3),
-            "data_version": self.data_version,
-        }
 
 
 def open_session(

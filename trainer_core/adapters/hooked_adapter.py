@@ -14,7 +14,6 @@ from trainer_core.adapters.kinds.oft import butterfly_blocks, clamped
 from trainer_core.adapters.layers import Layer, LoraLayer, LycorisLayer
 from trainer_core.adapters.places import norms, places
 from trainer_core.adapters.settings import NEEDS_WEIGHT
-from trainer_core.diffusion.noise import derive_seed
 from trainer_core.errors import ConfigError
 from trainer_core.types import Finding
 
@@ -53,6 +52,7 @@ def attach(
     import torch
 
     from trainer_core.adapters.hooked import adapters_of, begin, put_on
+    from trainer_core.diffusion.noise import derive_seed
 
     module.requires_grad_(False)
     found = places(module, config, options, presets)

@@ -12,6 +12,7 @@ from trainer_core.cli.doctor import doctor
 from trainer_core.cli.export import export
 from trainer_core.cli.find_lr import find_lr
 from trainer_core.cli.gc import gc
+from trainer_core.cli.import_config import import_config
 from trainer_core.cli.init import init
 from trainer_core.cli.options import examples
 from trainer_core.cli.plan import plan
@@ -55,12 +56,23 @@ def root(
     """Train LoRAs for image diffusion models. Only what changed is computed again."""
 
 
+_NAMES = {"import_config": "import"}
+"""Commands whose names Python keeps for itself."""
+
 for _command, _examples in (
     (
         init,
         (
             ("lora-assets init pictures/cats --base models/sdxl", "asks what it cannot know"),
             ("lora-assets init pictures/cats --base models/sdxl --trigger ohwx --goal style --yes", "asks nothing"),
+        ),
+    ),
+    (
+        import_config,
+        (
+            ("lora-assets import lora_sdxl.toml", "sd-scripts, with the dataset file that it names"),
+            ("lora-assets import config.json --dataset multidatabackend.json", "SimpleTuner"),
+            ("lora-assets import train_lora_flux.yaml -o configs/flux.yaml", "ai-toolkit, under a name of your own"),
         ),
     ),
     (check, (("lora-assets check cats --set train.steps=500", "check with another setting"),)),
@@ -105,7 +117,7 @@ for _command, _examples in (
     (gc, (("lora-assets gc --dry-run", "what could be removed?"),)),
     (doctor, (("lora-assets doctor", "is this machine fit?"),)),
 ):
-    app.command(epilog=examples(*_examples))(_command)
+    app.command(_NAMES.get(_command.__name__), epilog=examples(*_examples))(_command)
 
 
 def main() -> None:

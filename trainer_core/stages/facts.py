@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from trainer_core.config.rules import DataFacts, Facts, check_rules
 from trainer_core.errors import ModelError
+from trainer_core.families.facts import family_facts
 from trainer_core.types import JSON, Finding
 
 if TYPE_CHECKING:
@@ -39,15 +41,9 @@ def facts_of(session: Session, length: Arithmetic | None = None) -> Facts:
         denoiser = session.source.config(spec.denoiser)
     except (ModelError, OSError):
         pass  # told by itself
-    return Facts(
-        prediction=spec.prediction,
-        title=spec.title,
+    return replace(
+        family_facts(spec),
         base_prediction=str(scheduler.get("prediction_type", "epsilon")),
-        trainable_text_encoders=tuple(spec.text_lora),
-        reads_clip_tokens=spec.long_captions,
-        skips_clip_layers=spec.clip_skip,
-        chooses_text_length=spec.choosable_text_length,
-        overflows_in_fp16=spec.overflows_in_fp16,
         widths=widths(denoiser),
         data=None if length is None else _counted(length),
     )

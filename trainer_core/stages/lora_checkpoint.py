@@ -319,9 +319,10 @@ def cached_samples(context: StageContext) -> CachedSamples:
     """
     from trainer_core.train.batches import CachedSamples
 
-    train, store = trained_samples(context), context.session.store
+    session, train = context.session, trained_samples(context)
+    store = session.store
     geometries = seen_geometries(train)
-    names = names_needed(context.session, train, text_choice(context.session, train, context.settings.caption))
+    names = names_needed(train, text_choice(session, train, context.settings.caption), encoded_live(session.project))
     latents = context.upstream["cached_latents"]
     return CachedSamples(
         read_latents(store, keys_of(latents, geometries)),

@@ -67,9 +67,9 @@ def live_captions(samples: Sequence[Sample], dropout: Dropout, seed: int) -> Cal
     return lambda draw: draw_text(by_id[draw.sample_id], dropout, seed, draw.epoch, draw.repeat)
 
 
-def names_needed(session: Session, samples: Sequence[Sample], choice: TextChoice | None) -> list[str]:
-    """Return the names of all entries that training on these samples may take."""
-    if encoded_live(session.project):
+def names_needed(samples: Sequence[Sample], choice: TextChoice | None, live: bool) -> list[str]:
+    """Return the names of all entries that training on these samples may take; `live`: it encodes captions itself."""
+    if live:
         return [] if choice is None else list(choice.classes.values())
     if choice is None:
         return [sample.id for sample in samples]

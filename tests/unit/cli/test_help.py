@@ -4,7 +4,7 @@ import pytest
 
 from tests.unit.cli.support import call, run
 
-COMMANDS = ["init", "check", "plan", "find-lr", "train", "sample", "verify", "export", "gc", "doctor"]
+COMMANDS = ["init", "import", "check", "plan", "find-lr", "train", "sample", "verify", "export", "gc", "doctor"]
 
 
 def listed(text: str) -> list[str]:

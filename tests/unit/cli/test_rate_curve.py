@@ -14,7 +14,7 @@ def curve_of(schedule: ScheduleConfig, steps: int = 200, optimizer: str = "adamw
         schedule=schedule,
         train=TrainConfig(steps=steps),
     )
-    return RateCurve.of(project)
+    return RateCurve.of(project, steps)
 
 
 def test_the_curve_tells_peak_end_and_warm_up_in_a_form_for_programs() -> None:

@@ -52,6 +52,7 @@ def trainer(tiny_bases: dict[str, Path]) -> Make:
             project=SimpleNamespace(adapter=ADAPTER, noise=noise_settings, loss=LossConfig.model_validate(loss or {})),
             accelerator=SimpleNamespace(autocast=nullcontext),
             loader=SimpleNamespace(dtype=torch.float32),
+            live_text=None,
         )
 
     return make

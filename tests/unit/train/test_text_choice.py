@@ -97,9 +97,9 @@ def test_without_a_choice_each_sample_has_its_own_text() -> None:
 
 
 def test_exactly_the_names_that_a_draw_may_take_are_read() -> None:
-    assert names_needed(SAMPLES, None) == [one.id for one in SAMPLES]
-    assert set(names_needed(SAMPLES, choice())) == {"a1", "a2", "a3", "set/b.png", "c1", "c2"}
-    assert set(names_needed(SAMPLES, choice(classes=True, dropout=0.1))) == set(KNOWN)
+    assert names_needed(SAMPLES, None, live=False) == [one.id for one in SAMPLES]
+    assert set(names_needed(SAMPLES, choice(), live=False)) == {"a1", "a2", "a3", "set/b.png", "c1", "c2"}
+    assert set(names_needed(SAMPLES, choice(classes=True, dropout=0.1), live=False)) == set(KNOWN)
 
 
 def test_live_captions_are_the_draws_own_texts() -> None:

@@ -1,0 +1,382 @@
+"""tdrussell's diffusion-pipe: the main TOML file with its dataset file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from trainer_core.importers import optimizers, schedules
+from trainer_core.importers.convert import (
+    amount,
+    diffusion_only,
+    flow_only,
+    model_path,
+    number,
+    on,
+    path,
+    paths,
+    precision,
+    shift_sampling,
+    side_of,
+    text,
+    truth,
+    unless_off,
+)
+from trainer_core.importers.rows import (
+    Context,
+    Default,
+    Fate,
+    Row,
+    Table,
+    changed,
+    dropped,
+    irrelevant,
+    refused,
+    secret,
+    several,
+    to,
+)
+from trainer_core.importers.rows import unsupported as no
+from trainer_core.importers.source import Loaded, Section, Source, Told, Tool, failure, flat, load
+from trainer_core.types import JSON, Finding
+
+HARDWARE = "Hardware: the profile decides (`hardware.profile`)."
+_PROGRAM = "Of its program."
+_PARTS = "Put it into the base's folder: a diffusers-format folder holds all parts."
+FAMILIES: Mapping[str, str] = {
+    "sdxl": "sdxl",
+    "sd3": "sd3",
+    "flux": "flux1",
+    "flux2": "flux2",
+    "chroma": "chroma",
+    "lumina_2": "lumina2",
+    "qwen_image": "qwen_image",
+    "qwen_image_edit": "qwen_image_edit",
+    "z_image": "z_image",
+}
+
+
+def _rank(value: JSON, context: Context) -> JSON:
+    """Alpha is always the rank; LoKr with a huge rank trains whole matrices."""
+    rank = int(amount(value))
+    if rank > 4096 and str(context.get("adapter.type")) == "lokr":
+        return Fate({"adapter_options.full_matrix": True}, note="So large a rank means whole matrices.")
+    return Fate({"adapter.rank": rank, "adapter.alpha": float(rank)}, note="It forces alpha to the rank.")
+
+
+def _optimizer(value: JSON, context: Context) -> JSON:
+    given = {key.partition(".")[2]: one for key, one in context.values.items() if key.startswith("optimizer.")}
+    found = optimizers.chosen(optimizers.DIFFUSION_PIPE, value, given)
+    if found.status == "unsupported":
+        note = "Its class of pytorch_optimizer, with that class's own weight decay there."
+        return changed({"optimizer.name": f"pytorch_optimizer.{value}"}, note)
+    return found
+
+
+def _sampling(value: JSON, context: Context) -> JSON:
+    kind, scale = str(value), amount(context.get("model.sigmoid_scale", 1.0))
+    if kind not in ("logit_normal", "uniform"):
+        return refused("Choose one of `noise.timestep_sampling`.")
+    if shift := amount(context.get("model.shift")):
+        return Fate(shift_sampling(kind, scale, shift))
+    if truth(context.get("model.flux_shift")) or truth(context.get("model.lumina_shift")):
+        more = {"noise.logit_std": scale} if kind == "logit_normal" else {}
+        return Fate({"noise.timestep_sampling": kind, "noise.shift": "resolution", **more})
+    return Fate(shift_sampling(kind, scale, 1))
+
+
+def _batch(value: JSON, context: Context) -> JSON:
+    if not isinstance(value, list):
+        return int(amount(value))
+    smallest = min(int(amount(pair[1])) for pair in value)
+    return changed({"train.batch_size": smallest}, "It differs by resolution there; ours is one: the smallest.")
+
+
+def _huber(value: JSON, context: Context) -> JSON:
+    found: dict[str, JSON] = {"loss.type": "huber", "loss.huber_c": number(value), "loss.huber_schedule": "constant"}
+    return changed(found, "Ours is 2c times as large (kohya's form), which optimizers like Adam do not notice.")
+
+
+def _encoders(value: JSON, context: Context) -> JSON:
+    if context.family != "sdxl":
+        return dropped("Only SDXL's text encoders are trained there.")
+    return Fate(
+        {"adapter.text_encoders": ["text_encoder", "text_encoder_2"]}, note="It trains SDXL's text encoders always."
+    )
+
+
+def _encoder_lr(value: JSON, context: Context) -> JSON:
+    base = context.get("optimizer.lr")
+    rates = [number(context.get(f"model.text_encoder_{count}_lr", base)) for count in (1, 2)]
+    return rates[0] if rates[0] == rates[1] else rates
+
+
+def _lr(value: JSON, context: Context) -> JSON:
+    if _automagic(context):
+        return changed({"optimizer.lr": 1.0}, "Automagic finds its own rates, and so does Prodigy from 1.")
+    return dropped("`model.unet_lr` goes before it.") if context.get("model.unet_lr") else number(value)
+
+
+def _automagic(context: Context) -> bool:
+    return str(context.get("optimizer.type", "")).lower() == "automagic"
+
+
+ROWS: list[Row] = [
+    *irrelevant("model.type", "Told the family."),
+    to("model.diffusers_path", "model.path", model_path),
+    to("model.checkpoint_path", "model.path", model_path),
+    *[
+        no(f"model.{key}", _PARTS)
+        for key in (
+            "transformer_path",
+            "vae_path",
+            "llm_path",
+            "clip_path",
+            "text_encoder_path",
+            "single_file_path",
+            "diffusion_model_path",
+            "byt5_path",
+            "text_encoders",
+        )
+    ],
+    to("model.dtype", "train.precision", precision),
+    *irrelevant(
+        "model.transformer_dtype model.diffusion_model_dtype model.text_encoder_nf4 model.text_encoder_fp8", HARDWARE
+    ),
+    several("model.timestep_sample_method", "noise.timestep_sampling noise.shift", flow_only(_sampling)),
+    *irrelevant(
+        "model.sigmoid_scale model.shift model.flux_shift model.lumina_shift", "Written with the timesteps' sampling."
+    ),
+    to("model.guidance", "noise.guidance", number),
+    no("model.bypass_guidance_embedding", "FLUX.1-dev's own guidance embedding is always there."),
+    to("model.v_pred", "noise.prediction", unless_off(lambda value, context: "v_prediction")),
+    to("model.min_snr_gamma", "loss.min_snr_gamma", diffusion_only(unless_off(number), "Not used with flow matching.")),
+    to(
+        "model.debiased_estimation_loss",
+        "loss.debiased",
+        diffusion_only(on, "Not used with flow matching."),
+    ),
+    to("model.unet_lr", "optimizer.lr", unless_off(number)),
+    to("model.text_encoder_1_lr", "optimizer.text_encoder_lr", _encoder_lr),
+    to("model.text_encoder_2_lr", "optimizer.text_encoder_lr", _encoder_lr),
+    several("(text encoders)", "adapter.text_encoders", _encoders),
+    no("model.merge_adapters", "Merge them into the base first."),
+    to("model.max_sequence_length", "text.max_length", number),
+    *irrelevant(
+        "model.cache_text_encoder model.cache_text_embeddings",
+        "Embeddings are always cached here where no encoder is trained.",
+    ),
+    to(
+        "adapter.type",
+        "adapter.type",
+        lambda value, context: str(value) if value in ("lora", "lokr") else refused("Choose one of `adapter.type`."),
+    ),
+    several("adapter.rank", "adapter.rank adapter.alpha", _rank),
+    *irrelevant("adapter.alpha", "It refuses to run with it; alpha is the rank."),
+    to("adapter.dropout", "adapter.dropout", unless_off(number)),
+    to("adapter.rank_dropout", "adapter.rank_dropout", unless_off(number)),
+    to("adapter.decompose_factor", "adapter_options.factor", number),
+    to(
+        "adapter.init_from_existing",
+        "adapter.init_from",
+        unless_off(path),
+        "It names a folder: check that the file in it is meant.",
+    ),
+    no("adapter.exclude_modules", "Leave modules out with `adapter.blocks` and rank 0."),
+    no("adapter.fuse_adapters", "Merge them into the base first."),
+    *irrelevant("adapter.dtype", "Adapters are fp32 here."),
+    to("(adapted modules)", "adapter.targets", text, "It adapts every Linear of the blocks."),
+    several("optimizer.type", "optimizer.name optimizer.weight_decay", _optimizer),
+    to("optimizer.lr", "optimizer.lr", _lr),
+    no("optimizer.gradient_release", "Gradients are accumulated and clipped here."),
+    *irrelevant("optimizer.stabilize optimizer.kahan_sum", "Weights and states are fp32 here."),
+    several("optimizer.*", "optimizer.weight_decay optimizer.betas optimizer.eps optimizer.args", optimizers.arguments),
+    to(
+        "epochs",
+        "train.epochs",
+        lambda value, context: (
+            dropped("`max_steps` ends the run first; set one of them.") if context.get("max_steps") else number(value)
+        ),
+    ),
+    to("max_steps", "train.steps", number),
+    to("micro_batch_size_per_gpu", "train.batch_size", _batch),
+    to("image_micro_batch_size_per_gpu", "train.batch_size", _batch),
+    to("gradient_accumulation_steps", "train.gradient_accumulation_steps", number),
+    to("gradient_clipping", "optimizer.max_grad_norm", number),
+    to("warmup_steps", "schedule.warmup_steps", number),
+    to("lr_scheduler", "schedule.name", lambda value, context: schedules.named(schedules.DIFFUSION_PIPE, value)),
+    no("force_constant_lr", "Set `optimizer.lr`."),
+    several("pseudo_huber_c", "loss.type loss.huber_c loss.huber_schedule", _huber, status="changed"),
+    to("uncond_fraction", "caption.dropout", unless_off(number)),
+    to("activation_checkpointing", "train.gradient_checkpointing", lambda value, context: truth(value)),
+    *irrelevant("reentrant_activation_checkpointing blocks_to_swap disable_block_swap_for_eval compile", HARDWARE),
+    *irrelevant("pipeline_stages partition_method partition_split map_num_proc", HARDWARE),
+    to(
+        "caching_batch_size",
+        "latents.batch_size",
+        lambda value, context: number(value) if amount(value) > 1 else dropped("The profile's choice."),
+    ),
+    to("save_every_n_epochs", "save.every_epochs", unless_off(number)),
+    to("save_every_n_steps", "save.every", unless_off(number)),
+    no("save_every_n_examples", "Count in steps or epochs: `save.every`."),
+    to(
+        "checkpoint_every_n_epochs",
+        "train.checkpoint_every",
+        lambda value, context: dropped("States are saved every `train.checkpoint_every` steps."),
+    ),
+    *irrelevant("checkpoint_every_n_minutes", "States are saved every `train.checkpoint_every` steps."),
+    to("save_dtype", "export.dtype", precision, "The model's dtype unless given."),
+    to("eval_every_n_steps", "train.evaluate_every", unless_off(number)),
+    *irrelevant(
+        "eval_every_n_epochs eval_every_n_examples eval_before_first_step eval_micro_batch_size_per_gpu",
+        "`train.evaluate_every` measures all held-out pictures.",
+    ),
+    *irrelevant(
+        "image_eval_micro_batch_size_per_gpu eval_gradient_accumulation_steps",
+        "`train.evaluate_every` measures all held-out pictures.",
+    ),
+    to("logging_steps", "logging.every", number),
+    *irrelevant("steps_per_print x_axis_examples video_clip_mode resume_from_checkpoint regenerate_cache", _PROGRAM),
+    *irrelevant("output_dir", "Results lie in `.lora-assets/outputs/NAME/`."),
+    *irrelevant("dataset eval_datasets", "Read, and reported key by key."),
+    to("monitoring.enable_wandb", "logging.wandb", unless_off(lambda value, context: "online")),
+    to("monitoring.wandb_tracker_name", "logging.wandb_project", unless_off(text)),
+    to("monitoring.wandb_run_name", "logging.wandb_run", unless_off(text)),
+    *secret("monitoring.wandb_api_key"),
+]
+
+DEFAULTS: list[Default] = [
+    Default("(adapted modules)", "all-linear"),
+    Default("(text encoders)", True),
+    Default("optimizer.lr", 1.0, _automagic),
+    Default("model.timestep_sample_method", "logit_normal"),
+    Default("save_dtype", lambda context: context.get("model.dtype", "bfloat16")),
+]
+
+TABLE = Table("Training", ROWS, DEFAULTS)
+
+
+def _sides(value: JSON, context: Context) -> JSON:
+    found: list[int] = []
+    for one in value if isinstance(value, list) else [value]:
+        found.append(side_of(amount(one[0]), amount(one[1]), 16) if isinstance(one, list) else int(amount(one)))
+    return found
+
+
+def _buckets(value: JSON, context: Context) -> JSON:
+    """Ratios become the longest and the shortest side."""
+    if not truth(value):
+        return Fate({"bucket.table": "square"})
+    areas = _sides(context.get("resolutions", [512]), context)
+    widest = max(amount(context.get("max_ar", 2.0)), 1 / (amount(context.get("min_ar", 0.5)) or 1.0)) ** 0.5
+    longest, shortest = -(-int(max(areas) * widest) // 64) * 64, int(min(areas) / widest) // 64 * 64
+    sides: dict[str, JSON] = {"bucket.max_side": longest, "bucket.min_side": max(64, shortest)}
+    return Fate({"bucket.table": "grid", **sides}, note="Its ratios as sides.")
+
+
+def _skip(value: JSON, context: Context) -> JSON:
+    return "exclude" if truth(value) else "empty"
+
+
+DATASET_ROWS: list[Row] = [
+    to("path", "datasets.path", path),
+    to("mask_path", "datasets.mask_path", unless_off(path), "White is trained, in both."),
+    to("control_path", "datasets.control_path", unless_off(paths)),
+    to("num_repeats", "datasets.repeats", number),
+    to("resolutions", "datasets.resolutions", _sides),
+    several("enable_ar_bucket", "bucket.table bucket.max_side bucket.min_side", _buckets),
+    *irrelevant("min_ar max_ar", "Written with `enable_ar_bucket`."),
+    *irrelevant("num_ar_buckets", "Ours are every size of the grid."),
+    no("ar_buckets", "Ours are every size of the grid (`bucket.step`)."),
+    no("size_buckets", "Ours are every size of the grid (`bucket.step`)."),
+    *irrelevant("frame_buckets", "Of videos."),
+    to(
+        "cache_shuffle_num",
+        "caption.variants",
+        unless_off(lambda value, context: Fate({"tags.shuffle": True, "caption.variants": int(amount(value))})),
+    ),
+    to("cache_shuffle_delimiter", "tags.separator", lambda value, context: str(value).strip() or str(value)),
+    to("shuffle_tags", "tags.shuffle", on),
+    to("caption_prefix", "caption.prefix", unless_off(text)),
+    to("skip_empty_caption", "caption.missing", _skip, "Pictures without a caption are left out unless it is false."),
+    *irrelevant("shuffle_metadata online_captions", _PROGRAM),
+    no("subsample_ratio", "Take pictures away, or set `repeats` of the others."),
+    to("(held out)", "datasets.held_out", number, "It trains on every picture; `eval_datasets` are only measured."),
+    to("(lines of a caption)", "caption.multiline", text, "It reads the whole caption file."),
+]
+
+DATASET_DEFAULTS: list[Default] = [
+    Default("enable_ar_bucket", False),
+    Default("skip_empty_caption", True),
+    Default("(held out)", 0.0),
+    Default("(lines of a caption)", "whole"),
+]
+
+DATASET_TABLE = Table("Datasets", DATASET_ROWS, DATASET_DEFAULTS)
+
+
+def recognise(data: JSON) -> str:
+    """Tell by what values are diffusion-pipe's."""
+    if not isinstance(data, Mapping):
+        return ""
+    if isinstance(data.get("directory"), list):
+        return "`[[directory]]`"
+    model = data.get("model")
+    typed = isinstance(model, Mapping) and "type" in model
+    return "`model.type` and `dataset`" if typed and ("dataset" in data or "micro_batch_size_per_gpu" in data) else ""
+
+
+def read(loaded: Loaded) -> Source:
+    """Take a config of diffusion-pipe apart.
+
+    Raises:
+        ImportFailed: it is a dataset file alone, or that file cannot be read.
+    """
+    data: Mapping[str, JSON] = loaded.data
+    if "directory" in data:
+        fix = "Import the main file, with this one as --dataset."
+        raise failure(str(loaded.path), "is a dataset file of diffusion-pipe: it names no model.", fix)
+    findings: list[Finding] = []
+    named = str(data.get("dataset") or "")
+    file = loaded.dataset or loaded.beside(named)
+    if file is None and named and not loaded.folder:
+        findings.append(
+            Finding("error", "dataset", f"is {named}, and no such file is there.", "Give it with --dataset.")
+        )
+    sections = _sections(load(file), "dataset.", 0.0) if file else []
+    if loaded.folder:
+        sections = [Section({"path": str(loaded.folder)}, DATASET_TABLE, "--dataset.")]
+    for one in data.get("eval_datasets") or []:
+        other = loaded.beside(str(one.get("config") or ""))
+        if other is None:
+            message = f"names {one.get('config')}, and no such file is there."
+            findings.append(Finding("warning", "eval_datasets", message, "Add the folder with `held_out: 1`."))
+        else:
+            sections += _sections(load(other), f"eval_datasets.{one.get('name', '')}.", 1.0)
+    values = {key: value for key, value in data.items() if value is not None}
+    name = loaded.path.stem
+    return Source(Section(flat(values), TABLE), sections, _family(data), name, (), findings)
+
+
+def _sections(data: JSON, place: str, held_out: float) -> list[Section]:
+    common = {key: value for key, value in data.items() if key != "directory"}
+    found: list[Section] = []
+    folders: Sequence[Mapping[str, JSON]] = data.get("directory") or []
+    for number_, folder in enumerate(folders):
+        labels = {key: place + key for key in common} | {key: f"{place}directory.{number_}.{key}" for key in folder}
+        values = {**common, **folder}
+        if held_out:
+            values["(held out)"] = held_out
+        found.append(Section(values, DATASET_TABLE, f"{place}directory.{number_}.", labels))
+    return found
+
+
+def _family(data: Mapping[str, JSON]) -> Told:
+    model: Mapping[str, JSON] = data.get("model") or {}
+    kind = str(model.get("type") or "")
+    if "adapter" not in data:
+        return Told("", "no `[adapter]`", problem="cannot be trained whole: we train adapters alone.")
+    found = FAMILIES.get(kind.replace("-", "_"), FAMILIES.get(kind, ""))
+    return Told(found, "`model.type`", problem="" if found else f"is {kind}, which we do not train.")
+
+
+TOOL = Tool("diffusion-pipe", "diffusion-pipe", recognise, read, (TABLE, DATASET_TABLE))
