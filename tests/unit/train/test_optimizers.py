@@ -119,7 +119,7 @@ def resumed(config: OptimizerConfig, folder: Path, before: int = 6, after: int =
 
 
 class Halved(torch.optim.Optimizer):
-    """Keeps a moment in bfloat16 and a list of matrices, and counts its steps on itself, as some of the libraries do."""
+    """Keeps a moment in bfloat16 and a list, and counts its steps on itself, as some of the libraries do."""
 
     def __init__(self, params: Any) -> None:
         super().__init__(params, {"lr": 0.1})
