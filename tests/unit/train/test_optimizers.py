@@ -365,7 +365,7 @@ def test_parts_have_rates_of_their_own() -> None:
 def test_the_rate_that_is_told_is_the_one_that_acts() -> None:
     parameters, loss = lora_problem()
     optimizer = built(OptimizerConfig(name="prodigy", lr=0.5), parameters)
-    descend(loss, optimizer, 30)
+    descend(loss, optimizer, 80)
     assert effective_lr(optimizer) == pytest.approx(0.5 * optimizer.param_groups[0]["d"])
     assert optimizer.param_groups[0]["d"] > 1e-5
 
