@@ -18,7 +18,7 @@ from trainer_core.train.state import TrainState, load_latest, save_state
 
 RATES = {"sgdnesterov": 2.0, "sgdnesterov8bit": 2.0, "sgdschedulefree": 10.0, "radamschedulefree": 0.03}
 """Rates for the tiny model; others take 0.01, and those that find their own the table's."""
-STEPS = {"dadaptsgd": 230, "dadaptadagrad": 80, "dadaptadam": 80, "dadaptadan": 60}
+STEPS = {"dadaptsgd": 230, "dadaptadagrad": 80, "dadaptadam": 80, "dadaptadan": 60, "prodigy": 100}
 """Steps until an estimate that begins at 1e-6 has grown; others take 40."""
 PAGED = pytest.mark.filterwarnings("ignore:Paged optimizers are not supported on CPU")
 

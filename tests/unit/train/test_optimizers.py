@@ -119,7 +119,7 @@ def resumed(config: OptimizerConfig, folder: Path, before: int = 6, after: int =
 
 
 class Halved(torch.optim.Optimizer):
-    """Keeps a moment in bfloat16 and a list of matrices, and counts its steps on itself, as some libraries do."""
+    """Keeps a moment in bfloat16 and a list, and counts its steps on itself, as some of the libraries do."""
 
     def __init__(self, params: Any) -> None:
         super().__init__(params, {"lr": 0.1})
@@ -365,9 +365,9 @@ def test_parts_have_rates_of_their_own() -> None:
 def test_the_rate_that_is_told_is_the_one_that_acts() -> None:
     parameters, loss = lora_problem()
     optimizer = built(OptimizerConfig(name="prodigy", lr=0.5), parameters)
-    descend(loss, optimizer, 30)
+    descend(loss, optimizer, 80)
     assert effective_lr(optimizer) == pytest.approx(0.5 * optimizer.param_groups[0]["d"])
-    assert optimizer.param_groups[0]["d"] > 1e-5
+    assert optimizer.param_groups[0]["d"] > 2e-6, "it begins at 1e-6"
 
 
 @pytest.mark.parametrize(
