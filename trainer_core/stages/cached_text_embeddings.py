@@ -27,11 +27,16 @@ NAME = "cached_text_embeddings"
 
 
 def _items(context: StageContext) -> dict[str, Item]:
-    samples, settings = context.session.manifest.samples, context.settings
-    if settings.text.cache == "never" or settings.adapter.text_encoders:
-        # Training encodes its captions itself; the base's held-out loss still needs what the base says.
+    samples = context.session.manifest.samples
+    if _left_to_training(context):
+        # The base's held-out loss still needs what the base says.
         samples = tuple(sample for sample in samples if sample.split == "held_out")
-    return text_items(context.session, settings.text, samples)
+    return text_items(context.session, context.settings.text, samples)
+
+
+def _left_to_training(context: StageContext) -> bool:
+    """Say whether training encodes its captions itself (`live_text.encodes_live`)."""
+    return context.settings.text.cache == "never" or bool(context.settings.adapter.text_encoders)
 
 
 def text_items(session: Session, text: TextConfig, samples: Sequence[Sample]) -> dict[str, Item]:
@@ -61,7 +66,13 @@ def _seen_with_controls(sample: Sample, base: str, common: Mapping[str, JSON]) -
 
 
 def _version(context: StageContext) -> str:
-    return digest([[name, item.key] for name, item in sorted(context.items.items())])
+    if not _left_to_training(context):
+        return digest([[name, item.key] for name, item in sorted(context.items.items())])
+    # What training reads is a part of what this result means, whoever encodes it: another caption trains again.
+    samples = context.session.manifest.samples
+    items = text_items(context.session, context.settings.text, samples)
+    rows = [[sample.id, items[sample.id].key, *sample.texts] for sample in samples]
+    return digest(["encoded while training", sorted(rows)])
 
 
 def _run(context: StageContext) -> Outcome:

@@ -1,7 +1,7 @@
-"""Captions that are encoded while training: when that is so, what it depends on, and the encoders that do it.
+"""Captions that are encoded while training: when that is so, and the encoders that do it.
 
-Nothing of it is in a stage's settings: whether captions come from the cache or not is what counts, and that is an
-input of its own, which holds every entry key that the captions would have had.
+The settings of `text` are no part of the key of what is trained: the data version of `cached_text_embeddings` tells
+whether captions are encoded while training, which captions, and by what.
 """
 
 from __future__ import annotations
@@ -11,10 +11,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trainer_core.stages.cached_text_embeddings import text_items
 from trainer_core.stages.pictures import read_picture
-from trainer_core.store.keys import digest
-from trainer_core.types import JSON, Sample
+from trainer_core.types import Sample
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -29,16 +27,6 @@ if TYPE_CHECKING:
 def encodes_live(project: Project) -> bool:
     """Say whether captions are encoded batch by batch: when asked for, and where a text encoder changes on the way."""
     return project.text.cache == "never" or bool(project.adapter.text_encoders)
-
-
-def live_inputs(session: Session) -> dict[str, JSON]:
-    """Return what training depends on beside its settings when it encodes captions itself: encoders and captions."""
-    if not encodes_live(session.project):
-        return {}
-    samples = [sample for sample in session.manifest.samples if sample.split == "train"]
-    items = text_items(session, session.project.text, samples)
-    rows = [[sample.id, items[sample.id].key, *sample.texts] for sample in samples]
-    return {"captions": digest(sorted(rows)), "text_encoders": session.weights(session.family.spec.text_components)}
 
 
 def load_live_text(session: Session) -> LiveText:

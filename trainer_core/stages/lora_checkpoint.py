@@ -21,7 +21,7 @@ from trainer_core.stages.exports import (
     lineage,
     published_names,
 )
-from trainer_core.stages.live_text import drawn_captions, encodes_live, live_inputs, load_live_text, read_anew
+from trainer_core.stages.live_text import drawn_captions, encodes_live, load_live_text, read_anew
 from trainer_core.store.keys import digest
 from trainer_core.types import JSON, Finding, Sample
 
@@ -51,7 +51,6 @@ def _run_inputs(context: StageContext) -> dict[str, JSON]:
         "weights": session.weights(session.family.spec.denoiser_components),
         "precision": session.precision("train", context.settings.train.precision),
         "family": session.family.spec.identity,
-        **live_inputs(session),
     }
 
 
