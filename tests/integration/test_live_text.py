@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,9 @@ import pytest
 from tests.contract import whole_run
 from tests.contract.models import MODELS
 from tests.projects import TinyProject, make_project, statuses
+from trainer_core import run
 from trainer_core.run import StageResult
+from trainer_core.types import Sample
 
 STEPS = 4
 SETTINGS = (f"train.steps={STEPS}", "logging.every=1", "export.dtype=fp32")
@@ -75,6 +78,23 @@ def test_a_run_that_encodes_captions_depends_on_captions_and_encoders_and_on_not
 
 
 @pytest.mark.setting("text.cache")
+def test_captions_that_nothing_encodes_beforehand_still_move_the_data_version(tmp_path: Path) -> None:
+    """Dagster sees nothing but data versions: with no picture held out there is no entry that could change."""
+    project = project_of("sd15", tmp_path)
+    live = (*LIVE, "datasets.0.held_out=0")
+    before = project.plan(*live)["cached_text_embeddings"]
+    (project.pictures / "003.txt").write_text("another caption\n")
+    after = project.plan(*live)["cached_text_embeddings"]
+    assert (before.total, after.total) == (0, 0)
+    assert before.data_version is None or before.data_version != after.data_version
+    first, second = (
+        project.run(*live, *more, until="cached_text_embeddings")["cached_text_embeddings"].data_version
+        for more in ((), ("caption.trigger_word=zorb",))
+    )
+    assert first != second
+
+
+@pytest.mark.setting("text.cache")
 def test_asking_for_the_cache_that_is_the_default_trains_nothing_again(tmp_path: Path) -> None:
     project = project_of("sd15", tmp_path)
     train(project, *SETTINGS)
@@ -91,9 +111,7 @@ def test_more_tokens_encode_captions_again_and_keep_the_pictures(tmp_path: Path)
     assert train(project, *SETTINGS, "text.clip_tokens=225")["lora_checkpoint"].items_computed == STEPS
 
 
-def _samples(project: TinyProject):  # type: ignore[no-untyped-def]
-    from trainer_core import run
-
+def _samples(project: TinyProject) -> Sequence[Sample]:
     session = run.open_session(project.config)
     try:
         return session.manifest.samples

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from trainer_core.data.caption_plan import drawn_row
+from trainer_core.data.caption_plan import drawn_row, encoded_live
 from trainer_core.errors import NonFiniteError
 from trainer_core.stages.base import Item, Outcome, Stage, StageContext
 from trainer_core.stages.entries import control_parts, entry_key, items_outcome, write_items
@@ -66,8 +66,14 @@ def _seen_with_controls(one: Text, base: str, told: Mapping[str, JSON]) -> Item:
 
 def _version(context: StageContext) -> str:
     rows: list[JSON] = [[name, item.key] for name, item in sorted(context.items.items())]
+    samples = context.session.manifest.samples
+    if encoded_live(context.session.project):
+        # What training reads is a part of what this result means, whoever encodes it: another caption trains again.
+        captions = (Text(one.id, one, one.caption) for one in samples)
+        read = text_items(context.session, context.settings.text, captions)
+        rows += ["encoded while training", sorted([name, item.key] for name, item in read.items())]
     # Which text is how likely, and when, decides training as much as what the texts are.
-    return digest(rows + [[one.id, drawn] for one in context.session.manifest.samples if (drawn := drawn_row(one))])
+    return digest(rows + [[one.id, drawn] for one in samples if (drawn := drawn_row(one))])
 
 
 def _run(context: StageContext) -> Outcome:

@@ -1,7 +1,7 @@
-"""Captions that are encoded while training: when that is so, what it depends on, and the encoders that do it.
+"""Captions that are encoded while training: when that is so, and the encoders that do it.
 
-Nothing of it is in a stage's settings: whether captions come from the cache or not is what counts, and that is an
-input of its own, which holds every entry key that the captions would have had.
+The settings of `text` are no part of the key of what is trained: the data version of `cached_text_embeddings` tells
+whether captions are encoded while training, which captions, and by what.
 """
 
 from __future__ import annotations
@@ -12,12 +12,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trainer_core.data.caption_plan import encoded_live
-from trainer_core.stages.cached_text_embeddings import text_items
 from trainer_core.stages.pictures import read_picture
-from trainer_core.stages.texts import Text
-from trainer_core.store.keys import digest
-from trainer_core.types import JSON, Sample
+from trainer_core.types import Sample
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -25,16 +21,6 @@ if TYPE_CHECKING:
     from trainer_core.sampling.evaluate import HeldOut
     from trainer_core.stages.session import Session
     from trainer_core.train.live_text import LiveText
-
-
-def live_inputs(session: Session) -> dict[str, JSON]:
-    """Return what training depends on beside its settings when it encodes captions itself: encoders and captions."""
-    if not encoded_live(session.project):
-        return {}
-    samples = [sample for sample in session.manifest.samples if sample.split == "train"]
-    items = text_items(session, session.project.text, (Text(one.id, one, one.caption) for one in samples))
-    rows = [[name, item.key] for name, item in items.items()]
-    return {"captions": digest(sorted(rows)), "text_encoders": session.weights(session.family.spec.text_components)}
 
 
 def load_live_text(session: Session) -> LiveText:

@@ -23,7 +23,7 @@ from trainer_core.stages.exports import (
     published_names,
 )
 from trainer_core.stages.initial import initial_key, initial_layers
-from trainer_core.stages.live_text import live_inputs, load_live_text, read_anew
+from trainer_core.stages.live_text import load_live_text, read_anew
 from trainer_core.stages.room import Footprint, ensure_room
 from trainer_core.stages.saving import SNAPSHOTS, Marks, Saver, collect_saves, is_saved_output, snapshot_path
 from trainer_core.stages.texts import live_captions, names_needed, text_choice
@@ -57,7 +57,6 @@ def _run_inputs(context: StageContext) -> dict[str, JSON]:
         "weights": session.weights(session.family.spec.denoiser_components),
         "precision": session.precision("train", context.settings.train.precision),
         "family": session.family.spec.identity,
-        **live_inputs(session),
         **initial_key(context),
     }
 

@@ -217,7 +217,7 @@ def _settle(context: StageContext, published: Published) -> Mapping[str, JSON]:
 
 METRICS_STAGE = Stage(
     name=NAME,
-    version=2,
+    version=3,
     description="Held-out loss with fixed noise and sigmas, and scores of pictures of fixed prompts and seeds, of base "
     "and LoRA, measured from the exported file. They decide whether it becomes the project's champion.",
     reads=(
