@@ -1,4 +1,4 @@
-"""Every kind of adapter on a UNet and on a transformer, through the real stages: trained, resumed, exported, read back."""
+"""Every kind of adapter on a UNet and a transformer, through the real stages: trained, resumed, exported, read back."""
 
 from __future__ import annotations
 

@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file, save_file
 
 from tests.projects import TinyProject
+from trainer_core import run
+from trainer_core.errors import ConfigError
 
-LOHA = ("adapter.type=loha", "adapter.alpha=3", "sample.strengths=[0.5,1]", "sample.every=2", "export.formats=[comfyui]")
+LOHA = (
+    "adapter.type=loha",
+    "adapter.alpha=3",
+    "sample.strengths=[0.5,1]",
+    "sample.every=2",
+    "export.formats=[comfyui]",
+)
 
 
 @pytest.fixture(scope="module")
@@ -41,3 +51,47 @@ def test_a_later_run_computes_nothing(loha: tuple[TinyProject, dict[str, object]
     project, _ = loha
     assert {name: result.items_computed for name, result in project.run(*LOHA).items() if result.items_computed} == {}
     assert json.loads((project.lora.parent / "proof.json").read_text())["files"][0]["reader"] == "lycoris"
+
+
+@pytest.mark.setting("adapter.init_from")
+@pytest.mark.parametrize("kind", ["lora", "lokr"])
+def test_a_run_goes_on_from_a_file_whose_content_is_in_its_key(kind: str, tmp_path: Path, finished_sd15: Path) -> None:
+    project = TinyProject(finished_sd15).copy(tmp_path / "project")
+    settings = (f"adapter.type={kind}", "train.select=last", "export.formats=[lycoris]", "export.dtype=fp32")
+    first = project.run(*settings, until="lora_checkpoint")["lora_checkpoint"].published.metadata
+    begun = project.folder / "begun.safetensors"
+    shutil.copyfile(project.lora, begun)
+    on = (*settings, f"adapter.init_from={begun}")
+    second = project.run(*on, until="lora_checkpoint")["lora_checkpoint"]
+    losses, before = second.published.metadata["held_out_losses"], first["held_out_losses"]
+    assert losses["0"] == pytest.approx(before[str(first["steps"])], rel=1e-5), "it begins where the other ended"
+    assert losses["0"] != before["0"]
+    begun.rename(project.folder / "renamed.safetensors")
+    renamed = (*settings, f"adapter.init_from={project.folder / 'renamed.safetensors'}")
+    assert project.plan(*renamed)["lora_checkpoint"].reasons == ()
+    tensors = load_file(project.folder / "renamed.safetensors")
+    save_file({key: tensor * 2 for key, tensor in tensors.items()}, project.folder / "renamed.safetensors")
+    assert project.plan(*renamed)["lora_checkpoint"].reasons != ()
+
+
+@pytest.mark.setting("adapter.init_from", "adapter.type")
+def test_what_cannot_be_gone_on_from_is_told_before_training(tmp_path: Path, finished_sd15: Path) -> None:
+    project = TinyProject(finished_sd15).copy(tmp_path / "project")
+    with pytest.raises(ConfigError, match=r"adapter\.init_from.*is no \.safetensors file"):
+        project.run("adapter.init_from=nowhere.safetensors")
+    with pytest.raises(ConfigError, match=r"adapter\.init_from"):
+        project.run("adapter.type=loha", f"adapter.init_from={project.lora}")
+
+
+@pytest.mark.setting("export.formats")
+def test_formats_that_cannot_hold_an_adapter_are_told_and_left_out(tmp_path: Path, finished_sd15: Path) -> None:
+    project = TinyProject(finished_sd15).copy(tmp_path / "project")
+    with pytest.raises(ConfigError, match=r"export\.formats: diffusers cannot hold it.*Add kohya or lycoris"):
+        project.run("adapter.type=ia3")
+    session = run.open_session(project.config, ("adapter.type=loha",))
+    try:
+        (found,) = [one for one in session.findings() if one.field == "export.formats"]
+    finally:
+        session.close()
+    assert found.level == "info"
+    assert found.fix == "comfyui will be written."

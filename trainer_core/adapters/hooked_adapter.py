@@ -99,7 +99,9 @@ def load_state(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
     from trainer_core.adapters.hooked import adapters_of
 
     own = {
-        f"{name}.{key}": tensor for name, adapter in adapters_of(module).items() for key, tensor in adapter.tensors().items()
+        f"{name}.{key}": tensor
+        for name, adapter in adapters_of(module).items()
+        for key, tensor in adapter.tensors().items()
     }
     missing, unknown = sorted(set(own) - set(tensors)), sorted(set(tensors) - set(own))
     assert not missing and not unknown, f"adapter state does not fit: missing {missing[:3]}, unknown {unknown[:3]}"
@@ -170,7 +172,9 @@ def _is_quantised(module: Any) -> bool:
     """Say whether a module's weight is not the matrix that it stands for."""
     weight = module.weight
     linear = getattr(module, "in_features", None)
-    return not weight.is_floating_point() or (linear is not None and tuple(weight.shape) != (module.out_features, linear))
+    return not weight.is_floating_point() or (
+        linear is not None and tuple(weight.shape) != (module.out_features, linear)
+    )
 
 
 def _tell_idle_dropout(module: nn.Module, config: AdapterConfig) -> None:

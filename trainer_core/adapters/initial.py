@@ -36,9 +36,7 @@ def checked(initial: Mapping[str, Layer] | None, names: Sequence[str]) -> Mappin
     return initial
 
 
-def fitted(
-    name: str, kind: str, start: Mapping[str, Tensor], layer: Layer, config: AdapterConfig
-) -> dict[str, Tensor]:
+def fitted(name: str, kind: str, start: Mapping[str, Tensor], layer: Layer, config: AdapterConfig) -> dict[str, Tensor]:
     """Return a layer's tensors in place of `start`, with the same update.
 
     With `rank_from_weights` its tensors and alpha are taken as they are. Otherwise their shapes must be those of the
@@ -55,7 +53,9 @@ def fitted(
         # its magnitudes begin with those of the base: the update begins as LoRA's, up to their change
         found["dora_scale"] = start["dora_scale"]
     if found_kind != kind or not set(found) >= set(start) - {"alpha"} or _others(start, found):
-        message = f"holds {found_kind} ({', '.join(sorted(found))}) for {name}, wanted {kind} ({', '.join(sorted(start))})."
+        message = (
+            f"holds {found_kind} ({', '.join(sorted(found))}) for {name}, wanted {kind} ({', '.join(sorted(start))})."
+        )
         fix = "Set adapter.type and adapter_options as they were when it was trained."
         raise ConfigError([Finding("error", "adapter.init_from", message, fix)])
     shapes = {key: tuple(tensor.shape) for key, tensor in found.items() if key in start}

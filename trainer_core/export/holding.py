@@ -14,13 +14,11 @@ if TYPE_CHECKING:
 _PRODUCTS = frozenset({"lora", "locon", "dylora", "dora"})
 """Kinds whose update is a product of two matrices, with magnitudes or without."""
 _COMFYUI_MAGNITUDES = (
-    "ComfyUI divides by the length of the base's rows, training by that of the changed rows, so it would load another one"
+    "ComfyUI measures magnitudes by the base's rows, training by the changed ones: it loads another one"
 )
 
 
-def refusal(
-    format_name: str, names: LoraNames, adapter: AdapterConfig, options: AdapterOptionsConfig
-) -> str:
+def refusal(format_name: str, names: LoraNames, adapter: AdapterConfig, options: AdapterOptionsConfig) -> str:
     """Return why a format cannot hold an adapter of a family; empty if it can.
 
     Args:

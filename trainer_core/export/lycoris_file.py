@@ -127,10 +127,7 @@ def named_tensors(layer: Layer) -> dict[str, Tensor]:
     from trainer_core.adapters.hooked_adapter import as_tensors
     from trainer_core.export.low_rank import balanced
 
-    if isinstance(layer, LoraLayer):
-        tensors = as_tensors(balanced(layer))[1]
-    else:
-        tensors = balanced_layer(layer)
+    tensors = as_tensors(balanced(layer))[1] if isinstance(layer, LoraLayer) else balanced_layer(layer)
     return {key: tensor.to(torch.float32) if tensor.is_floating_point() else tensor for key, tensor in tensors.items()}
 
 

@@ -33,7 +33,9 @@ def network_module(adapter: AdapterConfig, options: AdapterOptionsConfig, own: s
 
 def network_arguments(adapter: AdapterConfig, options: AdapterOptionsConfig) -> dict[str, object]:
     """Return `ss_network_args`: what differs from the defaults."""
-    told: dict[str, object] = {} if adapter.type == "lora" else {"algo": "lora" if adapter.type == "dora" else adapter.type}
+    told: dict[str, object] = (
+        {} if adapter.type == "lora" else {"algo": "lora" if adapter.type == "dora" else adapter.type}
+    )
     for name in ("dropout", "rank_dropout", "module_dropout", "train_norm"):
         if value := getattr(adapter, name):
             told[name] = value

@@ -217,5 +217,5 @@ def comfyui_unmapped(lora: Lora, keys: list[str]) -> list[str]:
 
 
 _NOT_IN_COMFYUI = frozenset({"weight", "on_input", "dora_scale"})
-"""Ends of keys that ComfyUI does not read, or reads as something else: (IA)^3's, and DoRA's magnitudes, which it divides
-by the length of the base's rows instead of the changed ones."""
+"""Ends of keys that ComfyUI does not read, or reads as something else: (IA)^3's, and DoRA's magnitudes, which it
+divides by the length of the base's rows instead of the changed ones."""

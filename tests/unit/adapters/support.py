@@ -74,7 +74,12 @@ def on_model(
 
 
 def attach(
-    model: nn.Module, kind: str, options: Mapping[str, Any] | None = None, seed: int = 1, initial: Any = None, **config: Any
+    model: nn.Module,
+    kind: str,
+    options: Mapping[str, Any] | None = None,
+    seed: int = 1,
+    initial: Any = None,
+    **config: Any,
 ) -> dict[str, nn.Parameter]:
     settings = AdapterConfig.model_validate({"type": kind, "rank": 4, "alpha": 3.0, "targets": "all-linear"} | config)
     return ADAPTERS[kind].attach(

@@ -65,7 +65,9 @@ def test_lycoris_makes_the_same_of_a_layers_tensors(kind: str, options: Any, sha
 def test_lycoris_sees_a_wrong_layer() -> None:
     own, generator = AdapterOptionsConfig(), torch.Generator().manual_seed(3)
     first, second = (
-        as_layer("loha", begin(host_of((32, 40)), Place("x", (32, 40), 4, alpha), "loha", AdapterConfig(), own, generator))
+        as_layer(
+            "loha", begin(host_of((32, 40)), Place("x", (32, 40), 4, alpha), "loha", AdapterConfig(), own, generator)
+        )
         for alpha in (2.5, 2.5)
     )
     for layer in (first, second):

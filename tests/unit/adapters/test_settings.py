@@ -94,7 +94,11 @@ def test_blocks_have_ranks_of_their_own_and_rank_0_leaves_modules_out(kind: str)
 
 @pytest.mark.parametrize(
     ("blocks", "message"),
-    [({"nothing": {"rank": 1}}, "matches none of the 6"), ({"(": {"rank": 1}}, "no regex"), ({".*": {"rank": 0}}, "every module")],
+    [
+        ({"nothing": {"rank": 1}}, "matches none of the 6"),
+        ({"(": {"rank": 1}}, "no regex"),
+        ({".*": {"rank": 0}}, "every module"),
+    ],
 )
 def test_blocks_that_are_wrong_are_refused(blocks: Any, message: str) -> None:
     with pytest.raises(ConfigError, match=rf"adapter\.blocks.*{message}"):
@@ -291,7 +295,9 @@ def test_what_a_kind_does_not_know_is_refused_with_the_kinds_that_do(kind: str) 
         ({"type": "loha"}, {"tucker": True}, "adapter_options.tucker", "warning"),
     ],
 )
-def test_combinations_that_cannot_work_or_do_nothing_are_told(adapter: Any, options: Any, field: str, level: str) -> None:
+def test_combinations_that_cannot_work_or_do_nothing_are_told(
+    adapter: Any, options: Any, field: str, level: str
+) -> None:
     found = adapter_findings(AdapterConfig.model_validate(adapter), AdapterOptionsConfig.model_validate(options))
     assert [(one.field, one.level) for one in found] == [(field, level)]
 

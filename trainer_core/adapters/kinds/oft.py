@@ -31,11 +31,7 @@ def butterfly_blocks(outputs: int, side: int) -> tuple[int, int] | None:
 
     The number of blocks must be a power of two, and the side even: the largest such side up to `side`.
     """
-    sides = [
-        one
-        for one in range(2, side + 1, 2)
-        if outputs % one == 0 and (outputs // one).bit_count() == 1
-    ]
+    sides = [one for one in range(2, side + 1, 2) if outputs % one == 0 and (outputs // one).bit_count() == 1]
     return (sides[-1], outputs // sides[-1]) if sides else None
 
 

@@ -46,7 +46,9 @@ def _fused(layers: Mapping[str, Layer], modules: Modules) -> dict[str, Layer]:
             f"{homeless[0]} and {len(homeless) - 1} more have no name in the original code of {modules.spec.title}, "
         )
         raise ExportError(message + "which kohya's keys use. Export the format `diffusers`, or lower adapter.targets.")
-    low_rank = {name: layer for name, layer in layers.items() if isinstance(layer, LoraLayer) and layer.magnitude is None}
+    low_rank = {
+        name: layer for name, layer in layers.items() if isinstance(layer, LoraLayer) and layer.magnitude is None
+    }
     if apart := [name for name in own if name not in low_rank]:
         message = f"{apart[0]} is no plain LoRA, and kohya's keys of {modules.spec.title} join modules. "
         raise ExportError(f"{message}Leave `kohya` out of export.formats.")
