@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,15 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from tests.contract.support import open_tiny
 from tests.contract.whole_run import STEPS, TRAINED, stop_training, trained_weights
 from tests.projects import TinyProject, computed, make_project
 from trainer_core.adapters import ADAPTERS
+from trainer_core.config.groups import AdapterConfig, AdapterOptionsConfig
+from trainer_core.errors import ExportError
+from trainer_core.export.lora_file import Lora, exported_tensors, write_lora
+from trainer_core.export.modules import hollow_denoiser, modules_of
+from trainer_core.export.proof import prove
 from trainer_core.run import StageResult
 
 FAMILIES = ("flux1", "sdxl")
@@ -106,3 +113,31 @@ def changed(path: Path) -> bool:
     zero_at_first = (".lora_B.weight", ".lora_up.weight", "hada_w2_a", "lokr_w2", "lokr_w2_b", "b2.weight", "diff")
     starts = [t for key, t in load_file(path).items() if key.endswith((*zero_at_first, "oft_blocks", "_q.weight"))]
     return bool(starts) and all(bool(torch.any(tensor != 0)) for tensor in starts)
+
+
+@pytest.mark.setting("adapter.type", "export.formats")
+@pytest.mark.parametrize(
+    ("family", "reads"), [("flux2", True), ("flux2_klein", True), ("z_image", True), ("sd3", False)]
+)
+@pytest.mark.parametrize("whole", [False, True])
+def test_diffusers_reads_a_lokr_where_a_family_says_so(
+    family: str, reads: bool, whole: bool, tiny_folder: Callable[[str], Path], tmp_path: Path
+) -> None:
+    tiny = open_tiny(family, tiny_folder(family))
+    spec = replace(tiny.family.spec, lora=replace(tiny.family.spec.lora, lokr_in_diffusers=True))
+    config = tiny.source.config(spec.denoiser)
+    denoiser, adapter = hollow_denoiser(spec, config), AdapterConfig(type="lokr", rank=2, alpha=3.0)
+    options = AdapterOptionsConfig(factor=4, full_matrix=whole)
+    for parameter in ADAPTERS["lokr"].attach(denoiser, adapter, options, spec.targets, 1).values():
+        torch.nn.init.normal_(parameter, std=0.02)
+    layers = ADAPTERS["lokr"].layers(ADAPTERS["lokr"].state(denoiser), adapter)
+    modules = modules_of(spec, {spec.denoiser: hollow_denoiser(spec, config)})
+    lora = Lora({f"{spec.denoiser}.{name}": layer for name, layer in layers.items()}, modules)
+    path = tmp_path / "lora.safetensors"
+    write_lora(path, exported_tensors(lora, "diffusers", "fp16"), {})
+    assert tiny.family.spec.lora.lokr_in_diffusers is reads
+    if reads:
+        assert prove(path, "diffusers", lora, "fp16", config).reader == "diffusers"
+    else:
+        with pytest.raises(ExportError):
+            prove(path, "diffusers", lora, "fp16", config)

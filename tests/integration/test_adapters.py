@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from tests.projects import TinyProject
 from trainer_core import run
+from trainer_core.cli.verify import changes_picture
 from trainer_core.errors import ConfigError
 
 LOHA = (
@@ -45,6 +46,11 @@ def test_its_card_does_not_tell_people_to_load_it_with_diffusers(loha: tuple[Tin
     card = (project.lora.parent / "README.md").read_text()
     assert "load_lora_weights" not in card
     assert "ComfyUI: put `tiny.safetensors`" in card
+
+
+def test_verify_sees_that_it_changes_a_picture(loha: tuple[TinyProject, dict[str, object]]) -> None:
+    project, _ = loha
+    assert changes_picture(project.lora, project.base, "a small picture")
 
 
 def test_a_later_run_computes_nothing(loha: tuple[TinyProject, dict[str, object]]) -> None:

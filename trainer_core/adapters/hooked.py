@@ -31,7 +31,8 @@ class Hooked(nn.Module):
     def __init__(self, host: nn.Module, kind: str, tensors: Mapping[str, Tensor], config: AdapterConfig | None) -> None:
         """Hold the tensors of `kind`, trained unless `config` is None."""
         super().__init__()
-        self.kind = kind
+        # looked at once: a number on a GPU would be waited for at every step
+        self.kind = "ia3-on-input" if kind == "ia3" and bool(tensors["on_input"]) else kind
         self.keys = {key.replace(".", "_"): key for key in tensors}
         self.strength = 1.0
         self.dropout, self.rank_dropout, self.module_dropout = (

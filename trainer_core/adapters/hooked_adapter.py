@@ -73,10 +73,10 @@ def attach(
         adapter.block = (options.block_size or 4) if config.type == "dylora" and kind != "norm" else 0
     _tell_idle_dropout(module, config)
     return {
-        f"{name}.{key}": parameter
+        f"{name}.{key}": tensor
         for name, adapter in adapters_of(module).items()
-        for key, parameter in adapter.tensors().items()
-        if parameter.requires_grad
+        for key, tensor in adapter.tensors().items()
+        if isinstance(tensor, torch.nn.Parameter)
     }
 
 

@@ -134,7 +134,7 @@ def _alphas(denoiser: nn.Module) -> dict[str, Tensor]:
 def _begin_with(denoiser: nn.Module, starts: Mapping[str, LoraLayer]) -> None:
     import torch
 
-    tuned = _tuned(denoiser) if starts else {}
+    tuned = _tuned(denoiser) if starts else dict[str, Any]()
     with torch.no_grad():
         for name, layer in starts.items():
             down, up = tuned[name].lora_A[NAME].weight, tuned[name].lora_B[NAME].weight
@@ -159,7 +159,7 @@ def _drop(denoiser: nn.Module, config: AdapterConfig) -> None:
         # Multiplied, not skipped: every process has a gradient for every parameter, at every step.
         return output * (torch.rand(()) >= config.module_dropout).to(output.device, output.dtype)
 
-    for module in _tuned(denoiser).values() if config.rank_dropout or config.module_dropout else ():
+    for module in _tuned(denoiser).values():
         if config.rank_dropout:
             module.lora_A[NAME].register_forward_hook(some_ranks)
         if config.module_dropout:

@@ -19,7 +19,7 @@ _PRECISIONS = ("fp32", "fp16", "bf16")
 
 def export(  # noqa: PLR0913 - an argument an option
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A LoRA file of any trainer.", show_default=False)],
-    to_format: Annotated[str, typer.Option("--format", metavar="FORMAT", help="diffusers, kohya or comfyui.")],
+    to_format: Annotated[str, typer.Option("--format", metavar="FORMAT", help="diffusers, kohya, comfyui or lycoris.")],
     base: Annotated[
         Path | None, typer.Option(metavar="DIR", help="The base model's folder; its configs are enough.")
     ] = None,
@@ -36,7 +36,7 @@ def export(  # noqa: PLR0913 - an argument an option
 ) -> None:
     """Convert a LoRA file into another format.
 
-    Reads plain LoRA in the keys of kohya, PEFT, ComfyUI and the models' own code, with and without alpha. Every update
+    Reads LoRA, DoRA and LyCORIS in the keys of kohya, PEFT, ComfyUI and the models' own code. Every update
     in the new file is compared with the old one before it appears. FILE is never changed.
 
     --base is needed wherever names must be taken apart or modules joined: from kohya's keys, and to them for FLUX.

@@ -11,12 +11,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from trainer_core.adapters.kinds import KINDS
+from trainer_core.adapters.layers import Layer, LoraLayer
 from trainer_core.errors import ExportError, ModelError
 from trainer_core.export.formats import formats
 from trainer_core.export.lora_file import WEIGHTS, Lora, exported_tensors, write_lora
 from trainer_core.export.metadata import names_of_base
 from trainer_core.export.modules import hollow_denoiser, hollow_text_encoders, modules_of
 from trainer_core.export.names import Modules, Shape, split
+from trainer_core.export.network import LYCORIS
 from trainer_core.export.proof import FileProof, prove
 from trainer_core.export.reading import module_and_role, read_file, read_layers, refuse_others
 from trainer_core.families import family_names, get_family
@@ -73,7 +76,7 @@ def convert(source: Path, target: Path, request: Request) -> Converted:
     """Write a LoRA file anew in another format; `target` appears when it is proven to hold the same updates.
 
     Raises:
-        ExportError: the file cannot be read, holds more than plain LoRA, or cannot be written so.
+        ExportError: the file cannot be read, holds what is not read, or cannot be written so.
         ModelError: the base model or the family is missing or wrong.
     """
     tensors, metadata = read_file(source)
@@ -82,7 +85,7 @@ def convert(source: Path, target: Path, request: Request) -> Converted:
     if formats()[request.format].style(base.spec.lora) is None:
         raise ExportError(f"there is no {request.format} format for {base.spec.title}. Choose another --format.")
     layers = read_layers(tensors, base.modules, metadata, source.name)
-    whole = {name: replace(one, down=one.down.float(), up=one.up.float()) for name, one in layers.items()}
+    whole = {name: _wide(one) for name, one in layers.items()}
     lora, dtype = Lora(whole, base.modules), request.dtype or _dtype_of(tensors)
     temporary = target.with_name(f".tmp-{os.getpid()}-{target.name}")
     told = _metadata(metadata, lora, request.format, target.stem, base.config or {}) if request.metadata else None
@@ -94,6 +97,15 @@ def convert(source: Path, target: Path, request: Request) -> Converted:
     finally:
         temporary.unlink(missing_ok=True)
     return Converted(target, base.spec.name, dtype, replace(proof, file=target.name))
+
+
+def _wide(layer: Layer) -> Layer:
+    """Return a layer in float32."""
+    if isinstance(layer, LoraLayer):
+        magnitude = None if layer.magnitude is None else layer.magnitude.float()
+        return replace(layer, down=layer.down.float(), up=layer.up.float(), magnitude=magnitude)
+    wide = {key: one.float() if one.is_floating_point() else one for key, one in layer.tensors.items()}
+    return replace(layer, tensors=wide)
 
 
 def _open_base(request: Request, tensors: Mapping[str, Tensor], metadata: Mapping[str, str], source: str) -> _Base:
@@ -228,12 +240,13 @@ def _metadata(
     """Return what the old file told, without what is no longer true, and what readers ask for."""
     names, spec = lora.modules.spec.lora, lora.modules.spec
     architecture, version = names_of_base(spec, config)
-    ranks = [one.rank for one in lora.layers.values()]
+    ranks = [_rank(one) for one in lora.layers.values()]
+    plain = all(isinstance(one, LoraLayer) and one.magnitude is None for one in lora.layers.values())
     folded = formats()[format_name].style(names) == "peft"
     alphas = ranks if folded else [one.alpha for one in lora.layers.values()]
     needed = {
         "ss_base_model_version": version,
-        "ss_network_module": names.network_module,
+        "ss_network_module": names.network_module if plain else LYCORIS,
         "ss_network_args": "{}",
         "ss_v2": "False",
         "modelspec.sai_model_spec": "1.0.1",
@@ -243,6 +256,14 @@ def _metadata(
     }
     kept = {name: value for name, value in told.items() if name not in _OUTDATED}
     return needed | kept | {"ss_network_dim": _one_of(ranks), "ss_network_alpha": _one_of(alphas)}
+
+
+def _rank(layer: Layer) -> int:
+    """Return the rank of a layer; 0 where it has none."""
+    if isinstance(layer, LoraLayer):
+        return layer.rank
+    rank = KINDS[layer.kind].rank
+    return rank(layer.tensors) if rank else 0
 
 
 def _one_of(values: Iterable[float]) -> str:

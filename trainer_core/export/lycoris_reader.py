@@ -98,6 +98,8 @@ def _module(kind: str, tensors: Mapping[str, Tensor], host: nn.Module, dtype: to
     from lycoris.modules import get_module, make_module
 
     named = {f"layer.{key}": _wide(tensor, dtype) for key, tensor in tensors.items()}
+    found: Any
+    weights: Any
     found, weights = get_module(named, "layer")
     if found is None:
         raise ExportError(f"LyCORIS knows no kind of layer with {', '.join(sorted(tensors))}.")

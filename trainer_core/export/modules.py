@@ -52,7 +52,8 @@ def modules_of(spec: FamilySpec, models: Mapping[str, nn.Module]) -> Modules:
     for component, model in models.items():
         for name, module in model.named_modules():
             if isinstance(module, nn.Linear | nn.Conv2d) or is_norm(module):
-                shapes[f"{component}.{name}"] = tuple(module.weight.shape)
+                weight: Any = module.weight
+                shapes[f"{component}.{name}"] = tuple(weight.shape)
     return Modules(spec, shapes)
 
 

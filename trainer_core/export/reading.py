@@ -134,10 +134,11 @@ def _layers(
     """Return the layers of one module of a file, by name."""
     if kind_of(halves.tensors) is None:
         return dict(_cut(_layer(parts, halves, modules, told, source), parts))
+    name = parts[0].name
     if len(parts) > 1:
         message = f"{source}: {next(iter(halves.keys.values()))} joins modules that are apart in diffusers. "
         raise ExportError(message + "Only plain LoRA can be cut.")
-    return {parts[0].name: lycoris_layer(halves.tensors, halves.keys, modules.shapes[parts[0].name], source)}
+    return {name: lycoris_layer(halves.tensors, halves.keys, modules.shapes[name], source)}
 
 
 def _layer(

@@ -40,11 +40,9 @@ class Model(nn.Module):
         super().__init__()
         with torch.random.fork_rng():
             torch.manual_seed(seed)
-            self.before, self.blocks, self.after = (
-                nn.Linear(8, 32),
-                nn.ModuleList([Block(), Block()]),
-                nn.Linear(32, 8),
-            )
+            self.before = nn.Linear(8, 32)
+            self.blocks: Any = nn.ModuleList([Block(), Block()])
+            self.after = nn.Linear(32, 8)
 
     def add_adapter(self, config: Any, adapter_name: str) -> None:
         from peft import inject_adapter_in_model

@@ -20,7 +20,7 @@ from trainer_core.export.lycoris_reader import lycoris_error
 
 SHAPES = [(32, 40), (32, 16, 1, 1), (32, 16, 3, 3)]
 VARIANTS = [
-    *((kind, {}) for kind in KINDS if kind != "norm"),
+    *((kind, {}) for kind in KINDS if kind not in ("norm", "ia3-on-input")),
     *((kind, {"tucker": True}) for kind in ("locon", "loha", "lokr")),
     *((kind, {"decompose": True}) for kind in ("locon", "loha", "lokr")),
     *((kind, {"rescaled": True}) for kind in ("diag-oft", "boft")),
@@ -118,7 +118,7 @@ def test_state_goes_out_and_into_another_model_bit_for_bit(kind: str) -> None:
 
 @every
 def test_checkpointed_gradients_are_the_same_with_all_its_draws(kind: str) -> None:
-    drops = {"module_dropout": 0.3} | ({} if kind in ("ia3", "diag-oft", "boft") else {"dropout": 0.3})
+    drops: dict[str, Any] = {"module_dropout": 0.3} | ({} if kind in ("ia3", "diag-oft", "boft") else {"dropout": 0.3})
     drops |= {"rank_dropout": 0.3} if kind in ("lora", "locon", "dora", "loha", "lokr", "glora") else {}
     model, parameters = on_model(kind, {"block_size": 2} if kind == "dylora" else None, **drops)
     plain = gradients(model, parameters)
@@ -198,3 +198,11 @@ def test_names_of_parameters_tell_their_module() -> None:
 
 def test_inputs_are_the_same_every_time() -> None:
     assert torch.equal(inputs(), inputs())
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_ia3_of_others_may_scale_inputs(shape: tuple[int, ...]) -> None:
+    scales = torch.randn(shape[1], generator=torch.Generator().manual_seed(1))
+    weight = scales if len(shape) == 2 else scales.reshape(1, -1, 1, 1)
+    layer = as_layer("ia3", {"weight": weight, "on_input": torch.tensor(1)})
+    assert lycoris_error(layer, layer, shape, 5) < 1e-6

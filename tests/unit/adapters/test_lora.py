@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from trainer_core.adapters import lora
+from trainer_core.adapters.layers import LoraLayer
 from trainer_core.config.groups import AdapterConfig, AdapterOptionsConfig
 from trainer_core.errors import ConfigError
 from trainer_core.families import get_family
@@ -69,6 +70,7 @@ def test_layers_are_the_pairs_of_the_state_with_their_alpha(unet: torch.nn.Modul
     layers = lora.layers(state, AdapterConfig(rank=4, alpha=2.0))
     assert 2 * len(layers) == len(state)
     for name, layer in layers.items():
+        assert isinstance(layer, LoraLayer)
         assert layer.down is state[f"{name}.lora_A.weight"]
         assert layer.up is state[f"{name}.lora_B.weight"]
         assert (layer.rank, layer.scale) == (4, 0.5)

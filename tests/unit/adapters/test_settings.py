@@ -254,7 +254,7 @@ def test_dora_is_pefts(kind: str = "dora") -> None:
     model, parameters = on_model(kind, conv_rank=4, conv_alpha=3.0)
     other, pattern = Model(), r"blocks\.\d+\.(to_[qk]|proj|conv)"
     inject_adapter_in_model(LoraConfig(r=4, lora_alpha=3, target_modules=pattern, use_dora=True), other)
-    tuned = {name: one for name, one in other.named_modules() if hasattr(one, "lora_magnitude_vector")}
+    tuned: dict[str, Any] = {name: one for name, one in other.named_modules() if hasattr(one, "lora_magnitude_vector")}
     with torch.no_grad():
         for name, module in tuned.items():
             module.lora_A["default"].weight.copy_(parameters[f"{name}.lora_down.weight"])

@@ -11,10 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trainer_core.adapters.layers import LoraLayer
+from trainer_core.adapters.layers import Layer, LoraLayer
 from trainer_core.export.lora_file import Lora
 from trainer_core.export.modules import hollow_denoiser, hollow_text_encoders, modules_of
 from trainer_core.export.names import Modules
+from trainer_core.export.reading import read_layers
 from trainer_core.families import get_family
 
 
@@ -37,7 +38,7 @@ def targets(modules: Modules, preset: str = "all-linear") -> list[str]:
 
 def random_lora(modules: Modules, names: Iterable[str], rank: int = 4, alpha: float = 2.0, seed: int = 0) -> Lora:
     generator = torch.Generator().manual_seed(seed)
-    layers: dict[str, LoraLayer] = {}
+    layers: dict[str, Layer] = {}
     for name in names:
         rows, columns, *kernel = modules.shapes[name]
         down = torch.randn(rank, columns, *kernel, generator=generator) / columns**0.5
@@ -46,15 +47,26 @@ def random_lora(modules: Modules, names: Iterable[str], rank: int = 4, alpha: fl
     return Lora(layers, modules)
 
 
-def delta(layer: LoraLayer) -> Tensor:
+def read_plain(
+    tensors: Mapping[str, Tensor], modules: Modules, metadata: Mapping[str, str] | None = None, source: str = "the file"
+) -> dict[str, LoraLayer]:
+    """Read layers that are all plain LoRA."""
+    found = read_layers(tensors, modules, metadata, source)
+    plain = {name: layer for name, layer in found.items() if isinstance(layer, LoraLayer)}
+    assert len(plain) == len(found)
+    return plain
+
+
+def delta(layer: Layer) -> Tensor:
+    assert isinstance(layer, LoraLayer)
     return layer.scale * layer.up.double().flatten(1) @ layer.down.double().flatten(1)
 
 
-def deltas(layers: Mapping[str, LoraLayer]) -> dict[str, Tensor]:
+def deltas(layers: Mapping[str, Layer]) -> dict[str, Tensor]:
     return {name: delta(layer) for name, layer in layers.items()}
 
 
-def assert_same(found: Mapping[str, LoraLayer], wanted: Mapping[str, LoraLayer], tolerance: float = 1e-6) -> None:
+def assert_same(found: Mapping[str, Layer], wanted: Mapping[str, Layer], tolerance: float = 1e-6) -> None:
     """Compare whole matrices; a layer that is not there is zero."""
     ours, theirs = deltas(found), deltas(wanted)
     for name in {**ours, **theirs}:

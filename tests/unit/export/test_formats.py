@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.unit.export.support import assert_same, modules_in, random_lora, targets
+from trainer_core.adapters.layers import LoraLayer
 from trainer_core.config.groups import ExportConfig
 from trainer_core.errors import ExportError, NonFiniteError
 from trainer_core.export.formats import formats, written_formats
@@ -96,6 +97,7 @@ def test_fused_modules_are_block_diagonal_and_parts_not_trained_are_zero(modules
 def test_alpha_is_folded_into_lora_b_and_nothing_else_changes(modules: dict[str, Modules]) -> None:
     lora = random_lora(modules["sd15"], targets(modules["sd15"])[:1], rank=4, alpha=2.0)
     (name, layer), *_ = lora.layers.items()
+    assert isinstance(layer, LoraLayer)
     tensors = exported_tensors(lora, "diffusers", "fp32")
     assert torch.equal(tensors[f"{name}.lora_A.weight"], layer.down)
     assert torch.equal(tensors[f"{name}.lora_B.weight"], layer.up * 0.5)

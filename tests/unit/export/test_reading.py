@@ -10,12 +10,13 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from tests.unit.export.support import assert_same, modules_in, random_lora, targets
+from tests.unit.export.support import read_plain as read_layers
 from trainer_core.errors import ExportError
 from trainer_core.export.loading import load_with_diffusers
 from trainer_core.export.lora_file import Lora, exported_tensors, write_lora
 from trainer_core.export.modules import hollow_denoiser, modules_of
 from trainer_core.export.names import Modules
-from trainer_core.export.reading import read_file, read_layers
+from trainer_core.export.reading import read_file
 from trainer_core.families import get_family
 
 Tensors = dict[str, Tensor]

@@ -11,6 +11,7 @@ KINDS: dict[str, Kind] = {
     "lokr": lokr.KIND,
     "glora": glora.KIND,
     "ia3": simple.IA3,
+    "ia3-on-input": simple.IA3_ON_INPUT,
     "full": simple.FULL,
     "diag-oft": oft.DIAGONAL,
     "boft": oft.BUTTERFLY,

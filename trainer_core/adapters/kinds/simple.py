@@ -22,14 +22,19 @@ def start_ia3(place: Place, options: AdapterOptionsConfig, generator: Generator)
 
 
 def ia3(tensors: Tensors, call: Call) -> Tensor:
-    """Return what scaling each output (or input, in files of others) adds; the bias is not scaled, as in merging."""
+    """Return what scaling each output adds; the bias is not scaled, as in merging."""
+    return call.z * _factor(tensors, call)
+
+
+def ia3_on_input(tensors: Tensors, call: Call) -> Tensor:
+    """Return what scaling each input adds, in files of others."""
+    weight = call.weight()
+    return call.apply((call.x * _factor(tensors, call)).to(weight.dtype), weight)
+
+
+def _factor(tensors: Tensors, call: Call) -> Tensor:
     factor = tensors["weight"].flatten()
-    if call.strides:
-        factor = factor[:, None, None]
-    if bool(tensors["on_input"]):
-        weight = call.weight()
-        return call.apply((call.x * factor).to(weight.dtype), weight)
-    return call.z * factor
+    return factor[:, None, None] if call.strides else factor
 
 
 def start_full(place: Place, options: AdapterOptionsConfig, generator: Generator) -> dict[str, Tensor]:
@@ -51,6 +56,7 @@ def start_norm(place: Place, options: AdapterOptionsConfig, generator: Generator
     return {"w_norm": torch.zeros(place.shape)}
 
 
+IA3_ON_INPUT = Kind(start=start_ia3, update=ia3_on_input, fixed=frozenset({"on_input"}))
 IA3 = Kind(start=start_ia3, update=ia3, fixed=frozenset({"on_input"}))
 FULL = Kind(start=start_full, matrix=difference, fixed=frozenset())
 NORM = Kind(start=start_norm, fixed=frozenset())
