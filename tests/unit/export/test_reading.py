@@ -11,6 +11,7 @@ from torch import Tensor
 
 from tests.unit.export.support import assert_same, modules_in, random_lora, targets
 from tests.unit.export.support import read_plain as read_layers
+from trainer_core.adapters.layers import LoraLayer
 from trainer_core.errors import ExportError
 from trainer_core.export.loading import load_with_diffusers
 from trainer_core.export.lora_file import Lora, exported_tensors, write_lora
@@ -64,6 +65,7 @@ def test_an_absent_alpha_means_alpha_is_rank(lora: Lora) -> None:
 def test_alphas_beside_peft_keys_are_applied(lora: Lora) -> None:
     tensors: Tensors = {}
     for name, layer in lora.layers.items():
+        assert isinstance(layer, LoraLayer)
         tensors |= {f"{name}.lora_A.weight": layer.down, f"{name}.lora_B.weight": layer.up}
         tensors[f"{name}.alpha"] = torch.tensor(layer.alpha)
     assert_same(read_layers(tensors, lora.modules), lora.layers)
@@ -73,6 +75,7 @@ def test_the_alpha_that_diffusers_keeps_in_the_metadata_is_applied(lora: Lora) -
     first, *_ = lora.layers
     tensors: Tensors = {}
     for name, layer in lora.layers.items():
+        assert isinstance(layer, LoraLayer)
         tensors |= {f"{name}.lora_A.weight": layer.down, f"{name}.lora_B.weight": layer.up}
     pattern = {first.removeprefix("unet."): 8.0}
     told = {"unet.lora_alpha": 2.0, "unet.r": 4, "unet.alpha_pattern": pattern}

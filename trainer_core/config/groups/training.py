@@ -41,7 +41,8 @@ class AdapterConfig(Group):
     """Alpha for those; 0 is `conv_rank`, or `alpha` where `locon` takes `rank`. kohya: `conv_alpha`. ai-toolkit:
     `network.conv_alpha`."""
     dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
-    """Share of the adapter's inputs dropped while training (kinds that add a matrix of their own). kohya: `network_dropout`. ai-toolkit: `network.dropout`."""
+    """Share of the adapter's inputs dropped while training (kinds that add a matrix of their own). kohya:
+    `network_dropout`. ai-toolkit: `network.dropout`."""
     rank_dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
     """Share of the ranks dropped while training (kinds with low-rank factors); the others are scaled up. kohya:
     `rank_dropout`."""
@@ -57,8 +58,8 @@ class AdapterConfig(Group):
     """Text encoders that get a LoRA too, by the names of their folders (`text_encoder`, `text_encoder_2`). Their rate
     is `optimizer.text_encoder_lr`. kohya: `network_train_unet_only`, inverted. ai-toolkit: `train_text_encoder`."""
     init_from: Annotated[Path | None, NEUTRAL] = None
-    """A LoRA file to go on from, in any format that `export` reads: its update is the initial one, and its content is in
-    the run's key. kohya: `network_weights`. ai-toolkit: `network.pretrained_lora_path`."""
+    """A LoRA file to go on from, in any format that `export` reads: its update is the initial one, and its content
+    is in the run's key. kohya: `network_weights`. ai-toolkit: `network.pretrained_lora_path`."""
     rank_from_weights: bool = False
     """Take each module's rank and alpha from `init_from`. kohya: `dim_from_weights`."""
     train_norm: bool = False
@@ -73,13 +74,13 @@ class AdapterOptionsConfig(Group):
     `rs_lora`."""
     factor: Annotated[int, Field(ge=-1, le=4096)] = -1
     """LoKr: the smaller side of the Kronecker product, or the largest divisor below it; -1 is the most even split.
-    Default: LyCORIS's. kohya:
-    `factor`. ai-toolkit: `network.lokr_factor`."""
+    Default: LyCORIS's. kohya: `factor`. ai-toolkit: `network.lokr_factor`."""
     full_matrix: bool = False
-    """LoKr: no low-rank factors, the large matrix whole, and nothing scaled by alpha. kohya: `full_matrix`. ai-toolkit: `network.lokr_full_rank`."""
+    """LoKr: no low-rank factors, the large matrix whole, and nothing scaled by alpha. kohya: `full_matrix`.
+    ai-toolkit: `network.lokr_full_rank`."""
     block_size: Annotated[int, Field(ge=0, le=4096)] = 0
-    """DyLoRA: ranks trained together, must divide `rank`; Diag-OFT and BOFT: side of a rotated block at most; 0 is 4 for
-    DyLoRA, and `rank` for the others. kohya: `block_size`, `unit`."""
+    """DyLoRA: ranks trained together, must divide `rank`; Diag-OFT and BOFT: side of a rotated block at most; 0 is 4
+    for DyLoRA, and `rank` for the others. kohya: `block_size`, `unit`."""
     constraint: Annotated[float, Field(ge=0, le=100)] = 0.0
     """Diag-OFT and BOFT: how far a rotation may go, times the number of outputs (COFT, arXiv 2306.07280); 0 is no
     limit. kohya: `constraint`."""
