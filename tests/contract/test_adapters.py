@@ -32,8 +32,8 @@ EXTRA: Mapping[str, tuple[str, ...]] = {
 }
 # kind -> family -> (format, reader that proved it) of every file that is written
 PRODUCT = {
-    "flux1": {"diffusers": "diffusers", "kohya": "lora-assets", "comfyui": "diffusers", "lycoris": "lora-assets"},
-    "sdxl": {"diffusers": "diffusers", "kohya": "diffusers", "comfyui": "diffusers", "lycoris": "lora-assets"},
+    "flux1": {"diffusers": "diffusers", "kohya": "lora-assets", "comfyui": "diffusers", "lycoris": "lycoris"},
+    "sdxl": {"diffusers": "diffusers", "kohya": "diffusers", "comfyui": "diffusers", "lycoris": "lycoris"},
 }
 LYCORIS = {
     "flux1": {"comfyui": "lycoris", "lycoris": "lycoris"},

@@ -144,7 +144,8 @@ def test_every_file_holds_what_was_trained_and_is_read_by_those_that_it_is_for(b
                 assert proof.modules == len(lora.layers) > 0
                 assert proof.max_relative_error <= BOUNDS[dtype]
                 reads = style in base.spec.lora.diffusers_reads and not (style == "kohya" and base.is_narrow)
-                assert proof.reader == ("diffusers" if reads else "lora-assets"), (preset, name, dtype, proof.note)
+                reader = "lycoris" if name == "lycoris" else "diffusers" if reads else "lora-assets"
+                assert proof.reader == reader, (preset, name, dtype, proof.note)
                 assert name != "comfyui" or proof.comfyui_coverage == 1.0
                 assert_same(read_layers(read_file(path)[0], lora.modules), lora.layers, BOUNDS[dtype])
 

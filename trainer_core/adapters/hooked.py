@@ -151,6 +151,6 @@ def begin(
     tensors = KINDS[kind].start(place, options, generator)
     if kind == "norm" and getattr(host, "bias", None) is not None:
         tensors["b_norm"] = torch.zeros(place.shape)
-    if options.decompose or config.type == "dora":
+    if kind != "norm" and (options.decompose or config.type == "dora"):
         tensors["dora_scale"] = magnitudes(host.weight.float()).cpu()
     return tensors

@@ -64,9 +64,7 @@ def attach(
     for place in found:
         generator = torch.Generator().manual_seed(derive_seed("adapter", (seed, place.name)))
         host, kind = module.get_submodule(place.name), kinds[place.name]
-        plain = options.model_copy(update={"decompose": False}) if kind == "norm" else options
-        own = config.model_copy(update={"type": "locon"}) if kind == "norm" else config
-        tensors = begin(host, place, kind, own, plain, generator)
+        tensors = begin(host, place, kind, config, options, generator)
         if place.name in given:
             tensors = fitted(place.name, kind, tensors, given[place.name], config)
         adapter = put_on(host, kind, tensors, config)

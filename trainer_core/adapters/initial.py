@@ -6,7 +6,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from trainer_core.adapters.kinds import KINDS
+from trainer_core.adapters.kinds import KINDS, Place
 from trainer_core.adapters.layers import Layer, LoraLayer
 from trainer_core.errors import ConfigError
 from trainer_core.types import Finding
@@ -52,7 +52,7 @@ def fitted(name: str, kind: str, start: Mapping[str, Tensor], layer: Layer, conf
     if "dora_scale" in start and "dora_scale" not in found and found_kind == "locon":
         # its magnitudes begin with those of the base: the update begins as LoRA's, up to their change
         found["dora_scale"] = start["dora_scale"]
-    if found_kind != kind or not set(found) >= set(start) - {"alpha"} or _others(start, found):
+    if found_kind != kind or _parts(found, config) != _parts(start, config):
         message = (
             f"holds {found_kind} ({', '.join(sorted(found))}) for {name}, wanted {kind} ({', '.join(sorted(start))})."
         )
@@ -70,9 +70,13 @@ def fitted(name: str, kind: str, start: Mapping[str, Tensor], layer: Layer, conf
     return rescaled(kind, found, float(start["alpha"]))
 
 
-def _others(start: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> bool:
-    """Say whether the file has tensors that the settings have no place for."""
-    return bool(set(found) - set(start) - {"alpha"})
+def _parts(tensors: Mapping[str, Tensor], config: AdapterConfig) -> set[str]:
+    """Return what a layer consists of; a LoKr of another rank may be whole where this one is not."""
+    free = _KRONECKER if config.rank_from_weights else frozenset[str]()
+    return set(tensors) - {"alpha"} - free
+
+
+_KRONECKER = frozenset({"lokr_w1", "lokr_w1_a", "lokr_w1_b", "lokr_w2", "lokr_w2_a", "lokr_w2_b"})
 
 
 def rescaled(kind: str, tensors: Mapping[str, Tensor], alpha: float) -> dict[str, Tensor]:
@@ -88,19 +92,19 @@ def rescaled(kind: str, tensors: Mapping[str, Tensor], alpha: float) -> dict[str
     return found | {"alpha": torch.tensor(alpha)}
 
 
-def lora_factors(name: str, layer: Layer, rank: int, alpha: float, config: AdapterConfig) -> LoraLayer:
-    """Return a layer for PEFT's LoRA: of this rank and alpha, or its own with `rank_from_weights`.
+def lora_factors(place: Place, layer: Layer, config: AdapterConfig) -> LoraLayer:
+    """Return a layer for PEFT's LoRA: of a place's rank and alpha, or its own with `rank_from_weights`.
 
     Raises:
         ConfigError: it is no plain LoRA, or of another rank.
     """
     if not isinstance(layer, LoraLayer) or layer.magnitude is not None:
-        message = f"holds no plain LoRA for {name}."
+        message = f"holds no plain LoRA for {place.name}."
         raise ConfigError([Finding("error", "adapter.init_from", message, "Set adapter.type to what it is.")])
     if config.rank_from_weights:
         return LoraLayer(layer.down.float(), layer.up.float(), layer.alpha)
-    if layer.rank != rank:
-        message = f"has rank {layer.rank} for {name}, wanted {rank}."
+    if layer.rank != place.rank:
+        message = f"has rank {layer.rank} for {place.name}, wanted {place.rank}."
         fix = f"Set adapter.rank: {layer.rank}, or adapter.rank_from_weights: true."
         raise ConfigError([Finding("error", "adapter.init_from", message, fix)])
-    return LoraLayer(layer.down.float(), layer.up.float() * (layer.alpha / alpha), alpha)
+    return LoraLayer(layer.down.float(), layer.up.float() * (layer.alpha / place.alpha), place.alpha)

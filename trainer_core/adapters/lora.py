@@ -52,11 +52,7 @@ def attach(
     denoiser.requires_grad_(False)
     found = places(denoiser, config, options, presets)
     given = checked(initial, [place.name for place in found])
-    starts = {
-        place.name: lora_factors(place.name, given[place.name], place.rank, place.alpha, config)
-        for place in found
-        if place.name in given
-    }
+    starts = {one.name: lora_factors(one, given[one.name], config) for one in found if one.name in given}
     if config.rank_from_weights:
         found = [_sized(place, starts.get(place.name)) for place in found]
     # Exact names, so that PEFT's suffix matching cannot select a layer outside the blocks.

@@ -6,11 +6,13 @@ does not matter: both sides compute with the same, and an update that depends on
 
 from __future__ import annotations
 
+import math
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from trainer_core.adapters.hooked_adapter import as_tensors
+from trainer_core.adapters.kinds import KINDS
 from trainer_core.adapters.layers import Layer
 from trainer_core.errors import ExportError
 
@@ -20,6 +22,9 @@ if TYPE_CHECKING:
 
 PROBES = 8
 """Random inputs that a layer is run on."""
+_LARGE = 2**24
+_DRAWN = 1_000_003
+"""Random numbers of a weight, a prime: no row is like another."""
 
 
 def lycoris_error(layer: Layer, wanted: Layer, shape: tuple[int, ...], seed: int) -> float:
@@ -37,9 +42,12 @@ def lycoris_error(layer: Layer, wanted: Layer, shape: tuple[int, ...], seed: int
     import torch
 
     kind, tensors = as_tensors(layer)
-    # LyCORIS inverts in float32 alone, and takes the base from the changed weight: that much of it is rounding
-    dtype, rounding = (torch.float32, 1e-6) if "oft_blocks" in tensors else (torch.float64, 0.0)
-    host, inputs = _host(shape, seed, dtype)
+    needs = _needs_weight(kind, tensors)
+    dtype = torch.float32 if "oft_blocks" in tensors else _precision(shape)
+    # LyCORIS takes the base from the changed weight: in float32 that much of it is rounding
+    rounding = 1e-6 if needs and dtype == torch.float32 else 0.0
+    host, inputs = _host(shape, seed, dtype, needs)
+    _lengthen(host, tensors)
     with torch.no_grad(), _quiet():
         before = host(inputs)
         found = _module(kind, tensors, host, dtype)(inputs) - before
@@ -53,7 +61,10 @@ def our_error(layer: Layer, wanted: Layer, shape: tuple[int, ...]) -> float:
     """Return the same of two layers that we run both."""
     import torch
 
-    host, inputs = _host(shape, 0, torch.float64)
+    kind, tensors = as_tensors(wanted)
+    needs = _needs_weight(kind, tensors)
+    host, inputs = _host(shape, 0, _precision(shape), needs)
+    _lengthen(host, tensors)
     with torch.no_grad():
         before = host(inputs)
         found, difference = run_ours(host, layer, inputs) - before, run_ours(host, wanted, inputs) - before
@@ -73,24 +84,49 @@ def run_ours(host: nn.Module, layer: Layer, inputs: Tensor) -> Tensor:
         take_off(host)
 
 
-def _host(shape: tuple[int, ...], seed: int, dtype: torch.dtype) -> tuple[nn.Module, Tensor]:
-    """Return a module with a random weight, and random inputs for it."""
+def _needs_weight(kind: str, tensors: Mapping[str, Tensor]) -> bool:
+    """Say whether an update depends on the weight; if not, one of zeros shows it best."""
+    return KINDS[kind].matrix is None or "dora_scale" in tensors
+
+
+def _precision(shape: tuple[int, ...]) -> torch.dtype:
+    """Return float64, or float32 for matrices of which some copies in float64 would not fit into memory."""
+    import torch
+
+    return torch.float64 if math.prod(shape) <= _LARGE else torch.float32
+
+
+def _host(shape: tuple[int, ...], seed: int, dtype: torch.dtype, random: bool) -> tuple[nn.Module, Tensor]:
+    """Return a module with a random weight or one of zeros, and random inputs for it."""
     import torch
     from torch import nn
 
     generator = torch.Generator().manual_seed(seed)
     if len(shape) == 1:
         # which norm it is makes no difference to the change of its weight
-        host: nn.Module = nn.LayerNorm(shape[0])
+        host: Any = nn.LayerNorm(shape[0])
         return host.to(dtype).requires_grad_(False), torch.randn(PROBES, shape[0], generator=generator).to(dtype)
     if len(shape) == 2:
-        host = nn.Linear(shape[1], shape[0], bias=False)
+        host = nn.Linear(shape[1], shape[0], bias=False, device="meta")
         inputs = torch.randn(PROBES, shape[1], generator=generator)
     else:
-        host = nn.Conv2d(shape[1], shape[0], (shape[2], shape[3]), bias=False)
+        host = nn.Conv2d(shape[1], shape[0], (shape[2], shape[3]), bias=False, device="meta")
         inputs = torch.randn(2, shape[1], shape[2] + 1, shape[3] + 1, generator=generator)
-    host.weight.data = torch.randn(shape, generator=generator) * host.weight[0].numel() ** -0.5
+    weight = torch.zeros(shape)
+    if random:
+        # a large matrix repeats itself: drawing it would take longer than all else
+        numbers = torch.randn(min(weight.numel(), _DRAWN), generator=generator) * weight[0].numel() ** -0.5
+        weight = numbers.repeat(-(-weight.numel() // numbers.numel()))[: weight.numel()].reshape(shape)
+    host.weight = nn.Parameter(weight)
     return host.to(dtype).requires_grad_(False), inputs.to(dtype)
+
+
+def _lengthen(host: Any, tensors: Mapping[str, Tensor]) -> None:
+    """Give the weight's rows the lengths that the layer was trained to, or their change would drown all else."""
+    if "dora_scale" in tensors:
+        flat = host.weight.data.flatten(1)
+        lengths = tensors["dora_scale"].to(flat.dtype).reshape(-1, 1)
+        host.weight.data = (flat / flat.norm(dim=1, keepdim=True) * lengths).reshape(host.weight.shape)
 
 
 def _module(kind: str, tensors: Mapping[str, Tensor], host: nn.Module, dtype: torch.dtype) -> Any:

@@ -77,7 +77,7 @@ def prove(
     if theirs is not None:
         worst = max(compare(found, lora.layers), compare(theirs, _of_denoiser(lora)))
         reader = "diffusers"
-    elif _is_plain(lora.layers):
+    elif _is_plain(lora.layers) and format_name != "lycoris":
         worst, reader = compare(found, lora.layers), "lora-assets"
     else:
         worst, reader = compare.by_lycoris(found), "lycoris"
@@ -151,12 +151,12 @@ class _Comparison:
         from trainer_core.export.lycoris_reader import lycoris_error
 
         wanted, shapes = self.lora.layers, self.lora.modules.shapes
-        errors = {
-            name: lycoris_error(found[name], wanted[name], shapes[name], seed)
-            if name in found and name in wanted
-            else float("inf")
-            for seed, name in enumerate({**wanted, **found})
-        }
+        errors: dict[str, float] = {}
+        for seed, name in enumerate({**wanted, **found}):
+            one, other = found.get(name), wanted.get(name)
+            errors[name] = lycoris_error(one, other, shapes[name], seed) if one and other else float("inf")
+            if isinstance(one, LoraLayer):
+                errors[name] = max(errors[name], self._error(name, one, other))
         return self._worst(errors, found, wanted)
 
     def _error(self, name: str, found: Layer | None, wanted: Layer | None) -> float:

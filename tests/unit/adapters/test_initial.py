@@ -76,3 +76,10 @@ def test_another_kind_is_refused_and_a_dora_may_begin_with_a_lora() -> None:
             going_on(kind, layers)
     begun = going_on("dora", lora)
     assert not torch.equal(output(begun), output(Model()))
+
+
+@pytest.mark.setting("adapter.rank_from_weights")
+def test_a_lokr_of_another_rank_may_be_whole_where_this_one_is_not() -> None:
+    before, layers = trained("lokr", {"factor": 2, "full_matrix": True})
+    model = going_on("lokr", layers, {"factor": 2}, rank_from_weights=True)
+    assert torch.equal(output(model), output(before))

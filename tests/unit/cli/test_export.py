@@ -142,7 +142,7 @@ def test_no_metadata_means_none(write: Write, tiny_bases: dict[str, Path], tmp_p
     assert (after["ss_network_dim"], after["ss_network_alpha"]) == ("4", "4")
 
 
-@pytest.mark.parametrize(("suffix", "what"), [("dora_scale", "DoRA"), ("hada_w1_a", "LoHa"), ("lokr_w1", "LoKr")])
+@pytest.mark.parametrize(("suffix", "what"), [("boft_R", "OFT"), ("ia3_l", "(IA)^3"), ("lora_B.bias", "a bias")])
 def test_other_adapters_are_refused_with_the_reason(
     tiny_bases: dict[str, Path], tmp_path: Path, suffix: str, what: str
 ) -> None:
