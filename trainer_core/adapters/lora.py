@@ -114,7 +114,8 @@ def _sized(place: Place, start: LoraLayer | None) -> Place:
 
 def _tuned(denoiser: nn.Module) -> dict[str, Any]:
     """Return name -> PEFT's layer."""
-    return {name: module for name, module in denoiser.named_modules() if NAME in getattr(module, "lora_A", ())}
+    modules: dict[str, Any] = dict(denoiser.named_modules())
+    return {name: module for name, module in modules.items() if NAME in getattr(module, "lora_A", ())}
 
 
 def _alphas(denoiser: nn.Module) -> dict[str, Tensor]:

@@ -78,8 +78,16 @@ def added(kind: Kind, tensors: Tensors, call: Call) -> Tensor:
         return decomposed(kind, tensors, call)
     if kind.update is not None:
         return kind.update(tensors, call)
+    return call.apply(call.x, matrix_of(kind, tensors, call))
+
+
+def matrix_of(kind: Kind, tensors: Tensors, call: Call) -> Tensor:
+    """Return a layer's matrix, made in float32 whatever precision models run in: sums with a weight need the digits."""
+    import torch
+
     assert kind.matrix is not None, "a kind has a matrix or an update"
-    return call.apply(call.x, kind.matrix(tensors, tuple(call.weight().shape), call.keep))
+    with torch.autocast(call.x.device.type, enabled=False):
+        return kind.matrix(tensors, tuple(call.weight().shape), call.keep)
 
 
 def scale(tensors: Tensors, rank: int) -> Tensor | float:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from trainer_core.adapters.kinds.base import Call, Kind, Tensors
+from trainer_core.adapters.kinds.base import Call, Kind, Tensors, matrix_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -23,10 +23,8 @@ def decomposed(kind: Kind, tensors: Tensors, call: Call) -> Tensor:
     """Return what the changed weight adds to `call.z`."""
     import torch
 
-    assert kind.matrix is not None, "only an update that is a matrix can be decomposed"
-    weight = call.weight()
-    matrix = kind.matrix(tensors, tuple(weight.shape), call.keep)
-    with torch.no_grad():
+    weight, matrix = call.weight(), matrix_of(kind, tensors, call)
+    with torch.no_grad(), torch.autocast(weight.device.type, enabled=False):
         norm = magnitudes(weight.to(matrix.dtype) + matrix) + torch.finfo(matrix.dtype).eps
     factor = (tensors["dora_scale"] / norm).flatten()
     if call.strides:
