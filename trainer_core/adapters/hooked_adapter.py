@@ -59,6 +59,8 @@ def attach(
     kinds = dict.fromkeys((place.name for place in found), _IN_FILES.get(config.type, config.type))
     if config.train_norm:
         extra = [Place(name, tuple(module.get_submodule(name).weight.shape), 1, 1.0) for name in norms(module)]
+        if not extra:
+            log.warning("adapter.train_norm: there is no norm with a weight inside the blocks here")
         found, kinds = found + extra, kinds | dict.fromkeys((place.name for place in extra), "norm")
     given = checked(initial, [place.name for place in found])
     for place in found:

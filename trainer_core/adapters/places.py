@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
     from torch import nn
 
     from trainer_core.config.groups import AdapterConfig, AdapterOptionsConfig
+
+log = logging.getLogger(__name__)
 
 _IN_BLOCK = re.compile(r"(^|\.)\d+(\.|$)")
 """Blocks are numbered; what stands outside of them is not."""
@@ -70,6 +73,8 @@ def places(
     larger: list[str] = []
     if config.conv_rank or config.type == "locon":
         larger = larger_convolutions(denoiser, config.targets, presets)
+    if config.conv_rank and not larger:
+        log.warning("adapter.conv_rank: there is no convolution larger than 1x1 to adapt here")
     if larger and config.targets not in presets:
         # the regex may be for convolutions alone
         pattern = _compiled(config.targets, presets)

@@ -332,3 +332,14 @@ def test_an_adapter_depends_on_its_seed_alone(kind: str) -> None:
     assert all(torch.equal(first[name], same[name]) for name in first)
     assert not all(torch.equal(first[name], other[name]) for name in first)
     assert inputs().shape == (3, 4, 8)
+
+
+def test_settings_for_which_a_base_has_no_modules_are_told(caplog: pytest.LogCaptureFixture) -> None:
+    model = nn.ModuleDict({"blocks": nn.ModuleList([nn.ModuleDict({"to_q": nn.Linear(8, 8)})])})
+    attach(model, "loha", conv_rank=4, train_norm=True)
+    assert [line.partition(":")[0] for line in caplog.messages] == ["adapter.conv_rank", "adapter.train_norm"]
+
+
+def test_ranks_that_cannot_be_dropped_are_told(caplog: pytest.LogCaptureFixture) -> None:
+    on_model("lokr", rank=64, rank_dropout=0.5)
+    assert "adapter.rank_dropout: 6 of 6 modules have no ranks to drop" in caplog.messages
