@@ -143,7 +143,7 @@ def _drop(denoiser: nn.Module, config: AdapterConfig) -> None:
     """Add what PEFT lacks: ranks, and whole modules, that are left out of a training step."""
     import torch
 
-    def some_ranks(module: nn.Module, _: Any, output: Tensor) -> Tensor:
+    def some_ranks(module: Any, _: Any, output: Tensor) -> Tensor:
         if not module.training:
             return output
         kept = (torch.rand(int(module.weight.shape[0])) >= config.rank_dropout).to(output.device, output.dtype)
