@@ -172,8 +172,7 @@ def _drop(denoiser: nn.Module, config: AdapterConfig) -> None:
         # Multiplied, not skipped: every process has a gradient for every parameter, at every step.
         return output * (torch.rand(()) >= config.module_dropout).to(output.device, output.dtype)
 
-    tuned: dict[str, Any] = _tuned(denoiser)
-    for module in tuned.values():
+    for module in _tuned(denoiser).values():
         if config.rank_dropout:
             module.lora_A[NAME].register_forward_hook(some_ranks)
         if config.module_dropout:

@@ -118,7 +118,7 @@ def test_dropout_drops_inputs_in_training_and_never_in_evaluation(kind: str) -> 
 @pytest.mark.parametrize("kind", sorted(KNOWN_BY["adapter.rank_dropout"]))
 def test_rank_dropout_leaves_the_mean_as_it_is_and_evaluation_alone(kind: str) -> None:
     options = {"factor": 2} if kind == "lokr" else None
-    model, _ = on_model(kind, options, rank_dropout=0.5, rank=2, targets=r"blocks\.0\.to_q")
+    model, _ = on_model(kind, options, rank_dropout=0.25, rank=2, targets=r"blocks\.0\.to_q")
     host, x = model.get_submodule("blocks.0.to_q"), torch.ones(1, 32)
     torch.manual_seed(0)
     drawn = torch.stack([host(x).detach() for _ in range(400)])
@@ -172,7 +172,7 @@ def test_dylora_trains_one_block_of_ranks_at_a_time_and_all_truncations_are_of_o
         # kohya's scale: alpha / rank * sqrt(rank / ranks in use)
         wanted = plain + 3.0 / 4 * math.sqrt(4 / used) * (x @ down[:used].T @ up[:, :used].T)
         drawn = host(x)
-        assert torch.allclose(drawn, wanted, atol=1e-5) or used == 2
+        assert torch.allclose(drawn, wanted, atol=1e-5)
     assert seen == {(True, True, False, False), (False, False, True, True)}
     assert draws(AdapterConfig(type="dylora")), "the loop seeds its draws"
 
