@@ -88,7 +88,8 @@ class BucketConfig(Group):
 
     table: Literal["grid", "sdxl_sizes", "square"] = "grid"
     """Which sizes there are: every size of the grid below, the 40 sizes that SDXL was trained on (`resolution` 1024
-    only, arXiv 2307.01952, appendix I), or the square alone. kohya: `enable_bucket` (`false` is `square`)."""
+    only, arXiv 2307.01952, appendix I), or the square alone. Default: most pictures are not square. kohya:
+    `enable_bucket` (`false` is `square`)."""
     resolution: Annotated[int, Field(ge=16, le=8192)] = 512
     """Side in pixels of the square whose area no bucket exceeds. Default: what SD1.5 was trained on. kohya:
     `resolution`. ai-toolkit: `resolution`."""
@@ -122,14 +123,16 @@ class AugmentConfig(Group):
     """Strength of random changes of brightness, contrast, saturation and hue, in [0, 1]. Default: off, kohya's. kohya:
     `color_aug` (0.1 comes close)."""
     variants: Annotated[int, Field(ge=1, le=64)] = 4
-    """Random crops and colours of each picture that are encoded; each draw picks one. Each costs a cached latent."""
+    """Random crops and colours of each picture that are encoded; each draw picks one. Each costs a cached latent.
+    Default: enough that few pictures do not look alike, at four times the cache."""
 
 
 class CaptionConfig(Group):
     """How the text beside a picture becomes its caption."""
 
     extensions: tuple[str, ...] = (".txt", ".caption")
-    """Sidecar endings, in order of preference. kohya: `caption_extension`. ai-toolkit: `caption_ext`."""
+    """Sidecar endings, in order of preference. Default: what people have on their disks, then kohya's. kohya:
+    `caption_extension`. ai-toolkit: `caption_ext`."""
     missing: Literal["error", "exclude", "empty"] = "error"
     """A picture without a caption: stop, leave the picture out (named in the ledger), or train it on an empty
     caption. Default: stop, as a forgotten caption is the commonest mistake."""
@@ -154,7 +157,8 @@ class CaptionConfig(Group):
     variants: Annotated[int, Field(ge=1, le=10_000)] = 16
     """Texts of each caption that are encoded where it differs from draw to draw (shuffled tags, tag dropout, wildcards,
     lines): all of them where there are no more than this, else this many drawn by seed. `check` and `plan` tell.
-    Without effect where nothing is cached (`text.cache`)."""
+    Without effect where nothing is cached (`text.cache`). Default: a caption of five tags has 120 orders, of which 16
+    differ enough."""
 
 
 class TagsConfig(Group):
@@ -164,7 +168,7 @@ class TagsConfig(Group):
     """Bring the tags into another order each draw. Default: off, kohya's. kohya: `shuffle_caption`. ai-toolkit:
     `shuffle_tokens`."""
     separator: Annotated[str, Field(min_length=1)] = ","
-    """What stands between tags. kohya: `caption_separator`."""
+    """What stands between tags. Default: kohya's. kohya: `caption_separator`."""
     keep_tokens: Annotated[int, Field(ge=0, le=1000)] = 0
     """Tags at the front that are neither moved nor dropped. kohya: `keep_tokens`. ai-toolkit: `keep_tokens`."""
     keep_tokens_separator: str = ""

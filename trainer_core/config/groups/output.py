@@ -29,12 +29,13 @@ class SampleConfig(Group):
     every_epochs: Annotated[float, Field(ge=0, le=1_000_000)] = 0
     """The same counted in epochs. kohya: `sample_every_n_epochs`."""
     steps: Annotated[int, Field(ge=1, le=1000)] = 25
-    """Denoising steps. ai-toolkit: `sample_steps`."""
+    """Denoising steps. Default: diffusers' pipelines take 28 to 50; 25 shows enough. ai-toolkit: `sample_steps`."""
     sampler: str = ""
     """Sampler: a name of the table in docs/samples.md (`ddim`, `euler`, `euler_a`, `dpmpp_2m` ...), or a scheduler
     class of diffusers; empty for the base's own. kohya: `sample_sampler`. ai-toolkit: `sampler`."""
     guidance: Annotated[float, Field(ge=0, le=100)] = 5.0
-    """Classifier-free guidance scale, or the embedded guidance of FLUX.1-dev. ai-toolkit: `guidance_scale`."""
+    """Classifier-free guidance scale, or the embedded guidance of FLUX.1-dev. Default: diffusers' SDXL pipeline.
+    ai-toolkit: `guidance_scale`."""
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     """Seed of the first prompt; prompt i uses seed + i, the same for base and LoRA."""
     width: Annotated[int, Field(ge=0, le=8192)] = 0
@@ -42,7 +43,8 @@ class SampleConfig(Group):
     height: Annotated[int, Field(ge=0, le=8192)] = 0
     """Height in pixels; 0 is `bucket.resolution`."""
     strengths: Annotated[tuple[Annotated[float, Field(gt=0, le=4)], ...], Field(min_length=1)] = (0.5, 1.0, 1.5)
-    """Strengths of the LoRA, one column of the grid each, beside the base."""
+    """Strengths of the LoRA, one column of the grid each, beside the base. Default: half, as trained, and too much:
+    what overfits shows there first."""
 
 
 class GateConfig(Group):
@@ -62,15 +64,18 @@ class GateConfig(Group):
     """For edit families: the picture, or list of pictures, that each prompt edits: those of `concept_prompts`, then
     those of `other_prompts`."""
     pictures: Annotated[int, Field(ge=1, le=64)] = 4
-    """Pictures of each prompt, each from a seed of its own; diversity is measured between them."""
+    """Pictures of each prompt, each from a seed of its own; diversity is measured between them. Default: the fewest
+    whose diversity can be told."""
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 1000
-    """Seed of the first picture of each prompt."""
+    """Seed of the first picture of each prompt. Default: away from the seeds of samples."""
     min_concept_score: Annotated[float, Field(ge=0.0, le=1.0), NEUTRAL] = 0.0
     """Concept score that a promoted LoRA must reach, in [0, 1]; 0 asks for none."""
     max_following_loss: Annotated[float, Field(ge=0.0, le=1.0), NEUTRAL] = 0.1
-    """Points of prompt following that a LoRA may lose against its base, in [0, 1]; more, and it is not promoted."""
+    """Points of prompt following that a LoRA may lose against its base, in [0, 1]; more, and it is not promoted.
+    Default: what a person would hardly see."""
     max_held_out_rise: Annotated[float, Field(ge=0.0, le=10.0), NEUTRAL] = 0.01
-    """How much higher than the champion's, as a share, the held-out loss of a promoted LoRA may be."""
+    """How much higher than the champion's, as a share, the held-out loss of a promoted LoRA may be. Default: a rise
+    that is more than rounding."""
 
 
 class ExportConfig(Group):
@@ -82,12 +87,12 @@ class ExportConfig(Group):
     )
     """Formats to write: `diffusers` (PEFT keys), `kohya`, `comfyui` (what ComfyUI reads for the family), `lycoris` (any
     adapter). The first becomes NAME.safetensors, the others NAME.FORMAT.safetensors; docs/adapters.md says which can
-    hold what."""
+    hold what. Default: the two that most people load."""
     metadata: bool = True
     """Describe training in the file's header: kohya's `ss_*`, modelspec and lineage. `false` writes the tensors alone.
-    kohya: `no_metadata`, inverted."""
+    Default: kohya's. kohya: `no_metadata`, inverted."""
     dtype: Literal["fp32", "fp16", "bf16"] = "fp16"
-    """Precision of the weights in the file. kohya: `save_precision`."""
+    """Precision of the weights in the file. Default: kohya's. kohya: `save_precision`."""
 
 
 class SaveConfig(Group):
@@ -120,7 +125,7 @@ class HardwareConfig(Group):
     """A row of the profile table (`cpu`, `rtx4090`, `h100`, `dgx_spark`), or `auto` to detect one. Precisions it
     chooses enter the keys."""
     num_processes: Annotated[int, Field(ge=1, le=64)] = 1
-    """Training processes, one a GPU; multiplies the effective batch."""
+    """Training processes, one a GPU; multiplies the effective batch. Default: one GPU."""
     threads: Annotated[int, Field(ge=0, le=1024), NEUTRAL] = 0
     """CPU threads of torch; 0 is torch's own choice. Models of a few million parameters run best on 1, above all beside
     other programs: threads that wait for a busy core cost more than they bring."""
@@ -135,15 +140,15 @@ class LoggingConfig(Group):
     """What is told while training. Keys of services come from the environment (`WANDB_API_KEY`) and nowhere else."""
 
     every: Annotated[int, Field(ge=1, le=100_000), NEUTRAL] = 10
-    """Steps between lines of metrics; the only times at which a GPU is waited for. ai-toolkit:
-    `performance_log_every`."""
+    """Steps between lines of metrics; the only times at which a GPU is waited for. Default: often enough for a curve,
+    seldom enough to cost nothing. ai-toolkit: `performance_log_every`."""
     tensorboard: Annotated[bool, NEUTRAL] = False
     """Write TensorBoard events into `outputs/NAME/tensorboard/`. kohya: `log_with`, `logging_dir`. ai-toolkit:
     `log_dir`."""
     wandb: Annotated[Literal["off", "offline", "online"], NEUTRAL] = "off"
-    """Tell Weights & Biases: not at all, into `outputs/NAME/wandb/` for `wandb sync` later, or at once. kohya:
-    `log_with`."""
+    """Tell Weights & Biases: not at all, into `outputs/NAME/wandb/` for `wandb sync` later, or at once. Default:
+    nothing leaves the machine unasked. kohya: `log_with`."""
     wandb_project: Annotated[str, NEUTRAL] = "lora-assets"
-    """Project there. kohya: `log_tracker_name`."""
+    """Project there. Default: this project's name. kohya: `log_tracker_name`."""
     wandb_run: Annotated[str, NEUTRAL] = ""
     """Name of the run there; the project's unless given. kohya: `wandb_run_name`."""

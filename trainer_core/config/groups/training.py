@@ -26,8 +26,8 @@ class AdapterConfig(Group):
     type: Literal["lora", "locon", "lokr", "dylora", "dora", "loha", "ia3", "glora", "full", "diag-oft", "boft"] = (
         "lora"
     )
-    """Kind of adapter; docs/adapters.md says what each is, and where its files load. kohya: `network_module` with
-    `algo`. ai-toolkit: `network.type`."""
+    """Kind of adapter; docs/adapters.md says what each is, and where its files load. Default: what every reader loads.
+    kohya: `network_module` with `algo`. ai-toolkit: `network.type`."""
     rank: Annotated[int, Field(ge=1, le=4096)] = 16
     """Rank of the two factors. Default: diffusers' examples take 4 to 16. kohya: `network_dim`. ai-toolkit:
     `network.linear`."""
@@ -50,7 +50,8 @@ class AdapterConfig(Group):
     """Probability that a whole module's update is left out of a step. kohya: `module_dropout`."""
     targets: str = "attention"
     """Modules to adapt: `attention`, `attention+mlp`, `all-linear` (inside blocks), or a regex matched against the
-    whole module name. kohya: `preset` and `target_module`. ai-toolkit: `only_if_contains`."""
+    whole module name. Default: diffusers' examples'. kohya: `preset` and `target_module`. ai-toolkit:
+    `only_if_contains`."""
     blocks: Mapping[str, BlockConfig] = {}
     """Regex, matched against the whole module name -> rank and alpha of those modules; the first that fits counts.
     kohya: `block_dims`, `block_alphas`, `network_reg_dims`."""
@@ -113,7 +114,7 @@ class OptimizerConfig(Group):
     """Peak rate of each of `adapter.text_encoders`, or one for all; `lr` unless given. kohya: `text_encoder_lr`."""
     lora_plus_ratio: Annotated[float, Field(gt=0, le=1000)] = 1.0
     """Rate of the up matrices (B) over that of the down matrices (LoRA+, arXiv 2402.12354; 16 is usual); 1 is plain.
-    kohya: `loraplus_lr_ratio`."""
+    Default: plain LoRA. kohya: `loraplus_lr_ratio`."""
     weight_decay: Annotated[float, Field(ge=0, le=1.0)] = 0.01
     """Weight decay, decoupled where the optimizer has that. Default: torch's AdamW. kohya: `optimizer_args`.
     ai-toolkit: `optimizer_params`."""
@@ -166,7 +167,7 @@ class NoiseConfig(Group):
     logit_mean: Annotated[float, Field(ge=-5, le=5)] = 0.0
     """Mean of the logit of sigma (share of noise); above 0 means more noise. kohya: `logit_mean`."""
     logit_std: Annotated[float, Field(gt=0, le=5)] = 1.0
-    """Standard deviation of the logit of sigma. kohya: `logit_std`, `sigmoid_scale`."""
+    """Standard deviation of the logit of sigma. Default: SD3's. kohya: `logit_std`, `sigmoid_scale`."""
     mode_scale: Annotated[float, Field(ge=-1, le=1.75)] = 1.29
     """Scale of `mode` sampling. Default: SD3's. kohya: `mode_scale`."""
     shift: Annotated[float, Field(ge=0, le=100)] | Literal["resolution"] = 0.0
@@ -177,8 +178,8 @@ class NoiseConfig(Group):
     """Least noise that is trained, in thousandths, after the shift: the distribution is cut off there. kohya:
     `min_timestep`. ai-toolkit: 1000 minus `max_denoising_steps`, which counts from the noisiest."""
     max_timestep: Annotated[int, Field(ge=1, le=1000)] = 1000
-    """Most noise that is trained, in thousandths; diffusion families stop short of it. kohya: `max_timestep`.
-    ai-toolkit: 1000 minus `min_denoising_steps`."""
+    """Most noise that is trained, in thousandths; diffusion families stop short of it. Default: all of them. kohya:
+    `max_timestep`. ai-toolkit: 1000 minus `min_denoising_steps`."""
     offset: Annotated[float, Field(ge=0, le=1.0)] = 0.0
     """Strength of the per-channel noise offset of diffusion families. kohya: `noise_offset`. ai-toolkit:
     `noise_offset`."""
@@ -243,17 +244,20 @@ class TrainConfig(Group):
     """The run itself."""
 
     steps: Annotated[int, Field(ge=1, le=10_000_000)] | None = None
-    """Optimizer steps; 1500 where `epochs` is not given either. kohya: `max_train_steps`. ai-toolkit: `steps`."""
+    """Optimizer steps; 1500 where `epochs` is not given either. Default: 15 to 50 pictures seen 30 to 100 times. kohya:
+    `max_train_steps`. ai-toolkit: `steps`."""
     epochs: Annotated[float, Field(gt=0, le=1_000_000)] | None = None
     """The length of the run in passes over the pictures with their repeats, in place of `steps`; docs/steps.md has the
     arithmetic. kohya: `max_train_epochs`."""
     batch_size: Annotated[int, Field(ge=1, le=1024)] = 1
-    """Samples in one forward pass on one device. kohya: `train_batch_size`. ai-toolkit: `batch_size`."""
+    """Samples in one forward pass on one device. Default: kohya's. kohya: `train_batch_size`. ai-toolkit:
+    `batch_size`."""
     gradient_accumulation_steps: Annotated[int, Field(ge=1, le=1024)] = 1
-    """Forward passes to one optimizer step. kohya: `gradient_accumulation_steps`. ai-toolkit:
+    """Forward passes to one optimizer step. Default: kohya's. kohya: `gradient_accumulation_steps`. ai-toolkit:
     `gradient_accumulation`."""
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 42
-    """Order, noise, timesteps and initial weights are functions of this number. kohya: `seed`."""
+    """Order, noise, timesteps and initial weights are functions of this number. Default: any number, the same for all.
+    kohya: `seed`."""
     precision: Precision = "auto"
     """Precision of the base model's arithmetic; LoRA weights and optimizer state stay fp32. kohya:
     `mixed_precision`. ai-toolkit: `dtype`."""
@@ -264,13 +268,14 @@ class TrainConfig(Group):
     """Decay of an exponential moving average of the adapter's weights, which is then what is measured, saved and
     exported; starts lower, as min(decay, (1 + step) / (10 + step)); 0 turns it off. ai-toolkit: `ema_decay`."""
     select: Literal["best", "last"] = "best"
-    """Which step becomes the LoRA: the one with the lowest held-out loss, or the last. With nothing held out, the
-    last."""
+    """Which step becomes the LoRA: the one with the lowest held-out loss, or the last. With nothing held out, the last.
+    Default: an overfitted last step is the commonest disappointment."""
     evaluate_every: Annotated[int, Field(ge=0, le=1_000_000)] = 0
     """Steps between measurements of the held-out loss, which `select: best` chooses from; 0 is a tenth of the run.
     kohya: `validate_every_n_steps`."""
     checkpoint_every: Annotated[int, Field(ge=0, le=1_000_000), NEUTRAL] = 250
-    """Steps between resumable checkpoints; 0 saves only when stopping. kohya: `save_every_n_steps` with
-    `save_state`."""
+    """Steps between resumable checkpoints; 0 saves only when stopping. Default: a few minutes lost at most on usual
+    GPUs. kohya: `save_every_n_steps` with `save_state`."""
     keep_last: Annotated[int, Field(ge=1, le=1000), NEUTRAL] = 2
-    """Resumable checkpoints to keep. kohya: `save_last_n_steps_state`."""
+    """Resumable checkpoints to keep. Default: one to fall back on if the last is damaged. kohya:
+    `save_last_n_steps_state`."""
