@@ -40,6 +40,7 @@ def check(tiny: Tiny, found: WholeRun, controls: int) -> None:
 
 
 @pytest.mark.parametrize("name", sorted(MODELS))
+@pytest.mark.setting("model.family")
 def test_a_model_trains_resumes_exports_and_samples(name: str, tmp_path: Path) -> None:
     tiny = made(name, tmp_path)
     check(tiny, whole_run(tiny, tmp_path / "project", tiny.model.controls), tiny.model.controls)

@@ -22,6 +22,7 @@ def project(finished_sd15: Path, tmp_path: Path) -> TinyProject:
     return TinyProject(finished_sd15).copy(tmp_path / "project")
 
 
+@pytest.mark.setting("datasets.path")
 def test_an_unchanged_project_is_fresh_and_reused(project: TinyProject) -> None:
     assert set(statuses(project.plan()).values()) == {"fresh"}
     assert computed(project.run()) == {}
