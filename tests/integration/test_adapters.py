@@ -101,3 +101,26 @@ def test_formats_that_cannot_hold_an_adapter_are_told_and_left_out(tmp_path: Pat
         session.close()
     assert found.level == "info"
     assert found.fix == "comfyui will be written."
+
+
+MANY = (
+    ("adapter.type=dora",),
+    ("adapter.type=locon", "adapter.train_norm=true", "adapter.conv_rank=2"),
+    (
+        *("adapter.rank_dropout=0.3", "adapter.module_dropout=0.3", "adapter.conv_rank=2"),
+        *("adapter_options.rslora=true", "adapter.blocks={'mid_block.*': {rank: 2}}"),
+    ),
+)
+
+
+@pytest.mark.setting("adapter.train_norm", "adapter.conv_rank", "adapter_options.rslora", "adapter.blocks")
+@pytest.mark.parametrize("settings", MANY)
+def test_the_published_file_measures_what_the_trained_adapter_did(
+    settings: tuple[str, ...], tmp_path: Path, finished_sd15: Path
+) -> None:
+    project = TinyProject(finished_sd15).copy(tmp_path / "project")
+    results = project.run(*settings)
+    trained, metrics = (results[name].published.metadata for name in ("lora_checkpoint", "metrics"))
+    last = trained["held_out_losses"][str(trained["selected_step"])]
+    assert metrics["held_out_loss_lora"] == pytest.approx(last, rel=1e-4)
+    assert results["samples"].published.metadata["lora_changes_picture"] is True

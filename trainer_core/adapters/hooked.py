@@ -98,11 +98,14 @@ class Hooked(nn.Module):
         weight, bias = tensors["w_norm"], tensors.get("b_norm")
         x = x.to(weight.dtype)
         if isinstance(host, nn.GroupNorm):
-            return functional.group_norm(x, host.num_groups, weight, bias, host.eps)
-        if isinstance(host, nn.LayerNorm):
-            return functional.layer_norm(x, weight.shape, weight, bias, host.eps)
-        changed = functional.rms_norm(x, weight.shape, weight, host.eps)
-        return changed if bias is None else changed + bias
+            # torch's backward pass of a weight alone, without its input's gradient, crashes here on CPUs
+            normed = functional.group_norm(x, host.num_groups, eps=host.eps).movedim(1, -1)
+        elif isinstance(host, nn.LayerNorm):
+            normed = functional.layer_norm(x, weight.shape, eps=host.eps)
+        else:
+            normed = functional.rms_norm(x, weight.shape, eps=host.eps)
+        changed = normed * weight if bias is None else normed * weight + bias
+        return changed.movedim(-1, 1) if isinstance(host, nn.GroupNorm) else changed
 
 
 def _with_keep(call: Call, keep: Tensor | None) -> Call:

@@ -343,3 +343,13 @@ def test_settings_for_which_a_base_has_no_modules_are_told(caplog: pytest.LogCap
 def test_ranks_that_cannot_be_dropped_are_told(caplog: pytest.LogCaptureFixture) -> None:
     on_model("lokr", rank=64, rank_dropout=0.5)
     assert "adapter.rank_dropout: 6 of 6 modules have no ranks to drop" in caplog.messages
+
+
+def test_a_group_norm_over_a_frozen_input_has_gradients() -> None:
+    """With a weight and no gradient for its input, torch's own backward pass of a group norm ended in a crash."""
+    model = nn.ModuleDict(
+        {"blocks": nn.ModuleList([nn.ModuleDict({"norm": nn.GroupNorm(4, 8), "to_q": nn.Linear(4, 4)})])}
+    )
+    parameters = attach(model, "loha", targets=".*to_q", train_norm=True)
+    model.get_submodule("blocks.0.norm")(torch.randn(2, 8, 4, 4)).square().sum().backward()
+    assert all(parameters[f"blocks.0.norm.{end}"].grad is not None for end in ("w_norm", "b_norm"))

@@ -172,3 +172,13 @@ def test_metadata_name_kohyas_module_and_its_arguments(adapter: Any, options: An
     settings, own = AdapterConfig.model_validate(adapter), AdapterOptionsConfig.model_validate(options)
     assert network_module(settings, own, "networks.own") == module
     assert network_arguments(settings, own) == arguments
+
+
+@pytest.mark.setting("adapter.blocks", "adapter.conv_alpha")
+def test_diffusers_loads_modules_of_several_ranks_and_alphas_from_kohyas_keys(
+    tiny_bases: dict[str, Path], tmp_path: Path
+) -> None:
+    blocks = {"mid_block.*": {"rank": 2, "alpha": 5.0}}
+    lora, path = lora_of(tiny_bases["sd15"], "sd15", "locon", blocks=blocks, conv_rank=3), tmp_path / "lora.safetensors"
+    write_lora(path, exported_tensors(lora, "kohya", "fp16"), {})
+    assert prove(path, "kohya", lora, "fp16", config_of(tiny_bases["sd15"], "sd15")).reader == "diffusers"

@@ -7,7 +7,9 @@ other than LoRA, which cannot be joined so, have LyCORIS's tensors under the mod
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from trainer_core.adapters.layers import Layer, LoraLayer
@@ -31,7 +33,21 @@ def tensors(layers: Mapping[str, Layer], modules: Modules) -> dict[str, Tensor]:
 
 
 def _plain(layers: Mapping[str, Layer], modules: Modules) -> dict[str, Layer]:
-    return {modules.kohya(name): layer for name, layer in layers.items()}
+    return {modules.kohya(name): layer for name, layer in _with_one_alpha(layers).items()}
+
+
+def _with_one_alpha(layers: Mapping[str, Layer]) -> Mapping[str, Layer]:
+    """Return the same updates with one alpha: diffusers takes the most common one for all modules of a UNet."""
+    alphas = Counter(layer.alpha for layer in layers.values() if isinstance(layer, LoraLayer))
+    if len(alphas) < 2:
+        return layers
+    alpha = alphas.most_common(1)[0][0]
+    return {
+        name: replace(layer, up=layer.up * (layer.alpha / alpha), alpha=alpha)
+        if isinstance(layer, LoraLayer)
+        else layer
+        for name, layer in layers.items()
+    }
 
 
 def _fused(layers: Mapping[str, Layer], modules: Modules) -> dict[str, Layer]:
