@@ -27,8 +27,6 @@ _OWN = {
 """Argument -> the setting that gives it."""
 _SWITCHES = {"fused": {"fused": True}, "foreach": {"foreach": True}, "loop": {"foreach": False, "fused": False}}
 _PARAMS = "params"
-_LEAST_FACTOR = 0.01
-"""Factors below it are rates of other optimizers, left standing."""
 
 
 def check_optimizer(config: OptimizerConfig) -> list[Finding]:
@@ -210,11 +208,6 @@ def _rates(config: OptimizerConfig) -> list[Finding]:
     if config.args.get("relative_step") is True:
         message = f"is {config.lr:g}, but with `relative_step` {name} does not look at it, nor at the schedule."
         found.append(Finding("warning", "optimizer.lr", message, "Set `relative_step` to false to give a rate."))
-    elif config.lr < _LEAST_FACTOR:
-        message = f"is {config.lr:g}, but {name} multiplies the rate that it finds by it: next to nothing is learnt."
-        row = find_row(name)
-        usual = row.lr if row is not None and "." not in name else 1.0
-        found.append(Finding("warning", "optimizer.lr", message, f"Set it to {usual:g}."))
     return found
 
 

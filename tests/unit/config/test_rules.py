@@ -311,13 +311,6 @@ CASES = [
         "optimizer.lora_plus_ratio=16 adapter.type=loha",
     ),
     Case(
-        "lora_plus_beside_an_estimated_rate",
-        "warning",
-        "optimizer.lora_plus_ratio",
-        "optimizer.lora_plus_ratio=16 optimizer.name=prodigy optimizer.lr=1",
-        "optimizer.lora_plus_ratio=16 optimizer.name=lion",
-    ),
-    Case(
         "text_encoder_rates_have_encoders",
         "warning",
         "optimizer.text_encoder_lr",
@@ -330,13 +323,6 @@ CASES = [
         "optimizer.text_encoder_lr",
         "optimizer.text_encoder_lr=[1e-5,1e-6] adapter.text_encoders=[text_encoder]",
         "optimizer.text_encoder_lr=[1e-5] adapter.text_encoders=[text_encoder]",
-    ),
-    Case(
-        "implementation_is_torchs",
-        "warning",
-        "optimizer.implementation",
-        "optimizer.implementation=foreach optimizer.name=lion8bit",
-        "optimizer.implementation=foreach optimizer.name=torch.optim.RAdam",
     ),
     Case(
         "a_schedule_free_optimizer_has_no_schedule",
@@ -414,20 +400,6 @@ CASES = [
     ),
     Case("alpha_is_usual", "warning", "adapter.alpha", "adapter.alpha=129", "adapter.alpha=128"),
     Case(
-        "dylora_blocks_divide_the_rank",
-        "error",
-        "adapter_options.block_size",
-        "adapter.type=dylora adapter.rank=10",
-        "adapter.type=dylora adapter.rank=10 adapter_options.block_size=5",
-    ),
-    Case(
-        "rank_from_weights_has_weights",
-        "error",
-        "adapter.rank_from_weights",
-        "adapter.rank_from_weights=true",
-        "adapter.rank_from_weights=true adapter.init_from=/x/a.safetensors",
-    ),
-    Case(
         "rank_comes_from_one_place",
         "warning",
         "adapter.blocks",
@@ -454,13 +426,6 @@ CASES = [
         "adapter.text_encoders",
         "adapter.text_encoders=[text_encoder] adapter.type=loha",
         "adapter.text_encoders=[text_encoder]",
-    ),
-    Case(
-        "large_blocks_are_for_rotations",
-        "warning",
-        "adapter_options.block_size",
-        "adapter_options.block_size=8",
-        "adapter_options.block_size=8 adapter.type=boft",
     ),
     # text
     Case(

@@ -40,24 +40,6 @@ def alpha_is_usual(project: Project, facts: Facts) -> Finding | None:
     return Finding("warning", "adapter.alpha", message, f"Choose {adapter.rank} (no scaling) or less.")
 
 
-def dylora_blocks_divide_the_rank(project: Project, facts: Facts) -> Finding | None:
-    """DyLoRA trains ranks block by block."""
-    rank, size = project.adapter.rank, project.adapter_options.block_size or 4
-    if project.adapter.type != "dylora" or rank % size == 0:
-        return None
-    message = f"is {size}, which does not divide adapter.rank = {rank}."
-    fix = f"Choose one of {', '.join(str(one) for one in range(1, rank + 1) if rank % one == 0)}."
-    return Finding("error", "adapter_options.block_size", message, fix)
-
-
-def rank_from_weights_has_weights(project: Project, facts: Facts) -> Finding | None:
-    """Ranks of a file that is not named."""
-    if not project.adapter.rank_from_weights or project.adapter.init_from is not None:
-        return None
-    message = "is on, but there is no file to take the ranks from."
-    return Finding("error", "adapter.rank_from_weights", message, "Set `adapter.init_from`.")
-
-
 def rank_comes_from_one_place(project: Project, facts: Facts) -> Finding | None:
     """The file's own ranks count, so those for blocks do not."""
     if not (project.adapter.rank_from_weights and project.adapter.blocks):
@@ -92,22 +74,12 @@ def text_encoders_carry_a_plain_lora(project: Project, facts: Facts) -> Finding 
     return Finding("error", "adapter.text_encoders", message, "Set adapter.type to lora, or leave text encoders out.")
 
 
-def large_blocks_are_for_rotations(project: Project, facts: Facts) -> Finding | None:
-    """Only some kinds have blocks."""
-    if not project.adapter_options.block_size or project.adapter.type in ("dylora", "diag-oft", "boft"):
-        return None
-    return without_effect("adapter_options.block_size", f"is set, but {project.adapter.type} has no blocks")
-
-
 RULES: tuple[Rule, ...] = (
     rank_is_usual,
     rank_fits_the_layers,
     alpha_is_usual,
-    dylora_blocks_divide_the_rank,
-    rank_from_weights_has_weights,
     rank_comes_from_one_place,
     trained_text_encoders_exist,
     text_encoders_are_named_once,
     text_encoders_carry_a_plain_lora,
-    large_blocks_are_for_rotations,
 )

@@ -49,14 +49,6 @@ def lora_plus_needs_two_matrices(project: Project, facts: Facts) -> Finding | No
     return without_effect("optimizer.lora_plus_ratio", f"is set, but {kind} has no up and down matrices")
 
 
-def lora_plus_beside_an_estimated_rate(project: Project, facts: Facts) -> Finding | None:
-    """One estimate of the rate serves all groups, and is spoilt by groups of different rates."""
-    if project.optimizer.lora_plus_ratio == 1 or not _name(project).startswith(_FINDS_ITS_RATE):
-        return None
-    message = f"is set beside {project.optimizer.name}, whose one estimate assumes equal rates."
-    return Finding("warning", "optimizer.lora_plus_ratio", message, "Set it to 1, or use AdamW.")
-
-
 def text_encoder_rates_have_encoders(project: Project, facts: Facts) -> Finding | None:
     """The rate of something that is not trained."""
     if not project.optimizer.text_encoder_lr or project.adapter.text_encoders:
@@ -72,15 +64,6 @@ def text_encoder_rates_are_as_many(project: Project, facts: Facts) -> Finding | 
         return None
     message = f"has {len(rates)} rates for {len(encoders)} text encoders ({', '.join(encoders)})."
     return Finding("error", "optimizer.text_encoder_lr", message, "Give one for all, or one each.")
-
-
-def implementation_is_torchs(project: Project, facts: Facts) -> Finding | None:
-    """Only torch's own optimizers can be told how to walk over tensors."""
-    name = _name(project)
-    own = name in ("adamw", "sgdnesterov") or name.startswith("torch.")
-    if not changed(project.optimizer, "implementation") or own:
-        return None
-    return without_effect("optimizer.implementation", f"is set, but {project.optimizer.name} is not torch's")
 
 
 def a_schedule_free_optimizer_has_no_schedule(project: Project, facts: Facts) -> Finding | None:
@@ -155,10 +138,8 @@ RULES: tuple[Rule, ...] = (
     the_rate_is_usual,
     full_training_wants_a_small_rate,
     lora_plus_needs_two_matrices,
-    lora_plus_beside_an_estimated_rate,
     text_encoder_rates_have_encoders,
     text_encoder_rates_are_as_many,
-    implementation_is_torchs,
     a_schedule_free_optimizer_has_no_schedule,
     a_schedule_free_optimizer_averages_already,
     an_estimated_rate_is_not_scheduled_to_zero_early,
