@@ -108,6 +108,19 @@ def says(pipeline: Any, name: str) -> Tensor:
     return getattr(pipeline, name)(ids, output_hidden_states=True).hidden_states[-2]
 
 
+@pytest.mark.setting("adapter.text_encoders")
+def test_text_encoders_carry_a_plain_lora_beside_a_locon(tmp_path: Path) -> None:
+    project = project_of("sd15", tmp_path)
+    asked = settings("sd15", "adapter.type=locon", "adapter.conv_rank=2", 'export.formats=["diffusers","kohya"]')
+    stop_training(project, asked)
+    published = project.run(*asked)["lora_checkpoint"].published
+    assert {one["ok"] for one in published.metadata["proof"]} == {True}
+    shapes = {key: tensor.shape for key, tensor in load_file(published.file("lora.kohya.safetensors")).items()}
+    assert any(key.startswith("lora_te_text_model_") for key in shapes)
+    assert any(shape[2:] == (3, 3) for shape in shapes.values())
+    assert min(largest(adapter(project), "text_encoder.").values()) > 0
+
+
 @pytest.mark.setting("optimizer.text_encoder_lr")
 def test_each_text_encoder_has_a_rate_of_its_own(tmp_path: Path) -> None:
     project = project_of("sdxl", tmp_path)

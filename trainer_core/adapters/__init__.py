@@ -70,6 +70,8 @@ ADAPTERS: dict[str, Adapter] = {
     "boft": _HOOKED,
 }
 """`adapter.type` -> what does it."""
+TEXT_ENCODERS = _PEFT
+"""What text encoders carry, whatever the denoiser does."""
 
 
 def draws(adapter: AdapterConfig) -> bool:

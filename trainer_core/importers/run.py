@@ -25,6 +25,9 @@ from trainer_core.importers.source import ImportFailed, Loaded, Source, Told, To
 from trainer_core.importers.tools import TOOLS
 from trainer_core.types import JSON, Finding
 
+_TRIES = 6
+"""How often a draft is mended before it is given up."""
+
 
 @dataclass(frozen=True)
 class Request:
@@ -67,9 +70,7 @@ def run_import(request: Request) -> ImportReport:
     _stop(_incomplete(draft, source))
     text, project = _checked(draft, tool, request.file, folder, target)
     _write(target, text)
-    rules = check_rules(project, family_facts(get_family(source.family.family).spec))
-    rules += adapter_findings(project.adapter, project.adapter_options)
-    findings = [*draft.findings, *rules, *_unseen(draft, folder)]
+    findings = [*draft.findings, *_conflicts(project), *_unseen(draft, folder)]
     return ImportReport(
         tool.name,
         told_by,
@@ -183,8 +184,8 @@ def _incomplete(draft: Draft, source: Source) -> list[Finding]:
 
 
 def _checked(draft: Draft, tool: Tool, file: Path, folder: Path, target: Path) -> tuple[str, Project]:
-    """Render the draft until it loads: a value that we do not allow is taken out and reported."""
-    for _ in range(3):
+    """Render the draft until it loads: what we do not allow, alone or beside the rest, is taken out and reported."""
+    for _ in range(_TRIES):
         text = render(draft, tool.title, file.name)
         with tempfile.TemporaryDirectory(prefix="lora-assets-import-") as work:
             path = Path(work) / f"{project_name(target.stem)}.yaml"
@@ -195,8 +196,15 @@ def _checked(draft: Draft, tool: Tool, file: Path, folder: Path, target: Path) -
                 rest = [finding for finding in error.findings if not _take_out(draft, finding)]
                 _stop(rest)
                 continue
-            return text, project
+            if not any([_take_out(draft, one) for one in _conflicts(project) if one.level == "error"]):
+                return text, project
     raise failure(str(file), "does not become a valid project.", "Please report this, with the file.")
+
+
+def _conflicts(project: Project) -> list[Finding]:
+    """Return what `check` would say of the settings."""
+    facts = family_facts(get_family(project.model.family).spec)
+    return [*check_rules(project, facts), *adapter_findings(project.adapter, project.adapter_options)]
 
 
 def _take_out(draft: Draft, finding: Finding) -> bool:

@@ -145,7 +145,7 @@ def own_format(context: StageContext) -> str:
 
 
 def _lora(context: StageContext, modules: Modules, adapter: Mapping[str, Tensor]) -> Lora:
-    from trainer_core.adapters import ADAPTERS
+    from trainer_core.adapters import ADAPTERS, TEXT_ENCODERS
     from trainer_core.export.lora_file import Lora
     from trainer_core.train.parts import split_state
 
@@ -153,7 +153,7 @@ def _lora(context: StageContext, modules: Modules, adapter: Mapping[str, Tensor]
     layers = {
         f"{part or spec.denoiser}.{name}": layer
         for part, share in split_state(adapter, config.text_encoders).items()
-        for name, layer in ADAPTERS[config.type].layers(share, config).items()
+        for name, layer in (TEXT_ENCODERS if part else ADAPTERS[config.type]).layers(share, config).items()
     }
     return Lora(layers, modules)
 

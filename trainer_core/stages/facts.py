@@ -43,7 +43,7 @@ def facts_of(session: Session, length: Arithmetic | None = None) -> Facts:
         pass  # told by itself
     return replace(
         family_facts(spec),
-        base_prediction=str(scheduler.get("prediction_type", "epsilon")),
+        base_prediction=str(scheduler.get("prediction_type", "epsilon")) if scheduler else "",
         widths=widths(denoiser),
         data=None if length is None else _counted(length),
     )

@@ -48,20 +48,21 @@ def attach_text_encoders(
 
     Args:
         live: the encoders.
-        adapter: kind, rank, alpha and dropout, as for the denoiser.
+        adapter: rank, alpha and dropout, as for the denoiser; the kind is always a plain LoRA.
         optimizer: the rates.
         seed: of the run; each encoder's first weights have a seed of their own.
         checkpointing: recompute activations in the backward pass.
     """
-    from trainer_core.adapters import ADAPTERS
+    from trainer_core.adapters import TEXT_ENCODERS
 
     found: list[TrainedPart] = []
     for name, rate in text_encoder_rates(adapter, optimizer).items():
         encoder: Any = live.encoders[name]
-        own = adapter.model_copy(update={"targets": _read_modules(live, name)})
+        plain = {"type": "lora", "conv_rank": 0, "conv_alpha": 0.0, "train_norm": False}
+        own = adapter.model_copy(update={**plain, "targets": _read_modules(live, name)})
         if checkpointing:
             encoder.activation_checkpointing_enable({"use_reentrant": False})
-        parameters = ADAPTERS[adapter.type].attach(
+        parameters = TEXT_ENCODERS.attach(
             encoder, own, AdapterOptionsConfig(), {}, derive_seed("adapter", (seed, name))
         )
         encoder.train()

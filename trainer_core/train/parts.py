@@ -6,35 +6,37 @@ The denoiser's keys are what its adapter calls them; those of a text encoder hav
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from torch import Tensor, nn
+from trainer_core.adapters import TEXT_ENCODERS
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from trainer_core.adapters import Adapter
     from trainer_core.train.optimizers import TrainedPart
 
 
-def parts_state(parts: Sequence[TrainedPart], state: Callable[[nn.Module], dict[str, Tensor]]) -> dict[str, Tensor]:
+def parts_state(parts: Sequence[TrainedPart], adapter: Adapter) -> dict[str, Tensor]:
     """Return the state of all adapters, by name; the first part is the denoiser.
 
     Args:
         parts: the models that carry an adapter.
-        state: of one model's adapter, such as `adapters.lora.state`.
+        adapter: of the denoiser; text encoders carry `TEXT_ENCODERS`.
     """
-    found = state(parts[0].module)
+    found = adapter.state(parts[0].module)
     for part in parts[1:]:
-        found |= {f"{part.name}.{key}": tensor for key, tensor in state(part.module).items()}
+        found |= {f"{part.name}.{key}": tensor for key, tensor in TEXT_ENCODERS.state(part.module).items()}
     return found
 
 
-def load_parts_state(
-    parts: Sequence[TrainedPart], load: Callable[[nn.Module, Mapping[str, Tensor]], None], tensors: Mapping[str, Tensor]
-) -> None:
+def load_parts_state(parts: Sequence[TrainedPart], adapter: Adapter, tensors: Mapping[str, Tensor]) -> None:
     """Put back what `parts_state` returned, bit for bit."""
     shares = split_state(tensors, [part.name for part in parts[1:]])
-    for part in parts:
-        load(part.module, shares["" if part is parts[0] else part.name])
+    adapter.load_state(parts[0].module, shares[""])
+    for part in parts[1:]:
+        TEXT_ENCODERS.load_state(part.module, shares[part.name])
 
 
 def split_state(tensors: Mapping[str, Tensor], text_encoders: Sequence[str]) -> dict[str, dict[str, Tensor]]:

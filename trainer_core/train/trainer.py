@@ -124,7 +124,7 @@ class Trainer:
 
     def adapter_state(self) -> dict[str, Tensor]:
         """Return a copy of the adapter's weights on the CPU, as they are now."""
-        return parts_state(self.parts, ADAPTERS[self.project.adapter.type].state)
+        return parts_state(self.parts, ADAPTERS[self.project.adapter.type])
 
     @property
     def checkpoints(self) -> Path:
@@ -214,7 +214,7 @@ def _resume(trainer: Trainer) -> None:
     trainer.checkpoints.mkdir(parents=True, exist_ok=True)
     if (state := load_latest(trainer.checkpoints)) is None:
         return
-    load_parts_state(trainer.parts, ADAPTERS[trainer.project.adapter.type].load_state, state.adapter)
+    load_parts_state(trainer.parts, ADAPTERS[trainer.project.adapter.type], state.adapter)
     restore_optimizer(trainer.optimizer, state.optimizer)
     if trainer.averages is not None:
         trainer.averages.restore(state.ema)

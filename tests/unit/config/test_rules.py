@@ -10,7 +10,7 @@ from trainer_core.config.project import Project
 from trainer_core.config.rules import RULES, DataFacts, Facts, check_rules
 from trainer_core.errors import ConfigError
 
-DIFFUSION = Facts()
+DIFFUSION = Facts(base_prediction="epsilon")
 FLOW = Facts(prediction="flow")
 V_BASE = Facts(base_prediction="v_prediction")
 TEN_STEPS = Facts(data=DataFacts(images=40, draws=40, steps_per_epoch=10, steps=10))
@@ -425,7 +425,7 @@ CASES = [
         "error",
         "adapter.text_encoders",
         "adapter.text_encoders=[text_encoder] adapter.type=loha",
-        "adapter.text_encoders=[text_encoder]",
+        "adapter.text_encoders=[text_encoder] adapter.type=locon",
     ),
     # text
     Case(

@@ -254,7 +254,9 @@ def test_additional_parameters_of_the_gui_are_read(tmp_path: Path) -> None:
     report = import_json(tmp_path, GUI)
     project = project_of(tmp_path, report)
     assert (project.tags.keep_tokens, project.noise.zero_terminal_snr) == (2, True)
-    assert (project.adapter.module_dropout, project.adapter.rank_dropout) == (0.1, 0.2)
+    # LoKr with whole matrices has no ranks to drop.
+    assert (project.adapter.module_dropout, project.adapter.rank_dropout) == (0.1, 0.0)
+    assert status(report, "network_args.rank_dropout") == "unsupported"
     assert project.adapter_options.factor == 8
     assert status(report, "additional_parameters.lr_scheduler_type") == "unsupported"
 

@@ -232,18 +232,10 @@ def test_what_an_optimizer_would_not_take_is_told_before_training(
         built(config, lora_problem()[0])
 
 
-@pytest.mark.parametrize(
-    ("settings", "text"),
-    [
-        ({"name": "prodigy"}, "Set it to 1."),
-        ({"name": "dadaptsgd"}, "Set it to 0.1."),
-        ({"name": "adafactor", "args": {"relative_step": True}}, "does not look at it"),
-    ],
-)
-def test_a_rate_that_an_optimizer_would_waste_is_a_warning(settings: dict[str, Any], text: str) -> None:
-    (finding,) = check_optimizer(OptimizerConfig(**settings))
+def test_a_rate_that_an_optimizer_does_not_look_at_is_a_warning() -> None:
+    (finding,) = check_optimizer(OptimizerConfig(name="adafactor", args={"relative_step": True}))
     assert (finding.level, finding.field) == ("warning", "optimizer.lr")
-    assert text in str(finding)
+    assert "does not look at it" in str(finding)
     assert not check_optimizer(OptimizerConfig(name="prodigy", lr=1.0))
 
 

@@ -8,6 +8,8 @@ from trainer_core.types import Finding
 
 MAX_USUAL_RANK = 256
 MAX_USUAL_SCALE = 8
+_PLAIN = ("lora", "locon", "dylora")
+"""Kinds whose layers are products of two matrices."""
 _WITHOUT_RANK = ("ia3", "full")
 
 
@@ -67,11 +69,15 @@ def text_encoders_are_named_once(project: Project, facts: Facts) -> Finding | No
 
 
 def text_encoders_carry_a_plain_lora(project: Project, facts: Facts) -> Finding | None:
-    """No reader knows other kinds in text encoders."""
-    if not project.adapter.text_encoders or project.adapter.type == "lora":
+    """Readers load text encoders from files of plain LoRA alone."""
+    adapter, options = project.adapter, project.adapter_options
+    plain = adapter.type in _PLAIN and not (options.decompose or options.tucker)
+    if not adapter.text_encoders or plain:
         return None
-    message = f"text encoders carry a plain LoRA, but adapter.type is {project.adapter.type}."
-    return Finding("error", "adapter.text_encoders", message, "Set adapter.type to lora, or leave text encoders out.")
+    kind = adapter.type if adapter.type not in _PLAIN else "decomposed"
+    message = f"text encoders carry a plain LoRA, which no reader loads from one file with {kind} layers."
+    fix = f"Set adapter.type to {', '.join(_PLAIN)}, or leave text encoders out."
+    return Finding("error", "adapter.text_encoders", message, fix)
 
 
 RULES: tuple[Rule, ...] = (

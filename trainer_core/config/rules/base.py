@@ -35,8 +35,8 @@ class Facts:
 
     prediction: Literal["diffusion", "flow"] = "diffusion"
     title: str = "the family"
-    base_prediction: str = "epsilon"
-    """What the base's scheduler says that the denoiser predicts."""
+    base_prediction: str = ""
+    """What the base's scheduler says that the denoiser predicts; empty where there is no base to ask."""
     trainable_text_encoders: tuple[str, ...] = ("text_encoder",)
     reads_clip_tokens: bool = True
     """Whether captions of more than 75 CLIP tokens can be read in pieces."""

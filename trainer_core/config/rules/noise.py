@@ -45,7 +45,7 @@ def pure_noise_needs_v_prediction(project: Project, facts: Facts) -> Finding | N
     if not project.noise.zero_terminal_snr or facts.prediction == "flow":
         return None
     asked = project.noise.prediction
-    if (facts.base_prediction if asked == "auto" else asked) == "v_prediction":
+    if (facts.base_prediction if asked == "auto" else asked) in ("v_prediction", ""):
         return None
     message = "is on, but the model predicts epsilon: at the last timestep it would learn to copy its input."
     return Finding("warning", "noise.zero_terminal_snr", message, "Use a v-prediction base, or set it to false.")
@@ -54,7 +54,7 @@ def pure_noise_needs_v_prediction(project: Project, facts: Facts) -> Finding | N
 def prediction_agrees_with_the_base(project: Project, facts: Facts) -> Finding | None:
     """A LoRA cannot turn an epsilon model into a v model in a few thousand steps."""
     asked = project.noise.prediction
-    if facts.prediction == "flow" or asked in ("auto", facts.base_prediction):
+    if facts.prediction == "flow" or not facts.base_prediction or asked in ("auto", facts.base_prediction):
         return None
     message = f"is {asked}, but the base's scheduler says {facts.base_prediction}."
     fix = "Use auto, unless you know that the base's config is wrong."

@@ -7,6 +7,8 @@ from trainer_core.config.rules.base import Facts, Rule, changed, without_effect
 from trainer_core.types import Finding
 
 _FINDS_ITS_RATE = ("prodigy", "dadapt")
+_STARTS_AT = {"dadaptsgd": 0.1}
+"""Those that are not finite at 1 (docs/optimizers.md)."""
 _HIGHEST_USUAL = {"adamw": 1e-2, "lion": 1e-3}
 """Start of an optimizer's name -> rate above which LoRAs usually break."""
 _FULL_HIGHEST = 1e-4
@@ -19,7 +21,7 @@ def an_optimizer_that_finds_its_rate_starts_at_one(project: Project, facts: Fact
     if not _name(project).startswith(_FINDS_ITS_RATE) or 0.1 <= lr <= 2:
         return None
     message = f"is {lr:g}, but {project.optimizer.name} finds the rate by itself and multiplies it by this."
-    return Finding("warning", "optimizer.lr", message, "Set it to 1.")
+    return Finding("warning", "optimizer.lr", message, f"Set it to {_STARTS_AT.get(_name(project), 1):g}.")
 
 
 def the_rate_is_usual(project: Project, facts: Facts) -> Finding | None:
