@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -28,7 +29,7 @@ NO_CONCEPT = (*EXAM, "name=short", f"train.steps={SHORT}", "gate.concept_prompts
 BY_LOSS = (*NO_CONCEPT, "gate.other_prompts=[]")
 """Examined by the held-out loss alone."""
 BY_PICTURES = (*NO_CONCEPT, OTHERS)
-OWN_RUN = "sample.every=100000"
+OWN_RUN = "schedule.cycles=2"
 """Is in the run's key and changes nothing else, so a sabotage is trained anew from the same seed."""
 
 
@@ -111,10 +112,14 @@ def stop_the_optimizer(patch: pytest.MonkeyPatch) -> None:
 
 
 def ignore_alpha(patch: pytest.MonkeyPatch) -> None:
-    from trainer_core.adapters import lora
+    from trainer_core.adapters import ADAPTERS
 
-    real = lora.layers
-    patch.setattr(lora, "layers", lambda state, config: real(state, config.model_copy(update={"alpha": config.rank})))
+    real = ADAPTERS["lora"]
+
+    def layers(state: Any, config: Any) -> Any:
+        return real.layers(state, config.model_copy(update={"alpha": config.rank}))
+
+    patch.setitem(ADAPTERS, "lora", replace(real, layers=layers))
 
 
 def leave_latents_unscaled(patch: pytest.MonkeyPatch) -> None:

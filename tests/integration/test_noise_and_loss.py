@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 import signal
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,8 +15,7 @@ from tests.projects import TinyProject, computed, make_project
 from trainer_core import run
 from trainer_core.errors import Interrupted
 from trainer_core.stages import lora_checkpoint
-from trainer_core.train.batches import BatchLoader
-from trainer_core.types import Batch, ProgressEvent, Sample
+from trainer_core.types import ProgressEvent, Sample
 
 # Of two steps, since Adam's first goes by the gradient's sign alone.
 SHORT = ("train.steps=2", "train.select=last", "train.checkpoint_every=0")
@@ -55,7 +53,10 @@ TOGETHER: dict[str, tuple[str, str]] = {
     "noise.mode_scale": ("noise.timestep_sampling=mode", "noise.mode_scale=0.5"),
 }
 """Setting -> what it needs, and itself."""
-COMMON = ("train.steps=6", "train.checkpoint_every=3", "noise.ip_gamma=0.1", "loss.preservation_weight=0.5")
+COMMON = (
+    *("train.steps=6", "train.checkpoint_every=3", "noise.ip_gamma=0.1", "loss.preservation_weight=0.5"),
+    *("loss.preservation_class=drawing", "caption.trigger_word=picture"),
+)
 WHOLE: dict[str, tuple[str, ...]] = {
     "sd15": (
         *COMMON,
@@ -110,24 +111,9 @@ def test_settings_that_need_another_change_what_it_does(finished: Any, tmp_path:
         assert lora_of(project, needed) != lora_of(project, needed, setting), setting
 
 
-def with_class_text(loader: Callable[[BatchLoader, int], Batch]) -> Callable[[BatchLoader, int], Batch]:
-    """Let captions of other samples stand for those of the class, where the loader has none."""
-
-    def batch(self: BatchLoader, number: int) -> Batch:
-        made = loader(self, number)
-        if made.class_text is not None:
-            return made
-        return replace(made, class_text=replace(made.text, embeds=made.text.embeds.flip(0) * 0.9))
-
-    return batch
-
-
 @pytest.mark.setting("loss.preservation_weight")
 @pytest.mark.parametrize("family", sorted(WHOLE))
-def test_a_fistful_of_settings_resumes_bit_for_bit(
-    finished: Any, family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(BatchLoader, "batch", with_class_text(BatchLoader.batch))
+def test_a_fistful_of_settings_resumes_bit_for_bit(finished: Any, family: str, tmp_path: Path) -> None:
     project = finished(family, tmp_path / "project")
     whole = project.copy(tmp_path / "whole")
     whole.run(*WHOLE[family], until="lora_checkpoint")
@@ -144,7 +130,7 @@ def test_a_fistful_of_settings_resumes_bit_for_bit(
     assert (result.items_computed, result.items_reused) == (2, 4)
     files = [hashlib.sha256(one.lora.read_bytes()).hexdigest() for one in (project, whole)]
     assert files[0] == files[1]
-    without = [setting for setting in WHOLE[family] if "preservation" not in setting]
+    without = [setting for setting in WHOLE[family] if "loss.preservation" not in setting]
     other = whole.run(*without, until="lora_checkpoint")["lora_checkpoint"]
     assert other.data_version != result.data_version
 

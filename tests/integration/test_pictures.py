@@ -369,7 +369,7 @@ def test_settings_that_cannot_work_are_told_before_a_picture_is_read(project: Ti
         ("datasets.0.held_out_group=(", "neither `folder` nor a regex"),
         ("datasets.0.mask_path=nowhere", "there is no folder"),
         ("datasets.0.resolutions=[64, 512]", "above bucket.max_side = 128"),
-        ("datasets.0.regularisation=true", "there is no concept to learn"),
+        ("datasets.0.regularisation=true", "there is no concept to train"),
     )
     for override, told in wrong:
         result = call("check", project.config, "--set", override)
@@ -418,4 +418,6 @@ def test_without_a_detector_nothing_is_remembered_and_all_is_cut_at_the_centre(
 
 def test_control_pictures_forbid_views(project: TinyProject) -> None:
     result = call("check", project.config, "--set", "datasets.0.control_path=masks")
-    assert result.exit_code == 2 and "which would no longer fit them" in " ".join(result.output.split())
+    assert result.exit_code == 2 and "but not the control pictures that they start from" in " ".join(
+        result.output.split()
+    )

@@ -693,7 +693,7 @@ CASES = [
     Case("kept_files_are_saved", "warning", "save.keep_last", "save.keep_last=3", "save.keep_last=3 save.every=10"),
     Case(
         "prompts_come_from_one_place",
-        "error",
+        "warning",
         "sample.prompts",
         "sample.prompt_file=/x/prompts.txt sample.prompts=[cat]",
         "sample.prompt_file=/x/prompts.txt",

@@ -146,7 +146,7 @@ def prompts_come_from_one_place(project: Project, facts: Facts) -> Finding | Non
     """A file of prompts stands in place of the list."""
     if project.sample.prompt_file is None or not project.sample.prompts:
         return None
-    return Finding("error", "sample.prompts", "is set beside sample.prompt_file.", "Remove one of the two.")
+    return without_effect("sample.prompts", "is set, but sample.prompt_file stands in its place")
 
 
 def fp16_holds_the_model(project: Project, facts: Facts) -> Finding | None:
