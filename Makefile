@@ -15,7 +15,7 @@ TORCH := torch==$(shell sed -n 's/^torch==//p' constraints.txt)
 TORCH_CPU_INDEX ?= https://download.pytorch.org/whl/cpu
 ARGS ?=
 
-.PHONY: help install train test test-gpu lint fmt type check golden bench ui docs family-table settings-table clean
+.PHONY: help install train test test-gpu lint fmt type check golden bench ui docs family-table adapter-table settings-table clean
 
 help:  ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*##  *\(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | while IFS=$$'\t' read -r name text; do \
@@ -41,7 +41,7 @@ train: install  ## Train the demo LoRA through Dagster; print its path and SHA-2
 	$(BIN)/lora-assets verify "$${LORA_ASSETS_HOME:-.lora-assets}/outputs/demo/demo.safetensors"
 
 test: install  ## Run all tests that need no GPU
-	$(BIN)/python -m pytest -m "not gpu" $(ARGS)
+	$(BIN)/python -m pytest -n auto --dist loadfile -m "not gpu" $(ARGS)
 
 test-gpu: install  ## Run the tests that need a GPU
 	$(BIN)/python -m pytest -m gpu $(ARGS)
@@ -75,6 +75,9 @@ docs: install  ## Generate docs/config.md and docs/config.schema.json
 
 family-table: install  ## Measure every family against diffusers: docs/family-table.md
 	$(BIN)/python -m tests.contract.table
+
+adapter-table: install  ## Print the table of docs/adapters.md: every kind of adapter, measured
+	$(BIN)/python -m tests.contract.adapter_table
 
 settings-table: install  ## List every setting with the tests of its effect: docs/settings.md
 	$(BIN)/python -m tests.settings_table
