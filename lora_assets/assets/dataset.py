@@ -12,6 +12,7 @@ from lora_assets.projects import ProjectAssets
 from lora_assets.upstream import Metadata
 from trainer_core.data.manifest import Manifest
 from trainer_core.stages.validated_dataset import CONTACT_SHEET
+from trainer_core.types import Finding
 
 LEDGER = "ledger.csv"
 _SHOWN = 50
@@ -28,9 +29,10 @@ def _describe(finished: Finished) -> Metadata:
         "arithmetic": dg.MetadataValue.text(finished.session.length.sentence()),
         "steps": dg.MetadataValue.int(finished.session.length.steps),
         "epoch": _epoch(finished),
+        "learning_rate": _learning_rate(finished),
         "findings": table(
             ("level", "setting", "message and what to do"),
-            [(one.level, one.field, f"{one.message} {one.fix}") for one in manifest.findings[:_SHOWN]],
+            [(one.level, one.field, f"{one.message} {one.fix}") for one in _findings(finished)[:_SHOWN]],
         ),
         "statistics": dg.MetadataValue.json(published.metadata["statistics"]),
     }
@@ -54,6 +56,21 @@ def _epoch(finished: Finished) -> dg.MetadataValue:
     shares = finished.session.length.datasets
     rows = [(one.name, one.images, f"{one.repeats:g}", one.draws, f"{one.share:.1%}") for one in shares]
     return table(("dataset", "images", "repeats", "draws", "share"), rows)
+
+
+def _learning_rate(finished: Finished) -> dg.MetadataValue:
+    """Draw the rate over the run before anything is trained."""
+    from trainer_core.train.rate_curve import RateCurve
+
+    session = finished.session
+    lines = RateCurve.of(session.project, session.length.steps).drawn()
+    return dg.MetadataValue.md("\n".join(["```text", *lines, "```"]))
+
+
+def _findings(finished: Finished) -> list[Finding]:
+    """Return what `check` tells, warnings about settings first."""
+    session = finished.session
+    return [*session.advice, *session.caption_findings, *session.manifest.findings]
 
 
 def _ledger_adds_up(finished: Finished) -> Verdict:

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 from trainer_core.cli.arithmetic import show_arithmetic
 from trainer_core.cli.options import Config, Debug, Json, Set, Verbose, find_config
 from trainer_core.cli.progress import duration
-from trainer_core.cli.rate_curve import RateCurve
 from trainer_core.cli.terminal import Terminal, show_findings, terminal
 
 if TYPE_CHECKING:
@@ -26,13 +25,14 @@ def plan(
     with terminal(as_json, debug, verbose) as out:
         from trainer_core.run import open_session
         from trainer_core.run import plan as make_plan
+        from trainer_core.train.rate_curve import RateCurve
 
         with out.progress(["validated_dataset"]) as shown:
             session = open_session(find_config(config), settings or [], shown)
             try:
                 plans = make_plan(session)
-                told = session.caption_findings
                 length = session.length
+                told = (*session.advice, *session.caption_findings)
             finally:
                 session.close()
         rate = RateCurve.of(session.project, length.steps)

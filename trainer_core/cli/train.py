@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, cast
 
@@ -59,6 +60,8 @@ def bring_up_to_date(out: Terminal, config: str, until: str | None, overrides: S
     with out.progress(list(STAGES) if until is None else ancestors(until)) as shown:
         session = open_session(find_config(config), overrides, shown, fetch=True)
         try:
+            for finding in session.advice:
+                print(finding, file=sys.stderr)
             return run_until(session, until, lambda result: shown.finished(result.name, result.action))
         finally:
             session.close()

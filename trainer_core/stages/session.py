@@ -28,7 +28,7 @@ from trainer_core.hardware.detect import detect_machine, select_profile
 from trainer_core.hardware.placement import resolve_precision
 from trainer_core.hardware.profiles import HardwareProfile
 from trainer_core.sampling.prompt_file import PromptLine, read_prompt_file
-from trainer_core.stages.facts import setting_findings
+from trainer_core.stages.facts import run_findings, setting_findings
 from trainer_core.stages.initial import initial_findings
 from trainer_core.stages.picture_findings import picture_findings
 from trainer_core.stages.sample_findings import sample_findings
@@ -254,6 +254,16 @@ class Session:
         from trainer_core.stages.truncation import truncation_findings
 
         return (*drawn_findings(self), *truncation_findings(self))
+
+    @cached_property
+    def advice(self) -> tuple[Finding, ...]:
+        """The warnings that `check` gives of the settings: what can be trained and is hardly meant.
+
+        Raises:
+            ConfigError: something about the dataset forbids training.
+        """
+        found = (*self.findings(), *run_findings(self, self.length))
+        return tuple(finding for finding in found if finding.level == "warning")
 
     @property
     def base_version(self) -> str:

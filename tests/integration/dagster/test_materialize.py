@@ -58,6 +58,8 @@ def test_one_selected_asset_does_exactly_the_needed_work_and_leaves_all_fresh(
 
 
 def test_the_ui_is_told_what_there_is_to_know(world: World) -> None:
+    # The store is shared: a LoRA that another test trained would be reused, and leave no curve.
+    world.caption(0, "a caption of this test alone")
     world.materialize("samples", "metrics")
     lora = world.metadata("lora_checkpoint")
     assert Path(str(lora["path"])) == world.home / "outputs" / "default" / "default.safetensors"
@@ -66,6 +68,7 @@ def test_the_ui_is_told_what_there_is_to_know(world: World) -> None:
     assert "image/png" in str(lora["loss_curve"])
     assert isinstance(lora["final_loss"], float)
     assert "| 64x64 | 3 | 0 |" in str(world.metadata("validated_dataset")["buckets"])
+    assert "constant, peak" in str(world.metadata("validated_dataset")["learning_rate"])
     assert "image/jpeg" in str(world.metadata("validated_dataset")["contact_sheet"])
     assert "image/jpeg" in str(world.metadata("samples")["grid"])
     assert isinstance(world.metadata("metrics")["held_out_loss_lora"], float)

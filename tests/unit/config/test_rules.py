@@ -305,7 +305,7 @@ CASES = [
     ),
     Case(
         "lora_plus_needs_two_matrices",
-        "warning",
+        "error",
         "optimizer.lora_plus_ratio",
         "optimizer.lora_plus_ratio=16 adapter.type=boft",
         "optimizer.lora_plus_ratio=16 adapter.type=loha",

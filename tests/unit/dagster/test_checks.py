@@ -16,7 +16,9 @@ from lora_assets.assets.entries import VALUES_ARE_FINITE
 from lora_assets.assets.metrics import METRICS
 from lora_assets.assets.samples import SAMPLES
 from lora_assets.assets.stage import Verdict
+from trainer_core.config.groups import OptimizerConfig, ScheduleConfig
 from trainer_core.data.steps import Arithmetic, DatasetShare
+from trainer_core.types import Finding
 
 
 def judge(
@@ -68,13 +70,18 @@ def test_the_ledger_is_counted_as_written(tmp_path: Path, used: int, passes: boo
 def test_a_dataset_that_was_validated_before_there_were_contact_sheets_is_shown_without_one(tmp_path: Path) -> None:
     manifest = SimpleNamespace(found=0, samples=(), excluded=(), findings=())
     length = Arithmetic(10, 50, 13, 4, 2, 1, 65, (DatasetShare("cats", 10, 50, 1.0),))
-    session = SimpleNamespace(manifest=manifest, outputs=tmp_path, length=length)
+    project = SimpleNamespace(schedule=ScheduleConfig(name="cosine"), optimizer=OptimizerConfig())
+    warning = Finding("warning", "adapter.rank", "is 300.", "Try 32.")
+    told = {"advice": (warning,), "caption_findings": ()}
+    session = SimpleNamespace(manifest=manifest, outputs=tmp_path, length=length, project=project, **told)
     published = SimpleNamespace(metadata={"statistics": {}}, files={"ledger.csv": None}, path=tmp_path)
     finished: Any = SimpleNamespace(session=session, result=SimpleNamespace(published=published))
     shown = VALIDATED_DATASET.describe(finished)
     assert "contact_sheet" not in shown
     assert "65 steps = 10.00 epochs" in str(shown["arithmetic"].value) and shown["steps"].value == 65
     assert "| cats | 10 | 5 | 50 | 100.0% |" in str(shown["epoch"].value)
+    assert "learning rate: cosine" in str(shown["learning_rate"].value)
+    assert "adapter.rank" in str(shown["findings"].value)
 
 
 class Entries:

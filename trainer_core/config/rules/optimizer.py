@@ -48,7 +48,8 @@ def lora_plus_needs_two_matrices(project: Project, facts: Facts) -> Finding | No
     kind = project.adapter.type
     if project.optimizer.lora_plus_ratio == 1 or kind not in ("ia3", "full", "diag-oft", "boft"):
         return None
-    return without_effect("optimizer.lora_plus_ratio", f"is set, but {kind} has no up and down matrices")
+    message = f"is {project.optimizer.lora_plus_ratio:g}, but {kind} has no up and down matrices."
+    return Finding("error", "optimizer.lora_plus_ratio", message, "Set it to 1.")
 
 
 def text_encoder_rates_have_encoders(project: Project, facts: Facts) -> Finding | None:

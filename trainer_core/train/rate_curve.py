@@ -1,4 +1,4 @@
-"""The learning rate of a run over its steps: for programs, and drawn in the terminal."""
+"""The learning rate of a run over its steps: for programs, and drawn in text."""
 
 from __future__ import annotations
 
