@@ -41,7 +41,7 @@ train: install  ## Train the demo LoRA through Dagster; print its path and SHA-2
 	$(BIN)/lora-assets verify "$${LORA_ASSETS_HOME:-.lora-assets}/outputs/demo/demo.safetensors"
 
 test: install  ## Run all tests that need no GPU
-	$(BIN)/python -m pytest -n auto --dist loadfile -m "not gpu" $(ARGS)
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile -m "not gpu" $(ARGS)
 
 test-gpu: install  ## Run the tests that need a GPU
 	$(BIN)/python -m pytest -m gpu $(ARGS)
