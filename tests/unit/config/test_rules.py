@@ -525,13 +525,6 @@ CASES = [
         "bucket.resolution=576",
     ),
     Case(
-        "the_sdxl_table_is_for_1024",
-        "error",
-        "bucket.table",
-        "bucket.table=sdxl_sizes",
-        "bucket.table=sdxl_sizes bucket.resolution=1024",
-    ),
-    Case(
         "dataset_names_differ",
         "error",
         "datasets.1.name",
@@ -551,13 +544,6 @@ CASES = [
         "datasets.0.loss_weight",
         "datasets.0.loss_weight=0",
         "datasets.0.loss_weight=0.1",
-    ),
-    Case(
-        "resolutions_are_several",
-        "error",
-        "datasets.0.resolutions",
-        "datasets.0.resolutions=[512,512]",
-        "datasets.0.resolutions=[512,768]",
     ),
     Case(
         "a_mask_comes_from_one_place",

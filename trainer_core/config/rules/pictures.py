@@ -8,8 +8,6 @@ from trainer_core.config.project import Project
 from trainer_core.config.rules.base import Facts, Rule, changed, without_effect
 from trainer_core.types import Finding
 
-_SDXL = 1024
-
 
 def shortest_side_fits_the_resolution(project: Project, facts: Facts) -> Finding | None:
     """With both sides above the resolution, every bucket would exceed the area that is asked for."""
@@ -49,16 +47,6 @@ def resolution_is_a_multiple_of_the_step(project: Project, facts: Facts) -> Find
     return Finding("warning", "bucket.resolution", message, f"Choose {below or above} or {above}.")
 
 
-def the_sdxl_table_is_for_1024(project: Project, facts: Facts) -> Finding | None:
-    """The 40 sizes have the area of 1024 x 1024."""
-    own = (project.bucket.resolution,)
-    sides = {side for dataset in project.datasets for side in dataset.resolutions or own}
-    if project.bucket.table != "sdxl_sizes" or sides == {_SDXL}:
-        return None
-    message = f"is sdxl_sizes, which have the area of 1024 x 1024, not of {_listed(sides - {_SDXL})}."
-    return Finding("error", "bucket.table", message, "Use `grid`, or `bucket.resolution: 1024`.")
-
-
 def dataset_names_differ(project: Project, facts: Facts) -> Finding | None:
     """Two datasets of one name would give two pictures the same id."""
     counts = Counter(dataset.label for dataset in project.datasets)
@@ -85,15 +73,6 @@ def some_pictures_weigh_something(project: Project, facts: Facts) -> Finding | N
         if dataset.loss_weight == 0 and dataset.held_out < 1:
             message = "is 0: its pictures take time and teach nothing."
             return Finding("warning", f"datasets.{number}.loss_weight", message, "Remove the dataset.")
-    return None
-
-
-def resolutions_are_several(project: Project, facts: Facts) -> Finding | None:
-    """The same resolution twice would be the same sample twice."""
-    for number, dataset in enumerate(project.datasets):
-        if len(set(dataset.resolutions)) < len(dataset.resolutions):
-            message = f"names a resolution twice: {_listed(dataset.resolutions)}."
-            return Finding("error", f"datasets.{number}.resolutions", message, "Name each once; `repeats` repeats.")
     return None
 
 
@@ -164,20 +143,14 @@ def _random(project: Project) -> bool:
     return project.augment.crop == "random" or project.augment.color > 0
 
 
-def _listed(numbers: object) -> str:
-    return ", ".join(str(number) for number in sorted(numbers))  # type: ignore[call-overload]
-
-
 RULES: tuple[Rule, ...] = (
     shortest_side_fits_the_resolution,
     longest_side_is_the_longer_one,
     longest_side_reaches_the_resolution,
     resolution_is_a_multiple_of_the_step,
-    the_sdxl_table_is_for_1024,
     dataset_names_differ,
     regularisation_is_not_alone,
     some_pictures_weigh_something,
-    resolutions_are_several,
     a_mask_comes_from_one_place,
     a_mask_crop_needs_masks,
     random_pictures_have_variants,

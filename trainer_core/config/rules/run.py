@@ -45,8 +45,8 @@ def the_run_sees_every_picture(project: Project, facts: Facts) -> Finding | None
 
 def checkpoints_fall_inside_the_run(project: Project, facts: Facts) -> Finding | None:
     """A killed run (power cut, SIGKILL) starts from its last checkpoint."""
-    every, steps = project.train.checkpoint_every, _steps(project, facts)
-    if steps is None or every <= steps:
+    every = project.train.checkpoint_every
+    if (steps := _steps_below(every, project, facts)) is None:
         return None
     message = f"is {every}, but the run has {steps} steps: state is saved only when the run is stopped or ends."
     return Finding("info", "train.checkpoint_every", message, f"Choose {max(steps // 4, 1)} to lose less in a crash.")
@@ -54,8 +54,8 @@ def checkpoints_fall_inside_the_run(project: Project, facts: Facts) -> Finding |
 
 def evaluation_falls_inside_the_run(project: Project, facts: Facts) -> Finding | None:
     """The best step cannot be chosen from none."""
-    every, steps = project.train.evaluate_every, _steps(project, facts)
-    if steps is None or every <= steps:
+    every = project.train.evaluate_every
+    if (steps := _steps_below(every, project, facts)) is None:
         return None
     message = f"is {every}, but the run has {steps} steps: held-out loss is measured at the start and the end only."
     return Finding("info", "train.evaluate_every", message, "Choose 0 for a tenth of the run.")
@@ -63,8 +63,8 @@ def evaluation_falls_inside_the_run(project: Project, facts: Facts) -> Finding |
 
 def samples_fall_inside_the_run(project: Project, facts: Facts) -> Finding | None:
     """Intermediate samples that never come."""
-    every, steps = project.sample.every, _steps(project, facts)
-    if steps is None or every <= steps:
+    every = project.sample.every
+    if (steps := _steps_below(every, project, facts)) is None:
         return None
     message = f"is {every}, but the run has {steps} steps: only the finished LoRA is rendered."
     return Finding("info", "sample.every", message, f"Choose {max(steps // 4, 1)}, or 0 to say so.")
@@ -72,8 +72,8 @@ def samples_fall_inside_the_run(project: Project, facts: Facts) -> Finding | Non
 
 def saved_files_fall_inside_the_run(project: Project, facts: Facts) -> Finding | None:
     """Files on the way that never come."""
-    every, steps = project.save.every, _steps(project, facts)
-    if steps is None or every <= steps:
+    every = project.save.every
+    if (steps := _steps_below(every, project, facts)) is None:
         return None
     message = f"is {every}, but the run has {steps} steps: only the finished LoRA is published."
     return Finding("info", "save.every", message, f"Choose {max(steps // 4, 1)}, or 0 to say so.")
@@ -195,6 +195,12 @@ def _steps(project: Project, facts: Facts) -> int | None:
     if facts.data is not None:
         return facts.data.steps
     return project.train.steps or (DEFAULT_STEPS if project.train.epochs is None else None)
+
+
+def _steps_below(every: int, project: Project, facts: Facts) -> int | None:
+    """Return the steps of the run if they are known and fewer than `every`."""
+    steps = _steps(project, facts)
+    return steps if steps is not None and steps < every else None
 
 
 def _epochs_inside(group: str, every: float, facts: Facts) -> Finding | None:
