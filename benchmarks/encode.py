@@ -15,7 +15,7 @@ from benchmarks._projects import VAE, small_sd15, write_pictures, write_project
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from trainer_core.stages.session import Session
+    from trainer_core.stages.project.session import Session
 
 GOAL = Goal(0.9, "at least")
 _FIXED = "the stage without what it does once: loading the VAE, publishing"
@@ -113,7 +113,7 @@ def vae_alone(session: Session, limit: int | None = None) -> Callable[[], None]:
     import numpy
     import torch
 
-    from trainer_core.data.decode import load_rgb, to_bucket
+    from trainer_core.data.pictures.decode import load_rgb, to_bucket
     from trainer_core.hardware.placement import place, torch_device, torch_dtype
 
     profile, family = session.profile, session.family
@@ -165,7 +165,7 @@ def _session(project: Path, home: Path) -> Session:
     """Open the project with a store of its own, its pictures looked at already."""
     from trainer_core import run as pipeline
     from trainer_core.config.load import load_project
-    from trainer_core.stages.session import Session
+    from trainer_core.stages.project.session import Session
 
     session = Session.open(load_project(project, ()), home)
     pipeline.run_until(session, "validated_dataset")

@@ -57,8 +57,9 @@ def peak_of(folder: str, sharded: bool, dtype: str) -> dict[str, float]:
     """Load a UNet as the stages do; return MiB at the peak beyond the imports, and of the model. Runs in a child."""
     import torch
 
-    from trainer_core.families import _parts, get_family
-    from trainer_core.families.source import ModelSource
+    from trainer_core.families import get_family
+    from trainer_core.families.model_source import ModelSource
+    from trainer_core.families.shared import loading
 
     root = Path(folder)
     (root / "base").mkdir(exist_ok=True)
@@ -72,7 +73,7 @@ def peak_of(folder: str, sharded: bool, dtype: str) -> dict[str, float]:
     assert UNet2DConditionModel
     watch = _Watch()
     before = anonymous_mib()
-    model = _parts.load_component(source, "unet", getattr(torch, dtype))
+    model = loading.load_component(source, "unet", getattr(torch, dtype))
     peak = watch.stop() - before
     return {"peak": peak, "model": sum(parameter.nbytes for parameter in model.parameters()) / 2**20}
 

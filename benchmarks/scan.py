@@ -10,8 +10,8 @@ from pathlib import Path
 
 from benchmarks._common import Figure, Goal, Result, from_rounds
 from trainer_core.config.groups import CaptionConfig, DatasetConfig
-from trainer_core.data.discover import discover, folder_fingerprint
-from trainer_core.data.found import FoundPicture
+from trainer_core.data.discovery.discover import discover, folder_fingerprint
+from trainer_core.data.discovery.discovery_types import FoundPicture
 from trainer_core.store.index import Index
 from trainer_core.types import FileStat
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from benchmarks._common import ROOT
 from trainer_core.config.groups import ScheduleConfig
-from trainer_core.train.schedulers import SHAPES, lr_multiplier
+from trainer_core.train.optim.schedules import SHAPES, lr_multiplier
 
 STEPS = 300
 SPECIAL: dict[str, dict[str, Any]] = {

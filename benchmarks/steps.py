@@ -17,7 +17,7 @@ from benchmarks._projects import UNET, VAE, small_sd15, write_pictures, write_pr
 
 if TYPE_CHECKING:
     from trainer_core.hardware.profiles import HardwareProfile
-    from trainer_core.stages.base import StageContext
+    from trainer_core.stages.stage import StageContext
     from trainer_core.train.trainer import TrainerParts
     from trainer_core.types import ProgressEvent
 
@@ -177,7 +177,7 @@ def training_context(project: Path, overrides: Sequence[str]) -> StageContext:
     from trainer_core import run as pipeline
     from trainer_core.config.reads import Slice
     from trainer_core.stages import STAGES
-    from trainer_core.stages.base import StageContext
+    from trainer_core.stages.stage import StageContext
 
     session = pipeline.open_session(project, ["train.checkpoint_every=0", *overrides])
     stage = STAGES["lora_checkpoint"]

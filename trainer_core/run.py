@@ -17,12 +17,12 @@ from trainer_core.config.load import load_project, project_home
 from trainer_core.config.reads import Slice, slice_key
 from trainer_core.errors import ConfigError, DamagedEntries, IntegrityError, Interrupted, LoraAssetsError, StageFailed
 from trainer_core.stages import STAGES
-from trainer_core.stages.base import Stage, StageContext
-from trainer_core.stages.entries import ITEMS, read_items
-from trainer_core.stages.outputs import CHECKSUMS, publish_outputs, read_checksums, remove_outputs
-from trainer_core.stages.progress import StagePlan, StageResult, Status
-from trainer_core.stages.reasons import recipe_changes, stale_items
-from trainer_core.stages.session import Session, file_stat
+from trainer_core.stages.caching.entries import ITEMS, read_items
+from trainer_core.stages.project.session import Session, file_stat
+from trainer_core.stages.publishing.outputs import CHECKSUMS, publish_outputs, read_checksums, remove_outputs
+from trainer_core.stages.stage import Stage, StageContext
+from trainer_core.stages.stage_result import StagePlan, StageResult, Status
+from trainer_core.stages.staleness import recipe_changes, stale_items
 from trainer_core.store import Published
 from trainer_core.store.keys import digest
 from trainer_core.types import JSON, Report, silent
@@ -131,7 +131,7 @@ def find_lr(session: Session, asked: RangeTest, on_result: Callable[[StageResult
     Raises:
         ConfigError: the optimizer finds its own rate.
     """
-    from trainer_core.stages import find_lr as test
+    from trainer_core.stages.training import lr_finder as test
 
     for attempt in range(_HEALINGS):
         results: dict[str, StageResult] = {}

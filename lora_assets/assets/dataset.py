@@ -60,7 +60,7 @@ def _epoch(finished: Finished) -> dg.MetadataValue:
 
 def _learning_rate(finished: Finished) -> dg.MetadataValue:
     """Draw the rate over the run before anything is trained."""
-    from trainer_core.train.rate_curve import RateCurve
+    from trainer_core.train.optim.rate_curve import RateCurve
 
     session = finished.session
     lines = RateCurve.of(session.project, session.length.steps).drawn()

@@ -5,7 +5,7 @@ import dagster as dg
 from lora_assets.assets.stage import Check, Finished, Verdict
 from lora_assets.upstream import Metadata
 from trainer_core.errors import DamagedEntries
-from trainer_core.stages.entries import read_items
+from trainer_core.stages.caching.entries import read_items
 
 READ_AGAIN = 64
 """Entries read back after new ones were made: evenly spread, so that every shard has its turn."""

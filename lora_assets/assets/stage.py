@@ -15,7 +15,7 @@ from trainer_core.errors import Interrupted, LoraAssetsError
 from trainer_core.families import get_family
 from trainer_core.run import StageResult, run_until
 from trainer_core.stages import STAGES
-from trainer_core.stages.session import Session
+from trainer_core.stages.project.session import Session
 from trainer_core.store.keys import digest
 
 GPU_POOL = "gpu"

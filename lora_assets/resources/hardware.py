@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import dagster as dg
 from pydantic import Field
 
-from trainer_core.stages.session import Session
+from trainer_core.stages.project.session import Session
 
 
 class HardwareResource(dg.ConfigurableResource):

@@ -8,7 +8,7 @@ import dagster as dg
 from pydantic import Field
 
 from trainer_core.run import open_session
-from trainer_core.stages.session import Session
+from trainer_core.stages.project.session import Session
 from trainer_core.types import Report, silent
 
 

@@ -18,7 +18,7 @@ from lora_assets.assets.stage import SOURCES
 from lora_assets.projects import ProjectAssets
 from lora_assets.resources import HardwareResource, StoreResource
 from trainer_core.config.project import Project
-from trainer_core.data.discover import folder_fingerprint, newest_change
+from trainer_core.data.discovery.discover import folder_fingerprint, newest_change
 from trainer_core.errors import LoraAssetsError
 from trainer_core.store.keys import digest
 

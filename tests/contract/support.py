@@ -17,8 +17,8 @@ from torch import Tensor
 from tests.contract.models import MODELS, Model
 from trainer_core.config.groups import NoiseConfig, TextConfig
 from trainer_core.families import get_family, with_spec
-from trainer_core.families.base import Family
-from trainer_core.families.source import ModelSource
+from trainer_core.families.family import Family
+from trainer_core.families.model_source import ModelSource
 from trainer_core.train.batches import stack_text
 from trainer_core.types import Conditioning, Geometry, TextCondition
 

@@ -18,9 +18,9 @@ from tests.contract.whole_run import STEPS, TRAINED, stop_training, trained_weig
 from tests.projects import TinyProject, computed, make_project
 from trainer_core.adapters import ADAPTERS
 from trainer_core.config.groups import AdapterConfig, AdapterOptionsConfig
-from trainer_core.export.lora_file import Lora, exported_tensors, write_lora
-from trainer_core.export.modules import hollow_denoiser, modules_of
+from trainer_core.export.hollow_models import hollow_denoiser, modules_of
 from trainer_core.export.proof import prove
+from trainer_core.export.write import Lora, exported_tensors, write_lora
 from trainer_core.run import StageResult
 
 FAMILIES = ("flux1", "sdxl")

@@ -17,15 +17,15 @@ from tests.unit.export.support import assert_same
 from trainer_core.adapters import lora as adapter
 from trainer_core.config.groups import AdapterConfig, AdapterOptionsConfig
 from trainer_core.errors import ExportError
-from trainer_core.export.conversion import Request, convert
+from trainer_core.export.convert import Request, convert
 from trainer_core.export.formats import formats, written_formats
-from trainer_core.export.lora_file import Lora, exported_tensors, write_lora
-from trainer_core.export.metadata import names_of_base
-from trainer_core.export.modules import hollow_denoiser, modules_of
+from trainer_core.export.hollow_models import hollow_denoiser, modules_of
+from trainer_core.export.metadata.lora_metadata import names_of_base
 from trainer_core.export.proof import BOUNDS, comfyui_unmapped, prove
-from trainer_core.export.reading import read_file, read_layers
+from trainer_core.export.readers.read import read_file, read_layers
+from trainer_core.export.write import Lora, exported_tensors, write_lora
 from trainer_core.families import get_family
-from trainer_core.families.base import FamilySpec, PrecisionName
+from trainer_core.families.family import FamilySpec, PrecisionName
 
 PRECISIONS: tuple[PrecisionName, ...] = ("fp32", "fp16")
 # diffusers cuts the fused modules of FLUX.1 at the rows where those of the real width end, so it reads no tiny ones

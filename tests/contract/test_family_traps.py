@@ -16,9 +16,10 @@ from tests.contract.support import CAPTIONS, Tiny, conditions, given, noise_like
 from tests.tiny import build_flux1, build_sd15
 from trainer_core.config.groups import LossConfig, NoiseConfig, TextConfig
 from trainer_core.errors import ModelError
-from trainer_core.families import _parts, get_family
-from trainer_core.families.sdxl import time_ids
-from trainer_core.families.source import ModelSource
+from trainer_core.families import get_family
+from trainer_core.families.model_source import ModelSource
+from trainer_core.families.models.sdxl import time_ids
+from trainer_core.families.shared import loading
 from trainer_core.types import Conditioning, Geometry
 
 Open = Callable[[str], Tiny]
@@ -47,7 +48,7 @@ def test_sdxl_sizes_are_exact_for_a_low_precision_denoiser(open_family: Open) ->
 
 def test_each_sdxl_tokenizer_pads_with_its_own_token(open_family: Open) -> None:
     encoders = open_family("sdxl").encoders
-    one, two = (_parts.token_ids(encoders[n], ["a"], 77, torch.device("cpu"))[0] for n in ("tokenizer", "tokenizer_2"))
+    one, two = (loading.token_ids(encoders[n], ["a"], 77, torch.device("cpu"))[0] for n in ("tokenizer", "tokenizer_2"))
     assert one[-1] == encoders["tokenizer"].eos_token_id != two[-1]
     assert two[-1] == encoders["tokenizer_2"].convert_tokens_to_ids("!") == 0
 
@@ -73,10 +74,10 @@ def test_the_pad_token_survives_a_tokenizer_of_vocabulary_and_merges(
     (place / "tokenizer_config.json").write_text(json.dumps(config))
     spec = get_family("sdxl").spec
     new, old = (
-        _parts.load_component(ModelSource.open(at, None, spec), "tokenizer_2", torch.float32)
+        loading.load_component(ModelSource.open(at, None, spec), "tokenizer_2", torch.float32)
         for at in (folder, tiny_folder("sdxl"))
     )
-    ids = [_parts.token_ids(tokenizer, list(CAPTIONS), 77, torch.device("cpu")) for tokenizer in (new, old)]
+    ids = [loading.token_ids(tokenizer, list(CAPTIONS), 77, torch.device("cpu")) for tokenizer in (new, old)]
     assert torch.equal(*ids)
 
 
@@ -165,7 +166,7 @@ def test_flux_tokens_are_patches_of_channel_row_column(open_family: Open) -> Non
     assert call["img_ids"].shape == (24, 3)
     assert call["img_ids"][1].tolist() == [0, 0, 1]
     assert call["img_ids"][6].tolist() == [0, 1, 0]
-    assert torch.equal(_parts.unpack(_parts.pack(latents), 8, 12), latents)
+    assert torch.equal(loading.unpack(loading.pack(latents), 8, 12), latents)
 
 
 def test_flux_shifts_by_the_number_of_packed_tokens(open_family: Open) -> None:
@@ -218,8 +219,8 @@ def test_a_denoiser_inside_a_wrapper_is_still_guided(open_family: Open) -> None:
 def test_the_precision_of_the_base_is_not_that_of_its_adapter(open_family: Open) -> None:
     model = torch.nn.Sequential(torch.nn.Linear(2, 2).requires_grad_(True), torch.nn.Linear(2, 2).bfloat16())
     model[1].requires_grad_(False)
-    assert _parts.denoiser_dtype(model) == torch.bfloat16
-    assert _parts.denoiser_dtype(torch.nn.Linear(2, 2)) == torch.float32
+    assert loading.denoiser_dtype(model) == torch.bfloat16
+    assert loading.denoiser_dtype(torch.nn.Linear(2, 2)) == torch.float32
 
 
 def test_sdxl_vae_is_never_run_in_fp16() -> None:

@@ -10,7 +10,7 @@ import torch
 
 from tests.contract.support import Tiny, rows
 from trainer_core.config.groups import TextConfig
-from trainer_core.stages.truncation import own_tokens, text_length
+from trainer_core.stages.preflight.truncation import own_tokens, text_length
 
 LONG = ("sd15", "sdxl")
 

@@ -15,7 +15,7 @@ from tests.contract.support import sha256_files
 from tests.tiny import SINGLE_FILES
 from trainer_core.errors import ModelError
 from trainer_core.families import family_names, get_family
-from trainer_core.families.source import ModelSource, single_file_digests
+from trainer_core.families.model_source import ModelSource, single_file_digests
 
 MODELS = [
     (name, component)

@@ -10,12 +10,11 @@ import pytest
 
 import lora_assets
 import trainer_core
-from trainer_core import families
-from trainer_core.families import family_names, get_family
+from trainer_core.families import family_names, get_family, models
 
-FAMILIES = Path(families.__file__).parent
+FAMILIES = Path(models.__file__).parent
 PACKAGES = (Path(trainer_core.__file__).parent, Path(lora_assets.__file__).parent)
-NAMERS = (FAMILIES, FAMILIES.parent / "importers")
+NAMERS = (FAMILIES.parent, FAMILIES.parent.parent / "importers")
 """Importers translate the names that other trainers have for models."""
 CONTRACT = Path(__file__).parent
 GENERIC = ("support", "table", "test_family_numbers", "whole_run")
@@ -24,7 +23,12 @@ LIMIT = 400
 
 def outside_modules() -> list[Path]:
     """Every module of the project that is no family, and the contract tests that run for all families."""
-    modules = [path for package in PACKAGES for path in package.rglob("*.py") if path.parent not in NAMERS]
+    modules = [
+        path
+        for package in PACKAGES
+        for path in package.rglob("*.py")
+        if not any(namer in path.parents for namer in NAMERS)
+    ]
     generic = [path for path in CONTRACT.glob("*.py") if path.name.startswith(GENERIC)]
     return sorted(modules + generic)
 

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 from trainer_core.adapters import ADAPTERS
 from trainer_core.config.groups import AdapterConfig, AdapterOptionsConfig, OptimizerConfig
-from trainer_core.train.optimizer_state import optimizer_state, restore_optimizer
-from trainer_core.train.optimizer_table import OPTIMIZERS
-from trainer_core.train.optimizers import TrainedPart, build_optimizer
-from trainer_core.train.state import TrainState, load_latest, save_state
+from trainer_core.train.optim.build import TrainedPart, build_optimizer
+from trainer_core.train.optim.state import optimizer_state, restore_optimizer
+from trainer_core.train.optim.table import OPTIMIZERS
+from trainer_core.train.run_state.checkpoint import TrainState, load_latest, save_state
 
 RATES = {"sgdnesterov": 2.0, "sgdnesterov8bit": 2.0, "sgdschedulefree": 10.0, "radamschedulefree": 0.03}
 """Rates for the tiny model; others take 0.01, and those that find their own the table's."""

@@ -13,7 +13,7 @@ from trainer_core.config.groups import ModelConfig
 from trainer_core.families import get_family, with_spec
 from trainer_core.sampling.render import RenderSettings, pipeline_arguments
 from trainer_core.sampling.samplers import DIFFUSION, FLOW, check_sampler, find_sampler, sampling_with
-from trainer_core.stages.base_files import find_base
+from trainer_core.stages.project.base_model import find_base
 from trainer_core.store import Store
 
 # Kandinsky 5 renders a megapixel at the least.

@@ -13,8 +13,8 @@ from tests.tiny import SINGLE_FILES
 from tests.tiny.flux_file import INNER_WIDTH
 from trainer_core.errors import ModelError
 from trainer_core.families import get_family
-from trainer_core.families._parts import load_component
-from trainer_core.families.source import ModelSource
+from trainer_core.families.model_source import ModelSource
+from trainer_core.families.shared.loading import load_component
 
 
 @pytest.fixture(autouse=True)

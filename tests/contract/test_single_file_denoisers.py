@@ -12,7 +12,7 @@ from torch import Tensor
 from tests.tiny.denoiser_files import flux2_file, z_image_file
 from trainer_core.errors import ModelError
 from trainer_core.families import family_names, get_family
-from trainer_core.families.source import ModelSource
+from trainer_core.families.model_source import ModelSource
 
 Renamed = Callable[[Mapping[str, Tensor]], dict[str, Tensor]]
 FILES: list[tuple[str, str, Renamed]] = [

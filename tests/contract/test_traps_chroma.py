@@ -16,7 +16,7 @@ from tests.contract.test_family_numbers import U
 from tests.contract.test_family_traps import call_of
 from trainer_core.errors import ModelError
 from trainer_core.families import get_family
-from trainer_core.families.source import ModelSource
+from trainer_core.families.model_source import ModelSource
 
 Open = Callable[[str], Tiny]
 

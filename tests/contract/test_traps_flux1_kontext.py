@@ -12,8 +12,8 @@ import torch
 from PIL import Image
 
 from tests.contract.support import CAPTIONS, Tiny, conditions, control_pictures, given, spy
-from trainer_core.families import _parts
-from trainer_core.families.flux1 import KONTEXT_SIZES, fit_kontext
+from trainer_core.families.models.flux1 import KONTEXT_SIZES, fit_kontext
+from trainer_core.families.shared import loading
 from trainer_core.types import Conditioning
 
 Open = Callable[[str], Tiny]
@@ -33,7 +33,7 @@ def call_of(tiny: Tiny, told: Conditioning) -> tuple[dict[str, Any], torch.Tenso
         predictions.append(tiny.family.predict(tiny.denoiser, noisy, torch.tensor([0.5]), told))
 
     (call, tokens), *_ = spy(tiny.denoiser, run)
-    assert torch.equal(_parts.pack(predictions[0])[0], tokens[0, :24])
+    assert torch.equal(loading.pack(predictions[0])[0], tokens[0, :24])
     return call, predictions[0]
 
 

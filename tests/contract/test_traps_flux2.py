@@ -16,7 +16,7 @@ from PIL import Image
 
 from tests.contract.support import CAPTIONS, Tiny, conditions, control_pictures, given, open_tiny, pixels, schedule, spy
 from tests.tiny.flux2 import build_flux2_klein
-from trainer_core.families.flux2 import fit_control
+from trainer_core.families.models.flux2 import fit_control
 from trainer_core.types import Conditioning
 
 Open = Callable[[str], Tiny]

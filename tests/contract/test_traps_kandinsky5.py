@@ -14,8 +14,9 @@ import torch
 
 from tests.contract.support import CAPTIONS, Tiny, given, noise_like, pixels, rows, schedule, spy, stack
 from trainer_core.errors import ModelError
-from trainer_core.families import _parts, get_family
-from trainer_core.families.source import ModelSource
+from trainer_core.families import get_family
+from trainer_core.families.model_source import ModelSource
+from trainer_core.families.shared import loading
 
 Open = Callable[[str], Tiny]
 NOISY = noise_like(torch.zeros(2, 16, 8, 12))
@@ -104,7 +105,7 @@ def test_a_model_in_bf16_computes_in_bf16_though_its_first_weights_are_fp32(tiny
     kinds = {name: parameter.dtype for name, parameter in model.named_parameters()}
     exact = ("time_embeddings", "modulation", "query_norm", "key_norm")
     assert all((kind == torch.float32) == any(part in name for part in exact) for name, kind in kinds.items())
-    assert next(iter(kinds.values())) == torch.float32 == _parts.denoiser_dtype(model)
+    assert next(iter(kinds.values())) == torch.float32 == loading.denoiser_dtype(model)
     run = partial(tiny.family.predict, model, NOISY, TIMES, given(tiny, stack(rows(tiny, CAPTIONS[:1] * 2))))
     ((call, _),) = spy(model, run)
     assert call["hidden_states"].dtype == torch.bfloat16
@@ -144,6 +145,6 @@ def test_the_processor_loads_from_the_files_of_a_hub_folder(tiny: Tiny, tmp_path
     (place / "preprocessor_config.json").write_text(json.dumps(pictures))
     (place / "processor_config.json").unlink()
     source = ModelSource.open(folder, None, get_family("kandinsky5").spec)
-    processor = _parts.load_component(source, "tokenizer", torch.float32)
+    processor = loading.load_component(source, "tokenizer", torch.float32)
     moved = Tiny(**{**tiny.__dict__, "encoders": {**tiny.encoders, "tokenizer": processor}})
     assert all(torch.equal(a.embeds, b.embeds) for a, b in zip(rows(tiny), rows(moved), strict=True))

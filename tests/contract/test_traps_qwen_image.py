@@ -14,7 +14,7 @@ import torch
 from tests.contract.support import CAPTIONS, Tiny, given, noise_like, pixels, rows, schedule, spy, stack
 from trainer_core.config.groups import TextConfig
 from trainer_core.families import get_family
-from trainer_core.families.source import ModelSource
+from trainer_core.families.model_source import ModelSource
 
 Open = Callable[[str], Tiny]
 END = 5

@@ -13,7 +13,7 @@ from tests.contract.test_family_traps import call_of
 from tests.tiny.sana import build_sana
 from trainer_core.adapters.lora import matched_modules
 from trainer_core.families import get_family
-from trainer_core.families.sana import INSTRUCTION
+from trainer_core.families.models.sana import INSTRUCTION
 from trainer_core.types import Conditioning, TextCondition
 
 Open = Callable[[str], Tiny]

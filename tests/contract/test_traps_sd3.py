@@ -14,9 +14,10 @@ import torch
 from tests.contract.support import CAPTIONS, Tiny, conditions, given, open_tiny, pixels, schedule, spy
 from tests.tiny.sd3 import build_sd3
 from trainer_core.config.groups import LossConfig
-from trainer_core.families import _parts, get_family
-from trainer_core.families._single_file import names_by_part
-from trainer_core.families.source import ModelSource
+from trainer_core.families import get_family
+from trainer_core.families.model_source import ModelSource
+from trainer_core.families.shared import loading
+from trainer_core.families.shared.single_file import names_by_part
 from trainer_core.types import Conditioning, TextCondition
 
 Open = Callable[[str], Tiny]
@@ -52,13 +53,13 @@ def test_clips_and_t5_stand_below_each_other_not_beside(sd3: Tiny) -> None:
     embeds = conditions(sd3).embeds
     assert embeds.shape == (2, 77 + 256, 96)
     one, two = (
-        _parts.clip_states(sd3.encoders[f"text_encoder{n}"], sd3.encoders[f"tokenizer{n}"], CAPTIONS)
+        loading.clip_states(sd3.encoders[f"text_encoder{n}"], sd3.encoders[f"tokenizer{n}"], CAPTIONS)
         for n in ("", "_2")
     )
     assert torch.equal(embeds[:, :77, :32], one.hidden_states[-2])
     assert torch.equal(embeds[:, :77, 32:80], two.hidden_states[-2])
     assert not embeds[:, :77, 80:].any()
-    t5 = _parts.t5_states(sd3.encoders["text_encoder_3"], sd3.encoders["tokenizer_3"], CAPTIONS, 256)
+    t5 = loading.t5_states(sd3.encoders["text_encoder_3"], sd3.encoders["tokenizer_3"], CAPTIONS, 256)
     assert torch.equal(embeds[:, 77:], t5)
 
 
@@ -67,14 +68,14 @@ def test_the_pooled_outputs_of_both_clips_are_projected(sd3: Tiny) -> None:
     assert pooled is not None and pooled.shape == (2, 32 + 48)
     with torch.no_grad():
         encoder = sd3.pipeline.text_encoder_2
-        ids = _parts.token_ids(sd3.pipeline.tokenizer_2, CAPTIONS, 77, torch.device("cpu"))
+        ids = loading.token_ids(sd3.pipeline.tokenizer_2, CAPTIONS, 77, torch.device("cpu"))
         wanted = encoder(ids).text_embeds
     torch.testing.assert_close(pooled[:, 32:], wanted, atol=1e-6, rtol=1e-5)
 
 
 def test_each_clip_tokenizer_pads_with_its_own_token(sd3: Tiny) -> None:
     one, two = (
-        _parts.token_ids(sd3.encoders[n], ["a"], 77, torch.device("cpu"))[0] for n in ("tokenizer", "tokenizer_2")
+        loading.token_ids(sd3.encoders[n], ["a"], 77, torch.device("cpu"))[0] for n in ("tokenizer", "tokenizer_2")
     )
     assert one[-1] == sd3.encoders["tokenizer"].eos_token_id != two[-1]
     assert two[-1] == sd3.encoders["tokenizer_2"].convert_tokens_to_ids("!") == 0
@@ -154,6 +155,6 @@ def test_encoders_of_a_single_file_load_the_same_weights(component: str, part: s
     save_file({names[name]: tensor.clone() for name, tensor in wanted.items()}, tmp_path / "model.safetensors")
     parts = names_by_part(names.values())
     source = ModelSource(sd3.family.spec, sd3.folder, tmp_path / "model.safetensors", parts)
-    found = _parts.load_component(source, component, torch.float32).state_dict()
+    found = loading.load_component(source, component, torch.float32).state_dict()
     assert found.keys() == wanted.keys()
     assert all(torch.equal(found[name], wanted[name]) for name in wanted)

@@ -17,7 +17,7 @@ from tests.contract.support import CAPTIONS, Tiny, conditions, pixels, rows, sch
 from trainer_core.config.groups import TextConfig
 from trainer_core.errors import ModelError
 from trainer_core.families import get_family
-from trainer_core.families.source import ModelSource
+from trainer_core.families.model_source import ModelSource
 from trainer_core.types import Conditioning, TextCondition
 
 Open = Callable[[str], Tiny]

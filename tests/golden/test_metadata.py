@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tests.unit.export.test_metadata import SD15, TRAINING
-from trainer_core.export.metadata import training_metadata
+from trainer_core.export.metadata.lora_metadata import training_metadata
 
 FILES = Path(__file__).resolve().parent / "files"
 

@@ -32,7 +32,7 @@ def test_weights_on_the_gpu_are_those_that_diffusers_loads(tiny_bases: dict[str,
     from dataclasses import replace
 
     from trainer_core.families import get_family
-    from trainer_core.families.source import ModelSource
+    from trainer_core.families.model_source import ModelSource
 
     family = get_family("flux1")
     source = ModelSource.open(tiny_bases["flux1"], None, family.spec)

@@ -15,7 +15,7 @@ from tests.projects import TinyProject, computed, make_project, statuses
 from tests.unit.cli.support import call, told
 from trainer_core import run
 from trainer_core.errors import Interrupted
-from trainer_core.stages.entries import EMPTY, class_id, empty_id, text_id
+from trainer_core.stages.caching.entries import EMPTY, class_id, empty_id, text_id
 from trainer_core.store.keys import digest
 from trainer_core.types import ProgressEvent
 

@@ -17,8 +17,8 @@ from tests.unit.cli.support import call, told
 from trainer_core import run
 from trainer_core.sampling.evaluate import Evaluator
 from trainer_core.sampling.grid import layout
-from trainer_core.stages.entries import ITEMS, control_id, read_items
-from trainer_core.stages.prompts import chosen_prompts
+from trainer_core.stages.caching.entries import ITEMS, control_id, read_items
+from trainer_core.stages.rendering.prompts import chosen_prompts
 from trainer_core.store import Store, collect
 from trainer_core.types import Conditioning
 

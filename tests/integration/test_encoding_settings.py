@@ -12,8 +12,8 @@ import torch
 
 from tests.projects import TinyProject
 from trainer_core import run
-from trainer_core.families.sd15 import StableDiffusion15
-from trainer_core.stages.entries import read_items, read_text
+from trainer_core.families.models.sd15 import StableDiffusion15
+from trainer_core.stages.caching.entries import read_items, read_text
 from trainer_core.train.batches import CachedSamples
 
 

@@ -123,10 +123,10 @@ def ignore_alpha(patch: pytest.MonkeyPatch) -> None:
 
 
 def leave_latents_unscaled(patch: pytest.MonkeyPatch) -> None:
-    from trainer_core.families import _parts
+    from trainer_core.families.shared import loading
 
-    real = _parts.encode_normalised
-    patch.setattr(_parts, "encode_normalised", lambda vae, pixels: real(vae, pixels) / vae.config.scaling_factor)
+    real = loading.encode_normalised
+    patch.setattr(loading, "encode_normalised", lambda vae, pixels: real(vae, pixels) / vae.config.scaling_factor)
 
 
 def test_runs_as_short_as_the_sabotaged_ones_pass_what_those_fail(home: Home) -> None:

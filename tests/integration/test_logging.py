@@ -14,7 +14,7 @@ from tests.projects import TinyProject
 from tests.wandb_file import history
 from trainer_core import run
 from trainer_core.errors import ConfigError, Interrupted
-from trainer_core.train.metrics import read_metrics
+from trainer_core.train.observe.metrics import read_metrics
 from trainer_core.types import ProgressEvent
 
 KEY = "5ecret" * 6 + "abcd"
@@ -172,7 +172,7 @@ def test_what_online_needs_is_told_before_training(project: TinyProject, monkeyp
     monkeypatch.delenv("WANDB_API_KEY")
     with pytest.raises(ConfigError, match="WANDB_API_KEY is not set"):
         project.plan("logging.wandb=online")
-    from trainer_core.stages import session
+    from trainer_core.stages.project import session
 
     monkeypatch.setattr(session, "find_spec", lambda name: None)
     with pytest.raises(ConfigError, match=r"pip install lora-assets\[wandb\]"):

@@ -11,7 +11,7 @@ from tests.contract.models import MODELS
 from tests.contract.support import Tiny, open_tiny
 from trainer_core.config.groups import TextConfig
 from trainer_core.sampling.render import RenderSettings, render
-from trainer_core.stages.encoded_prompts import encoded_inputs, encoded_key, prompt_inputs
+from trainer_core.stages.rendering.encoded_prompts import encoded_inputs, encoded_key, prompt_inputs
 
 LONG = " ".join("abcdefghij"[number % 10] for number in range(90))
 

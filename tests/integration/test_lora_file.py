@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 from tests.projects import TinyProject, computed, make_project
 from trainer_core.errors import ExportError
-from trainer_core.export.lora_file import check_lora
+from trainer_core.export.write import check_lora
 
 
 def _picture(pipeline: object) -> bytes:
@@ -170,18 +170,18 @@ def test_the_proof_lies_beside_the_files(finished_sd15: Path) -> None:
 def test_a_failed_proof_publishes_nothing_and_keeps_the_run(
     project: TinyProject, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from trainer_core.export import lora_file
+    from trainer_core.export import write
 
     before = project.lora.read_bytes()
     with monkeypatch.context() as patched:
-        write = lora_file.write_lora
+        write = write.write_lora
         halved = {"lora_B.weight": 0.5, ".alpha": 0.5}
 
         def wrong(path: Path, tensors: dict[str, torch.Tensor], metadata: object) -> str:
             bad = {k: v * next((x for end, x in halved.items() if k.endswith(end)), 1.0) for k, v in tensors.items()}
             return write(path, bad, metadata)  # type: ignore[arg-type]
 
-        patched.setattr(lora_file, "write_lora", wrong)
+        patched.setattr(write, "write_lora", wrong)
         with pytest.raises(ExportError, match=r"lora\.safetensors \(diffusers\): unet\..*run again"):
             project.run("export.dtype=fp32")
     assert project.lora.read_bytes() == before

@@ -18,14 +18,14 @@ from tests.contract.models import MODELS
 from tests.projects import TinyProject, computed, draw_picture, make_project, statuses
 from tests.unit.cli.support import call
 from trainer_core import run
-from trainer_core.data.decode import load_rgb, to_view
-from trainer_core.data.views import view_id
+from trainer_core.data.pictures.crops_and_views import view_id
+from trainer_core.data.pictures.decode import load_rgb, to_view
 from trainer_core.errors import Interrupted
 from trainer_core.hardware.placement import torch_dtype
-from trainer_core.stages import seen
-from trainer_core.stages.entries import read_items, read_latents
-from trainer_core.stages.prompts import chosen_prompts
-from trainer_core.stages.view_entries import mask_id, read_masks
+from trainer_core.stages.caching.entries import read_items, read_latents
+from trainer_core.stages.caching.view_entries import mask_id, read_masks
+from trainer_core.stages.project import picture_analysis
+from trainer_core.stages.rendering.prompts import chosen_prompts
 from trainer_core.train.batches import BatchLoader
 from trainer_core.types import Batch, ProgressEvent, Sample
 
@@ -388,7 +388,7 @@ class Detector:
 
 @pytest.mark.setting("augment.crop")
 def test_a_face_is_looked_for_once_and_moves_the_cut(plain: TinyProject, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(seen, "load_detector", Detector)
+    monkeypatch.setattr(picture_analysis, "load_detector", Detector)
     overrides = ("augment.crop=face", "bucket.table=square")
     wide = {name: sample for name, sample in samples_of(plain, *overrides).items() if sample.geometry.original[1] == 96}
     assert Detector.asked == 8
@@ -405,13 +405,13 @@ def test_a_face_is_looked_for_once_and_moves_the_cut(plain: TinyProject, monkeyp
 def test_without_a_detector_nothing_is_remembered_and_all_is_cut_at_the_centre(
     plain: TinyProject, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(seen, "load_detector", lambda: None)
+    monkeypatch.setattr(picture_analysis, "load_detector", lambda: None)
     overrides = ("augment.crop=face", "bucket.table=square")
     assert samples_of(plain, *overrides) == samples_of(plain, "bucket.table=square")
     text = " ".join(call("check", plain.config, "--set", overrides[0]).output.split())
     assert "lora-assets[faces]" in text and "no face that was found" in text
     Detector.asked = 0
-    monkeypatch.setattr(seen, "load_detector", Detector)
+    monkeypatch.setattr(picture_analysis, "load_detector", Detector)
     samples_of(plain, *overrides)
     assert Detector.asked == 8
 

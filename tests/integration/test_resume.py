@@ -116,7 +116,7 @@ def test_gradient_checkpointing_gives_the_same_weights(project: TinyProject) -> 
 
 
 def test_accumulated_micro_batches_are_those_of_a_larger_batch_in_order(project: TinyProject) -> None:
-    from trainer_core.data.order import Order
+    from trainer_core.data.epoch.batch_order import Order
 
     session = run.open_session(project.config)
     small = Order.of(session.manifest.samples, 1, 7)

@@ -21,7 +21,7 @@ from trainer_core import run
 from trainer_core.errors import ConfigError, Interrupted
 from trainer_core.export.safetensors_file import read_metadata
 from trainer_core.run import StageResult
-from trainer_core.stages.outputs import check_outputs, read_checksums
+from trainer_core.stages.publishing.outputs import check_outputs, read_checksums
 from trainer_core.types import ProgressEvent
 
 EVERY_TWO = ("train.steps=8", "save.every=2", "train.checkpoint_every=3", "train.evaluate_every=4")
@@ -195,16 +195,16 @@ def test_a_file_that_cannot_be_written_on_the_way_does_not_end_the_training(
     project: TinyProject, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     from trainer_core.errors import ExportError
-    from trainer_core.stages import saving
+    from trainer_core.stages.training import intermediate_saves
 
-    real: Callable[..., Any] = saving.export_all
+    real: Callable[..., Any] = intermediate_saves.export_all
 
     def broken(context: object, modules: object, adapter: object, step: int) -> object:
         if step == 2:
             raise ExportError("the file does not hold what was trained")
         return real(context, modules, adapter, step)
 
-    monkeypatch.setattr(saving, "export_all", broken)
+    monkeypatch.setattr(intermediate_saves, "export_all", broken)
     result = train(project, *EVERY_TWO)
     assert [one["step"] for one in result.published.metadata["saved"]] == [4, 6, 8]
     assert "the LoRA of step 2 is not published, and training goes on" in caplog.text
@@ -281,9 +281,9 @@ def test_a_run_that_the_disk_cannot_hold_is_refused_before_its_first_step(
     project: TinyProject, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from trainer_core.errors import StoreError
-    from trainer_core.stages import room
+    from trainer_core.stages.training import disk_budget
 
-    monkeypatch.setattr(room.shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**9, 10**9, 10_000))
+    monkeypatch.setattr(disk_budget.shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**9, 10**9, 10_000))
     with pytest.raises(StoreError, match=r"needs .* MiB \(3 checkpoints .* are free"):
         train(project, "train.seed=50")
 

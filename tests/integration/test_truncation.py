@@ -10,7 +10,7 @@ import pytest
 from tests.contract.models import MODELS
 from tests.projects import TinyProject, make_project
 from trainer_core import run
-from trainer_core.families import _parts
+from trainer_core.families.shared import loading
 from trainer_core.types import Finding
 
 LONG = " ".join("abcdefghij"[number % 10] for number in range(90)) + " and the last words"
@@ -47,8 +47,8 @@ def test_a_caption_is_counted_once_and_a_tokenizer_is_not_loaded_for_a_short_one
 ) -> None:
     first = findings(project)
     loads: list[str] = []
-    real = _parts.load_tokenizer
-    monkeypatch.setattr(_parts, "load_tokenizer", lambda source, name: (loads.append(name), real(source, name))[1])
+    real = loading.load_tokenizer
+    monkeypatch.setattr(loading, "load_tokenizer", lambda source, name: (loads.append(name), real(source, name))[1])
     assert findings(project) == first
     (project.pictures / "003.txt").write_text("a few words\n")
     assert findings(project) == first

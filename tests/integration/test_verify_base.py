@@ -15,8 +15,8 @@ from tests.tiny.qwen_image import build_qwen_image_edit
 from tests.tiny.sd3 import build_sd3
 from tests.unit.cli.support import call, told
 from tests.unit.export.support import config_of, random_lora, targets
-from trainer_core.export.lora_file import exported_tensors, write_lora
-from trainer_core.export.modules import hollow_denoiser, modules_of
+from trainer_core.export.hollow_models import hollow_denoiser, modules_of
+from trainer_core.export.write import exported_tensors, write_lora
 from trainer_core.families import get_family
 
 BASES: dict[str, tuple[str, Callable[[Path], Path]]] = {

@@ -112,7 +112,7 @@ def qwen_processor(tokenizer: Any) -> Any:
     """Return a processor with the real limits of pictures, and without videos, which need torchvision."""
     from transformers import Qwen2VLImageProcessorPil
 
-    from trainer_core.families._processors import qwen2_vl_class
+    from trainer_core.families.shared.processors import qwen2_vl_class
 
     pictures = Qwen2VLImageProcessorPil(min_pixels=3136, max_pixels=12845056)
     return qwen2_vl_class()(image_processor=pictures, tokenizer=tokenizer)
@@ -134,7 +134,7 @@ def load_with_processor(folder: Path, processor: str) -> Any:
     """Load a pipeline as a user of diffusers does, who passes the processor where torchvision is missing."""
     from diffusers import DiffusionPipeline
 
-    from trainer_core.families import _processors
+    from trainer_core.families.shared import processors
 
-    loaded = _processors.load("Qwen2VLProcessor", str(folder / processor))
+    loaded = processors.load("Qwen2VLProcessor", str(folder / processor))
     return DiffusionPipeline.from_pretrained(folder, **{processor: loaded})

@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from trainer_core.adapters import hooked_adapter, lora
+from trainer_core.adapters import lora, lycoris
 from trainer_core.adapters.layers import Layer
 
 if TYPE_CHECKING:
@@ -50,11 +50,11 @@ class Adapter:
 
 _PEFT = Adapter(lora.attach, lora.state, lora.load_state, lora.layers, lora.disabled)
 _HOOKED = Adapter(
-    hooked_adapter.attach,
-    hooked_adapter.state,
-    hooked_adapter.load_state,
-    hooked_adapter.layers,
-    hooked_adapter.disabled,
+    lycoris.attach,
+    lycoris.state,
+    lycoris.load_state,
+    lycoris.layers,
+    lycoris.disabled,
 )
 ADAPTERS: dict[str, Adapter] = {
     "lora": _PEFT,
@@ -82,4 +82,4 @@ def draws(adapter: AdapterConfig) -> bool:
 def module_of(parameter: str) -> str:
     """Return the module that a parameter of an adapter belongs to, from the name that `attach` gave it."""
     module, mark, _ = parameter.partition(".lora_")
-    return module if mark else hooked_adapter.cut(parameter)[0]
+    return module if mark else lycoris.cut(parameter)[0]

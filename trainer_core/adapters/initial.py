@@ -45,7 +45,7 @@ def fitted(name: str, kind: str, start: Mapping[str, Tensor], layer: Layer, conf
     Raises:
         ConfigError: the layer is of another kind or size.
     """
-    from trainer_core.adapters.hooked_adapter import as_tensors
+    from trainer_core.adapters.lycoris import as_tensors
 
     found_kind, found = as_tensors(layer)
     found = {key: tensor.float() if tensor.is_floating_point() else tensor for key, tensor in found.items()}

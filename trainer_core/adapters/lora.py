@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from trainer_core.adapters.initial import checked, lora_factors
 from trainer_core.adapters.kinds import Place
 from trainer_core.adapters.layers import Layer, LoraLayer
-from trainer_core.adapters.places import matched_modules, places
+from trainer_core.adapters.targets import matched_modules, places
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

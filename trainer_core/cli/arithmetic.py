@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from trainer_core.data.steps import Arithmetic
+    from trainer_core.data.epoch.run_length import Arithmetic
 
 
 def show_arithmetic(console: Console, found: Arithmetic) -> None:

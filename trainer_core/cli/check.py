@@ -13,7 +13,7 @@ import typer
 from trainer_core.cli.arithmetic import show_arithmetic
 from trainer_core.cli.options import Config, Debug, Json, Set, Verbose, find_config
 from trainer_core.cli.terminal import Terminal, show_findings, terminal
-from trainer_core.data.steps import KEYS, Arithmetic, arithmetic
+from trainer_core.data.epoch.run_length import KEYS, Arithmetic, arithmetic
 from trainer_core.errors import ConfigError, DatasetError, ModelError
 from trainer_core.types import JSON, Finding, Report
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from trainer_core.config.project import Project
     from trainer_core.data.manifest import Manifest
-    from trainer_core.stages.session import Session
+    from trainer_core.stages.project.session import Session
 
 _SHOWN = 5
 """Excluded pictures named for each cause."""
@@ -103,8 +103,8 @@ def as_dict(found: Inspection) -> dict[str, JSON]:
 def _inspect_project(project: Project, home: Path, report: Report) -> Inspection:
     from trainer_core.config.groups import HardwareConfig
     from trainer_core.families import get_family
-    from trainer_core.stages.facts import run_findings
-    from trainer_core.stages.session import Session
+    from trainer_core.stages.preflight.rule_facts import run_findings
+    from trainer_core.stages.project.session import Session
 
     try:
         get_family(project.model.family)
@@ -162,7 +162,7 @@ def _show(out: Terminal, found: Inspection) -> None:
 
 def _show_dataset(console: Console, manifest: Manifest) -> None:
     from trainer_core.cli.tables import table
-    from trainer_core.data.tables import bucket_table, statistics
+    from trainer_core.data.reports.tables import bucket_table, statistics
 
     console.print(
         f"\n{manifest.found} pictures found = {len(manifest.samples)} used + {len(manifest.excluded)} excluded"

@@ -12,7 +12,7 @@ from trainer_core.cli.terminal import Terminal, UsageError, terminal
 from trainer_core.types import JSON
 
 if TYPE_CHECKING:
-    from trainer_core.export.conversion import Converted
+    from trainer_core.export.convert import Converted
 
 _PRECISIONS = ("fp32", "fp16", "bf16")
 
@@ -42,7 +42,7 @@ def export(  # noqa: PLR0913 - an argument an option
     --base is needed wherever names must be taken apart or modules joined: from kohya's keys, and to them for FLUX.
     """
     with terminal(as_json, debug, verbose) as out:
-        from trainer_core.export.conversion import Request, convert
+        from trainer_core.export.convert import Request, convert
         from trainer_core.export.formats import formats
 
         if to_format not in formats():

@@ -34,7 +34,7 @@ def find_lr(  # noqa: PLR0913 - an argument an option
     with terminal(as_json, debug, verbose) as out:
         _check(first, last, steps)
         from trainer_core import run
-        from trainer_core.stages.find_lr import FIGURES, PICTURE, refuse_adaptive
+        from trainer_core.stages.training.lr_finder import FIGURES, PICTURE, refuse_adaptive
 
         with out.progress([*run.ancestors("lora_checkpoint")[:-1], "find_lr"]) as shown:
             session = run.open_session(find_config(config), settings or [], shown, fetch=True)

@@ -11,8 +11,8 @@ from trainer_core.cli.options import Debug, Json, Verbose
 from trainer_core.cli.terminal import Terminal, UsageError, show_findings, terminal
 
 if TYPE_CHECKING:
-    from trainer_core.importers.engine import Entry
-    from trainer_core.importers.report import ImportReport
+    from trainer_core.importers.core.engine import Entry
+    from trainer_core.importers.core.report import ImportReport
 
 _COLOURS = {"mapped": "green", "changed": "yellow", "unsupported": "red", "unknown": "red", "irrelevant": "dim"}
 _MEANING = {

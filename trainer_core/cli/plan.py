@@ -25,7 +25,7 @@ def plan(
     with terminal(as_json, debug, verbose) as out:
         from trainer_core.run import open_session
         from trainer_core.run import plan as make_plan
-        from trainer_core.train.rate_curve import RateCurve
+        from trainer_core.train.optim.rate_curve import RateCurve
 
         with out.progress(["validated_dataset"]) as shown:
             session = open_session(find_config(config), settings or [], shown)

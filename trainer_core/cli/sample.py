@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from trainer_core.run import StageResult
     from trainer_core.sampling.render import RenderSettings
-    from trainer_core.stages.session import Session
+    from trainer_core.stages.project.session import Session
 
 _STAGE = "samples"
 
@@ -105,7 +105,7 @@ class _Wanted:
 
 def _settings(session: Session, wanted: _Wanted) -> RenderSettings:
     from trainer_core.sampling.prompt_file import read_prompt_file
-    from trainer_core.stages.prompts import own_prompts
+    from trainer_core.stages.rendering.prompts import own_prompts
     from trainer_core.stages.samples import render_settings
 
     lines = read_prompt_file(wanted.prompt_file) if wanted.prompt_file else ()
@@ -159,8 +159,8 @@ def _columns(
     from trainer_core.hardware.placement import torch_device, torch_dtype, torch_work
     from trainer_core.sampling.render import render
     from trainer_core.sampling.trained_noise import use_trained_noise
-    from trainer_core.stages.encoded_prompts import prompt_inputs
-    from trainer_core.stages.loras import load_lora
+    from trainer_core.stages.rendering.encoded_prompts import prompt_inputs
+    from trainer_core.stages.rendering.lora_loading import load_lora
     from trainer_core.stages.samples import precision
 
     counter, total = itertools.count(1), 2 * len(settings.prompts)
@@ -185,8 +185,8 @@ def _current_lora(session: Session) -> Path:
     Raises:
         LoraAssetsError: nothing was trained yet.
     """
-    from trainer_core.stages.exports import file_for_diffusers
     from trainer_core.stages.lora_checkpoint import NAME
+    from trainer_core.stages.publishing.lora_files import file_for_diffusers
 
     key = session.store.refs.get(session.project.name, NAME)
     published = session.store.objects.get(NAME, key) if key else None

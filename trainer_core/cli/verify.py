@@ -17,7 +17,7 @@ from trainer_core.types import JSON
 if TYPE_CHECKING:
     import torch
 
-    from trainer_core.families.base import Family
+    from trainer_core.families.family import Family
     from trainer_core.sampling.render import RenderSettings
 
 Row = dict[str, str]
@@ -64,7 +64,7 @@ def check_path(path: Path) -> list[Row]:
     Raises:
         UsageError: it is none of them.
     """
-    from trainer_core.stages.outputs import CHECKSUMS
+    from trainer_core.stages.publishing.outputs import CHECKSUMS
 
     for found, checked in ((_is_store, _check_store), (_is_home, _check_home)):
         if found(path):
@@ -83,7 +83,7 @@ def changes_picture(lora: Path, base: Path, prompt: str) -> bool:
     import torch
 
     from trainer_core.sampling.render import load_lora, render, same_pictures
-    from trainer_core.stages.loras import load_lora as load_any
+    from trainer_core.stages.rendering.lora_loading import load_lora as load_any
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     pipeline, family = _pipeline(base, torch.bfloat16 if device == "cuda" else torch.float32)
@@ -123,7 +123,7 @@ def _is_home(path: Path) -> bool:
 
 
 def _check_home(home: Path) -> list[Row]:
-    from trainer_core.stages.outputs import CHECKSUMS
+    from trainer_core.stages.publishing.outputs import CHECKSUMS
 
     rows = _check_store(home / "store")
     for checksums in sorted((home / "outputs").glob(f"*/{CHECKSUMS}")):
@@ -143,14 +143,14 @@ def _check_store(root: Path) -> list[Row]:
 
 
 def _check_folder(folder: Path) -> list[Row]:
-    from trainer_core.stages.outputs import check_outputs
+    from trainer_core.stages.publishing.outputs import check_outputs
 
     return [_weights_too(row) for row in check_outputs(folder)]
 
 
 def _check_file(path: Path) -> Row:
     """Check a file by the checksums beside it, and a LoRA by the SHA-256 that it carries itself."""
-    from trainer_core.stages.outputs import CHECKSUMS, check_outputs, read_checksums
+    from trainer_core.stages.publishing.outputs import CHECKSUMS, check_outputs, read_checksums
 
     expected = read_checksums(path.parent / CHECKSUMS).get(path.name)
     if path.is_file():
@@ -172,8 +172,8 @@ def _weights_too(row: Row) -> Row:
 
 def _carries(path: Path) -> bool:
     """Say whether a sound file tells its weights' SHA-256: with `export.metadata: false` none does."""
-    from trainer_core.export.lora_file import WEIGHTS
     from trainer_core.export.safetensors_file import read_metadata
+    from trainer_core.export.write import WEIGHTS
 
     return WEIGHTS in read_metadata(path)
 
@@ -186,7 +186,7 @@ def _weights(path: Path) -> Row:
     """
     from safetensors import SafetensorError
 
-    from trainer_core.export.lora_file import check_lora
+    from trainer_core.export.write import check_lora
 
     try:
         carries = _carries(path)
@@ -215,7 +215,7 @@ def _pipeline(base: Path, dtype: torch.dtype) -> tuple[Any, Family | None]:
         ModelError: there is none, or it cannot be loaded.
     """
     from trainer_core.families import family_of_pipeline
-    from trainer_core.families.source import ModelSource
+    from trainer_core.families.model_source import ModelSource
 
     index = base / "model_index.json"
     if not index.is_file():

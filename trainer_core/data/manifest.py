@@ -10,20 +10,20 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from trainer_core.config.groups import AugmentConfig, BucketConfig, CaptionConfig
-from trainer_core.data.buckets import BucketGrid, assign
-from trainer_core.data.caption_findings import caption_findings
-from trainer_core.data.caption_plan import CaptionPlan, Drawn, drawn_row
-from trainer_core.data.captions import CaptionText, Multiline, choose_lines, split_lines
-from trainer_core.data.controls import ControlRules
-from trainer_core.data.decode import PictureInfo
-from trainer_core.data.found import Discovery, Exclusion, FoundPicture, named, printable
-from trainer_core.data.ledger import Draft, ledger_findings
-from trainer_core.data.looks import Faces, Looks, Profiles, mask_weights
-from trainer_core.data.masks import MaskProfile, mask_of
-from trainer_core.data.regularisation import balance
-from trainer_core.data.resolutions import place_all, places
-from trainer_core.data.split import Part, group_of_picture, held_out_pictures, united
-from trainer_core.data.views import changes
+from trainer_core.data.captions.caption_file import CaptionText, Multiline, choose_lines, split_lines
+from trainer_core.data.captions.findings import caption_findings
+from trainer_core.data.captions.sample_captions import CaptionPlan, Drawn, drawn_row
+from trainer_core.data.discovery.controls import ControlRules
+from trainer_core.data.discovery.discovery_types import Discovery, Exclusion, FoundPicture, named, printable
+from trainer_core.data.discovery.masks import MaskProfile, mask_of
+from trainer_core.data.epoch.holdout import Part, group_of_picture, held_out_pictures, united
+from trainer_core.data.epoch.regularisation import balance
+from trainer_core.data.pictures.augmentation import Faces, Looks, Profiles, mask_weights
+from trainer_core.data.pictures.buckets import BucketGrid, assign
+from trainer_core.data.pictures.crops_and_views import changes
+from trainer_core.data.pictures.decode import PictureInfo
+from trainer_core.data.pictures.multi_resolution import place_all, places
+from trainer_core.data.reports.dataset_findings import Draft, ledger_findings
 from trainer_core.errors import DatasetError
 from trainer_core.types import Bucket, Control, Finding, Sample
 

@@ -124,7 +124,7 @@ def named_tensors(layer: Layer) -> dict[str, Tensor]:
     """Return a layer's tensors by the end of their keys, so that few digits lose little."""
     import torch
 
-    from trainer_core.adapters.hooked_adapter import as_tensors
+    from trainer_core.adapters.lycoris import as_tensors
     from trainer_core.export.low_rank import balanced
 
     tensors = as_tensors(balanced(layer))[1] if isinstance(layer, LoraLayer) else balanced_layer(layer)

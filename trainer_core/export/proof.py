@@ -10,12 +10,12 @@ from typing import Any
 from trainer_core.adapters.layers import Layer, LoraLayer, LycorisLayer
 from trainer_core.errors import ExportError
 from trainer_core.export.formats import formats
-from trainer_core.export.loading import load_with_diffusers
-from trainer_core.export.lora_file import Lora
 from trainer_core.export.lycoris_file import ENDS
-from trainer_core.export.names import flat, split
-from trainer_core.export.reading import read_file, read_layers
-from trainer_core.families.base import KeyStyle, PrecisionName
+from trainer_core.export.module_names import flat, split
+from trainer_core.export.readers.read import read_file, read_layers
+from trainer_core.export.readers.with_diffusers import load_with_diffusers
+from trainer_core.export.write import Lora
+from trainer_core.families.family import KeyStyle, PrecisionName
 from trainer_core.types import JSON
 
 BOUNDS: Mapping[PrecisionName, float] = {"fp32": 1e-6, "fp16": 1e-3, "bf16": 8e-3}
@@ -160,7 +160,7 @@ class _Comparison:
         Raises:
             ExportError: it is above the bound.
         """
-        from trainer_core.export.lycoris_reader import lycoris_error
+        from trainer_core.export.readers.lycoris import lycoris_error
 
         wanted, shapes = self.lora.layers, self.lora.modules.shapes
         errors: dict[str, float] = {}
@@ -175,7 +175,7 @@ class _Comparison:
         from trainer_core.export.low_rank import relative_error
 
         if isinstance(found, LycorisLayer) or isinstance(wanted, LycorisLayer):
-            from trainer_core.export.lycoris_reader import our_error
+            from trainer_core.export.readers.lycoris import our_error
 
             return our_error(found, wanted, self.lora.modules.shapes[name]) if found and wanted else float("inf")
         return relative_error(found, wanted)

@@ -1,4 +1,4 @@
-"""Model families. A module of this package that defines `FAMILY` is a family; its name is the family's name.
+"""Model families, by name. A module of `families/models` that defines `FAMILY` is a family, named as its module is.
 
 Importing a family imports no torch: the spec is read on every no-op.
 """
@@ -11,7 +11,8 @@ from dataclasses import replace
 from difflib import SequenceMatcher
 
 from trainer_core.errors import ModelError
-from trainer_core.families.base import Family, FamilySpec
+from trainer_core.families import models
+from trainer_core.families.family import Family, FamilySpec
 
 
 def family_names() -> tuple[str, ...]:
@@ -57,8 +58,8 @@ def _nearest(name: str, known: tuple[str, ...]) -> list[str]:
 
 
 def _modules() -> list[str]:
-    return [module.name for module in pkgutil.iter_modules(__path__) if not module.name.startswith("_")]
+    return [module.name for module in pkgutil.iter_modules(models.__path__)]
 
 
 def _family(name: str) -> Family | None:
-    return getattr(importlib.import_module(f"{__name__}.{name}"), "FAMILY", None)
+    return getattr(importlib.import_module(f"{models.__name__}.{name}"), "FAMILY", None)

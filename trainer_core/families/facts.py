@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from trainer_core.config.rules import Facts
-from trainer_core.families.base import FamilySpec
+from trainer_core.families.family import FamilySpec
 
 
 def family_facts(spec: FamilySpec) -> Facts:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from trainer_core.importers import optimizers, schedules
-from trainer_core.importers.convert import (
+from trainer_core.importers.core import optimizers, schedules
+from trainer_core.importers.core.convert import (
     amount,
     diffusion_only,
     flow_only,
@@ -21,7 +21,7 @@ from trainer_core.importers.convert import (
     truth,
     unless_off,
 )
-from trainer_core.importers.rows import (
+from trainer_core.importers.core.key_table import (
     Context,
     Default,
     Fate,
@@ -35,8 +35,8 @@ from trainer_core.importers.rows import (
     several,
     to,
 )
-from trainer_core.importers.rows import unsupported as no
-from trainer_core.importers.source import Loaded, Section, Source, Told, Tool, failure, flat, load
+from trainer_core.importers.core.key_table import unsupported as no
+from trainer_core.importers.core.tool_config import Loaded, Section, Source, Told, Tool, failure, flat, load
 from trainer_core.types import JSON, Finding
 
 HARDWARE = "Hardware: the profile decides (`hardware.profile`)."

@@ -16,12 +16,12 @@ from trainer_core.config.rules import check_rules
 from trainer_core.errors import ConfigError
 from trainer_core.families import family_names, get_family
 from trainer_core.families.facts import family_facts
-from trainer_core.importers.convert import model_path
-from trainer_core.importers.emit import render
-from trainer_core.importers.engine import MISSHAPEN, Chosen, Draft, Entry, compose
-from trainer_core.importers.report import ImportReport
-from trainer_core.importers.rows import Context
-from trainer_core.importers.source import ImportFailed, Loaded, Source, Told, Tool, failure, load
+from trainer_core.importers.core.convert import model_path
+from trainer_core.importers.core.emit import render
+from trainer_core.importers.core.engine import MISSHAPEN, Chosen, Draft, Entry, compose
+from trainer_core.importers.core.key_table import Context
+from trainer_core.importers.core.report import ImportReport
+from trainer_core.importers.core.tool_config import ImportFailed, Loaded, Source, Told, Tool, failure, load
 from trainer_core.importers.tools import TOOLS
 from trainer_core.types import JSON, Finding
 

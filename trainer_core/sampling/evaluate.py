@@ -18,7 +18,7 @@ from trainer_core.diffusion.loss import per_sample_mse
 from trainer_core.diffusion.noise import sample_noise
 from trainer_core.diffusion.schedule import NoiseSchedule
 from trainer_core.errors import NonFiniteError
-from trainer_core.families.base import Family
+from trainer_core.families.family import Family
 from trainer_core.types import Conditioning, Geometry, TextCondition
 
 QUANTILES = (0.1, 0.3, 0.5, 0.7, 0.9)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from PIL import Image, ImageDraw, ImageOps
 
-from trainer_core.data.lettering import clip, font, line_height, one_line, wrap
+from trainer_core.data.reports.text_layout import clip, font, line_height, one_line, wrap
 
 _SMALLEST = 160
 """Cells narrower than this are enlarged by a whole factor, so that tiny models can be looked at."""

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from trainer_core.errors import ModelError
-from trainer_core.families._parts import without_bars
+from trainer_core.families.shared.loading import without_bars
 from trainer_core.sampling.prompt_file import PromptLine
 from trainer_core.sampling.samplers import sampling_with
 

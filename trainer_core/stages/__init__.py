@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from trainer_core.stages.base import Stage
 from trainer_core.stages.cached_latents import CACHED_LATENTS
 from trainer_core.stages.cached_text_embeddings import CACHED_TEXT_EMBEDDINGS
 from trainer_core.stages.lora_checkpoint import LORA_CHECKPOINT
 from trainer_core.stages.metrics import METRICS_STAGE
 from trainer_core.stages.samples import SAMPLES
+from trainer_core.stages.stage import Stage
 from trainer_core.stages.validated_dataset import VALIDATED_DATASET
 
 STAGES: dict[str, Stage] = {

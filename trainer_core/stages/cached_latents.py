@@ -9,12 +9,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
-from trainer_core.data.decode import DECODE_VERSION, to_view
+from trainer_core.data.pictures.decode import DECODE_VERSION, to_view
 from trainer_core.errors import NonFiniteError
-from trainer_core.stages.base import Item, Outcome, Stage, StageContext
-from trainer_core.stages.entries import control_id, entry_key, items_outcome, shape_of, write_items
-from trainer_core.stages.pictures import read_mask, read_picture
-from trainer_core.stages.view_entries import (
+from trainer_core.stages.caching.entries import control_id, entry_key, items_outcome, shape_of, write_items
+from trainer_core.stages.caching.view_entries import (
     Picture,
     controls_to_encode,
     extra_names,
@@ -23,6 +21,8 @@ from trainer_core.stages.view_entries import (
     training_parts_of,
     views_to_encode,
 )
+from trainer_core.stages.project.verified_pictures import read_mask, read_picture
+from trainer_core.stages.stage import Item, Outcome, Stage, StageContext
 from trainer_core.store.keys import digest
 from trainer_core.types import JSON
 
@@ -125,7 +125,7 @@ def _write_masks(context: StageContext, masks: Sequence[Picture]) -> None:
     """Bring masks to the latents' size; fp16 is exact to 1/4096 in [0, 1]."""
     import torch
 
-    from trainer_core.data.maskpixels import to_latent_mask
+    from trainer_core.data.pictures.mask_pixels import to_latent_mask
 
     factor = context.session.family.spec.latent_factor
     threads = context.settings.hardware.decode_threads or context.session.profile.decode_threads

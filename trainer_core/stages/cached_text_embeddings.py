@@ -8,12 +8,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from trainer_core.data.caption_plan import drawn_row, encoded_live
+from trainer_core.data.captions.sample_captions import drawn_row, encoded_live
 from trainer_core.errors import NonFiniteError
-from trainer_core.stages.base import Item, Outcome, Stage, StageContext
-from trainer_core.stages.entries import control_parts, entry_key, items_outcome, write_items
-from trainer_core.stages.pictures import read_picture
-from trainer_core.stages.texts import Text, texts_to_encode
+from trainer_core.stages.caching.caption_entries import Text, texts_to_encode
+from trainer_core.stages.caching.entries import control_parts, entry_key, items_outcome, write_items
+from trainer_core.stages.project.verified_pictures import read_picture
+from trainer_core.stages.stage import Item, Outcome, Stage, StageContext
 from trainer_core.store.keys import digest
 from trainer_core.types import JSON
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from trainer_core.config.groups import TextConfig
-    from trainer_core.stages.session import Session
+    from trainer_core.stages.project.session import Session
     from trainer_core.types import TextCondition
 
 NAME = "cached_text_embeddings"

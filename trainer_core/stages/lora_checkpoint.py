@@ -7,11 +7,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trainer_core.data.caption_plan import encoded_live
+from trainer_core.data.captions.sample_captions import encoded_live
 from trainer_core.errors import ConfigError, LoraAssetsError
-from trainer_core.stages.base import Outcome, Stage, StageContext
-from trainer_core.stages.entries import control_keys_of, keys_of, read_controls, read_latents, read_text
-from trainer_core.stages.exports import (
+from trainer_core.stages.caching.caption_entries import live_captions, names_needed, text_choice
+from trainer_core.stages.caching.entries import control_keys_of, keys_of, read_controls, read_latents, read_text
+from trainer_core.stages.caching.view_entries import mask_keys_of, read_masks, seen_geometries, view_ids
+from trainer_core.stages.publishing.lora_files import (
     PROOF,
     READS,
     TRAINING_READS,
@@ -22,24 +23,30 @@ from trainer_core.stages.exports import (
     lineage,
     published_names,
 )
-from trainer_core.stages.initial import initial_key, initial_layers
-from trainer_core.stages.live_text import load_live_text, read_anew
-from trainer_core.stages.room import Footprint, ensure_room
-from trainer_core.stages.saving import SNAPSHOTS, Marks, Saver, collect_saves, is_saved_output, snapshot_path
-from trainer_core.stages.texts import live_captions, names_needed, text_choice
-from trainer_core.stages.view_entries import mask_keys_of, read_masks, seen_geometries, view_ids
+from trainer_core.stages.stage import Outcome, Stage, StageContext
+from trainer_core.stages.training.disk_budget import Footprint, ensure_room
+from trainer_core.stages.training.init_from import initial_key, initial_layers
+from trainer_core.stages.training.intermediate_saves import (
+    SNAPSHOTS,
+    Marks,
+    Saver,
+    collect_saves,
+    is_saved_output,
+    snapshot_path,
+)
+from trainer_core.stages.training.live_text import load_live_text, read_anew
 from trainer_core.store.keys import digest
 from trainer_core.types import JSON, Finding, Sample
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from trainer_core.export.names import Modules
+    from trainer_core.export.module_names import Modules
     from trainer_core.sampling.evaluate import HeldOut
-    from trainer_core.stages.selection import Selection
+    from trainer_core.stages.training.best_checkpoint import Selection
     from trainer_core.train.batches import CachedSamples
     from trainer_core.train.loop import TrainOutcome
-    from trainer_core.train.trackers import RunPlace
+    from trainer_core.train.observe.trackers import RunPlace
     from trainer_core.train.trainer import Evaluation, Trainer, TrainerParts
 
 log = logging.getLogger(__name__)
@@ -90,7 +97,7 @@ def _run(context: StageContext) -> Outcome:
         context.session.store.lock(f"run-{workdir.name}"),
     ):
         if context.settings.hardware.num_processes > 1:
-            from trainer_core.stages.launch import train_in_processes
+            from trainer_core.stages.training.launch import train_in_processes
 
             # Damaged entries are found, and healed, before several processes meet them.
             cached_samples(context)
@@ -129,7 +136,7 @@ def train_here(context: StageContext, workdir: Path) -> TrainOutcome:
     """Train in this process (one of several when a launcher started it)."""
     from trainer_core.train.accelerator import make_accelerator
     from trainer_core.train.loop import run
-    from trainer_core.train.trackers import open_trackers
+    from trainer_core.train.observe.trackers import open_trackers
     from trainer_core.train.trainer import prepare
 
     session, settings = context.session, context.settings
@@ -162,7 +169,7 @@ def train_here(context: StageContext, workdir: Path) -> TrainOutcome:
 def run_place(context: StageContext, workdir: Path) -> RunPlace:
     """Return where the run and what services are told of it lie."""
     from trainer_core.config.reads import slice_key
-    from trainer_core.train.trackers import RunPlace
+    from trainer_core.train.observe.trackers import RunPlace
 
     session = context.session
     groups = slice_key(session.project, TRAINING_READS)
@@ -180,7 +187,7 @@ def _footprint(context: StageContext, trainer: Trainer) -> Footprint:
 
 def selection_of(context: StageContext, workdir: Path) -> Selection:
     """Return the held-out losses of a run."""
-    from trainer_core.stages.selection import Selection
+    from trainer_core.stages.training.best_checkpoint import Selection
 
     train = context.settings.train
     steps = context.session.length.steps
@@ -255,7 +262,7 @@ def _select(context: StageContext, workdir: Path, outcome: TrainOutcome) -> tupl
 
 def training_parts(context: StageContext, device: Any) -> TrainerParts:
     """Load the base and the caches: what a run is made of."""
-    from trainer_core.data.order import Order
+    from trainer_core.data.epoch.batch_order import Order
     from trainer_core.diffusion.noise_shape import NoiseShape
     from trainer_core.hardware.placement import place, torch_dtype, use_attention
     from trainer_core.train.batches import BatchLoader
@@ -338,8 +345,8 @@ def _collect(context: StageContext, workdir: Path, selected: int, modules: Modul
     import shutil
 
     from trainer_core.export.snapshots import read_snapshot
-    from trainer_core.train.curves import write_loss_curve
-    from trainer_core.train.metrics import read_metrics
+    from trainer_core.train.observe.metrics import read_metrics
+    from trainer_core.train.observe.plots import write_loss_curve
 
     for step in sorted(Marks.of(context).sampled):
         snapshot = snapshot_path(workdir, step)

@@ -8,18 +8,18 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-from trainer_core.stages import promotion
-from trainer_core.stages.base import Outcome, Stage, StageContext
-from trainer_core.stages.card import publish_card
-from trainer_core.stages.encoded_prompts import encoded_key, prompt_inputs
-from trainer_core.stages.entries import control_keys_of, keys_of
-from trainer_core.stages.exports import LORA, file_for_diffusers, same_base
-from trainer_core.stages.live_text import measured
+from trainer_core.stages.caching.entries import control_keys_of, keys_of
 from trainer_core.stages.lora_checkpoint import held_out_samples
-from trainer_core.stages.outputs import publish_outputs
-from trainer_core.stages.prompts import Prompts, own_prompts
+from trainer_core.stages.project.session import file_stat
+from trainer_core.stages.publishing import promotion
+from trainer_core.stages.publishing.lora_files import LORA, file_for_diffusers, same_base
+from trainer_core.stages.publishing.model_card import publish_card
+from trainer_core.stages.publishing.outputs import publish_outputs
+from trainer_core.stages.rendering.encoded_prompts import encoded_key, prompt_inputs
+from trainer_core.stages.rendering.prompts import Prompts, own_prompts
 from trainer_core.stages.samples import precision, render_settings
-from trainer_core.stages.session import file_stat
+from trainer_core.stages.stage import Outcome, Stage, StageContext
+from trainer_core.stages.training.live_text import measured
 from trainer_core.store import Published
 from trainer_core.store.keys import digest
 from trainer_core.types import JSON
@@ -160,7 +160,7 @@ def _exam_figures(context: StageContext, progress: _Progress) -> dict[str, JSON]
     from trainer_core.hardware.placement import torch_device, torch_dtype
     from trainer_core.sampling.examine import measure, take
     from trainer_core.sampling.trained_noise import use_trained_noise
-    from trainer_core.stages.loras import load_lora
+    from trainer_core.stages.rendering.lora_loading import load_lora
 
     exam = _exam(context)
     pipeline = session.family.load_pipeline(session.source, torch_dtype(precision(session)))  # type: ignore[arg-type]

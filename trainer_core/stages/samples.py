@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 from typing import TYPE_CHECKING, Any
 
-from trainer_core.stages.base import Outcome, Stage, StageContext
-from trainer_core.stages.encoded_prompts import encoded_key, prompt_inputs
-from trainer_core.stages.exports import file_for_diffusers
-from trainer_core.stages.prompts import Prompts, project_prompts
+from trainer_core.stages.publishing.lora_files import file_for_diffusers
+from trainer_core.stages.rendering.encoded_prompts import encoded_key, prompt_inputs
+from trainer_core.stages.rendering.prompts import Prompts, project_prompts
+from trainer_core.stages.stage import Outcome, Stage, StageContext
 from trainer_core.store.keys import digest
 from trainer_core.types import JSON
 
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
     from trainer_core.config.project import Project
     from trainer_core.config.reads import Slice
-    from trainer_core.families.base import PrecisionName
+    from trainer_core.families.family import PrecisionName
     from trainer_core.sampling.render import RenderSettings
-    from trainer_core.stages.session import Session
+    from trainer_core.stages.project.session import Session
 
 NAME = "samples"
 GRID = "grid.png"
@@ -78,7 +78,7 @@ def _render_columns(context: StageContext, settings: RenderSettings) -> dict[str
     """Return heading -> pictures: the base, the snapshots in order at strength 1, the LoRA at each strength."""
     from trainer_core.hardware.placement import torch_device, torch_dtype, torch_work
     from trainer_core.sampling.trained_noise import use_trained_noise
-    from trainer_core.stages.loras import load_lora, set_strength, unload_lora
+    from trainer_core.stages.rendering.lora_loading import load_lora, set_strength, unload_lora
 
     session, lora, wanted = context.session, context.upstream["lora_checkpoint"], strengths(context)
     spec = session.family.spec
@@ -121,7 +121,7 @@ def _tell_services(context: StageContext, columns: dict[str, list[Image.Image]],
     logging = context.settings.logging
     if not logging.tensorboard and logging.wandb == "off":
         return
-    from trainer_core.train.trackers import Picture, RunPlace, show_samples
+    from trainer_core.train.observe.trackers import Picture, RunPlace, show_samples
 
     session, lora = context.session, context.upstream["lora_checkpoint"].metadata
     steps = {heading: int(heading.removeprefix("step ")) for heading in columns if heading.startswith("step ")}

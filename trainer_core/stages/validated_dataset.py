@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 
-from trainer_core.data.caption_plan import drawn_row
-from trainer_core.data.controls import control_name
-from trainer_core.stages.base import Item, Outcome, Stage, StageContext
-from trainer_core.stages.entries import shape_of, write_items
-from trainer_core.stages.view_entries import unusual_parts
+from trainer_core.data.captions.sample_captions import drawn_row
+from trainer_core.data.discovery.controls import control_name
+from trainer_core.stages.caching.entries import shape_of, write_items
+from trainer_core.stages.caching.view_entries import unusual_parts
+from trainer_core.stages.stage import Item, Outcome, Stage, StageContext
 from trainer_core.store.keys import digest
 from trainer_core.types import JSON
 
@@ -54,8 +54,8 @@ def _total(context: StageContext) -> int:
 
 
 def _run(context: StageContext) -> Outcome:
-    from trainer_core.data.contact_sheet import write_contact_sheet
-    from trainer_core.data.tables import bucket_table, excluded_frame, statistics, to_markdown, write_parquet
+    from trainer_core.data.reports.contact_sheet import write_contact_sheet
+    from trainer_core.data.reports.tables import bucket_table, excluded_frame, statistics, to_markdown, write_parquet
 
     manifest, scanned = context.session.manifest, context.session.scanned
     write_parquet(manifest, context.staging / "manifest.parquet")

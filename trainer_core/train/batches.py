@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from trainer_core.data.order import Draw, Order
+from trainer_core.data.epoch.batch_order import Draw, Order
 from trainer_core.diffusion.noise import derive_seed, sample_u
 from trainer_core.diffusion.noise_shape import WHITE, NoiseShape
-from trainer_core.train.text_choice import TextChoice
+from trainer_core.train.caption_choice import TextChoice
 from trainer_core.types import Batch, Geometry, TextCondition
 
 AHEAD = 4

@@ -13,9 +13,9 @@ from torch import nn
 
 from trainer_core.config.groups import AdapterConfig, AdapterOptionsConfig, OptimizerConfig, TextConfig
 from trainer_core.diffusion.noise import derive_seed
-from trainer_core.families.base import Family
+from trainer_core.families.family import Family
 from trainer_core.train.batches import stack_text
-from trainer_core.train.optimizers import TrainedPart
+from trainer_core.train.optim.build import TrainedPart
 from trainer_core.types import Batch, TextCondition
 
 

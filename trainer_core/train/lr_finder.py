@@ -17,7 +17,7 @@ import torch
 
 from trainer_core.errors import NonFiniteError
 from trainer_core.train import loop
-from trainer_core.train.curves import running_mean
+from trainer_core.train.observe.plots import running_mean
 from trainer_core.train.trainer import Trainer, micro_batch_number
 from trainer_core.types import JSON, ProgressEvent, Report
 

@@ -14,18 +14,18 @@ from torch import Tensor, nn
 from trainer_core.adapters import ADAPTERS, module_of
 from trainer_core.adapters.layers import Layer
 from trainer_core.config.reads import Slice
-from trainer_core.data.order import Order
+from trainer_core.data.epoch.batch_order import Order
 from trainer_core.diffusion.schedule import NoiseSchedule
-from trainer_core.families.base import Family, PrecisionName
+from trainer_core.families.family import Family, PrecisionName
 from trainer_core.train.batches import BatchLoader
-from trainer_core.train.ema import Averages, make_averages
 from trainer_core.train.live_text import LiveText, attach_text_encoders
-from trainer_core.train.optimizer_state import optimizer_state, restore_optimizer
-from trainer_core.train.optimizers import TrainedPart, build_optimizer
-from trainer_core.train.parts import load_parts_state, parts_state
-from trainer_core.train.schedulers import lr_multiplier
-from trainer_core.train.state import TrainState, load_latest, prune, save_state
-from trainer_core.train.trackers import Trackers
+from trainer_core.train.observe.trackers import Trackers
+from trainer_core.train.optim.build import TrainedPart, build_optimizer
+from trainer_core.train.optim.ema import Averages, make_averages
+from trainer_core.train.optim.schedules import lr_multiplier
+from trainer_core.train.optim.state import optimizer_state, restore_optimizer
+from trainer_core.train.run_state.adapter_state import load_parts_state, parts_state
+from trainer_core.train.run_state.checkpoint import TrainState, load_latest, prune, save_state
 from trainer_core.types import Report
 
 log = logging.getLogger(__name__)

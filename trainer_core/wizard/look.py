@@ -10,11 +10,11 @@ from pathlib import Path
 from trainer_core.config.groups import CaptionConfig, DatasetConfig, ModelConfig
 from trainer_core.config.project import Project
 from trainer_core.families import family_of_pipeline, get_family, hub
-from trainer_core.families.source import ModelSource
+from trainer_core.families.model_source import ModelSource
 from trainer_core.hardware.detect import detect_machine
 from trainer_core.hardware.profiles import Machine
-from trainer_core.stages.base_files import find_base
-from trainer_core.stages.scan import scan_datasets
+from trainer_core.stages.project.base_model import find_base
+from trainer_core.stages.project.dataset_scan import scan_datasets
 from trainer_core.store import Store
 from trainer_core.types import Report
 from trainer_core.wizard.situation import (

@@ -10,13 +10,13 @@ from torch import nn
 
 from tests.unit.adapters.support import Model, attach, disturb, gradients, inputs, on_model, output
 from trainer_core.adapters import ADAPTERS, module_of
-from trainer_core.adapters.hooked import begin
-from trainer_core.adapters.hooked_adapter import as_layer
+from trainer_core.adapters.adapter_module import begin
 from trainer_core.adapters.kinds import KINDS, Place
 from trainer_core.adapters.kinds.lokr import split
 from trainer_core.adapters.kinds.oft import butterfly_blocks
+from trainer_core.adapters.lycoris import as_layer
 from trainer_core.config.groups import AdapterConfig, AdapterOptionsConfig
-from trainer_core.export.lycoris_reader import lycoris_error
+from trainer_core.export.readers.lycoris import lycoris_error
 
 SHAPES = [(32, 40), (32, 16, 1, 1), (32, 16, 3, 3)]
 VARIANTS = [

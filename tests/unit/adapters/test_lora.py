@@ -10,7 +10,7 @@ from trainer_core.adapters.layers import LoraLayer
 from trainer_core.config.groups import AdapterConfig, AdapterOptionsConfig
 from trainer_core.errors import ConfigError
 from trainer_core.families import get_family
-from trainer_core.families.source import ModelSource
+from trainer_core.families.model_source import ModelSource
 
 
 @pytest.fixture

@@ -9,9 +9,9 @@ from safetensors.torch import load_file, save_file
 
 from tests.unit.cli.support import call, told
 from tests.unit.export.support import assert_same, modules_in, random_lora, targets
-from trainer_core.export.lora_file import Lora, exported_tensors, write_lora
-from trainer_core.export.reading import read_layers
+from trainer_core.export.readers.read import read_layers
 from trainer_core.export.safetensors_file import read_metadata
+from trainer_core.export.write import Lora, exported_tensors, write_lora
 
 Write = Callable[..., tuple[Path, Lora]]
 

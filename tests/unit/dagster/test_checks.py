@@ -17,7 +17,7 @@ from lora_assets.assets.metrics import METRICS
 from lora_assets.assets.samples import SAMPLES
 from lora_assets.assets.stage import Verdict
 from trainer_core.config.groups import OptimizerConfig, ScheduleConfig
-from trainer_core.data.steps import Arithmetic, DatasetShare
+from trainer_core.data.epoch.run_length import Arithmetic, DatasetShare
 from trainer_core.types import Finding
 
 

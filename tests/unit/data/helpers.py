@@ -7,11 +7,11 @@ from typing import Any
 from PIL import Image
 
 from trainer_core.config.groups import AugmentConfig, BucketConfig, CaptionConfig, DatasetConfig
-from trainer_core.data.captions import read_caption
-from trainer_core.data.decode import probe
-from trainer_core.data.discover import Discovery, discover
+from trainer_core.data.captions.caption_file import read_caption
+from trainer_core.data.discovery.discover import Discovery, discover
 from trainer_core.data.manifest import Known, Manifest, Rules, assemble
-from trainer_core.data.maskpixels import load_mask, mask_profile
+from trainer_core.data.pictures.decode import probe
+from trainer_core.data.pictures.mask_pixels import load_mask, mask_profile
 from trainer_core.types import Bucket, Finding, Geometry, Sample
 
 SMALL_BUCKETS = BucketConfig(resolution=64, step=8, min_side=32, max_side=128)

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trainer_core.config.groups import BucketConfig
-from trainer_core.data.buckets import BucketGrid, assign, cover, enlargement, kept, make_grid, nearest
+from trainer_core.data.pictures.buckets import BucketGrid, assign, cover, enlargement, kept, make_grid, nearest
 from trainer_core.errors import ConfigError
 from trainer_core.types import Bucket, Geometry
 

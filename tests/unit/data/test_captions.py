@@ -4,7 +4,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainer_core.data.captions import MAX_BYTES, CaptionText, choose_lines, final_caption, parse_caption, read_caption
+from trainer_core.data.captions.caption_file import (
+    MAX_BYTES,
+    CaptionText,
+    choose_lines,
+    final_caption,
+    parse_caption,
+    read_caption,
+)
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])

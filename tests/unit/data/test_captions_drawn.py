@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from tests.unit.data.helpers import sample
 from trainer_core.config.groups import CaptionConfig
-from trainer_core.data.caption_texts import (
+from trainer_core.data.captions.caption_variants import (
     Texts,
     chosen_text,
     draw_text,

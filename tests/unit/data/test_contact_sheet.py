@@ -14,10 +14,11 @@ from PIL import Image, ImageColor
 
 from tests.unit.data.helpers import build, draw, look, pair
 from trainer_core.config.groups import BucketConfig
-from trainer_core.data import contact_sheet, decode
-from trainer_core.data.buckets import cover
-from trainer_core.data.contact_sheet import HELD_OUT, LIMIT, arrange, choose, write_contact_sheet
 from trainer_core.data.manifest import Manifest
+from trainer_core.data.pictures import decode
+from trainer_core.data.pictures.buckets import cover
+from trainer_core.data.reports import contact_sheet
+from trainer_core.data.reports.contact_sheet import HELD_OUT, LIMIT, arrange, choose, write_contact_sheet
 from trainer_core.types import Bucket, Control, Sample
 
 BUCKETS = [Bucket(width, height) for width in (64, 128, 512, 1024) for height in (64, 96, 768)]

@@ -10,8 +10,8 @@ import pytest
 
 from tests.unit.data.helpers import SMALL_BUCKETS, draw, pair, read_all, reasons, texts
 from trainer_core.config.groups import CaptionConfig, DatasetConfig
-from trainer_core.data.controls import ControlRules, geometry_of
-from trainer_core.data.discover import Discovery, discover, folder_fingerprint, newest_change
+from trainer_core.data.discovery.controls import ControlRules, geometry_of
+from trainer_core.data.discovery.discover import Discovery, discover, folder_fingerprint, newest_change
 from trainer_core.data.manifest import Manifest, Rules, assemble
 from trainer_core.errors import DatasetError
 from trainer_core.types import Control, Geometry

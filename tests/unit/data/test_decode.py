@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageDraw
 
-from trainer_core.data import decode, pixels
-from trainer_core.data.buckets import cover
-from trainer_core.data.decode import PictureInfo, PictureProblem, load_rgb, probe, to_bucket
+from trainer_core.data.pictures import decode, pixels
+from trainer_core.data.pictures.buckets import cover
+from trainer_core.data.pictures.decode import PictureInfo, PictureProblem, load_rgb, probe, to_bucket
 from trainer_core.types import Bucket, Geometry
 
 RED, WHITE = (255, 0, 0), (255, 255, 255)

@@ -7,7 +7,7 @@ import pytest
 
 from tests.unit.data.helpers import draw, ids, look, pair, reasons, texts
 from trainer_core.config.groups import CaptionConfig, DatasetConfig
-from trainer_core.data.discover import dataset_name, discover, folder_fingerprint, newest_change
+from trainer_core.data.discovery.discover import dataset_name, discover, folder_fingerprint, newest_change
 from trainer_core.errors import DatasetError
 
 

@@ -15,10 +15,10 @@ from PIL import Image
 
 from tests.unit.data.helpers import SMALL_BUCKETS, build, draw, look, read_all, texts
 from trainer_core.config.groups import AugmentConfig, CaptionConfig
-from trainer_core.data.buckets import cover
-from trainer_core.data.faces import Face, around_face, face_in_name, find_face, load_detector
-from trainer_core.data.looks import Faces
 from trainer_core.data.manifest import Known, Manifest, Rules, assemble
+from trainer_core.data.pictures.augmentation import Faces
+from trainer_core.data.pictures.buckets import cover
+from trainer_core.data.pictures.faces import Face, around_face, face_in_name, find_face, load_detector
 from trainer_core.types import Bucket
 
 SQUARE = SMALL_BUCKETS.model_copy(update={"table": "square"})

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainer_core.data.lettering import ELLIPSIS, clip, clip_middle, font, line_height, one_line, wrap
+from trainer_core.data.reports.text_layout import ELLIPSIS, clip, clip_middle, font, line_height, one_line, wrap
 
 USED = font(14)
 WORDS = st.text(st.characters(codec="utf-8", exclude_categories=("Cc", "Cs")), max_size=120)

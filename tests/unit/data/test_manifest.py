@@ -7,11 +7,11 @@ from hypothesis import strategies as st
 
 from tests.unit.data.helpers import SMALL_BUCKETS, build, draw, look, pair, read_all, reasons, texts
 from trainer_core.config.groups import BucketConfig, CaptionConfig
-from trainer_core.data.captions import CaptionText
-from trainer_core.data.decode import PictureInfo
-from trainer_core.data.discover import Discovery, Exclusion, FoundPicture
+from trainer_core.data.captions.caption_file import CaptionText
+from trainer_core.data.discovery.discover import Discovery, Exclusion, FoundPicture
+from trainer_core.data.epoch.holdout import Part, held_out_pictures
 from trainer_core.data.manifest import Known, Manifest, Rules, assemble
-from trainer_core.data.split import Part, held_out_pictures
+from trainer_core.data.pictures.decode import PictureInfo
 from trainer_core.errors import ConfigError, DatasetError
 from trainer_core.types import Bucket, FileStat
 

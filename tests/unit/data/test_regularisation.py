@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from tests.unit.data.helpers import build, look, pair, reasons, texts
 from trainer_core.config.groups import CaptionConfig
+from trainer_core.data.epoch.batch_order import Order
+from trainer_core.data.epoch.regularisation import spread
 from trainer_core.data.manifest import Manifest
-from trainer_core.data.order import Order
-from trainer_core.data.regularisation import spread
 
 
 def folders(folder: Path, concept: int, others: int) -> None:

@@ -8,11 +8,11 @@ import pytest
 
 from tests.unit.data.helpers import build, draw, look, pair, reasons, texts
 from trainer_core.config.groups import BucketConfig
-from trainer_core.data.buckets import cover, make_grid
-from trainer_core.data.found import Exclusion
-from trainer_core.data.ledger import Draft
-from trainer_core.data.resolutions import Place, picture_id, place_all, resolution_findings
-from trainer_core.data.tables import statistics
+from trainer_core.data.discovery.discovery_types import Exclusion
+from trainer_core.data.pictures.buckets import cover, make_grid
+from trainer_core.data.pictures.multi_resolution import Place, picture_id, place_all, resolution_findings
+from trainer_core.data.reports.dataset_findings import Draft
+from trainer_core.data.reports.tables import statistics
 from trainer_core.types import Bucket
 
 BUCKETS = BucketConfig(resolution=64, step=8, min_side=32, max_side=256)

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.unit.data.helpers import build, draw, look, pair, texts
+from trainer_core.data.epoch.holdout import Part, group_of_picture, held_out_pictures, united
 from trainer_core.data.manifest import Manifest
-from trainer_core.data.split import Part, group_of_picture, held_out_pictures, united
 
 
 def held(manifest: Manifest) -> set[str]:

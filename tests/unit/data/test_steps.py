@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from trainer_core.config.groups import DatasetConfig, HardwareConfig, ModelConfig, TrainConfig
 from trainer_core.config.project import Project
-from trainer_core.data.order import Order
-from trainer_core.data.steps import KEYS, Arithmetic, arithmetic
+from trainer_core.data.epoch.batch_order import Order
+from trainer_core.data.epoch.run_length import KEYS, Arithmetic, arithmetic
 from trainer_core.types import Bucket, Geometry, Sample
 
 SQUARE, WIDE, TALL = Bucket(512, 512), Bucket(768, 512), Bucket(512, 768)

@@ -6,7 +6,14 @@ import pytest
 
 from tests.unit.data.helpers import build, draw, look, pair
 from trainer_core.data.manifest import Manifest
-from trainer_core.data.tables import bucket_table, excluded_frame, statistics, to_frame, to_markdown, write_parquet
+from trainer_core.data.reports.tables import (
+    bucket_table,
+    excluded_frame,
+    statistics,
+    to_frame,
+    to_markdown,
+    write_parquet,
+)
 
 
 @pytest.fixture

@@ -12,10 +12,9 @@ from PIL import Image
 
 from tests.unit.data.helpers import build, look, pair
 from trainer_core.config.groups import AugmentConfig
-from trainer_core.data.buckets import cover
-from trainer_core.data.colours import LUMA, change_colors
-from trainer_core.data.decode import to_bucket, to_view
-from trainer_core.data.views import (
+from trainer_core.data.pictures.buckets import cover
+from trainer_core.data.pictures.color_jitter import LUMA, change_colors
+from trainer_core.data.pictures.crops_and_views import (
     PLAIN,
     around,
     changes,
@@ -26,7 +25,8 @@ from trainer_core.data.views import (
     seen_geometry,
     unit,
 )
-from trainer_core.data.views import look as views_of_picture
+from trainer_core.data.pictures.crops_and_views import look as views_of_picture
+from trainer_core.data.pictures.decode import to_bucket, to_view
 from trainer_core.types import Bucket, Geometry, View
 
 sides = st.integers(1, 2000)
@@ -211,7 +211,7 @@ def test_views_depend_on_content_not_on_names(tmp_path: Path) -> None:
 
 @pytest.mark.setting("augment.flip")
 def test_sdxl_is_told_where_the_mirrored_cut_lies() -> None:
-    from trainer_core.families.sdxl import time_ids
+    from trainer_core.families.models.sdxl import time_ids
 
     plain = Geometry((64, 200), (64, 200), (0, 30), (64, 96))
     told = time_ids([seen_geometry(View(plain)), seen_geometry(View(plain, flip=True))]).tolist()

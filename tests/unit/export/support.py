@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from trainer_core.adapters.layers import Layer, LoraLayer
-from trainer_core.export.lora_file import Lora
-from trainer_core.export.modules import hollow_denoiser, hollow_text_encoders, modules_of
-from trainer_core.export.names import Modules
-from trainer_core.export.reading import read_layers
+from trainer_core.export.hollow_models import hollow_denoiser, hollow_text_encoders, modules_of
+from trainer_core.export.module_names import Modules
+from trainer_core.export.readers.read import read_layers
+from trainer_core.export.write import Lora
 from trainer_core.families import get_family
 
 

@@ -13,12 +13,12 @@ from trainer_core.adapters.layers import LoraLayer
 from trainer_core.config.groups import ExportConfig
 from trainer_core.errors import ExportError, NonFiniteError
 from trainer_core.export.formats import formats, written_formats
-from trainer_core.export.lora_file import Lora, exported_tensors
-from trainer_core.export.names import Modules
+from trainer_core.export.module_names import Modules
 from trainer_core.export.proof import comfyui_unmapped
-from trainer_core.export.reading import read_layers
+from trainer_core.export.readers.read import read_layers
+from trainer_core.export.write import Lora, exported_tensors
 from trainer_core.families import family_names, get_family
-from trainer_core.families.base import LoraNames
+from trainer_core.families.family import LoraNames
 
 FAMILIES = ("sd15", "sdxl", "flux1")
 

@@ -15,15 +15,15 @@ from trainer_core.adapters import ADAPTERS
 from trainer_core.adapters.layers import Layer, LoraLayer, LycorisLayer
 from trainer_core.config.groups import AdapterConfig, AdapterOptionsConfig
 from trainer_core.errors import ExportError
-from trainer_core.export.conversion import Request, convert
-from trainer_core.export.holding import held_formats, possible_formats, refusal
-from trainer_core.export.lora_file import Lora, exported_tensors, write_lora
-from trainer_core.export.modules import hollow_denoiser
-from trainer_core.export.network import network_arguments, network_module
+from trainer_core.export.convert import Request, convert
+from trainer_core.export.format_support import held_formats, possible_formats, refusal
+from trainer_core.export.hollow_models import hollow_denoiser
+from trainer_core.export.metadata.kohya_metadata import network_arguments, network_module
 from trainer_core.export.proof import comfyui_unmapped, prove
-from trainer_core.export.reading import read_file, read_layers
+from trainer_core.export.readers.read import read_file, read_layers
+from trainer_core.export.write import Lora, exported_tensors, write_lora
 from trainer_core.families import get_family
-from trainer_core.families.base import LoraNames
+from trainer_core.families.family import LoraNames
 
 KINDS = sorted(set(ADAPTERS) - {"lora", "locon", "dylora"})
 ALL = ("diffusers", "kohya", "comfyui", "lycoris")

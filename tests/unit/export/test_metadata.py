@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from trainer_core.config.groups import LossConfig, NoiseConfig
-from trainer_core.export.lora_file import check_lora, write_lora
-from trainer_core.export.metadata import Training, training_metadata
-from trainer_core.export.objective_metadata import objective_metadata
+from trainer_core.export.metadata.lora_metadata import Training, training_metadata
+from trainer_core.export.metadata.objective_metadata import objective_metadata
 from trainer_core.export.safetensors_file import read_metadata
+from trainer_core.export.write import check_lora, write_lora
 from trainer_core.families import get_family
 from trainer_core.types import Bucket, Geometry, Sample
 

@@ -9,12 +9,12 @@ from torch import Tensor
 
 from tests.unit.export.support import config_of, modules_in, random_lora, targets
 from trainer_core.errors import ExportError
-from trainer_core.export.loading import load_with_diffusers
-from trainer_core.export.lora_file import Lora, exported_tensors, write_lora
-from trainer_core.export.modules import hollow_denoiser, modules_of
+from trainer_core.export.hollow_models import hollow_denoiser, modules_of
 from trainer_core.export.proof import BOUNDS, FileProof, prove
+from trainer_core.export.readers.with_diffusers import load_with_diffusers
+from trainer_core.export.write import Lora, exported_tensors, write_lora
 from trainer_core.families import get_family
-from trainer_core.families.base import PrecisionName
+from trainer_core.families.family import PrecisionName
 
 Sabotage = Callable[[dict[str, Tensor]], dict[str, Tensor]]
 FAMILIES = ("sd15", "sdxl", "flux1")

@@ -13,11 +13,11 @@ from tests.unit.export.support import assert_same, modules_in, random_lora, targ
 from tests.unit.export.support import read_plain as read_layers
 from trainer_core.adapters.layers import LoraLayer
 from trainer_core.errors import ExportError
-from trainer_core.export.loading import load_with_diffusers
-from trainer_core.export.lora_file import Lora, exported_tensors, write_lora
-from trainer_core.export.modules import hollow_denoiser, modules_of
-from trainer_core.export.names import Modules
-from trainer_core.export.reading import read_file
+from trainer_core.export.hollow_models import hollow_denoiser, modules_of
+from trainer_core.export.module_names import Modules
+from trainer_core.export.readers.read import read_file
+from trainer_core.export.readers.with_diffusers import load_with_diffusers
+from trainer_core.export.write import Lora, exported_tensors, write_lora
 from trainer_core.families import get_family
 
 Tensors = dict[str, Tensor]

@@ -11,7 +11,7 @@ from typing import Any
 
 from trainer_core.config.load import load_project
 from trainer_core.config.project import Project
-from trainer_core.importers.report import ImportReport
+from trainer_core.importers.core.report import ImportReport
 from trainer_core.importers.run import Request, run_import
 
 HERE = Path(__file__).resolve().parent

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests.unit.importers.support import import_example, import_text, project_of, status
-from trainer_core.importers.source import ImportFailed
+from trainer_core.importers.core.tool_config import ImportFailed
 
 MAIN = """
 dataset = 'data.toml'

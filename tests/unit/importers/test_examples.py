@@ -11,8 +11,8 @@ import pytest
 from tests.unit.importers.support import EXAMPLES, HERE, MAIN, import_example, project_of
 from trainer_core.config.fields import field_rows
 from trainer_core.config.load import dump_project, load_project
+from trainer_core.importers.core.tool_config import load
 from trainer_core.importers.docs import page
-from trainer_core.importers.source import load
 from trainer_core.importers.tools import TOOLS
 
 ROOT = Path(__file__).resolve().parents[3]

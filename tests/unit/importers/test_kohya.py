@@ -223,7 +223,7 @@ def test_an_area_of_width_and_height_becomes_the_side_of_its_square(tmp_path: Pa
 
 
 def test_stable_diffusion_2_is_refused(tmp_path: Path) -> None:
-    from trainer_core.importers.source import ImportFailed
+    from trainer_core.importers.core.tool_config import ImportFailed
 
     with pytest.raises(ImportFailed, match="Stable Diffusion 2"):
         import_text(tmp_path, MINIMAL + "v2 = true")

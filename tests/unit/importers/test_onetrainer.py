@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from tests.unit.importers.support import import_example, import_json, project_of, status
-from trainer_core.importers.source import ImportFailed
+from trainer_core.importers.core.tool_config import ImportFailed
 
 
 def config(**more: Any) -> dict[str, Any]:

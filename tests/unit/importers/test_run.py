@@ -8,8 +8,8 @@ import pytest
 
 from tests.unit.importers.support import import_json, import_text, project_of, status
 from trainer_core.config.load import load_project
+from trainer_core.importers.core.tool_config import ImportFailed, load
 from trainer_core.importers.run import Request, detect, run_import
-from trainer_core.importers.source import ImportFailed, load
 
 KOHYA = """
 pretrained_model_name_or_path = "base/sdxl"

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from tests.unit.importers.support import import_example, import_json, project_of, status
-from trainer_core.importers.report import ImportReport
-from trainer_core.importers.source import ImportFailed
+from trainer_core.importers.core.report import ImportReport
+from trainer_core.importers.core.tool_config import ImportFailed
 
 BASE = {
     "model_type": "lora",

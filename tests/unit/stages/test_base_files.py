@@ -16,7 +16,7 @@ from trainer_core.config.groups import ModelConfig
 from trainer_core.config.load import load_project
 from trainer_core.errors import ModelError
 from trainer_core.families import hub
-from trainer_core.stages.base_files import fetch_base, find_base
+from trainer_core.stages.project.base_model import fetch_base, find_base
 from trainer_core.store import Store
 
 COMMIT = "a" * 40

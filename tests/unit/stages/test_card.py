@@ -8,8 +8,9 @@ import pytest
 
 from tests.projects import TinyProject
 from trainer_core import run
-from trainer_core.stages import card, exports, lora_checkpoint, metrics
-from trainer_core.stages.promotion import Verdict
+from trainer_core.stages import lora_checkpoint, metrics
+from trainer_core.stages.publishing import lora_files, model_card
+from trainer_core.stages.publishing.promotion import Verdict
 
 
 @pytest.mark.parametrize(("path", "name"), [("stabilityai/sdxl", "stabilityai/sdxl"), ("/models/sdxl", "sdxl")])
@@ -22,7 +23,7 @@ def test_a_base_of_the_hub_keeps_its_owner_and_a_folder_its_name(finished_sd15: 
         assert lora is not None and measured is not None
         model = session.project.model.model_copy(update={"path": Path(path)})
         session.project = session.project.model_copy(update={"model": model})
-        facts = card._facts(session, lora, measured, Verdict(False, ()))  # pyright: ignore[reportPrivateUsage]
-        assert facts.trained.base_model == exports.base_name(session) == name
+        facts = model_card._facts(session, lora, measured, Verdict(False, ()))  # pyright: ignore[reportPrivateUsage]
+        assert facts.trained.base_model == lora_files.base_name(session) == name
     finally:
         session.close()

@@ -9,7 +9,7 @@ from tests.projects import TinyProject
 from trainer_core import run
 from trainer_core.export.safetensors_file import read_metadata
 from trainer_core.families import with_spec
-from trainer_core.stages.exports import same_base
+from trainer_core.stages.publishing.lora_files import same_base
 from trainer_core.types import Finding
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from trainer_core.config.groups import GateConfig
-from trainer_core.stages.promotion import decide, find_champion, settle
+from trainer_core.stages.publishing.promotion import decide, find_champion, settle
 from trainer_core.store import Published, Store
 from trainer_core.types import JSON
 

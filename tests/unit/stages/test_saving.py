@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainer_core.stages.saving import Marks, is_saved_output, output_names
+from trainer_core.stages.training.intermediate_saves import Marks, is_saved_output, output_names
 
 
 def marks(saved: set[int], last: int = 0, best: int = 0) -> Marks:

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainer_core.stages.selection import HELD_OUT, Selection
+from trainer_core.stages.training.best_checkpoint import HELD_OUT, Selection
 
 
 def weights(step: int) -> dict[str, torch.Tensor]:

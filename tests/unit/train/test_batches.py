@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from trainer_core.data.order import Order
+from trainer_core.data.epoch.batch_order import Order
 from trainer_core.diffusion.noise_shape import NoiseShape
 from trainer_core.train.batches import BatchLoader, CachedSamples, _ahead
 from trainer_core.types import Bucket, Geometry, TextCondition

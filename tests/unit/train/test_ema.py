@@ -7,10 +7,10 @@ import torch
 from torch import nn
 
 from trainer_core.config.groups import OptimizerConfig
-from trainer_core.train.ema import make_averages, published_weights
-from trainer_core.train.optimizer_state import optimizer_state
-from trainer_core.train.optimizers import TrainedPart, build_optimizer
-from trainer_core.train.state import TrainState, load_latest, save_state
+from trainer_core.train.optim.build import TrainedPart, build_optimizer
+from trainer_core.train.optim.ema import make_averages, published_weights
+from trainer_core.train.optim.state import optimizer_state
+from trainer_core.train.run_state.checkpoint import TrainState, load_latest, save_state
 
 
 def parts() -> tuple[TrainedPart, ...]:

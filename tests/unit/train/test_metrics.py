@@ -5,8 +5,8 @@ from pathlib import Path
 
 import torch
 
-from trainer_core.train.curves import running_mean, write_loss_curve
-from trainer_core.train.metrics import LossRecorder, MetricsFile, StepMetrics, first_bad, read_metrics
+from trainer_core.train.observe.metrics import LossRecorder, MetricsFile, StepMetrics, first_bad, read_metrics
+from trainer_core.train.observe.plots import running_mean, write_loss_curve
 
 
 def _line(step: int, loss: float = 0.5) -> StepMetrics:

@@ -17,7 +17,7 @@ from trainer_core.adapters import lora
 from trainer_core.config.groups import AdapterConfig, AdapterOptionsConfig, LossConfig, NoiseConfig
 from trainer_core.diffusion.noise import sample_noise
 from trainer_core.families import get_family
-from trainer_core.families.source import ModelSource
+from trainer_core.families.model_source import ModelSource
 from trainer_core.train.objective import preservation_loss, sample_weights, training_loss
 from trainer_core.types import Batch, Bucket, Geometry, Sample, TextCondition
 

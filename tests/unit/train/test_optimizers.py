@@ -10,12 +10,12 @@ from torch import Tensor, nn
 
 from trainer_core.config.groups import OptimizerConfig
 from trainer_core.errors import ConfigError
-from trainer_core.train.optimizer_check import check_optimizer, is_adaptive, optimizer_class
-from trainer_core.train.optimizer_state import optimizer_state, restore_optimizer
-from trainer_core.train.optimizer_table import OPTIMIZERS, plain_name
-from trainer_core.train.optimizers import TrainedPart, build_optimizer, effective_lr, is_up_matrix
-from trainer_core.train.state import TrainState, load_latest, save_state
-from trainer_core.train.state_tree import pack, unpack
+from trainer_core.train.optim.build import TrainedPart, build_optimizer, effective_lr, is_up_matrix
+from trainer_core.train.optim.findings import check_optimizer, is_adaptive, optimizer_class
+from trainer_core.train.optim.state import optimizer_state, restore_optimizer
+from trainer_core.train.optim.table import OPTIMIZERS, plain_name
+from trainer_core.train.run_state.checkpoint import TrainState, load_latest, save_state
+from trainer_core.train.run_state.state_tree import pack, unpack
 
 TOY_RATES = {"sgdnesterov": 0.5, "sgdnesterov8bit": 0.5, "sgdschedulefree": 5.0, "radamschedulefree": 0.05}
 """Rates for the small problem; others take 0.01, and those that find their own the table's."""
@@ -245,7 +245,7 @@ def test_a_name_of_the_table_is_checked_without_importing_a_library() -> None:
 
     code = (
         "import sys\nfrom trainer_core.config.groups import OptimizerConfig\n"
-        "from trainer_core.train.optimizer_check import check_optimizer\n"
+        "from trainer_core.train.optim.findings import check_optimizer\n"
         "check_optimizer(OptimizerConfig()), check_optimizer(OptimizerConfig(name='prodigy'))\n"
         "print([name for name in ('torch', 'pytorch_optimizer', 'bitsandbytes') if name in sys.modules])"
     )

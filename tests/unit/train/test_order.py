@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainer_core.data.buckets import cover
-from trainer_core.data.order import Order, group_of
+from trainer_core.data.epoch.batch_order import Order, group_of
+from trainer_core.data.pictures.buckets import cover
 from trainer_core.types import Bucket, Control, Sample
 
 BUCKETS = (Bucket(64, 64), Bucket(96, 64), Bucket(64, 96))

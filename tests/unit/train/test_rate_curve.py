@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from trainer_core.config.groups import DatasetConfig, ModelConfig, OptimizerConfig, ScheduleConfig, TrainConfig
 from trainer_core.config.project import Project
-from trainer_core.train.rate_curve import RateCurve, bars
+from trainer_core.train.optim.rate_curve import RateCurve, bars
 
 
 def curve_of(schedule: ScheduleConfig, steps: int = 200, optimizer: str = "adamw", lr: float = 1e-3) -> RateCurve:

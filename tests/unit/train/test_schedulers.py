@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from transformers.optimization import get_scheduler
 
 from trainer_core.config.groups import ScheduleConfig
-from trainer_core.train.schedulers import SHAPES, curve, lr_multiplier, warmup_steps
+from trainer_core.train.optim.schedules import SHAPES, curve, lr_multiplier, warmup_steps
 
 NAMES = sorted(SHAPES)
 

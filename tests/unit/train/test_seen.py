@@ -7,7 +7,7 @@ from collections import Counter
 import pytest
 import torch
 
-from trainer_core.data.order import Order
+from trainer_core.data.epoch.batch_order import Order
 from trainer_core.train.batches import BatchLoader, CachedSamples
 from trainer_core.types import Bucket, Geometry, TextCondition
 

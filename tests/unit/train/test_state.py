@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from trainer_core.train.state import TrainState, check_state, load_latest, prune, save_state
+from trainer_core.train.run_state.checkpoint import TrainState, check_state, load_latest, prune, save_state
 
 
 def _trained(steps: int) -> TrainState:

@@ -9,11 +9,11 @@ import torch
 
 from tests.unit.data.helpers import sample
 from trainer_core.config.groups import CaptionConfig
-from trainer_core.data.caption_texts import chosen_text, draw_text, is_dropped
-from trainer_core.data.order import Draw, Order
-from trainer_core.stages.texts import live_captions, names_needed
+from trainer_core.data.captions.caption_variants import chosen_text, draw_text, is_dropped
+from trainer_core.data.epoch.batch_order import Draw, Order
+from trainer_core.stages.caching.caption_entries import live_captions, names_needed
 from trainer_core.train.batches import BatchLoader, CachedSamples
-from trainer_core.train.text_choice import TextChoice
+from trainer_core.train.caption_choice import TextChoice
 from trainer_core.types import CaptionRules, CaptionSource, Sample, TextCondition
 
 SAMPLES = (

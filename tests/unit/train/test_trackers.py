@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from trainer_core.config.groups import LoggingConfig
-from trainer_core.train.trackers import Picture, RunPlace, Trackers, WeightsAndBiases, open_trackers
+from trainer_core.train.observe.trackers import Picture, RunPlace, Trackers, WeightsAndBiases, open_trackers
 
 Row = tuple[int, dict[str, float]]
 

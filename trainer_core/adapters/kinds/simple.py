@@ -60,4 +60,4 @@ IA3_ON_INPUT = Kind(start=start_ia3, update=ia3_on_input, fixed=frozenset({"on_i
 IA3 = Kind(start=start_ia3, update=ia3, fixed=frozenset({"on_input"}))
 FULL = Kind(start=start_full, matrix=difference, fixed=frozenset())
 NORM = Kind(start=start_norm, fixed=frozenset())
-"""Its module has no weight matrix: `trainer_core.adapters.hooked` applies it."""
+"""Its module has no weight matrix: `trainer_core.adapters.adapter_module` applies it."""

@@ -6,13 +6,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from trainer_core.families.base import KeyStyle, LoraNames
+from trainer_core.families.family import KeyStyle, LoraNames
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from trainer_core.adapters.layers import Layer
-    from trainer_core.export.names import Modules
+    from trainer_core.export.module_names import Modules
 
 
 @dataclass(frozen=True)

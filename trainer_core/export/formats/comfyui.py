@@ -16,7 +16,7 @@ from trainer_core.export.formats.base import LoraFormat
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from trainer_core.export.names import Modules
+    from trainer_core.export.module_names import Modules
 
 
 def tensors(layers: Mapping[str, Layer], modules: Modules) -> dict[str, Tensor]:

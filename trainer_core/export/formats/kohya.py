@@ -19,7 +19,7 @@ from trainer_core.export.formats.base import LoraFormat
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from trainer_core.export.names import Modules
+    from trainer_core.export.module_names import Modules
 
 
 def tensors(layers: Mapping[str, Layer], modules: Modules) -> dict[str, Tensor]:
@@ -52,7 +52,7 @@ def _with_one_alpha(layers: Mapping[str, Layer]) -> Mapping[str, Layer]:
 
 def _fused(layers: Mapping[str, Layer], modules: Modules) -> dict[str, Layer]:
     from trainer_core.export.low_rank import stacked
-    from trainer_core.export.names import flat, split
+    from trainer_core.export.module_names import flat, split
 
     denoiser = modules.spec.denoiser
     found = _plain({name: layer for name, layer in layers.items() if split(name)[0] != denoiser}, modules)

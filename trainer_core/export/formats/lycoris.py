@@ -14,13 +14,13 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from trainer_core.adapters.layers import Layer
-    from trainer_core.export.names import Modules
+    from trainer_core.export.module_names import Modules
 
 
 def tensors(layers: Mapping[str, Layer], modules: Modules) -> dict[str, Tensor]:
     """Return every layer's tensors under its module's name with `_` for `.`; text encoders have kohya's prefixes."""
     from trainer_core.export.lycoris_file import named_tensors
-    from trainer_core.export.names import flat, split
+    from trainer_core.export.module_names import flat, split
 
     found: dict[str, Tensor] = {}
     for name, layer in layers.items():

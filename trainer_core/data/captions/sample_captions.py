@@ -1,0 +1,81 @@
+"""From the lines of a caption file to what a sample has of them: its caption, its texts, its class caption."""
+
+from __future__ import annotations
+
+from dataclasses import astuple, dataclass
+from typing import NamedTuple
+
+from trainer_core.config.groups import CaptionConfig
+from trainer_core.config.project import Project
+from trainer_core.data.captions.caption_file import CaptionText, class_caption, drawn_lines, in_frame
+from trainer_core.data.captions.caption_variants import caption_rules, list_texts, plain_text, varies
+from trainer_core.types import CaptionRules, CaptionSource, Sample
+
+
+class Written(NamedTuple):
+    """What a caption file comes to."""
+
+    caption: str
+    """`Sample.caption`: without anything random."""
+    source: CaptionSource | None
+    """None where all draws have the caption."""
+    class_caption: str
+    """`Sample.class_caption`."""
+
+
+class Drawn(NamedTuple):
+    """The fields of a `Sample` of these names."""
+
+    texts: tuple[str, ...] = ()
+    turns: int = 1
+    source: CaptionSource | None = None
+
+
+@dataclass(frozen=True)
+class CaptionPlan:
+    """The settings that turn captions into texts, beside those of the group `caption`."""
+
+    rules: CaptionRules = CaptionRules()
+    preserved: str | None = None
+    """`loss.preservation_class`; None where no output is preserved."""
+    live: bool = False
+    """Whether captions are encoded batch by batch, so that texts need no list."""
+
+    @classmethod
+    def of(cls, project: Project) -> CaptionPlan:
+        """Take what counts from a project's settings."""
+        preserved = project.loss.preservation_class if project.loss.preservation_weight else None
+        return cls(caption_rules(project.caption, project.tags), preserved, encoded_live(project))
+
+    def written(self, text: CaptionText, caption: CaptionConfig, trigger_word: str) -> Written:
+        """Return what the lines of a caption file come to."""
+        lines = tuple([in_frame(line, caption, trigger_word) for line in drawn_lines(text, caption.multiline)])
+        plain = plain_text(lines[0], trigger_word, self.rules)
+        kept = "" if self.preserved is None else class_caption(plain, trigger_word, self.preserved)
+        source = CaptionSource(lines, trigger_word, self.rules) if varies(lines, self.rules) else None
+        return Written(plain, source, kept)
+
+    def drawn(self, source: CaptionSource | None, limit: int) -> Drawn:
+        """Return what draws of a training sample choose from."""
+        if source is None or self.live:
+            return Drawn(source=source)
+        texts = list_texts(source, limit)
+        return Drawn(texts.places, texts.turns, source) if texts.places else Drawn()
+
+
+def encoded_live(project: Project) -> bool:
+    """Say whether training encodes its captions batch by batch: asked for, or because a text encoder changes."""
+    cache = project.text.cache
+    return cache == "never" or (cache == "auto" and bool(project.adapter.text_encoders))
+
+
+def drawn_row(sample: Sample) -> list[object]:
+    """Return what decides the texts of a sample's draws beside its caption, in JSON's terms; empty if nothing does."""
+    row: list[object] = []
+    if sample.texts:
+        row.append(["texts", sample.turns, sample.texts])
+    elif sample.source is not None:
+        row.append(["source", sample.source.lines, sample.source.trigger_word, astuple(sample.source.rules)])
+    if sample.class_caption:
+        row.append(["class", sample.class_caption])
+    return row

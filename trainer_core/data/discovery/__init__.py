@@ -1,0 +1,1 @@
+"""Which files a dataset folder holds: pictures, captions, masks, control pictures. Opens no picture."""

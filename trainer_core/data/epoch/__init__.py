@@ -1,0 +1,1 @@
+"""Held-out pictures, the length of a run, and the order of batches."""

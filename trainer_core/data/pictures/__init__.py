@@ -1,0 +1,1 @@
+"""Decoding, buckets, crops and augmented views of pictures."""

@@ -1,0 +1,1 @@
+"""What people read about a dataset: findings, tables and the contact sheet."""

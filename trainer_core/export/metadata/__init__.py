@@ -1,0 +1,1 @@
+"""Metadata in the header of a LoRA file."""

@@ -1,0 +1,311 @@
+"""The base model on disk: what it holds, whether it is whole, and the fingerprints of its components. No torch here."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from trainer_core.errors import ModelError
+from trainer_core.families.family import ComponentSpec, FamilySpec
+from trainer_core.families.shared.single_file import (
+    SCALED_MARKS,
+    names_by_part,
+    read_header,
+    single_file_digests,
+)
+
+PICKLES = frozenset({".ckpt", ".bin", ".pt", ".pth", ".pkl"})
+PICKLE_REASON = (
+    "pickled weights can run code when they are opened and are not loaded; convert them to .safetensors, "
+    "or set model.allow_pickle for a single file"
+)
+WEIGHTS_STEM = {"diffusers": "diffusion_pytorch_model", "transformers": "model"}
+CONFIG_NAME = {
+    "model": "config.json",
+    "scheduler": "scheduler_config.json",
+    "tokenizer": "tokenizer_config.json",
+    "processor": "tokenizer_config.json",
+}
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+    "spiece.model",
+    "tokenizer.model",
+    "chat_template.json",
+    "chat_template.jinja",
+    "processor_config.json",
+    "preprocessor_config.json",
+)
+VOCABULARIES = ("tokenizer.json", "vocab.json", "spiece.model", "tokenizer.model")
+
+HashFiles = Callable[[list[Path]], Mapping[Path, str]]
+TensorDigests = Callable[[Path], Mapping[str, str]]
+
+
+class _Missing(Exception):
+    """A component lacks a file; the text says which and how to mend it."""
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """A base model that was found whole when it was opened.
+
+    Components of a single-file checkpoint that the file does not hold are taken from `config_root`, weights included.
+    """
+
+    spec: FamilySpec
+    """Of the family, or of the variant that the base is."""
+    config_root: Path
+    """Folder in diffusers' layout: the model itself, or the configs and tokenizers of a single file."""
+    file: Path | None
+    """The single-file checkpoint, if the model is one."""
+    file_parts: Mapping[str, list[str]]
+    """Part of the model -> names of its tensors in `file`."""
+    device: Literal["cpu", "cuda"] = "cpu"
+    """Where the weights of diffusers models are read to."""
+
+    @classmethod
+    def open(cls, path: Path, config_path: Path | None, spec: FamilySpec) -> ModelSource:
+        """Look at a diffusers-format folder, or at a single-file .safetensors with a folder of configs.
+
+        Raises:
+            ModelError: The model is missing, incomplete, pickled or of another family; names every problem at once.
+        """
+        source, problems = _open_file(path, config_path, spec) if _is_file(path) else _open_folder(path, spec)
+        if source is not None:
+            problems += [problem for name in source.spec.components if (problem := source._problem(name))]
+        if problems or source is None:
+            listed = "".join(f"\n  - {problem}" for problem in problems)
+            raise ModelError(f"model.path: {path} cannot be used as a {spec.title} model:{listed}")
+        return source
+
+    def in_file(self, component: str) -> bool:
+        """Say whether a component's weights come from the single-file checkpoint."""
+        return self.spec.components[component].kind == "model" and self.part(component) in self.file_parts
+
+    def part(self, component: str) -> str:
+        """Return the name under which `single_file_digests` and `file_parts` know a component."""
+        return "denoiser" if component == self.spec.denoiser else self.spec.file_parts.get(component, component)
+
+    def folder(self, component: str) -> Path:
+        """Return the folder of a component's config."""
+        return self.config_root / component
+
+    def config(self, component: str) -> dict[str, Any]:
+        """Return a component's config."""
+        return _read_json(self.folder(component) / CONFIG_NAME[self.spec.components[component].kind])
+
+    def pipeline_config(self) -> dict[str, Any]:
+        """Return model_index.json, or nothing where the configs of a single file come without one."""
+        index = self.config_root / "model_index.json"
+        return _read_json(index) if index.is_file() else {}
+
+    def component_files(self, component: str) -> list[Path]:
+        """Return the files that loading a component reads, sorted; of a single-file checkpoint only those beside it."""
+        try:
+            return sorted(self._files(component))
+        except _Missing as error:
+            raise ModelError(str(error)) from error
+
+    def parameters(self, component: str) -> int:
+        """Return the number of weights of a component, counted from the headers of its files."""
+        if self.file is not None and self.in_file(component):
+            header = read_header(self.file)
+            return sum(math.prod(header[name]["shape"]) for name in self.file_parts[self.part(component)])
+        files = [path for path in self.component_files(component) if path.suffix == ".safetensors"]
+        return sum(math.prod(info["shape"]) for path in files for info in read_header(path).values())
+
+    def fingerprints(
+        self, hash_files: HashFiles, tensor_digests: TensorDigests = single_file_digests
+    ) -> dict[str, str]:
+        """Return a SHA-256 of the content of every component: weights, config and tokenizer files, but no places.
+
+        Args:
+            hash_files: Returns the SHA-256 of each file; a caller remembers them by the file's stat.
+            tensor_digests: `single_file_digests`, or a version of it that remembers.
+
+        Raises:
+            ModelError: A file could not be read.
+        """
+        files = {name: self.component_files(name) for name in self.spec.components}
+        hashes = hash_files(sorted({file for group in files.values() for file in group}))
+        unread = [str(file) for group in files.values() for file in group if file not in hashes]
+        if unread:
+            raise ModelError(f"model.path: cannot read {', '.join(unread)}. Check the permissions.")
+        parts = tensor_digests(self.file) if self.file is not None else {}
+        return {name: self._fingerprint(name, group, hashes, parts) for name, group in files.items()}
+
+    def _fingerprint(self, name: str, files: list[Path], hashes: Mapping[Path, str], parts: Mapping[str, str]) -> str:
+        lines = [f"{file.relative_to(self.folder(name)).as_posix()} {hashes[file]}" for file in files]
+        if self.in_file(name):
+            lines.append(f"tensors {parts[self.part(name)]}")
+        return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+    def _files(self, name: str) -> list[Path]:
+        component, folder = self.spec.components[name], self.folder(name)
+        if component.kind in ("tokenizer", "processor"):
+            return _tokenizer_files(folder)
+        config = _required(folder / CONFIG_NAME[component.kind])
+        if component.kind == "scheduler" or self.in_file(name):
+            return [config]
+        return [config, *_weight_files(folder, component)]
+
+    def _problem(self, name: str) -> str | None:
+        try:
+            self._files(name)
+            return _class_problem(name, self.spec.components[name], self.config(name))
+        except (_Missing, ModelError) as error:
+            return str(error)
+
+
+def _is_file(path: Path) -> bool:
+    return path.is_file() or path.suffix.lower() in PICKLES or path.suffix.lower() == ".safetensors"
+
+
+def _open_folder(path: Path, spec: FamilySpec) -> tuple[ModelSource | None, list[str]]:
+    if not path.is_dir():
+        return None, [f"there is no such file or folder: {path}. Give the place of the base model"]
+    index = path / "model_index.json"
+    if not index.is_file():
+        return None, [
+            "model_index.json is missing: not a diffusers-format folder. Give its root, or a .safetensors file"
+        ]
+    try:
+        pipeline = _read_json(index).get("_class_name")
+    except ModelError as error:
+        return None, [str(error)]
+    variant = _variant(pipeline, spec)
+    return (ModelSource(variant, path, None, {}), []) if variant else (None, [_pipeline_problem(pipeline, spec)])
+
+
+def _open_file(path: Path, config_path: Path | None, spec: FamilySpec) -> tuple[ModelSource | None, list[str]]:
+    problems: list[str] = []
+    if config_path is None:
+        problems.append(
+            "a single file needs model.config_path: a diffusers-format folder with the configs and tokenizers"
+        )
+    elif not config_path.is_dir():
+        problems.append(f"model.config_path: there is no such folder: {config_path}")
+    if path.suffix.lower() in PICKLES:
+        return None, [*problems, f"{path.name}: {PICKLE_REASON}"]
+    if not path.is_file():
+        return None, [*problems, f"there is no such file: {path}"]
+    try:
+        names = list(read_header(path))
+    except ModelError as error:
+        return None, [*problems, str(error)]
+    problems += _name_problems(names, spec)
+    if problems or config_path is None:
+        return None, problems
+    # The weights of variants have the same names: the configs tell them apart.
+    index = config_path / "model_index.json"
+    variant = _variant(_read_json(index).get("_class_name"), spec) if index.is_file() else None
+    return ModelSource(variant or spec, config_path, path, names_by_part(names)), []
+
+
+def _name_problems(names: list[str], spec: FamilySpec) -> list[str]:
+    """Judge a single file by the names of its tensors."""
+    if any(name.endswith(SCALED_MARKS) for name in names):
+        return ["its weights are scaled 8-bit numbers, which need their scales to be read. Give the bf16 or fp16 file"]
+    if _holds(names, spec):
+        return []
+    others = [f"`{other.name}`" for other in _all_specs() if _holds(names, other)]
+    fix = f"It looks like {' or '.join(others)}: set model.family" if others else _instead_of_file(spec)
+    return [f"its tensors are not those of {spec.name}. {fix}"]
+
+
+def _instead_of_file(spec: FamilySpec) -> str:
+    return "Give a checkpoint of this family" if spec.file_has else "This family is read from a diffusers folder only"
+
+
+def _holds(names: list[str], spec: FamilySpec) -> bool:
+    def found(mark: str) -> bool:
+        return any(mark in name for name in names)
+
+    return bool(spec.file_has) and all(map(found, spec.file_has)) and not any(map(found, spec.file_lacks))
+
+
+def _variant(pipeline: Any, spec: FamilySpec) -> FamilySpec | None:
+    """Return the family's spec for a class of pipeline: its own or a variant's."""
+    return next((one for one in (spec, *spec.variants) if one.pipeline == pipeline), None)
+
+
+def _pipeline_problem(seen: Any, spec: FamilySpec) -> str:
+    others = [f"`{other.name}`" for other in _all_specs() if _variant(seen, other)]
+    wanted = " or ".join(one.pipeline for one in (spec, *spec.variants))
+    fix = f"Set model.family to {others[0]}" if others else f"Give a folder of {wanted}"
+    return f"model_index.json names the pipeline {seen}, {spec.name} is {wanted}. {fix}"
+
+
+def _class_problem(name: str, component: ComponentSpec, config: Mapping[str, Any]) -> str | None:
+    """Compare the class that a model's config names with the one that will load it."""
+    if component.kind != "model":
+        return None
+    seen = [config["_class_name"]] if "_class_name" in config else list(config.get("architectures") or [])
+    if not seen or component.loader in seen or _is_body(component.loader, seen[0]):
+        return None
+    return f"{name}/config.json is of {seen[0]}, wanted {component.loader}"
+
+
+def _is_body(loader: str, seen: str) -> bool:
+    """Say whether `loader` is the body of a model with a head, as Qwen3Model is of Qwen3ForCausalLM."""
+    return loader.endswith("Model") and seen.startswith(f"{loader.removesuffix('Model')}For")
+
+
+def _weight_files(folder: Path, component: ComponentSpec) -> list[Path]:
+    """Return the files that `from_pretrained` reads: diffusers prefers shards, transformers the single file."""
+    stem = WEIGHTS_STEM[component.library]
+    single, index = folder / f"{stem}.safetensors", folder / f"{stem}.safetensors.index.json"
+    if index.is_file() and not (component.library == "transformers" and single.is_file()):
+        shards = {str(shard) for shard in _read_json(index)["weight_map"].values()}
+        return [index, *(_required(folder / shard) for shard in sorted(shards))]
+    if single.is_file():
+        return [single]
+    raise _Missing(f"{folder.name}/{single.name} is missing. {_instead(folder)}")
+
+
+def _instead(folder: Path) -> str:
+    """Say what was found where weights were wanted."""
+    pickled = sorted(file.name for file in folder.glob("*") if file.suffix.lower() in PICKLES)
+    variants = sorted(file.name for file in folder.glob("*.safetensors*"))
+    if pickled:
+        return f"There is {', '.join(pickled)}, but {PICKLE_REASON}"
+    if variants:
+        return f"There is {', '.join(variants)}: give a folder whose weights are saved without a variant"
+    return "Copy the model again"
+
+
+def _tokenizer_files(folder: Path) -> list[Path]:
+    _required(folder / "tokenizer_config.json")
+    found = [folder / name for name in TOKENIZER_FILES if (folder / name).is_file()]
+    if not any(file.name in VOCABULARIES for file in found):
+        raise _Missing(f"{folder.name} holds none of {', '.join(VOCABULARIES)}. Copy the model again")
+    return found
+
+
+def _required(file: Path) -> Path:
+    if not file.is_file():
+        raise _Missing(f"{file.parent.name}/{file.name} is missing. Copy the model again")
+    return file
+
+
+def _read_json(file: Path) -> dict[str, Any]:
+    try:
+        return json.loads(file.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{file}: cannot be read as JSON ({error}). Copy the model again") from error
+
+
+def _all_specs() -> list[FamilySpec]:
+    from trainer_core.families import family_names, get_family
+
+    return [get_family(name).spec for name in family_names()]

@@ -1,0 +1,212 @@
+"""ai-toolkit's keys of the model, of samples and files, with what it takes where they are missing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from trainer_core.importers.ai_toolkit.training import HARDWARE, NETWORK, TRAIN
+from trainer_core.importers.core.convert import (
+    amount,
+    count,
+    model_path,
+    number,
+    on,
+    path,
+    precision,
+    text,
+    truth,
+    unless_off,
+)
+from trainer_core.importers.core.key_table import (
+    Context,
+    Default,
+    Fate,
+    Row,
+    Table,
+    changed,
+    dropped,
+    irrelevant,
+    secret,
+    several,
+    to,
+)
+from trainer_core.importers.core.key_table import unsupported as no
+from trainer_core.types import JSON
+
+
+def _seed_walk(value: JSON, context: Context) -> JSON:
+    return (
+        dropped("Prompt i takes seed + i here too.") if truth(value) else changed({}, "Prompt i takes seed + i here.")
+    )
+
+
+def _prompts(value: JSON, context: Context) -> JSON:
+    plain = [one if isinstance(one, str) else str(one.get("prompt", "")) for one in value or []]
+    plain = [one for one in plain if one]
+    more = sorted({key for one in value or [] if isinstance(one, Mapping) for key in one} - {"prompt"})
+    controls = [_controls(one, context) for one in value or [] if isinstance(one, Mapping)]
+    found: dict[str, JSON] = {"sample.prompts": plain}
+    if any(controls) and len(controls) == len(plain):
+        found["sample.control_paths"] = [one[0] if len(one) == 1 else one for one in controls]
+    rest = [key for key in more if not key.startswith("ctrl_img")]
+    if rest:
+        note = f"What differs from prompt to prompt ({', '.join(rest)}) belongs into a `sample.prompt_file`."
+        return changed(found, note)
+    return Fate(found) if plain else dropped("No prompts.")
+
+
+def _controls(one: Mapping[str, JSON], context: Context) -> list[str]:
+    keys = [key for key in ("ctrl_img", "ctrl_img_1", "ctrl_img_2", "ctrl_img_3") if one.get(key)]
+    return [str(path(one[key], context)) for key in keys]
+
+
+def _trigger(value: JSON, context: Context) -> JSON:
+    return str(value)
+
+
+_ONLY_SLIDERS = "Of another kind of training."
+
+MODEL: list[Row] = [
+    to("model.name_or_path", "model.path", model_path),
+    *irrelevant("model.only_if_contains model.ignore_if_contains", HARDWARE),
+    *irrelevant("model.arch model.is_xl model.is_flux model.is_v3 model.is_lumina2", "Told the family."),
+    to("model.is_v_pred", "noise.prediction", unless_off(lambda value, context: "v_prediction")),
+    *irrelevant(
+        "model.quantize model.quantize_te model.qtype model.qtype_te model.quantize_kwargs.*",
+        HARDWARE,
+    ),
+    *irrelevant(
+        "model.low_vram model.auto_memory model.layer_offloading model.text_encoder_bits model.te_device", HARDWARE
+    ),
+    *irrelevant("model.layer_offloading_transformer_percent model.layer_offloading_text_encoder_percent", HARDWARE),
+    *irrelevant(
+        "model.split_model_over_gpus model.split_model_other_module_param_count_scale model.vae_device", HARDWARE
+    ),
+    *irrelevant(
+        "model.compile model.block_compile model.compile_mode model.compile_fullgraph model.attn_masking", HARDWARE
+    ),
+    *irrelevant("model.compile_dynamic model.cache_size_limit model.accuracy_recovery_adapter", HARDWARE),
+    *irrelevant(
+        "model.use_flux_cfg model.inference_lora_path model.latent_space_version model.in_context", "Of its program."
+    ),
+    to("model.vae_dtype", "latents.precision", precision),
+    to("model.te_dtype", "text.precision", precision),
+    *irrelevant("model.dtype", "`train.dtype` is what is computed in."),
+    no(
+        "model.assistant_lora_path",
+        "Merge it into the base first (FLUX.1-schnell's training adapter), or train on dev.",
+    ),
+    no("model.lora_path", "Merge it into the base first."),
+    no("model.unconditional_lora_path", "Merge it into the base first."),
+    *[
+        no(f"model.{key}", "Put it into the base's folder: a diffusers-format folder holds all parts.")
+        for key in ("vae_path", "unet_path", "te_name_or_path", "refiner_name_or_path", "extras_name_or_path")
+    ],
+    no("model.model_kwargs.*", "Options of one model there: see our page of the family."),
+    no("model.model_paths.*", "Put them into the base's folder."),
+    *irrelevant("model.refiner_start_at model.use_text_encoder_1 model.use_text_encoder_2", "Of other models."),
+    *[
+        no(f"model.{key}", "We do not train this model.")
+        for key in ("is_v2", "is_pixart", "is_pixart_sigma", "is_auraflow", "is_ssd", "is_vega")
+    ],
+]
+
+OUTPUT: list[Row] = [
+    to("save.dtype", "export.dtype", precision),
+    to("save.save_every", "save.every", count),
+    to(
+        "save.max_step_saves_to_keep",
+        "save.keep_last",
+        lambda value, context: (
+            int(amount(value)) if amount(context.get("save.save_every")) else dropped("Nothing is saved on the way.")
+        ),
+    ),
+    *irrelevant("save.save_format", "We write .safetensors in `export.formats`."),
+    *irrelevant("save.push_to_hub save.hf_repo_id save.hf_private", "We do not upload."),
+    several("sample.prompts", "sample.prompts", _prompts),
+    several("sample.samples", "sample.prompts sample.control_paths", _prompts),
+    to(
+        "sample.sample_every",
+        "sample.every",
+        lambda value, context: int(amount(value)) if _sampled(context) else dropped("No prompts."),
+    ),
+    to(
+        "sample.width",
+        "sample.width",
+        lambda value, context: int(amount(value)) if _sampled(context) else dropped("No prompts."),
+    ),
+    to(
+        "sample.height",
+        "sample.height",
+        lambda value, context: int(amount(value)) if _sampled(context) else dropped("No prompts."),
+    ),
+    to("sample.neg", "sample.negative_prompt", unless_off(text)),
+    to("sample.seed", "sample.seed", number),
+    several("sample.walk_seed", "", _seed_walk, status="changed"),
+    to(
+        "sample.guidance_scale",
+        "sample.guidance",
+        lambda value, context: number(value) if _sampled(context) else dropped("No prompts."),
+    ),
+    to(
+        "sample.sample_steps",
+        "sample.steps",
+        lambda value, context: int(amount(value)) if _sampled(context) else dropped("No prompts."),
+    ),
+    *irrelevant("sample.sampler", "Samples take the base's own sampler (`sample.sampler`)."),
+    no("sample.network_multiplier", "`sample.strengths` shows several.", (None, 1, 1.0)),
+    no("sample.guidance_rescale", "Samples are those of diffusers' pipeline."),
+    *irrelevant(
+        "sample.sample_start_step sample.format sample.ext sample.num_frames sample.fps sample.do_cfg_norm"
+        " sample.extra_values",
+        "Of its program, or of videos.",
+    ),
+    *irrelevant("sample.adapter_conditioning_scale sample.refiner_start_at", "Of other models."),
+    to("logging.log_every", "logging.every", unless_off(number)),
+    to("logging.use_wandb", "logging.wandb", unless_off(lambda value, context: "online")),
+    to("logging.project_name", "logging.wandb_project", unless_off(text)),
+    to("logging.run_name", "logging.wandb_run", unless_off(text)),
+    *irrelevant("logging.verbose logging.use_ui_logger", "Of its program."),
+    to("log_dir", "logging.tensorboard", on),
+    to("trigger_word", "caption.trigger_word", unless_off(_trigger)),
+    to("training_seed", "train.seed", unless_off(number)),
+    *irrelevant(
+        "type name device training_folder performance_log_every sqlite_db_path torch_profiler", "Of its program."
+    ),
+    *irrelevant("meta.* config_name first_sample", "Of its program."),
+    *[
+        no(f"{key}.*", _ONLY_SLIDERS)
+        for key in ("adapter", "embedding", "decorator", "slider", "guidance", "do_lorm", "lorm_extract_mode_param")
+    ],
+    *secret("hf_token save.hf_token"),
+]
+
+
+def _sampled(context: Context) -> bool:
+    return bool(context.get("sample.prompts") or context.get("sample.samples"))
+
+
+DEFAULTS: list[Default] = [
+    Default("network.linear", 4, lambda context: not context.get("network.rank")),
+    Default(
+        "network.linear_alpha",
+        lambda context: context.get("network.alpha", 1),
+        lambda context: context.get("network.alpha") is None,
+    ),
+    Default("(adapted modules)", "all-linear", lambda context: not any("if_contains" in key for key in context.values)),
+    Default("train.steps", 1000),
+    Default("train.lr", 1e-6, lambda context: not context.get("train.unet_lr")),
+    Default("train.optimizer", "adamw"),
+    Default("train.dtype", "fp32"),
+    Default("train.gradient_checkpointing", True),
+    Default("train.timestep_type", "sigmoid"),
+    Default("save.save_every", 1000),
+    Default("save.max_step_saves_to_keep", 5),
+    Default("sample.sample_every", 100, _sampled),
+    Default("sample.width", 512, _sampled),
+    Default("sample.height", 512, _sampled),
+    Default("sample.guidance_scale", 7, _sampled),
+    Default("sample.sample_steps", 20, _sampled),
+]
+
+TABLE = Table("Training (`config.process[0]`)", [*NETWORK, *TRAIN, *MODEL, *OUTPUT], DEFAULTS)

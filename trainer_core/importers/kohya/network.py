@@ -1,0 +1,299 @@
+"""kohya's keys of the network and of its arguments (`network_args`), LyCORIS's among them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from trainer_core.importers.core.convert import amount, number, on, several_numbers, truth, unless_off
+from trainer_core.importers.core.key_table import (
+    Context,
+    Default,
+    Fate,
+    Row,
+    changed,
+    dropped,
+    irrelevant,
+    refused,
+    several,
+    to,
+)
+from trainer_core.importers.core.key_table import unsupported as no
+from trainer_core.importers.kohya import blocks
+from trainer_core.types import JSON
+
+ENCODERS: Mapping[str, tuple[str, ...]] = {
+    "sd15": ("text_encoder",),
+    "sdxl": ("text_encoder", "text_encoder_2"),
+    "sd3": ("text_encoder", "text_encoder_2"),
+    "flux1": ("text_encoder",),
+    "lumina2": ("text_encoder",),
+}
+"""Text encoders that the tools train beside the denoiser, unless told not to."""
+_T5: Mapping[str, str] = {"sd3": "text_encoder_3", "flux1": "text_encoder_2", "chroma": "text_encoder"}
+
+ALGORITHMS: Mapping[str, str] = {
+    "lora": "locon",
+    "locon": "locon",
+    "loha": "loha",
+    "lokr": "lokr",
+    "dylora": "dylora",
+    "ia3": "ia3",
+    "glora": "glora",
+    "full": "full",
+    "diag-oft": "diag-oft",
+    "boft": "boft",
+}
+"""LyCORIS's `algo` -> `adapter.type`. Its `lora` adapts convolutions as well."""
+_PRESETS: Mapping[str, str] = {
+    "full": "all-linear",
+    "full-lin": "all-linear",
+    "attn-mlp": "attention+mlp",
+    "attn-only": "attention",
+    "unet-transformer-only": "all-linear",
+}
+_WHOLE = 4096
+"""Dimensions above this ask LoKr for whole matrices."""
+_NO_CONVOLUTIONS = "No convolution larger than 1x1 is adapted."
+_OFT = "kohya's own OFT; ours is LyCORIS's Diag-OFT."
+NETWORKS: Mapping[str, Fate] = {
+    "networks.lora": Fate({"adapter.type": "lora"}),
+    "networks.lora_sd3": Fate({"adapter.type": "lora"}),
+    "networks.lora_flux": Fate({"adapter.type": "lora"}),
+    "networks.lora_lumina": Fate({"adapter.type": "lora"}),
+    "networks.loha": Fate({"adapter.type": "loha"}),
+    "networks.lokr": Fate({"adapter.type": "lokr"}),
+    "networks.dylora": Fate({"adapter.type": "dylora"}),
+    "networks.oft": changed({"adapter.type": "diag-oft"}, _OFT),
+    "networks.oft_flux": changed({"adapter.type": "diag-oft"}, _OFT),
+    "networks.lora_fa": changed({"adapter.type": "lora"}, "LoRA-FA trains the up matrices alone; ours trains both."),
+    "locon.locon_kohya": Fate({"adapter.type": "locon"}),
+}
+
+
+def is_lycoris(context: Context) -> bool:
+    """Say whether the network is LyCORIS's."""
+    return str(context.get("network_module", "")).startswith("lycoris")
+
+
+def encoders(context: Context) -> tuple[str, ...]:
+    """Return the text encoders that are trained: kohya's do unless told not to, or unless they are cached."""
+    rates = context.get("text_encoder_lr")
+    off = rates is not None and all(amount(rate) == 0 for rate in several_numbers(rates))
+    cached = any(truth(context.get(f"cache_text_encoder_outputs{end}")) for end in ("", "_to_disk"))
+    if truth(context.get("network_train_unet_only")) or off or cached:
+        return ()
+    more = _T5.get(context.family) if truth(context.get("network_args.train_t5xxl")) else None
+    return (*ENCODERS.get(context.family, ()), *([more] if more else []))
+
+
+def _network(value: JSON, context: Context) -> JSON:
+    """Choose the kind of adapter, and what kohya's own networks adapt: every Linear of the blocks."""
+    if is_lycoris(context):
+        return dropped("`network_args` say which kind.")
+    found = NETWORKS.get(str(value))
+    if found is None:
+        return refused("We do not know this network: choose one of `adapter.type`.")
+    targets: dict[str, JSON] = {"adapter.targets": "all-linear"}
+    if found.settings["adapter.type"] == "lora" and amount(context.get("network_args.conv_dim")):
+        return Fate({"adapter.type": "locon", **targets}, note="With `conv_dim` it adapts convolutions as well.")
+    return Fate({**found.settings, **targets}, found.status, found.note)
+
+
+def _rank(value: JSON, context: Context) -> JSON:
+    """LoKr with a huge dimension trains whole matrices."""
+    if context.get("network_args.algo") == "lokr" and amount(value) > _WHOLE:
+        return Fate({"adapter_options.full_matrix": True}, note="So large a dimension means whole matrices.")
+    return number(value)
+
+
+def _convolves(context: Context) -> bool:
+    """Say whether LyCORIS adapts convolutions larger than 1x1: on UNets, and with its full preset only."""
+    return not context.flow and str(context.get("network_args.preset", "full")) == "full"
+
+
+def _plain(context: Context) -> bool:
+    """Say whether what LyCORIS calls lora or locon is a LoRA of Linears alone."""
+    algo = str(context.get("network_args.algo", "lora")).lower()
+    return is_lycoris(context) and algo in ("lora", "locon") and not _convolves(context)
+
+
+def _algo(value: JSON, context: Context) -> JSON:
+    if _plain(context):
+        kind = "dora" if truth(context.get("network_args.dora_wd")) else "lora"
+        return Fate({"adapter.type": kind}, note="It adapts no convolution larger than 1x1 here.")
+    found = ALGORITHMS.get(str(value).lower())
+    return found or refused("We do not know this algorithm: choose one of `adapter.type`.")
+
+
+def _preset(value: JSON, context: Context) -> JSON:
+    found = _PRESETS.get(str(value).lower())
+    return found or refused("Write what it adapts as `adapter.targets`: a regex over module names.")
+
+
+def _unet_only(value: JSON, context: Context) -> JSON:
+    """Write which text encoders get a LoRA."""
+    chosen = encoders(context)
+    if not chosen:
+        return Fate({"adapter.text_encoders": []}, note="No text encoder is trained.")
+    return Fate({"adapter.text_encoders": list(chosen)}, note="kohya trains the text encoders unless told not to.")
+
+
+def _text_encoder_lr(value: JSON, context: Context) -> JSON:
+    chosen, rates = encoders(context), several_numbers(value)
+    if not chosen:
+        return dropped("No text encoder is trained.")
+    if len(rates) > len(chosen):
+        rates = rates[: len(chosen)]
+    return rates[0] if len(set(rates)) == 1 else [*rates, *[rates[-1]] * (len(chosen) - len(rates))]
+
+
+def _decompose(value: JSON, context: Context) -> JSON:
+    if not truth(value):
+        return dropped("Off there.")
+    return dropped("Told the kind: DoRA.") if _plain(context) else True
+
+
+def _tucker(value: JSON, context: Context) -> JSON:
+    if not truth(value):
+        return dropped("Off there.")
+    return dropped(_NO_CONVOLUTIONS) if is_lycoris(context) and not _convolves(context) else True
+
+
+def _norm(value: JSON, context: Context) -> JSON:
+    if not truth(value):
+        return dropped("Off there.")
+    return refused("A plain LoRA leaves norms alone: take `adapter.type: locon`.") if _plain(context) else True
+
+
+def _conv(value: JSON, context: Context) -> JSON:
+    if context.flow or (is_lycoris(context) and not _convolves(context)):
+        return dropped(_NO_CONVOLUTIONS)
+    if is_lycoris(context) and not amount(value):
+        return number(context.get("network_dim", 4))
+    if context.get("network_args.algo") == "lokr" and amount(value) > _WHOLE:
+        return Fate(
+            {"adapter.conv_rank": 1}, note="Convolutions are adapted; with whole matrices the rank does not count."
+        )
+    return int(amount(value)) if amount(value) else dropped("Off there.")
+
+
+def _conv_alpha(value: JSON, context: Context) -> JSON:
+    own = is_lycoris(context)
+    if (
+        context.flow
+        or (own and not _convolves(context))
+        or (not own and not amount(context.get("network_args.conv_dim")))
+    ):
+        return dropped(_NO_CONVOLUTIONS)
+    return number(context.get("network_alpha", 1)) if own and not amount(value) else number(value)
+
+
+def _plus(value: JSON, context: Context) -> JSON:
+    return number(value) if amount(value) else dropped("Off there.")
+
+
+_GIVEN = "Implied by the kind of adapter."
+_INNER = "How its code computes the same; nothing to choose here."
+
+ROWS: list[Row] = [
+    several("network_module", "adapter.type adapter.targets", _network),
+    to("network_dim", "adapter.rank", _rank, "Its default is 4."),
+    to("network_alpha", "adapter.alpha", number, "Its default is 1, so the update is scaled by 1 / rank."),
+    to("network_dropout", "adapter.dropout", unless_off(number)),
+    to("network_weights", "adapter.init_from", unless_off(lambda value, context: _weights(value, context))),
+    to("dim_from_weights", "adapter.rank_from_weights", on),
+    several("network_train_unet_only", "adapter.text_encoders", _unet_only),
+    no("network_train_text_encoder_only", "The denoiser is always trained here."),
+    to("text_encoder_lr", "optimizer.text_encoder_lr", _text_encoder_lr),
+    no("scale_weight_norms", "We do not limit norms; a lower rate or `adapter.dropout` comes near."),
+    no("base_weights", "Merge it into the base first, and train on that."),
+    no("base_weights_multiplier", "Merge it into the base first, and train on that."),
+    to("network_args.algo", "adapter.type", _algo),
+    to("network_args.preset", "adapter.targets", _preset),
+    to("network_args.conv_dim", "adapter.conv_rank", _conv, "LyCORIS takes `network_dim` where it is not given."),
+    to("network_args.conv_alpha", "adapter.conv_alpha", _conv_alpha, "1 in kohya's own networks where not given."),
+    to("network_args.dropout", "adapter.dropout", unless_off(number)),
+    to("network_args.rank_dropout", "adapter.rank_dropout", unless_off(number)),
+    to("network_args.module_dropout", "adapter.module_dropout", unless_off(number)),
+    to("network_args.loraplus_lr_ratio", "optimizer.lora_plus_ratio", _plus),
+    to(
+        "network_args.loraplus_unet_lr_ratio",
+        "optimizer.lora_plus_ratio",
+        _plus,
+        "Holds for text encoders too.",
+        "changed",
+    ),
+    no("network_args.loraplus_text_encoder_lr_ratio", "One ratio holds for all: `optimizer.lora_plus_ratio`."),
+    to("network_args.factor", "adapter_options.factor", number),
+    to("network_args.full_matrix", "adapter_options.full_matrix", on),
+    to("network_args.use_tucker", "adapter_options.tucker", _tucker),
+    to("network_args.use_cp", "adapter_options.tucker", _tucker),
+    to("network_args.dora_wd", "adapter_options.decompose", _decompose),
+    to("network_args.rs_lora", "adapter_options.rslora", on),
+    to("network_args.block_size", "adapter_options.block_size", unless_off(number)),
+    to("network_args.unit", "adapter_options.block_size", unless_off(number)),
+    to("network_args.constraint", "adapter_options.constraint", unless_off(number)),
+    to("network_args.constrain", "adapter_options.constraint", unless_off(number)),
+    to("network_args.rescaled", "adapter_options.rescaled", on),
+    to("network_args.train_norm", "adapter.train_norm", _norm),
+    *blocks.ROWS,
+    no("network_args.conv_block_dims", "Write ranks of convolutions in blocks as `adapter.blocks`."),
+    no("network_args.conv_block_alphas", "Write ranks of convolutions in blocks as `adapter.blocks`."),
+    no("network_args.network_reg_dims", "Write it as `adapter.blocks`, with our module names."),
+    no(
+        "network_args.network_reg_lrs",
+        "One rate holds for the denoiser; `adapter.blocks` with rank 0 leaves modules out.",
+    ),
+    no("network_args.down_lr_weight", "Rates of blocks: `adapter.blocks` with rank 0 leaves blocks out."),
+    no("network_args.mid_lr_weight", "Rates of blocks: `adapter.blocks` with rank 0 leaves blocks out."),
+    no("network_args.up_lr_weight", "Rates of blocks: `adapter.blocks` with rank 0 leaves blocks out."),
+    no("network_args.block_lr_zero_threshold", "Rates of blocks: `adapter.blocks` with rank 0 leaves blocks out."),
+    no("network_args.decompose_both", "LoKr's smaller factor is whole here."),
+    no("network_args.use_scalar", "Our adapters begin with B = 0 and have no scalar."),
+    no("network_args.train_on_input", "IA3 scales outputs here."),
+    no("network_args.in_dims", "Embedders outside the blocks are never adapted here."),
+    *[
+        no(f"network_args.{name}", "Modulation is never adapted here.")
+        for name in (*("img_mod_dim", "txt_mod_dim", "single_mod_dim"),)
+    ],
+    no("network_args.ggpo_sigma", "We do not perturb weights."),
+    no("network_args.ggpo_beta", "We do not perturb weights."),
+    several(
+        "network_args.train_t5xxl", "adapter.text_encoders", lambda value, context: dropped("See the text encoders.")
+    ),
+    *irrelevant("network_args.bypass_mode network_args.verbose network_args.rank_dropout_scale", _INNER),
+    *irrelevant("network_args.split_qkv", "Query, key and value are adapted apart here anyway."),
+    *irrelevant("network_args.enable_all_linear", _GIVEN),
+]
+
+
+def _weights(value: JSON, context: Context) -> JSON:
+    from trainer_core.importers.core.convert import path
+
+    return path(value, context)
+
+
+def _conv_default(context: Context) -> JSON:
+    return context.get("network_dim", 4)
+
+
+DEFAULTS: list[Default] = [
+    Default("network_module", "networks.lora"),
+    Default("network_dim", 4),
+    Default("network_alpha", 1),
+    Default("network_train_unet_only", False),
+    Default(
+        "text_encoder_lr",
+        lambda context: context.get("learning_rate", 2e-6),
+        lambda context: context.get("unet_lr") is not None,
+    ),
+    Default("network_args.algo", "lora", is_lycoris),
+    Default("network_args.preset", "full", is_lycoris),
+    Default("network_args.conv_dim", _conv_default, lambda context: is_lycoris(context) and not context.flow),
+    Default("network_args.conv_alpha", lambda context: context.get("network_alpha", 1), is_lycoris),
+    Default(
+        "network_args.conv_alpha",
+        1,
+        lambda context: not is_lycoris(context) and bool(context.get("network_args.conv_dim")),
+    ),
+]

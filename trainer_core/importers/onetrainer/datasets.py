@@ -1,0 +1,214 @@
+"""OneTrainer's keys of concepts and samples."""
+
+from __future__ import annotations
+
+from trainer_core.importers.core.convert import (
+    amount,
+    number,
+    on,
+    path,
+    several_numbers,
+    side_of,
+    text,
+    truth,
+    unless_off,
+)
+from trainer_core.importers.core.key_table import (
+    Context,
+    Default,
+    Fate,
+    Row,
+    Table,
+    changed,
+    dropped,
+    irrelevant,
+    refused,
+    several,
+    to,
+)
+from trainer_core.importers.core.key_table import unsupported as no
+from trainer_core.types import JSON
+
+SAMPLE_KEYS = ("negative_prompt", "width", "height", "seed", "diffusion_steps", "cfg_scale", "noise_scheduler")
+"""Keys of a sample that become settings of all samples."""
+
+
+def _balancing(value: JSON, context: Context) -> JSON:
+    """Repeats may be fractions there; with SAMPLES they count pictures."""
+    if str(context.get("balancing_strategy", "REPEATS")) == "SAMPLES":
+        return refused(f"It takes {value} pictures an epoch; ours takes each `repeats` times.")
+    repeats = amount(value)
+    if repeats == int(repeats) and repeats >= 1:
+        return int(repeats)
+    return changed(
+        {"datasets.repeats": max(1, round(repeats))}, f"It sees each picture {repeats:g} times; ours a whole number."
+    )
+
+
+def _kind(value: JSON, context: Context) -> JSON:
+    if str(value) == "VALIDATION":
+        return Fate({"datasets.held_out": 1.0}, note="Pictures that are only measured.")
+    if str(value) == "PRIOR_PREDICTION":
+        note = "Its target is the base's own prediction; ours are the pictures, weighted by `loss.prior_weight`."
+        return changed({"datasets.regularisation": True, "datasets.held_out": 0.0}, note)
+    return Fate({"datasets.held_out": 0.0}, note="It trains on every picture.")
+
+
+def _override(value: JSON, context: Context) -> JSON:
+    return sides(value) if truth(context.get("image.enable_resolution_override")) else dropped("Off there.")
+
+
+def _shared_resolution(value: JSON, context: Context) -> JSON:
+    return (
+        dropped("The concept has its own.") if truth(context.get("image.enable_resolution_override")) else sides(value)
+    )
+
+
+def sides(value: JSON) -> JSON:
+    """Read `512`, `512,768` (several) or `768x1024` (an area)."""
+    found: list[JSON] = []
+    for part in str(value).split(","):
+        pair = several_numbers(part.lower().replace("x", ","))
+        if pair:
+            found.append(int(amount(pair[0])) if len(pair) == 1 else side_of(amount(pair[0]), amount(pair[1])))
+    return found or dropped("Not given.")
+
+
+def _buckets(value: JSON, context: Context) -> JSON:
+    if not truth(value):
+        return Fate({"bucket.table": "square"})
+    given = sides(
+        context.get("image.resolution_override")
+        if truth(context.get("image.enable_resolution_override"))
+        else context.get("(resolution)", "512")
+    )
+    every = given if isinstance(given, list) else [512]
+    return Fate(
+        {"bucket.table": "grid", "bucket.max_side": 2 * max(every), "bucket.min_side": max(64, min(every) // 2)},
+        note="Its buckets go from 1:1 to 4:1.",
+    )
+
+
+def _jitter(value: JSON, context: Context) -> JSON:
+    variations = int(amount(context.get("image_variations", 1)))
+    if not truth(value):
+        return Fate({"augment.crop": "center"})
+    if variations > 1:
+        return Fate({"augment.crop": "random", "augment.variants": min(variations, 64)})
+    return changed({}, "It cuts each picture once at a random place; with one variation ours cuts the centre.")
+
+
+def _colour(value: JSON, context: Context) -> JSON:
+    if not truth(value):
+        return dropped("Off there.")
+    strength = amount(context.get(context.key.replace("enable_random", "random") + "_max_strength"))
+    return changed(
+        {"augment.color": min(1.0, strength)}, "One strength moves brightness, contrast, saturation and hue."
+    )
+
+
+def _captions(value: JSON, context: Context) -> JSON:
+    if str(value) == "sample":
+        return Fate({"caption.multiline": "random"}, note="Each line of a caption file is a caption; one is drawn.")
+    fix = "Write a caption file beside each picture" if str(value) == "filename" else "Set `class_tokens` of the folder"
+    return refused(f"{fix}: captions from `{value}` are not read.")
+
+
+def _dropout(value: JSON, context: Context) -> JSON:
+    if not truth(context.get("text.tag_dropout_enable")):
+        return dropped("Off there.")
+    kind = str(context.get("text.tag_dropout_mode", "FULL"))
+    if kind == "FULL":
+        return Fate({"caption.dropout": number(value)}, note="FULL drops all tags together.")
+    if kind == "RANDOM":
+        return Fate({"tags.dropout": number(value)})
+    return changed({"tags.dropout": number(value)}, f"{kind} drops later tags more often; ours drops all alike.")
+
+
+def _keep(value: JSON, context: Context) -> JSON:
+    some = str(context.get("text.tag_dropout_mode", "FULL")) != "FULL"
+    used = truth(context.get("text.enable_tag_shuffling")) or (truth(context.get("text.tag_dropout_enable")) and some)
+    return int(amount(value)) if used else dropped("Neither shuffled nor dropped.")
+
+
+def _masks(value: JSON, context: Context) -> JSON:
+    if not truth(value):
+        return dropped("Off there.")
+    return refused(
+        "Put the `-masklabel.png` files into a folder of their own, named as their pictures, and set `mask_path`."
+    )
+
+
+_FIXED = "Change the pictures themselves."
+_PROGRAM = "Of its program."
+
+ROWS: list[Row] = [
+    to("path", "datasets.path", path),
+    to("name", "datasets.name", unless_off(text)),
+    several("type", "datasets.held_out datasets.regularisation", _kind),
+    to("balancing", "datasets.repeats", _balancing),
+    to("repeats", "datasets.repeats", _balancing),
+    *irrelevant("balancing_strategy", "Read with `balancing`."),
+    several(
+        "include_subdirectories",
+        "",
+        lambda value, context: (
+            dropped("Ours does too.")
+            if truth(value)
+            else changed({}, "Folders below are read here too: move them away.")
+        ),
+    ),
+    to("loss_weight", "datasets.loss_weight", number),
+    to("(resolution)", "datasets.resolutions", _shared_resolution),
+    to("image.resolution_override", "datasets.resolutions", _override),
+    *irrelevant("image.enable_resolution_override", "Read with `resolution_override`."),
+    several("(aspect_ratio_bucketing)", "bucket.table bucket.max_side bucket.min_side", _buckets),
+    several("(masked_training)", "datasets.mask_path", _masks, status="unsupported"),
+    several("image.enable_crop_jitter", "augment.crop", _jitter),
+    to("image.enable_random_flip", "augment.flip", on),
+    *[
+        several(f"image.enable_random_{what}", "augment.color", _colour, status="changed")
+        for what in ("brightness", "contrast", "saturation", "hue")
+    ],
+    *irrelevant("image.random_*", "Read with its switch."),
+    *[
+        no(f"image.enable_fixed_{what}", _FIXED)
+        for what in ("flip", "rotate", "brightness", "contrast", "saturation", "hue")
+    ],
+    no("image.enable_random_rotate", "Pictures are not turned here."),
+    no("image.enable_random_circular_mask_shrink", "Masks are taken as they are."),
+    no("image.enable_random_mask_rotate_crop", "Use `augment.crop: mask`."),
+    several("text.prompt_source", "caption.multiline", _captions),
+    no("text.prompt_path", "Captions lie beside the pictures, or set `class_tokens`."),
+    to("text.enable_tag_shuffling", "tags.shuffle", on),
+    to("text.tag_delimiter", "tags.separator", unless_off(text)),
+    to("text.keep_tags_count", "tags.keep_tokens", _keep),
+    several("text.tag_dropout_probability", "tags.dropout caption.dropout", _dropout),
+    *irrelevant("text.tag_dropout_enable text.tag_dropout_mode", "Read with `tag_dropout_probability`."),
+    no("text.tag_dropout_special_tags_mode", "Protect tags at the front with `tags.keep_tokens`.", (None, "NONE", "")),
+    *irrelevant("text.tag_dropout_special_tags text.tag_dropout_special_tags_regex", "Read with its mode."),
+    no("text.caps_randomize_enable", "Captions keep their letters' case."),
+    *irrelevant("text.caps_randomize_*", "Read with its switch."),
+    to(
+        "text_variations",
+        "caption.variants",
+        lambda value, context: (
+            int(amount(value)) if amount(value) > 1 else dropped("Ours encodes several where captions vary.")
+        ),
+    ),
+    *irrelevant("image_variations", "Read with `enable_crop_jitter`."),
+    *irrelevant("enabled seed concept_stats __version", _PROGRAM),
+    to("(picture without a caption)", "caption.missing", text, "It trains those on the empty caption."),
+]
+
+DEFAULTS: list[Default] = [
+    Default("type", "STANDARD"),
+    Default("image.enable_crop_jitter", True),
+    Default("text.prompt_source", "sample"),
+    Default("text.keep_tags_count", 1),
+    Default("(resolution)", "512"),
+    Default("(aspect_ratio_bucketing)", True),
+    Default("(picture without a caption)", "empty"),
+]
+
+TABLE = Table("Concepts", ROWS, DEFAULTS)

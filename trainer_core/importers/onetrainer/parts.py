@@ -1,0 +1,350 @@
+"""OneTrainer's keys of the adapter, the optimizer and the parts of the model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from trainer_core.importers.core import optimizers, schedules
+from trainer_core.importers.core.convert import (
+    amount,
+    number,
+    path,
+    precision,
+    truth,
+    unless_off,
+    warmup,
+)
+from trainer_core.importers.core.key_table import (
+    Context,
+    Convert,
+    Fate,
+    Row,
+    changed,
+    dropped,
+    irrelevant,
+    refused,
+    several,
+    to,
+)
+from trainer_core.importers.core.key_table import unsupported as no
+from trainer_core.types import JSON
+
+HARDWARE = "Hardware: the profile decides (`hardware.profile`)."
+
+ENCODERS: Mapping[str, int] = {"sd15": 1, "sdxl": 2, "sd3": 3, "flux1": 2, "chroma": 1, "sana": 1}
+
+
+def _peft(value: JSON, context: Context) -> JSON:
+    """Choose the kind; on UNets with all layers it adapts convolutions too."""
+    kind = str(value)
+    if kind == "LORA" and truth(context.get("lora_decompose")):
+        return Fate({"adapter.type": "dora"})
+    everything = str(context.get("layer_filter_preset", "full")) == "full" and not context.get("layer_filter")
+    if kind == "LORA" and everything and not context.flow:
+        note = "With all layers it adapts the whole UNet; ours the convolutions and the blocks' Linears."
+        return changed({"adapter.type": "locon", **_conv(context, kind)}, note)
+    if kind == "OFT_2":
+        settings: dict[str, JSON] = {
+            "adapter.type": "diag-oft",
+            "adapter_options.block_size": number(context.get("oft_block_size", 32)),
+        }
+        return changed(settings, "OFTv2; ours is LyCORIS's Diag-OFT.")
+    known = {"LORA": "lora", "LOHA": "loha", "LOKR": "lokr"}
+    if kind not in known:
+        return refused("Choose one of `adapter.type`.")
+    return Fate({"adapter.type": known[kind], **(_conv(context, kind) if everything and not context.flow else {})})
+
+
+def _conv(context: Context, kind: str) -> dict[str, JSON]:
+    rank = context.get("lokr_dim" if kind == "LOKR" else "lora_rank", 16)
+    return {"adapter.conv_rank": number(rank), "adapter.conv_alpha": number(context.get("lora_alpha", 1))}
+
+
+def _targets(value: JSON, context: Context) -> JSON:
+    if context.get("layer_filter"):
+        return dropped("`layer_filter` goes before it.")
+    known = {"full": "all-linear", "attn-mlp": "attention+mlp", "attn-only": "attention", "blocks": "all-linear"}
+    return known.get(str(value)) or refused("Write what it adapts as `adapter.targets`: a regex over module names.")
+
+
+def _filter(value: JSON, context: Context) -> JSON:
+    import re
+
+    if truth(context.get("layer_filter_regex")):
+        parts = [part.strip() for part in str(value).split(",")]
+    else:
+        parts = [re.escape(part.strip()) for part in str(value).split(",")]
+    found = f".*({'|'.join(part for part in parts if part)}).*"
+    return changed(
+        {"adapter.targets": found}, "The same parts as one regex; check the names, which are diffusers' here."
+    )
+
+
+def _of(kind: str) -> Convert:
+    def convert(value: JSON, context: Context) -> JSON:
+        return (
+            dropped("Of another kind of adapter.") if str(context.get("peft_type", "LORA")) != kind else number(value)
+        )
+
+    return convert
+
+
+def _switch(kind: str) -> Convert:
+    def convert(value: JSON, context: Context) -> JSON:
+        if str(context.get("peft_type", "LORA")) != kind or not truth(value):
+            return dropped("Off there.")
+        return True
+
+    return convert
+
+
+def _rank(value: JSON, context: Context) -> JSON:
+    return dropped("`lokr_dim` is LoKr's.") if context.get("peft_type") == "LOKR" else number(value)
+
+
+def _trained(value: JSON, context: Context) -> JSON:
+    """Write which text encoders are trained: each is unless switched off."""
+    names = ["text_encoder", "text_encoder_2", "text_encoder_3"][: ENCODERS.get(context.family, 0)]
+    chosen = [
+        name
+        for name in names
+        if truth(context.get(f"{name}.train", True)) and truth(context.get(f"{name}.include", True))
+    ]
+    return Fate({"adapter.text_encoders": chosen}, note="It trains each text encoder unless `train` is false.")
+
+
+def _encoder_lr(value: JSON, context: Context) -> JSON:
+    names = ["text_encoder", "text_encoder_2", "text_encoder_3"][: ENCODERS.get(context.family, 0)]
+    chosen = [name for name in names if truth(context.get(f"{name}.train", True))]
+    if not chosen:
+        return dropped("No text encoder is trained.")
+    base = context.get("learning_rate", 3e-6)
+    rates = [number(context.get(f"{name}.learning_rate", base)) for name in chosen]
+    return rates[0] if len(set(rates)) == 1 else rates
+
+
+def _denoiser_lr(value: JSON, context: Context) -> JSON:
+    """The denoiser's own rate goes before the common one."""
+    mine = "transformer" if context.flow else "unet"
+    if not context.key.startswith(mine):
+        return dropped("Of another model family.")
+    return Fate({"optimizer.lr": number(value)})
+
+
+def _lr(value: JSON, context: Context) -> JSON:
+    mine = "transformer" if context.flow else "unet"
+    return dropped(f"`{mine}.learning_rate` goes before it.") if context.get(f"{mine}.learning_rate") else number(value)
+
+
+def _part_trained(value: JSON, context: Context) -> JSON:
+    mine = "transformer" if context.flow else "unet"
+    if truth(value) or not context.key.startswith(mine):
+        return dropped("The denoiser is always trained here.")
+    return refused("The denoiser is always trained here.")
+
+
+def _optimizer(value: JSON, context: Context) -> JSON:
+    given = {
+        key.partition(".")[2] for key, one in context.values.items() if key.startswith("optimizer.") and one is not None
+    }
+    found = dict.fromkeys(given)
+    if "beta1" in given:
+        found["betas"] = None
+    return optimizers.chosen(optimizers.ONETRAINER, value, found)
+
+
+def _betas(value: JSON, context: Context) -> JSON:
+    every = [context.get(f"optimizer.beta{count}") for count in (1, 2, 3)]
+    named = str(context.get("optimizer.optimizer", "ADAMW"))
+    count = 3 if named.startswith(("AdEMAMix", "CAME", "ADAN", "DADAPT_ADAN")) else 2
+    usual = (0.9, 0.99 if named.startswith("LION") else 0.999, 0.9999)
+    found = [usual[place] if one is None else number(one) for place, one in enumerate(every[:count])]
+    return Fate({"optimizer.betas": found})
+
+
+def _argument(name: str) -> Convert:
+    def convert(value: JSON, context: Context) -> JSON:
+        return dropped("Off there.") if value in (None, False) else Fate({f"optimizer.args.{name}": value})
+
+    return convert
+
+
+def checkpointing(value: JSON, context: Context) -> JSON:
+    """Read the switch; older versions name kinds of it."""
+    if isinstance(value, str):
+        return value != "OFF"
+    return truth(value)
+
+
+PARTS: list[Row] = [
+    *[
+        to(f"{part}.learning_rate", "optimizer.lr", unless_off(_denoiser_lr))
+        for part in ("unet", "transformer", "prior")
+    ],
+    *[several(f"{part}.train", "", _part_trained) for part in ("unet", "transformer", "prior")],
+    *[
+        to(f"{part}.gradient_checkpointing", "train.gradient_checkpointing", checkpointing)
+        for part in ("unet", "transformer")
+    ],
+    several("text_encoder.train", "adapter.text_encoders", _trained),
+    several("text_encoder_2.train", "adapter.text_encoders", _trained),
+    several("text_encoder_3.train", "adapter.text_encoders", _trained),
+    *[
+        to(f"{part}.learning_rate", "optimizer.text_encoder_lr", unless_off(_encoder_lr))
+        for part in ("text_encoder", "text_encoder_2", "text_encoder_3")
+    ],
+    *[
+        no(f"{part}.dropout_probability", "Drop whole captions with `caption.dropout`.")
+        for part in ("text_encoder", "text_encoder_2", "text_encoder_3", "text_encoder_4")
+    ],
+    to("transformer.guidance_scale", "noise.guidance", number),
+    *irrelevant("unet.guidance_scale prior.guidance_scale", "Of other models."),
+    *irrelevant("transformer.attention_mask", "As in diffusers' pipeline."),
+    to("vae.weight_dtype", "latents.precision", lambda value, context: precision(value, context)),
+    *[
+        no(f"{part}.model_name", "Put it into the base's folder: a diffusers-format folder holds all parts.")
+        for part in (
+            "unet",
+            "transformer",
+            "prior",
+            "vae",
+            "text_encoder",
+            "text_encoder_2",
+            "text_encoder_3",
+            "text_encoder_4",
+            "effnet_encoder",
+            "decoder",
+            "decoder_text_encoder",
+            "decoder_vqgan",
+        )
+    ],
+    *[
+        several(
+            f"{part}.stop_training_after_unit",
+            "",
+            lambda value, context: (
+                dropped("Never.") if str(value) == "NEVER" else refused("Parts are trained to the end or not at all.")
+            ),
+            status="unsupported",
+        )
+        for part in (
+            "unet",
+            "transformer",
+            "prior",
+            "text_encoder",
+            "text_encoder_2",
+            "text_encoder_3",
+            "text_encoder_4",
+        )
+    ],
+    *[
+        irrelevant(f"{part}.*", HARDWARE)[0]
+        for part in (
+            "unet",
+            "transformer",
+            "prior",
+            "vae",
+            "text_encoder",
+            "text_encoder_2",
+            "text_encoder_3",
+            "text_encoder_4",
+        )
+    ],
+    *[
+        irrelevant(f"{part}.*", "Of other models.")[0]
+        for part in ("effnet_encoder", "decoder", "decoder_text_encoder", "decoder_vqgan", "unconditional_transformer")
+    ],
+    *irrelevant("quantization.*", HARDWARE),
+]
+
+_WITH_EPS = ("ADAM", "ADAGRAD", "ADEMAMIX", "PRODIGY", "ADOPT", "LAMB", "SCHEDULE_FREE_ADAMW", "DADAPT_AD", "RMSPROP")
+"""Beginnings of optimizers whose classes here know `eps`."""
+
+
+def _eps(value: JSON, context: Context) -> JSON:
+    kind = str(context.get("optimizer.optimizer", "ADAMW")).upper()
+    if not kind.startswith((*_WITH_EPS, "ADABELIEF", "YOGI")) or not 0 < amount(value) <= 1e-2:
+        return dropped("The class's own.")
+    return number(value)
+
+
+ADAPTER: list[Row] = [
+    several("peft_type", "adapter.type adapter.conv_rank adapter.conv_alpha", _peft),
+    to("lora_rank", "adapter.rank", _rank),
+    to("lokr_dim", "adapter.rank", _of("LOKR")),
+    to("lora_alpha", "adapter.alpha", number, "Its default is 1."),
+    *irrelevant("lora_decompose", "Told the kind: DoRA."),
+    *irrelevant(
+        "lora_decompose_norm_epsilon lora_decompose_output_axis lokr_vec_trick lokr_dora_on_output",
+        "How its code computes the same.",
+    ),
+    *irrelevant("lora_weight_dtype", "Adapters are fp32 here."),
+    to("lora_model_name", "adapter.init_from", unless_off(path)),
+    *irrelevant("oft_block_size", "Written with `peft_type`."),
+    no("oft_block_share", "Each block has a rotation of its own."),
+    to("oft_scaled", "adapter_options.rescaled", _switch("OFT_2")),
+    to("lokr_decompose_factor", "adapter_options.factor", _of("LOKR")),
+    to("lokr_use_tucker", "adapter_options.tucker", _switch("LOKR")),
+    to("lokr_weight_decompose", "adapter_options.decompose", _switch("LOKR")),
+    to("lokr_full_matrix", "adapter_options.full_matrix", _switch("LOKR")),
+    no("lokr_decompose_both", "LoKr's smaller factor is whole here."),
+    to("dropout_probability", "adapter.dropout", unless_off(number)),
+    to("layer_filter_preset", "adapter.targets", _targets),
+    several("layer_filter", "adapter.targets", unless_off(_filter), status="changed"),
+    *irrelevant("layer_filter_regex", "Read with `layer_filter`."),
+]
+
+OPTIMIZER: list[Row] = [
+    several("optimizer.optimizer", "optimizer.name optimizer.weight_decay", _optimizer),
+    to("optimizer.weight_decay", "optimizer.weight_decay", number),
+    to("optimizer.eps", "optimizer.eps", _eps),
+    *[several(f"optimizer.beta{count}", "optimizer.betas", _betas) for count in (1, 2, 3)],
+    several("optimizer.d_coef", "optimizer.args", _argument("d_coef")),
+    several("optimizer.d0", "optimizer.args", _argument("d0")),
+    several(
+        "optimizer.growth_rate",
+        "optimizer.args",
+        lambda value, context: (
+            dropped("No limit, as in the class.")
+            if value in (None, "inf") or amount(value) > 1e30
+            else Fate({"optimizer.args.growth_rate": number(value)})
+        ),
+    ),
+    several("optimizer.safeguard_warmup", "optimizer.args", _argument("safeguard_warmup")),
+    several("optimizer.use_bias_correction", "optimizer.args", _argument("bias_correction")),
+    several("optimizer.decouple", "optimizer.args", _argument("weight_decouple")),
+    several("optimizer.momentum", "optimizer.args", _argument("momentum")),
+    several("optimizer.nesterov", "optimizer.args", _argument("nesterov")),
+    several("optimizer.relative_step", "optimizer.args", _argument("relative_step")),
+    several("optimizer.scale_parameter", "optimizer.args", _argument("scale_parameter")),
+    several("optimizer.warmup_init", "optimizer.args", _argument("warmup_init")),
+    *irrelevant("optimizer.fused optimizer.foreach optimizer.stochastic_rounding optimizer.fused_back_pass", HARDWARE),
+    *irrelevant("optimizer.min_8bit_size optimizer.is_paged optimizer.optim_bits optimizer.block_wise", HARDWARE),
+    *irrelevant("optimizer.quant_block_size optimizer.fsdp_in_use optimizer.capturable optimizer.compile", HARDWARE),
+    *irrelevant("optimizer.differentiable optimizer.maximize optimizer.percentile_clipping", "Of its classes."),
+    no("optimizer.*", "An argument of its class: see `optimizer.args` for those of ours."),
+    to("learning_rate", "optimizer.lr", _lr),
+    several(
+        "learning_rate_scheduler", "schedule.name", lambda value, context: schedules.named(schedules.ONETRAINER, value)
+    ),
+    no("custom_learning_rate_scheduler", "A class of its own: choose one of `schedule.name`."),
+    no("scheduler_params", "Arguments of a class of its own."),
+    several(
+        "learning_rate_warmup_steps",
+        "schedule.warmup_steps schedule.warmup_ratio",
+        lambda value, context: _warmup(value, context),
+    ),
+    to("learning_rate_cycles", "schedule.cycles", lambda value, context: max(1, round(amount(value)))),
+    to("learning_rate_min_factor", "schedule.min_lr_ratio", unless_off(number)),
+    no("learning_rate_scaler", "Multiply `optimizer.lr` yourself.", (None, "NONE")),
+    no("loss_scaler", "Multiply `optimizer.lr` yourself.", (None, "NONE")),
+    to("clip_grad_norm", "optimizer.max_grad_norm", number),
+]
+
+
+def _warmup(value: JSON, context: Context) -> JSON:
+    """Up to 1 it is a share of the run, above that it counts steps."""
+    found = amount(value)
+    if found == 1:
+        return changed({"schedule.warmup_ratio": 0.99}, "1 is the whole run there: it never reaches the rate.")
+    return warmup(value, context)

@@ -1,0 +1,249 @@
+"""SimpleTuner's options of samples, files and hardware."""
+
+from __future__ import annotations
+
+from trainer_core.importers.core.convert import (
+    amount,
+    choice,
+    number,
+    several_numbers,
+    side_of,
+    text,
+    unless_off,
+)
+from trainer_core.importers.core.key_table import (
+    Context,
+    Convert,
+    Fate,
+    Row,
+    changed,
+    dropped,
+    irrelevant,
+    refused,
+    secret,
+    several,
+    to,
+)
+from trainer_core.importers.core.key_table import unsupported as no
+from trainer_core.importers.simpletuner.adapter import HARDWARE
+from trainer_core.types import JSON
+
+PROGRAM = "Of its program."
+
+_CACHE = "Latents and embeddings are always cached here, under keys that notice every change."
+
+_OTHER = "We have nothing like it: see `loss`, `noise` and `train` for what there is."
+
+
+def _report_to(value: JSON, context: Context) -> JSON:
+    kinds = str(value).lower().split(",")
+    found: dict[str, JSON] = {}
+    if "tensorboard" in kinds or "all" in kinds:
+        found["logging.tensorboard"] = True
+    if "wandb" in kinds or "all" in kinds:
+        found["logging.wandb"] = "online"
+    if found:
+        return Fate(found)
+    return dropped("Off there.") if kinds == ["none"] else refused("We tell TensorBoard and Weights & Biases.")
+
+
+def _sampled(context: Context) -> bool:
+    return bool(context.get("validation_prompt") or context.get("user_prompt_library"))
+
+
+def _if_sampled(convert: Convert) -> Convert:
+    return lambda value, context: convert(value, context) if _sampled(context) else dropped("No prompts.")
+
+
+def _size(value: JSON, context: Context) -> JSON:
+    """`1024`, `1024x768`, or several parted by commas: the first."""
+    first = str(value).split(",")[0]
+    sides = [int(amount(side)) for side in several_numbers(first.lower().replace("x", ","))]
+    if not sides:
+        return dropped("Not given.")
+    if len(sides) == 1 and float(first) < 16:
+        sides = [side_of(float(first) * 1e6, 1.0)]
+    width, height = sides[0], sides[-1]
+    found: dict[str, JSON] = {"sample.width": width, "sample.height": height}
+    return changed(found, "The first of several sizes.") if "," in str(value) else Fate(found)
+
+
+OUTPUT: list[Row] = [
+    to(
+        "checkpoint_step_interval",
+        "save.every",
+        unless_off(
+            lambda value, context: Fate(
+                {"save.every": int(amount(value)), "train.checkpoint_every": int(amount(value))}
+            )
+        ),
+        "Its checkpoints are LoRA and state together.",
+    ),
+    to("checkpoint_epoch_interval", "save.every_epochs", unless_off(number)),
+    to("checkpoints_total_limit", "save.keep_last", unless_off(number)),
+    *irrelevant(
+        "checkpointing_rolling_steps checkpoints_rolling_total_limit checkpointing_use_tempdir",
+        "Every run can be resumed here.",
+    ),
+    *irrelevant("resume_from_checkpoint", "A run goes on by itself from its last state."),
+    to("validation_prompt", "sample.prompts", unless_off(lambda value, context: [str(value)])),
+    no("user_prompt_library", "Write the prompts into a file and set `sample.prompt_file`."),
+    no("validation_prompt_library", "Write prompts of your own: `sample.prompts`."),
+    to("validation_negative_prompt", "sample.negative_prompt", _if_sampled(text)),
+    to("validation_step_interval", "sample.every", _if_sampled(lambda value, context: int(amount(value)))),
+    to("validation_epoch_interval", "sample.every_epochs", _if_sampled(unless_off(number))),
+    to("validation_guidance", "sample.guidance", _if_sampled(number)),
+    to("validation_num_inference_steps", "sample.steps", _if_sampled(number)),
+    to("validation_seed", "sample.seed", _if_sampled(number)),
+    several("validation_resolution", "sample.width sample.height", _if_sampled(_size)),
+    to(
+        "validation_noise_scheduler",
+        "sample.sampler",
+        unless_off(
+            choice(
+                "sample.sampler",
+                {
+                    "euler": "euler",
+                    "euler-a": "euler_a",
+                    "ddim": "ddim",
+                    "unipc": "unipc",
+                    "ddpm": "ddpm",
+                },
+            )
+        ),
+    ),
+    *irrelevant(
+        "validation_guidance_rescale validation_guidance_real validation_disable_unconditional",
+        "Samples are those of diffusers' pipeline.",
+    ),
+    *irrelevant(
+        "validation_no_cfg_until_timestep validation_lycoris_strength num_validation_images",
+        "`sample.strengths` shows several.",
+    ),
+    *irrelevant("validation_* disable_benchmark num_eval_images", PROGRAM),
+    *irrelevant(
+        "eval_* evaluation_type pretrained_evaluation_model_name_or_path", "`train.evaluate_every` and `gate` measure."
+    ),
+    several("report_to", "logging.tensorboard logging.wandb", _report_to),
+    to(
+        "tracker_project_name",
+        "logging.wandb_project",
+        lambda value, context: str(value) if "wandb" in str(context.get("report_to")) else dropped("Not told."),
+    ),
+    to(
+        "tracker_run_name",
+        "logging.wandb_run",
+        lambda value, context: str(value) if "wandb" in str(context.get("report_to")) else dropped("Not told."),
+    ),
+    *irrelevant("output_dir logging_dir configs_dir", "Results lie in `.lora-assets/outputs/NAME/`."),
+    *irrelevant("hub_model_id", "The name of the project."),
+    *irrelevant(
+        "push_to_hub push_to_hub_background push_checkpoints_to_hub publishing_config model_card_private",
+        "We do not upload.",
+    ),
+    *irrelevant(
+        "model_card_note model_card_safe_for_work modelspec_comment webhook_config webhook_reporting_interval",
+        "We do not upload.",
+    ),
+    *irrelevant("post_checkpoint_script post_upload_script", "Scripts are not run: Dagster's sensors see new results."),
+    to("num_processes", "hardware.num_processes", number),
+]
+
+OTHER: list[Row] = [
+    *irrelevant(
+        "base_model_precision base_model_default_dtype quantize_via quantization_config quantize_activations", HARDWARE
+    ),
+    *irrelevant(
+        "text_encoder_1_precision text_encoder_2_precision text_encoder_3_precision text_encoder_4_precision", HARDWARE
+    ),
+    *irrelevant(
+        "sdnq_* attention_mechanism sageattention_usage sla_config disable_tf32 allow_tf32 set_grads_to_none", HARDWARE
+    ),
+    *irrelevant("enable_xformers_memory_efficient_attention fuse_qkv_projections offload_during_startup", HARDWARE),
+    *irrelevant(
+        "offload_during_save delete_model_after_load ramtorch ramtorch_* enable_group_offload group_offload_*", HARDWARE
+    ),
+    *irrelevant("musubi_* gradient_checkpointing_* vae_enable_* keep_vae_loaded unet_attention_slice", HARDWARE),
+    *irrelevant("accelerator_cache_clear_interval dynamo_* num_machines machine_rank main_process_ip", HARDWARE),
+    *irrelevant(
+        "main_process_port same_network accelerate_config accelerate_extra_args deepspeed_config fsdp_*", HARDWARE
+    ),
+    *irrelevant(
+        "context_parallel_* find_unused_parameters max_workers aws_max_pool_connections torch_num_threads", HARDWARE
+    ),
+    *irrelevant(
+        "dataloader_prefetch dataloader_prefetch_qlen aspect_bucket_worker_count enable_multiprocessing", HARDWARE
+    ),
+    *irrelevant("enable_chunked_feed_forward feed_forward_chunk_size local_rank seed_for_each_device", HARDWARE),
+    *irrelevant(
+        "cache_dir cache_dir_text cache_dir_vae compress_disk_cache text_cache_* text_embed_full_cache vae_cache_*",
+        _CACHE,
+    ),
+    *irrelevant("preserve_data_backend_cache override_dataset_config skip_file_discovery write_batch_size", _CACHE),
+    *irrelevant("read_batch_size image_processing_batch_size metadata_update_interval", _CACHE),
+    *irrelevant(
+        "aspect_bucket_disable_rebuild disable_bucket_pruning allow_dataset_oversubscription",
+        "Buckets of any size are trained.",
+    ),
+    no(
+        "conditioning_multidataset_sampling",
+        "Control pictures of all folders are given together.",
+        (None, "", "combined"),
+    ),
+    no("data_backend_sampling", "Set `repeats` of the folders.", (None, "auto-weighting", "")),
+    *irrelevant("disable_segmented_timestep_sampling", "Each draw is made by seed on its own."),
+    *irrelevant("training_scheduler_timestep_spacing inference_scheduler_timestep_spacing", "The base's own."),
+    *irrelevant("fully_unload_text_encoder save_text_encoder text_encoder_limit data_aesthetic_score", PROGRAM),
+    *irrelevant(
+        "delete_unwanted_images delete_problematic_images enable_nsfw_check nsfw_check_* delete_nsfw_images",
+        "Nothing is deleted here.",
+    ),
+    *irrelevant(
+        "debug_* print_filenames print_sampler_statistics i_know_what_i_am_doing merge_environment_config", PROGRAM
+    ),
+    *irrelevant(
+        "tracker_image_layout enable_watermark framerate custom_tracker snr_weight disk_low_* ignore_missing_files",
+        PROGRAM,
+    ),
+    *irrelevant(
+        "delete_invalid_checkpoints freeze_encoder* soft_min_snr_sigma_data audio_* deepfloyd_* ltx2_* wan_*",
+        "Of its program, or of other models.",
+    ),
+    no("layer_freeze_strategy", _OTHER, (None, "none", "")),
+    *[
+        no(key, _OTHER)
+        for key in (
+            "tread_config.*",
+            "tread_config",
+            "diffusion_blocks_config",
+            "distillation_method",
+            "refiner_training",
+            "flow_custom_timesteps",
+            "flow_cubic_schedule_weights",
+        )
+    ],
+    *[
+        no(f"{key}_enabled", _OTHER)
+        for key in (
+            "xm",
+            "nextlat",
+            "irepa",
+            "crepa",
+            "urepa",
+            "twinflow",
+            "internal_guidance",
+            "layersync",
+            "mixflow",
+            "diff2flow",
+        )
+    ],
+    *irrelevant(
+        "xm_* nextlat_* irepa_* crepa_* urepa_* twinflow_* internal_guidance_* layersync_* mixflow_*",
+        "Read with its switch only.",
+    ),
+    *irrelevant(
+        "diff2flow_* scheduled_sampling_* refiner_training_* distillation_config flow_timesteps_mode",
+        "Read with its switch only.",
+    ),
+    *secret("wandb_api_key hf_token"),
+]

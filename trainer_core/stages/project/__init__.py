@@ -1,0 +1,1 @@
+"""Opens a project: its base model, its dataset, its pictures."""

@@ -1,0 +1,1 @@
+"""The files in `outputs/NAME/`: LoRA files, model card, promotion."""

@@ -1,0 +1,134 @@
+"""The model card of a project: `outputs/NAME/README.md`, written anew when what it tells has changed."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from trainer_core.stages.project.session import Session, file_stat
+from trainer_core.stages.publishing.lora_files import LORA, base_name, published_names
+from trainer_core.stages.publishing.promotion import Verdict
+from trainer_core.stages.rendering.prompts import project_prompts
+from trainer_core.store import Published
+from trainer_core.store.disk import write_atomic
+from trainer_core.store.keys import digest, sha256_file
+from trainer_core.types import JSON
+
+if TYPE_CHECKING:
+    from trainer_core.export.card import CardFacts, Rendered, TrainingData
+
+CARD = "README.md"
+_KIND = "model card 1"
+_FIGURES = {
+    "held_out_loss": "held-out loss",
+    "concept_score": "concept score, by the judge",
+    "following": "prompt following, by the judge",
+    "diversity": "diversity between seeds",
+    "clip_concept_score": "CLIP score of concept prompts",
+    "clip_following": "CLIP score of other prompts",
+}
+
+
+def publish_card(session: Session, lora: Published, metrics: Published, verdict: Verdict) -> None:
+    """Write the card unless the one that lies there is it."""
+    project, index = session.project.model_dump(mode="json"), session.store.index
+    key = digest([lora.key, metrics.key, verdict.promoted, list(verdict.reasons), project])
+    target = session.outputs / CARD
+    there = index.file_hashes({str(target): file_stat(target)}) if target.is_file() else {}
+    known = index.facts(_KIND, [key]).get(key)
+    if known is not None and known == there.get(str(target)):
+        return
+    from trainer_core.export.card import model_card
+
+    session.outputs.mkdir(parents=True, exist_ok=True)
+    write_atomic(session.store.root, target, model_card(_facts(session, lora, metrics, verdict)).encode())
+    index.remember(_KIND, {key: sha256_file(target)})
+
+
+def _facts(session: Session, lora: Published, metrics: Published, verdict: Verdict) -> CardFacts:
+    from trainer_core.export import card
+    from trainer_core.stages.metrics import figure_pairs
+
+    project, known = session.project, lora.metadata
+    told = known["lineage"]
+    names = {file: output.format(name=session.output_name) for file, output in published_names().items()}
+    settings = json.loads(told["lora_assets.settings"])
+    trained = card.Trained(
+        family=session.family.spec.title,
+        rank=known["rank"],
+        alpha=known["alpha"],
+        targets=settings["adapter"]["targets"],
+        steps=known["steps"],
+        step=known["selected_step"],
+        base_model=base_name(session),
+        trigger_word=project.caption.trigger_word,
+        kind=settings["adapter"]["type"],
+    )
+    lineage = card.Lineage(
+        base_fingerprint=told["lora_assets.base_fingerprint"],
+        dataset_version=told["lora_assets.dataset_data_version"],
+        weights_sha256=lora.data_version,
+        file_sha256=lora.files[LORA].sha256,
+        versions=json.loads(told["lora_assets.versions"]),
+    )
+    return card.CardFacts(
+        name=project.name,
+        file=names.get(known["rendered"], "") if _reads(known, "diffusers") else "",
+        comfyui_file=next((names[one["file"]] for one in known["proof"] if one["comfyui_coverage"] == 1.0), ""),
+        lycoris_file=_lycoris_file(known, names),
+        denoiser=session.family.spec.denoiser,
+        trained=trained,
+        data=_training_data(session),
+        lineage=lineage,
+        rendered=_rendered(session),
+        figures=tuple(card.Figure(_FIGURES.get(name, name), *pair) for name, *pair in figure_pairs(metrics.metadata)),
+        verdict=card.Verdict(verdict.promoted, verdict.reasons),
+        settings={f"{group}.{name}": value for group, fields in settings.items() for name, value in fields.items()},
+    )
+
+
+def _reads(known: Mapping[str, JSON], reader: str) -> bool:
+    return any(one["reader"] == reader for one in known["proof"])
+
+
+def _lycoris_file(known: Mapping[str, JSON], names: Mapping[str, str]) -> str:
+    """Return the file that LyCORIS's loader takes; it has one for every kind but (IA)^3, where it fails."""
+    settings = json.loads(known["lineage"]["lora_assets.settings"])
+    files = [names[one["file"]] for one in known["proof"] if one["format"] == "lycoris"]
+    return files[0] if files and settings["adapter"]["type"] != "ia3" else ""
+
+
+def _training_data(session: Session) -> TrainingData:
+    from trainer_core.export.card import TrainingData
+
+    manifest = session.manifest
+    buckets = Counter(sample.bucket for sample in manifest.samples)
+    held_out = Counter(sample.bucket for sample in manifest.samples if sample.split == "held_out")
+    return TrainingData(
+        trained=len(manifest.samples) - held_out.total(),
+        held_out=held_out.total(),
+        excluded=Counter(gone.cause for gone in manifest.excluded),
+        paired=sum(bool(sample.controls) for sample in manifest.samples),
+        buckets=tuple((str(bucket), buckets[bucket], held_out[bucket]) for bucket in sorted(buckets)),
+    )
+
+
+def _rendered(session: Session) -> Rendered:
+    from trainer_core.export.card import Rendered
+
+    sample, side = session.project.sample, session.project.bucket.resolution
+    nothing = session.family.spec.no_negative_prompt
+    prompts = project_prompts(sample, session)
+    return Rendered(
+        prompts=prompts.texts,
+        controls=max((len(files) for files in prompts.controls), default=0),
+        # what the pipeline is given for pictures, so that the call in the card renders the same
+        negative_prompt="" if nothing is None else sample.negative_prompt or nothing,
+        steps=sample.steps,
+        guidance=sample.guidance,
+        width=sample.width or side,
+        height=sample.height or side,
+        guidance_argument=session.family.spec.guidance_argument,
+    )

@@ -1,0 +1,1 @@
+"""Prompts, pipelines and LoRA files for `samples` and `metrics`."""

@@ -1,0 +1,76 @@
+"""Captions that are encoded while training: when that is so, and the encoders that do it.
+
+The settings of `text` are no part of the key of what is trained: the data version of `cached_text_embeddings` tells
+whether captions are encoded while training, which captions, and by what.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from trainer_core.stages.project.verified_pictures import read_picture
+from trainer_core.types import Sample
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from trainer_core.sampling.evaluate import HeldOut
+    from trainer_core.stages.project.session import Session
+    from trainer_core.train.live_text import LiveText
+
+
+def load_live_text(session: Session) -> LiveText:
+    """Load the text encoders onto their device, in the precision in which captions are cached otherwise."""
+    import torch
+
+    from trainer_core.hardware.placement import place, torch_dtype
+    from trainer_core.train.live_text import LiveText
+
+    text, control = session.project.text, session.family.spec.control
+    dtype = torch_dtype(session.precision("text", text.precision))
+    encoders: dict[str, Any] = {
+        name: place(part, session.profile) if isinstance(part, torch.nn.Module) else part
+        for name, part in session.family.load_text_encoders(session.source, dtype).items()
+    }
+    seen = control is not None and control.in_text
+    return LiveText(session.family, encoders, text, _pictures(session.manifest.samples) if seen else None)
+
+
+def _pictures(samples: Sequence[Sample]) -> Callable[[str], Sequence[Image.Image]]:
+    controls = {sample.id: sample.controls for sample in samples}
+    return lambda name: [read_picture(one.path, one.picture) for one in controls[name]]
+
+
+@contextmanager
+def measured(session: Session, denoiser: Any, path: Path, held_out: Sequence[HeldOut]) -> Generator[Sequence[HeldOut]]:
+    """Have the LoRA of a file on a denoiser, and give held-out samples as its text encoders read their captions.
+
+    The samples are as they were cached if the file has nothing for text encoders.
+    """
+    from trainer_core.export.readers.with_diffusers import load_into, text_encoders_in
+    from trainer_core.stages.rendering.lora_loading import with_lora
+
+    spec = session.family.spec
+    if not (names := text_encoders_in(path, spec)):
+        with with_lora(denoiser, path, spec):
+            yield held_out
+        return
+    live = load_live_text(session)
+    load_into(path, spec, denoiser, {name: live.encoders[name] for name in names})
+    try:
+        yield read_anew(live, held_out, session)
+    finally:
+        denoiser.unload_lora()
+
+
+def read_anew(live: LiveText, held_out: Sequence[HeldOut], session: Session) -> list[HeldOut]:
+    """Return held-out samples with their captions as the encoders read them now."""
+    import torch
+
+    captions: Mapping[str, str] = {sample.id: sample.caption for sample in session.manifest.samples}
+    with torch.no_grad():
+        return [replace(one, text=live.encode([one.sample_id], [captions[one.sample_id]])[0]) for one in held_out]

@@ -1,0 +1,89 @@
+"""The learning-rate range test of a project: its caches, its adapter, its optimizer, and no trace in its runs."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from trainer_core.config.groups import LoggingConfig
+from trainer_core.config.reads import Slice
+from trainer_core.errors import ConfigError, Interrupted
+from trainer_core.stages.lora_checkpoint import LORA_CHECKPOINT, training_parts
+from trainer_core.stages.stage import StageContext
+from trainer_core.train.optim.findings import is_adaptive
+from trainer_core.types import Finding
+
+if TYPE_CHECKING:
+    from trainer_core.config.project import Project
+    from trainer_core.train.lr_finder import FoundLr, RangeTest
+
+PICTURE, FIGURES = "find_lr.png", "find_lr.json"
+"""In `outputs/NAME/`."""
+
+
+def find_lr(context: StageContext, asked: RangeTest) -> FoundLr:
+    """Run the range test and write its picture and its figures.
+
+    Args:
+        context: what the stage of training would see.
+        asked: the rates.
+
+    Raises:
+        ConfigError: the optimizer finds its own rate.
+        Interrupted: a signal came; nothing is kept.
+    """
+    from trainer_core.hardware.placement import torch_work
+    from trainer_core.train.accelerator import make_accelerator
+    from trainer_core.train.lr_finder import range_test, write_picture
+    from trainer_core.train.trainer import prepare
+
+    session = context.session
+    refuse_adaptive(session.project)
+    settings = Slice(_for_the_test(session.project, asked), LORA_CHECKPOINT.reads, LORA_CHECKPOINT.name)
+    context = replace(context, settings=settings)
+    accelerator = make_accelerator(
+        session.profile,
+        session.precision("train", settings.train.precision),
+        settings.train.gradient_accumulation_steps,
+    )
+    with (
+        torch_work(session.profile, settings.hardware.threads),
+        tempfile.TemporaryDirectory(prefix="lora-assets-find-lr-") as workdir,
+    ):
+        parts = replace(training_parts(context, accelerator.device), total_steps=asked.steps)
+        trainer = prepare(parts, Path(workdir), session.report, accelerator)
+        try:
+            found = range_test(trainer, asked)
+        except Interrupted:
+            raise Interrupted("stopped: nothing of the test is kept.") from None
+    session.outputs.mkdir(parents=True, exist_ok=True)
+    write_picture(found, session.outputs / PICTURE)
+    (session.outputs / FIGURES).write_text(json.dumps(found.as_dict(), indent=2) + "\n")
+    return found
+
+
+def refuse_adaptive(project: Project) -> None:
+    """Stop where there is no rate to find.
+
+    Raises:
+        ConfigError: the optimizer finds its own rate.
+    """
+    if is_adaptive(project.optimizer):
+        message = f"{project.optimizer.name} finds its own learning rate: there is nothing to test."
+        fix = "Leave `optimizer.lr` at 1.0, or choose another optimizer."
+        raise ConfigError([Finding("error", "optimizer.name", message, fix)])
+
+
+def _for_the_test(project: Project, asked: RangeTest) -> Project:
+    """Return the settings with the length of the test, and without anything that measures, averages or saves."""
+    changed: Mapping[str, Any] = {
+        "train": {"steps": asked.steps, "epochs": None, "checkpoint_every": 0, "ema_decay": 0.0},
+        "sample": {"every": 0},
+        "hardware": {"num_processes": 1},
+    }
+    groups = {name: getattr(project, name).model_copy(update=fields) for name, fields in changed.items()}
+    return project.model_copy(update={**groups, "logging": LoggingConfig(every=1)})

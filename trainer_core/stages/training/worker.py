@@ -1,0 +1,58 @@
+"""One of several training processes. Started by `launch.py`, never by hand."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from trainer_core.config.project import Project
+from trainer_core.config.reads import Slice
+from trainer_core.errors import DatasetError, LoraAssetsError
+from trainer_core.hardware.placement import torch_work
+from trainer_core.stages import STAGES
+from trainer_core.stages.lora_checkpoint import train_here
+from trainer_core.stages.project.session import Session
+from trainer_core.stages.stage import StageContext
+from trainer_core.stages.training.launch import write_error, write_outcome
+
+
+def main(request: Path) -> int:
+    """Train this process's share; the main process leaves the outcome."""
+    asked = json.loads(request.read_bytes())
+    workdir, stage = Path(asked["workdir"]), STAGES["lora_checkpoint"]
+    session = Session.open(Project.model_validate(asked["project"]), Path(asked["home"]))
+    upstream = {name: session.store.objects.get(name, key) for name, key in asked["upstream"].items()}
+    found = {name: published for name, published in upstream.items() if published is not None}
+    context = StageContext(Slice(session.project, stage.reads, stage.name), session, found)
+    rank = int(os.environ.get("RANK", "0"))
+    try:
+        _check_unchanged(session, asked)
+        # A run whose starter was killed goes on by itself; one that is started meanwhile waits for it here.
+        with (
+            session.store.lock(f"worker-{workdir.name}-{rank}"),
+            torch_work(session.profile, session.project.hardware.threads),
+        ):
+            outcome = train_here(context, workdir)
+    except LoraAssetsError as error:
+        write_error(workdir, rank, error)
+        return error.exit_code
+    if rank == 0:
+        write_outcome(workdir, outcome)
+    return 0
+
+
+def _check_unchanged(session: Session, asked: Mapping[str, str]) -> None:
+    """Refuse to train on anything but what the key says.
+
+    Raises:
+        DatasetError: a folder or the base model changed after the run was planned.
+    """
+    if (session.manifest.data_version, session.base_version) != (asked["dataset"], asked["base"]):
+        raise DatasetError("the dataset or the base model changed while training started. Run again when it is whole.")
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1])))

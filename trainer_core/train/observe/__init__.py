@@ -1,0 +1,1 @@
+"""Metrics, plots and trackers of a run."""
