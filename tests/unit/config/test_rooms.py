@@ -1,4 +1,4 @@
-"""The house is easy to enter: no folder holds too many files, and no import hides inside a function without a reason."""
+"""No package holds too many modules, and no import hides inside a function without a reason."""
 
 from __future__ import annotations
 
