@@ -114,11 +114,11 @@ def vae_alone(session: Session, limit: int | None = None) -> Callable[[], None]:
     import torch
 
     from trainer_core.data.pictures.decode import load_rgb, to_bucket
-    from trainer_core.hardware.placement import place, torch_device, torch_dtype
+    from trainer_core.hardware.placement import move_to_device, torch_device, torch_dtype
 
     profile, family = session.profile, session.family
     dtype, size = torch_dtype(session.precision("vae", "auto")), profile.encode_batch_size
-    vae: Any = place(family.load_vae(session.source, dtype), profile)
+    vae: Any = move_to_device(family.load_vae(session.source, dtype), profile)
     pictures = [to_bucket(load_rgb(one.path.read_bytes()), one.geometry) for one in session.manifest.samples[:limit]]
     batches: list[torch.Tensor] = []
     for start in range(0, len(pictures), size):

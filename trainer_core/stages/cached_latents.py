@@ -97,7 +97,7 @@ def _one_picture_a_key(context: StageContext, pictures: Iterable[Picture], prese
 def _encode(context: StageContext, pictures: Sequence[Picture]) -> None:
     import torch
 
-    from trainer_core.hardware.placement import place, torch_device, torch_dtype, torch_work
+    from trainer_core.hardware.placement import move_to_device, torch_device, torch_dtype, torch_work
 
     session = context.session
     precision = session.precision("vae", context.settings.latents.precision)
@@ -109,7 +109,7 @@ def _encode(context: StageContext, pictures: Sequence[Picture]) -> None:
         torch.inference_mode(),
         session.store.entries.writer("latents") as writer,
     ):
-        vae = place(session.family.load_vae(session.source, dtype), session.profile)
+        vae = move_to_device(session.family.load_vae(session.source, dtype), session.profile)
         for batch, pixels in _decoded(context, list(_batches(pictures, size))):
             latents = session.family.encode_latents(vae, pixels.to(device, dtype)).to("cpu", torch.float32)
             for picture, latent in zip(batch, latents, strict=True):

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from trainer_core.data.captions.sample_captions import drawn_row, encoded_live
+from trainer_core.data.captions.sample_captions import caption_key_parts, encodes_captions_live
 from trainer_core.errors import NonFiniteError
 from trainer_core.stages.caching.caption_entries import Text, texts_to_encode
 from trainer_core.stages.caching.entries import control_parts, entry_key, items_outcome, write_items
@@ -67,13 +67,13 @@ def _seen_with_controls(one: Text, base: str, told: Mapping[str, JSON]) -> Item:
 def _version(context: StageContext) -> str:
     rows: list[JSON] = [[name, item.key] for name, item in sorted(context.items.items())]
     samples = context.session.manifest.samples
-    if encoded_live(context.session.project):
+    if encodes_captions_live(context.session.project):
         # What training reads is a part of what this result means, whoever encodes it: another caption trains again.
         captions = (Text(one.id, one, one.caption) for one in samples)
         read = text_items(context.session, context.settings.text, captions)
         rows += ["encoded while training", sorted([name, item.key] for name, item in read.items())]
     # Which text is how likely, and when, decides training as much as what the texts are.
-    return digest(rows + [[one.id, drawn] for one in samples if (drawn := drawn_row(one))])
+    return digest(rows + [[one.id, drawn] for one in samples if (drawn := caption_key_parts(one))])
 
 
 def _run(context: StageContext) -> Outcome:
@@ -92,7 +92,7 @@ def _run(context: StageContext) -> Outcome:
 def _encode(context: StageContext, captions: Sequence[tuple[str, Text]]) -> None:
     import torch
 
-    from trainer_core.hardware.placement import place, torch_dtype, torch_work
+    from trainer_core.hardware.placement import move_to_device, torch_dtype, torch_work
 
     session, text = context.session, context.settings.text
     precision = session.precision("text", text.precision)
@@ -104,7 +104,7 @@ def _encode(context: StageContext, captions: Sequence[tuple[str, Text]]) -> None
     ):
         loaded = session.family.load_text_encoders(session.source, torch_dtype(precision))
         encoders = {
-            name: place(part, session.profile) if isinstance(part, torch.nn.Module) else part
+            name: move_to_device(part, session.profile) if isinstance(part, torch.nn.Module) else part
             for name, part in loaded.items()
         }
         for start in range(0, len(captions), size):

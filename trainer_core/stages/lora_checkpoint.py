@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trainer_core.data.captions.sample_captions import encoded_live
+from trainer_core.data.captions.sample_captions import encodes_captions_live
 from trainer_core.errors import ConfigError, LoraAssetsError
 from trainer_core.stages.caching.caption_entries import live_captions, names_needed, text_choice
 from trainer_core.stages.caching.entries import control_keys_of, keys_of, read_controls, read_latents, read_text
@@ -262,9 +262,9 @@ def _select(context: StageContext, workdir: Path, outcome: TrainOutcome) -> tupl
 
 def training_parts(context: StageContext, device: Any) -> TrainerParts:
     """Load the base and the caches: what a run is made of."""
-    from trainer_core.data.epoch.batch_order import Order
+    from trainer_core.data.epoch.batch_order import BatchOrder
     from trainer_core.diffusion.noise_shape import NoiseShape
-    from trainer_core.hardware.placement import place, torch_dtype, use_attention
+    from trainer_core.hardware.placement import move_to_device, torch_dtype, use_attention
     from trainer_core.train.batches import BatchLoader
     from trainer_core.train.objective import sample_weights
     from trainer_core.train.trainer import TrainerParts
@@ -276,10 +276,10 @@ def training_parts(context: StageContext, device: Any) -> TrainerParts:
     cache = cached_samples(context)
     if cache.nbytes() <= settings.hardware.resident_cache_mib * 2**20:
         cache = cache.resident(device, dtype)
-    denoiser = place(session.family.load_denoiser(session.source, dtype), session.profile)
+    denoiser = move_to_device(session.family.load_denoiser(session.source, dtype), session.profile)
     use_attention(denoiser, session.profile.attention)
-    order = Order.of(train, settings.train.batch_size, settings.train.seed)
-    live = encoded_live(session.project)
+    order = BatchOrder.of(train, settings.train.batch_size, settings.train.seed)
+    live = encodes_captions_live(session.project)
     for finding in session.caption_findings:
         log.warning("%s", finding)
     return TrainerParts(
@@ -328,7 +328,9 @@ def cached_samples(context: StageContext) -> CachedSamples:
     session, train = context.session, trained_samples(context)
     store = session.store
     geometries = seen_geometries(train)
-    names = names_needed(train, text_choice(session, train, context.settings.caption), encoded_live(session.project))
+    names = names_needed(
+        train, text_choice(session, train, context.settings.caption), encodes_captions_live(session.project)
+    )
     latents = context.upstream["cached_latents"]
     return CachedSamples(
         read_latents(store, keys_of(latents, geometries)),

@@ -110,7 +110,7 @@ class _Progress:
 
 def _held_out_figures(context: StageContext, progress: _Progress) -> dict[str, JSON]:
     """Losses of the base, of the same base with the exported LoRA, and with the champion's if it must be measured."""
-    from trainer_core.hardware.placement import place, torch_device, torch_dtype, use_attention
+    from trainer_core.hardware.placement import move_to_device, torch_device, torch_dtype, use_attention
     from trainer_core.sampling.evaluate import Evaluator
 
     session, settings = context.session, context.settings
@@ -120,7 +120,7 @@ def _held_out_figures(context: StageContext, progress: _Progress) -> dict[str, J
     dtype = torch_dtype(session.precision("train", settings.train.precision))
     schedule = session.family.noise_schedule(session.source, settings.noise)
     evaluator = Evaluator(session.family, schedule, torch_device(session.profile), dtype, settings.noise.guidance)
-    denoiser: Any = place(session.family.load_denoiser(session.source, dtype), session.profile)
+    denoiser: Any = move_to_device(session.family.load_denoiser(session.source, dtype), session.profile)
     use_attention(denoiser, session.profile.attention)
 
     def losses_with(lora: Published) -> dict[str, float]:

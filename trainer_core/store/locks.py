@@ -23,7 +23,7 @@ def lock_path(directory: Path, name: str) -> Path:
 
 
 @contextmanager
-def held(directory: Path, name: str) -> Generator[None]:
+def hold_lock(directory: Path, name: str) -> Generator[None]:
     """Hold the lock `name`, waiting for whoever has it; a killed holder lets go by itself.
 
     Locks of one name taken by two threads exclude each other too, so a thread must not take one name twice.

@@ -26,8 +26,6 @@ from trainer_core.wizard.situation import (
     trained_side,
 )
 
-_CLIP_TOKENS = 77
-
 
 def look(answers: Answers, config_path: Path | None, home: Path, report: Report) -> Situation:
     """Return everything that the choices depend on. Pictures that are looked at are remembered in the store of `home`.
@@ -66,7 +64,6 @@ def look_at_base(source: ModelSource) -> BaseLook:
         weights_gib=2 * source.parameters(spec.denoiser) / 2**30,
         side=trained_side(source.config(spec.denoiser), spec.latent_factor),
         latent_bytes=2 * int(channels) / spec.latent_factor**2,
-        clip_text=spec.text_length <= _CLIP_TOKENS,
     )
 
 

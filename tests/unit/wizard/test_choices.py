@@ -26,8 +26,8 @@ from trainer_core.wizard.situation import (
 
 ANSWERS = Answers("cats", Path("/pictures"), "/base", "sdxl", trigger_word="ohwx")
 RTX_4090 = MachineLook("cuda", memory_gib=24, ram_gib=64, disk_gib=500, cores=16)
-SDXL = BaseLook("SDXL", "diffusion", weights_gib=4.8, side=1024, latent_bytes=0.125, clip_text=True)
-FLUX = BaseLook("FLUX.1", "flow", weights_gib=22.2, side=1024, latent_bytes=0.5, clip_text=False)
+SDXL = BaseLook("SDXL", "diffusion", weights_gib=4.8, side=1024, latent_bytes=0.125)
+FLUX = BaseLook("FLUX.1", "flow", weights_gib=22.2, side=1024, latent_bytes=0.5)
 PICTURES = DatasetLook(30, 1400, small=0.0, captioned=1.0, tags=False, captions=("ohwx at home", "ohwx outside"))
 USUAL = Situation(ANSWERS, RTX_4090, SDXL, PICTURES)
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from trainer_core.data.captions.caption_variants import Dropout, draw_text
-from trainer_core.data.captions.sample_captions import encoded_live
+from trainer_core.data.captions.sample_captions import encodes_captions_live
 from trainer_core.data.epoch.batch_order import Draw
 from trainer_core.stages.caching.entries import EMPTY, class_id, empty_id, text_id
 from trainer_core.stages.project.session import Session
@@ -29,7 +29,7 @@ def texts_to_encode(session: Session, dropout: Dropout) -> Iterator[Text]:
 
     Where training encodes its captions itself, only the class captions, and what the base says of held-out captions.
     """
-    live, drops, seen = encoded_live(session.project), _drops(session, dropout), _seen(session)
+    live, drops, seen = encodes_captions_live(session.project), _drops(session, dropout), _seen(session)
     for number, sample in enumerate(session.manifest.samples):
         if drops and not seen and number == 0:
             yield Text(EMPTY, sample, "")
@@ -80,7 +80,7 @@ def names_needed(samples: Sequence[Sample], choice: TextChoice | None, live: boo
 
 
 def _drops(session: Session, dropout: Dropout) -> bool:
-    return not encoded_live(session.project) and bool(dropout.dropout or dropout.dropout_every_n_epochs)
+    return not encodes_captions_live(session.project) and bool(dropout.dropout or dropout.dropout_every_n_epochs)
 
 
 def _seen(session: Session) -> bool:

@@ -12,7 +12,7 @@ from trainer_core.families.facts import family_facts
 from trainer_core.types import JSON, Finding
 
 if TYPE_CHECKING:
-    from trainer_core.data.epoch.run_length import Arithmetic
+    from trainer_core.data.epoch.run_length import RunLength
     from trainer_core.stages.project.session import Session
 
 _WIDTHS = ("hidden_size", "dim", "model_dim", "inner_dim")
@@ -24,14 +24,14 @@ def setting_findings(session: Session) -> list[Finding]:
     return check_rules(session.project, facts_of(session))
 
 
-def run_findings(session: Session, length: Arithmetic) -> list[Finding]:
+def run_findings(session: Session, length: RunLength) -> list[Finding]:
     """Return what they say besides once the pictures are counted."""
     before = setting_findings(session)
     after = check_rules(session.project, facts_of(session, length))
     return [finding for finding in after if finding not in before]
 
 
-def facts_of(session: Session, length: Arithmetic | None = None) -> Facts:
+def facts_of(session: Session, length: RunLength | None = None) -> Facts:
     """Return what is known; of a base that is not there, only what its family says."""
     spec = session.family.spec
     scheduler: Mapping[str, JSON] = {}
@@ -59,5 +59,5 @@ def widths(config: Mapping[str, JSON]) -> tuple[int, ...]:
     return tuple(sorted(int(config[name]) for name in _WIDTHS if isinstance(config.get(name), int)))[:1]
 
 
-def _counted(length: Arithmetic) -> DataFacts:
-    return DataFacts(length.images, length.draws, length.steps_per_epoch, length.steps)
+def _counted(length: RunLength) -> DataFacts:
+    return DataFacts(length.images, length.samples_per_epoch, length.steps_per_epoch, length.steps)

@@ -17,8 +17,8 @@ from trainer_core.data.captions.caption_file import CAPTIONS_VERSION, CaptionTex
 from trainer_core.data.captions.sample_captions import CaptionPlan
 from trainer_core.data.discovery.controls import ControlRules
 from trainer_core.data.discovery.discover import Discovery, discover
-from trainer_core.data.discovery.discovery_types import FoundControl, FoundMask, FoundPicture
-from trainer_core.data.manifest import Known, Manifest, Rules, assemble
+from trainer_core.data.discovery.discovery_types import ControlFile, MaskFile, PictureFile
+from trainer_core.data.manifest import FileFacts, Manifest, ManifestRules, build_manifest
 from trainer_core.data.pictures.augmentation import Faces
 from trainer_core.data.pictures.decode import DECODE_VERSION, PictureInfo, probe
 from trainer_core.errors import DatasetError
@@ -57,17 +57,17 @@ def scan_datasets(project: Project, spec: FamilySpec, store: Store, report: Repo
     hashes = store.index.file_hashes(_stats(pictures))
     infos, probed = _picture_infos(pictures, hashes, store, report)
     captions = _caption_texts(pictures, hashes, store)
-    known = Known(
+    known = FileFacts(
         hashes,
         infos,
         captions,
         mask_profiles(pictures, hashes, infos, store, report),
         faces_of(pictures, hashes, infos, store, report) if project.augment.crop == "face" else Faces(),
     )
-    rules = Rules(
+    rules = ManifestRules(
         project.caption, project.bucket, spec.size_multiple, control, CaptionPlan.of(project), project.augment
     )
-    manifest = assemble(discoveries, known, rules)
+    manifest = build_manifest(discoveries, known, rules)
     return ScannedDataset(manifest, _folder_version(discoveries, hashes), probed)
 
 
@@ -77,7 +77,7 @@ def control_rules(spec: FamilySpec, side: int) -> ControlRules | None:
     return None if control is None else ControlRules(control.most, control.required, control.fit, side)
 
 
-def _stats(pictures: Sequence[FoundPicture]) -> dict[str, FileStat]:
+def _stats(pictures: Sequence[PictureFile]) -> dict[str, FileStat]:
     stats = {picture.file: picture.stat for picture in pictures}
     for picture in pictures:
         if picture.caption_file is not None and picture.caption_stat is not None:
@@ -90,9 +90,9 @@ def _stats(pictures: Sequence[FoundPicture]) -> dict[str, FileStat]:
 
 
 def _picture_infos(
-    pictures: Sequence[FoundPicture], hashes: Mapping[str, str], store: Store, report: Report
+    pictures: Sequence[PictureFile], hashes: Mapping[str, str], store: Store, report: Report
 ) -> tuple[dict[str, PictureInfo], int]:
-    by_hash: dict[str, FoundPicture | FoundControl | FoundMask] = {
+    by_hash: dict[str, PictureFile | ControlFile | MaskFile] = {
         hashes[picture.file]: picture for picture in pictures if picture.file in hashes
     }
     controls = (control for picture in pictures for control in picture.controls)
@@ -113,7 +113,7 @@ def _picture_infos(
     return infos, len(new)
 
 
-def _caption_texts(pictures: Sequence[FoundPicture], hashes: Mapping[str, str], store: Store) -> dict[str, CaptionText]:
+def _caption_texts(pictures: Sequence[PictureFile], hashes: Mapping[str, str], store: Store) -> dict[str, CaptionText]:
     names = {picture.caption_file for picture in pictures if picture.caption_file}
     wanted = {name: hashes[name] for name in names if name in hashes}
     kind = f"caption {CAPTIONS_VERSION}"

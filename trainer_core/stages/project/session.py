@@ -15,7 +15,7 @@ from pathlib import Path
 
 from trainer_core.adapters.settings import adapter_findings
 from trainer_core.config.project import Project
-from trainer_core.data.epoch.run_length import Arithmetic, arithmetic
+from trainer_core.data.epoch.run_length import RunLength, run_length
 from trainer_core.data.manifest import Manifest
 from trainer_core.errors import ConfigError, ModelError
 from trainer_core.export.format_support import held_formats, possible_formats, refusal
@@ -212,13 +212,13 @@ class Session:
         return self.scanned.manifest
 
     @cached_property
-    def length(self) -> Arithmetic:
+    def length(self) -> RunLength:
         """How long the run is: `train.steps`, or what `train.epochs` come to with these pictures.
 
         Raises:
             ConfigError: something about the dataset forbids training.
         """
-        return arithmetic(self.project, self.manifest.samples)
+        return run_length(self.project, self.manifest.samples)
 
     @cached_property
     def prompt_lines(self) -> tuple[PromptLine, ...]:

@@ -215,7 +215,7 @@ def base_name(session: Session) -> str:
 
 
 def _training(context: StageContext, step: int) -> Training:
-    from trainer_core.data.epoch.batch_order import Order
+    from trainer_core.data.epoch.batch_order import BatchOrder
     from trainer_core.export.metadata.kohya_metadata import network_arguments, network_module
     from trainer_core.export.metadata.lora_metadata import Training
     from trainer_core.export.metadata.objective_metadata import objective_metadata
@@ -223,7 +223,7 @@ def _training(context: StageContext, step: int) -> Training:
     settings, session = context.settings, context.session
     adapter, options = settings.adapter, settings.adapter_options
     samples: list[Sample] = [sample for sample in session.manifest.samples if sample.split == "train"]
-    order = Order.of(samples, settings.train.batch_size, settings.train.seed)
+    order = BatchOrder.of(samples, settings.train.batch_size, settings.train.seed)
     batches = step * settings.train.gradient_accumulation_steps * settings.hardware.num_processes
     told = str(session.source.config("scheduler").get("prediction_type", ""))
     words = [settings.caption.trigger_word, *(dataset.trigger_word for dataset in settings.datasets)]

@@ -27,13 +27,13 @@ def load_live_text(session: Session) -> LiveText:
     """Load the text encoders onto their device, in the precision in which captions are cached otherwise."""
     import torch
 
-    from trainer_core.hardware.placement import place, torch_dtype
+    from trainer_core.hardware.placement import move_to_device, torch_dtype
     from trainer_core.train.live_text import LiveText
 
     text, control = session.project.text, session.family.spec.control
     dtype = torch_dtype(session.precision("text", text.precision))
     encoders: dict[str, Any] = {
-        name: place(part, session.profile) if isinstance(part, torch.nn.Module) else part
+        name: move_to_device(part, session.profile) if isinstance(part, torch.nn.Module) else part
         for name, part in session.family.load_text_encoders(session.source, dtype).items()
     }
     seen = control is not None and control.in_text
