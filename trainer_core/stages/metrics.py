@@ -25,7 +25,7 @@ from trainer_core.store.keys import digest
 from trainer_core.types import JSON
 
 if TYPE_CHECKING:
-    from trainer_core.sampling.examine import Exam
+    from trainer_core.sampling.exam import Exam
 
 NAME = "metrics"
 METRICS = "metrics.json"
@@ -158,7 +158,7 @@ def _exam_figures(context: StageContext, progress: _Progress) -> dict[str, JSON]
     if not gate.concept_prompts + gate.other_prompts:
         return {}
     from trainer_core.hardware.placement import torch_device, torch_dtype
-    from trainer_core.sampling.examine import measure, take
+    from trainer_core.sampling.exam import render_exam, score_exam
     from trainer_core.sampling.trained_noise import use_trained_noise
     from trainer_core.stages.rendering.lora_loading import load_lora
 
@@ -168,9 +168,9 @@ def _exam_figures(context: StageContext, progress: _Progress) -> dict[str, JSON]
     pipeline.to(torch_device(session.profile))
     pipeline.set_progress_bar_config(disable=True)
     inputs = prompt_inputs(session)
-    base = measure(exam, take(pipeline, inputs, exam, progress))
+    base = score_exam(exam, render_exam(pipeline, inputs, exam, progress))
     load_lora(pipeline, file_for_diffusers(context.upstream["lora_checkpoint"]), session.family.spec)
-    lora = measure(exam, take(pipeline, inputs, exam, progress))
+    lora = score_exam(exam, render_exam(pipeline, inputs, exam, progress))
     return {f"{name}_base": value for name, value in base.items()} | {
         f"{name}_lora": value for name, value in lora.items()
     }
@@ -178,7 +178,7 @@ def _exam_figures(context: StageContext, progress: _Progress) -> dict[str, JSON]
 
 def _exam(context: StageContext) -> Exam:
     from trainer_core.hardware.placement import torch_device
-    from trainer_core.sampling.examine import Exam, Score, load_clip_score, load_judge
+    from trainer_core.sampling.exam import Exam, Score, load_clip_score, load_judge
 
     gate = context.settings.gate
     scores: dict[str, Score] = {}
