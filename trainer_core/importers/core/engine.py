@@ -156,7 +156,7 @@ def _conversion(row: Row, value: JSON, context: Context) -> Conversion:
         return refused("Its value, or one that is read with it, is not a number.")
     if answer.note or answer.status == "irrelevant":
         return answer
-    return Conversion(answer.settings, answer.status, row.note)
+    return replace(answer, note=row.note)
 
 
 def _misread(value: JSON) -> bool:

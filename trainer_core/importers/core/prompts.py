@@ -11,7 +11,7 @@ from trainer_core.importers.core.convert import number
 from trainer_core.importers.core.key_table import Context, Conversion
 from trainer_core.types import JSON
 
-_MARK = re.compile(r"\s--(?P<mark>[A-Za-z]+)(?P<value>.*?)(?=\s--[A-Za-z]|$)")
+_MARK = re.compile(r"\s--(?P<mark>[A-Za-z_]+)(?P<value>.*?)(?=\s--[A-Za-z]|$)")
 MARKS: Mapping[str, str] = {
     "n": "negative_prompt",
     "w": "width",

@@ -154,7 +154,8 @@ OTHER: list[Row] = [
     *memory("base_model_precision quantization_config quantize_activations"),
     *memory("text_encoder_1_precision text_encoder_2_precision text_encoder_3_precision text_encoder_4_precision"),
     *memory("ramtorch enable_group_offload musubi_blocks_to_swap dynamo_backend deepspeed_config fsdp_enable"),
-    *memory("enable_chunked_feed_forward feed_forward_chunk_size gradient_checkpointing_offload"),
+    *memory("enable_chunked_feed_forward"),
+    *irrelevant("feed_forward_chunk_size", "Read with `enable_chunked_feed_forward`."),
     *memory("vae_enable_tiling vae_enable_slicing vae_enable_patch_conv"),
     *irrelevant("base_model_default_dtype quantize_via", "Read with `base_model_precision`."),
     *irrelevant(
@@ -165,7 +166,7 @@ OTHER: list[Row] = [
     *irrelevant("musubi_* gradient_checkpointing_* vae_enable_* keep_vae_loaded unet_attention_slice", HARDWARE),
     *irrelevant("accelerator_cache_clear_interval dynamo_* num_machines machine_rank main_process_ip", HARDWARE),
     *irrelevant(
-        "main_process_port same_network accelerate_config accelerate_extra_args deepspeed_config fsdp_*", HARDWARE
+        "main_process_port same_network accelerate_config accelerate_extra_args fsdp_*", HARDWARE
     ),
     *irrelevant(
         "context_parallel_* find_unused_parameters max_workers aws_max_pool_connections torch_num_threads", HARDWARE
