@@ -80,6 +80,12 @@ def code_version_tags(code_version: str) -> dict[str, str]:
     return {CODE_VERSION_TAG: code_version}
 
 
+def result_tags(version: str, code_version: str, inputs: Mapping[dg.AssetKey, str]) -> dict[str, str]:
+    """Return the tags of a result of a data version, made by some code from inputs of some data versions."""
+    own = {DATA_VERSION_TAG: version, DATA_VERSION_IS_USER_PROVIDED_TAG: "true"}
+    return own | code_version_tags(code_version) | {get_input_data_version_tag(key): v for key, v in inputs.items()}
+
+
 class Journal:
     """Writes into the log of a run what a step learnt about the assets above its own."""
 
