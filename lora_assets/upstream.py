@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from typing import Any
 
 import dagster as dg
 from dagster._core.asset_graph_view.asset_graph_view import AssetGraphView
@@ -284,7 +285,7 @@ class Evaluation:
     requests: Sequence[dg.RunRequest]
     cursor: str
     """Dagster's cursor, for the next evaluation."""
-    evaluations: Sequence[object]
+    evaluations: Sequence[Any]
     """What the UI shows of each condition."""
 
 
@@ -328,7 +329,7 @@ def asset_graph(context: dg.SensorEvaluationContext) -> BaseAssetGraph:
     return context.repository_def.asset_graph
 
 
-def automation_result(requests: Sequence[dg.RunRequest], cursor: str, evaluations: Sequence[object]) -> dg.SensorResult:
+def automation_result(requests: Sequence[dg.RunRequest], cursor: str, evaluations: Sequence[Any]) -> dg.SensorResult:
     """Return what an automation sensor answers."""
     return dg.SensorResult(run_requests=requests, cursor=cursor, automation_condition_evaluations=evaluations)
 

@@ -102,8 +102,7 @@ def _state(instance: dg.DagsterInstance, graph: upstream.BaseAssetGraph) -> dict
 
 @lru_cache(maxsize=2)
 def _definitions(graph: upstream.BaseAssetGraph) -> str:
-    keys = sorted(graph.get_all_asset_keys())
-    return digest([[key.to_user_string(), graph.get(key).code_version or ""] for key in keys])
+    return digest(sorted([key.to_user_string(), graph.get(key).code_version or ""] for key in graph.get_all_asset_keys()))
 
 
 def _changed_groups(

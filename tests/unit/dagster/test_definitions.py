@@ -221,7 +221,8 @@ def test_owners_and_freshness_come_from_the_environment(
 def test_the_nightly_schedule_requests_one_run_a_project(tmp_path: Path) -> None:
     write_config(tmp_path)
     write_config(tmp_path, "cat")
-    nightly = definitions(tmp_path).get_repository_def().get_schedule_def("nightly")
-    requests = nightly.evaluate_tick(dg.build_schedule_context()).run_requests or []
+    repository = definitions(tmp_path).get_repository_def()
+    nightly = repository.get_schedule_def("nightly")
+    requests = nightly.evaluate_tick(dg.build_schedule_context(repository_def=repository)).run_requests or []
     assert [{key.path[-1] for key in request.asset_selection or ()} for request in requests] == [set(STAGES)] * 2
     assert [request.tags["lora-assets/project"] for request in requests] == ["default", "cat"]
