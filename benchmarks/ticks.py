@@ -30,9 +30,9 @@ def run(quick: bool) -> Result:
     with tempfile.TemporaryDirectory() as folder:
         figures = _measure(Path(folder), projects)
     notes = (
-        "Every stage of every project has one materialization. One process, SQLite, the sensor's own function: Dagster's "
-        "gRPC call and the row of the tick come on top.",
-        "'every project' is the first tick after the code was loaded, and what each tick did before ticks were skipped.",
+        "Every stage of every project has one materialization. One process, SQLite, the sensor's own function: "
+        "Dagster's gRPC call and the row of the tick come on top.",
+        "'every project' is the first tick after the code was loaded: what each tick did before ticks were skipped.",
     )
     return Result("ticks", "Sensor ticks", tuple(figures), {"projects": projects, "assets": projects * 8}, notes)
 

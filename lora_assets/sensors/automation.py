@@ -102,7 +102,8 @@ def _state(instance: dg.DagsterInstance, graph: upstream.BaseAssetGraph) -> dict
 
 @lru_cache(maxsize=2)
 def _definitions(graph: upstream.BaseAssetGraph) -> str:
-    return digest(sorted([key.to_user_string(), graph.get(key).code_version or ""] for key in graph.get_all_asset_keys()))
+    keys = graph.get_all_asset_keys()
+    return digest(sorted([key.to_user_string(), graph.get(key).code_version or ""] for key in keys))
 
 
 def _changed_groups(
