@@ -292,8 +292,8 @@ def warnings(situation: Situation) -> list[str]:
         )
     if not situation.answers.trigger_word and situation.dataset.captioned == 0:
         messages.append(
-            "nothing calls the concept: there is neither a trigger word nor a caption, so no prompt can ask for what is "
-            "trained. Give --trigger WORD, or write a caption file beside each picture."
+            "nothing calls the concept: there is neither a trigger word nor a caption, so no prompt can ask for what "
+            "is trained. Give --trigger WORD, or write a caption file beside each picture."
         )
     if situation.dataset.pictures < 5:
         messages.append(f"{situation.dataset.pictures} pictures are few: the LoRA will repeat them. 15 to 50 is usual.")
