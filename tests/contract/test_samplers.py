@@ -25,11 +25,13 @@ NAMES = sorted(MODELS.keys() - {"kandinsky5"})
 @pytest.mark.slow
 @pytest.mark.setting("sample.sampler")
 @pytest.mark.parametrize("name", NAMES)
-def test_a_pipeline_renders_with_exactly_the_samplers_that_are_said_to_fit(name: str, tmp_path: Path) -> None:
+def test_a_pipeline_renders_with_exactly_the_samplers_that_are_said_to_fit(
+    name: str, tmp_path: Path, tiny_bases: dict[str, Path]
+) -> None:
     import torch
 
     model, store = MODELS[name], Store.open(tmp_path / "store")
-    source = find_base(ModelConfig(family=model.family, path=model.build(tmp_path / "base")), store)
+    source = find_base(ModelConfig(family=model.family, path=tiny_bases[name]), store)
     family = with_spec(get_family(model.family), source.spec)
     spec = family.spec
     pipeline = family.load_pipeline(source, torch.float32)
