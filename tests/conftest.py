@@ -25,6 +25,37 @@ os.environ.pop("LORA_ASSETS_HOME", None)
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
+NUMERIC = (
+    "tests/contract/test_exports",
+    "tests/contract/test_family_",
+    "tests/contract/test_long_captions",
+    "tests/contract/test_optimizers",
+    "tests/contract/test_traps_",
+    "tests/integration/test_gate",
+    "tests/integration/test_lora_file",
+    "tests/integration/test_noise_and_loss",
+    "tests/integration/test_optimizers",
+    "tests/integration/test_processes",
+    "tests/integration/test_resume",
+    "tests/integration/test_saving",
+    "tests/integration/test_selection",
+    "tests/unit/adapters/",
+    "tests/unit/diffusion/",
+    "tests/unit/export/",
+    "tests/unit/families/",
+    "tests/unit/hardware/",
+    "tests/unit/sampling/",
+    "tests/unit/train/",
+)
+"""How the files begin whose tests compare numbers or weights."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.nodeid.startswith(NUMERIC):
+            item.add_marker("numeric")
+
+
 def pytest_collection_finish(session: pytest.Session) -> None:
     # Imported modules stay: without them, each collection of garbage visits a tenth of the objects.
     gc.collect()
