@@ -68,9 +68,8 @@ def main(arguments: Sequence[str]) -> int:
     failed = 0
     for each in present:
         how = "this machine's own" if each is present[-1] else "limited by variables"
-        print(
-            f"== {each.name}: {how} {' '.join(f'{key}={value}' for key, value in each.variables.items())}", flush=True
-        )
+        variables = " ".join(f"{key}={value}" for key, value in each.variables.items())
+        print(f"== {each.name}: {how} {variables}", flush=True)
         code = subprocess.run(
             [sys.executable, "-m", "pytest", "-m", "numeric and not gpu and not campaign", *arguments],
             cwd=ROOT,

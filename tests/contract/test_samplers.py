@@ -16,8 +16,11 @@ from trainer_core.sampling.samplers import DIFFUSION, FLOW, check_sampler, find_
 from trainer_core.stages.project.base_model import find_base
 from trainer_core.store import Store
 
+SHORT = ("flux1", "sd15")
+"""Models of the two predictions; what the others take is shown before each release."""
 # Kandinsky 5 renders a megapixel at the least.
-NAMES = sorted(MODELS.keys() - {"kandinsky5"})
+OTHERS = sorted(MODELS.keys() - {"kandinsky5", *SHORT})
+NAMES = (*SHORT, *(pytest.param(name, marks=pytest.mark.campaign) for name in OTHERS))
 
 
 # diffusers gives numpy a tensor for some second-order samplers.
