@@ -24,8 +24,8 @@ DATASET_FOLDER = "dataset_folder"
 BASE_MODEL = "base_model"
 
 SOURCES: Mapping[str, Callable[[Session], str]] = {
-    DATASET_FOLDER: lambda session: session.scanned.folder_version,
-    BASE_MODEL: lambda session: session.base_version,
+    DATASET_FOLDER: lambda session: session.workspace.scanned.folder_version,
+    BASE_MODEL: lambda session: session.workspace.base.version,
 }
 """Source -> its data version."""
 
@@ -143,7 +143,7 @@ class StageAsset:
         """Return what changes when the stage's code or a setting that it reads does."""
         stage = STAGES[self.name]
         code = stage.code(get_family(project.project.model.family).spec)
-        return f"{stage.version}-{digest([slice_key(project.project, stage.reads), code])[:12]}"
+        return f"{stage.version}-{digest([slice_key(project.project, stage.keyed), code])[:12]}"
 
     def ancestors(self) -> dict[str, "StageAsset"]:
         """Return all stages above it by name, parents first."""

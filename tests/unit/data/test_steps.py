@@ -45,7 +45,7 @@ def project(train: TrainConfig, processes: int = 1, **groups: object) -> Project
 
 
 def length(samples: Sequence[Sample], processes: int = 1, **train: object) -> RunLength:
-    return run_length(project(TrainConfig(**train), processes), samples)  # type: ignore[arg-type]
+    return run_length(TrainConfig(**train), processes, samples)  # type: ignore[arg-type]
 
 
 # (groups, batch, accumulation, processes, epochs) -> (draws, micro-batches, steps), by hand.

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import astuple, dataclass
 from typing import NamedTuple
 
 from trainer_core.config.groups import CaptionConfig
-from trainer_core.config.project import Project
 from trainer_core.data.captions.caption_file import CaptionText, candidate_lines, class_caption, frame_caption
-from trainer_core.data.captions.caption_variants import caption_rules, list_variants, plain_text, varies
+from trainer_core.data.captions.caption_variants import list_variants, plain_text, varies
 from trainer_core.types import CaptionRules, CaptionSource, Sample
 
 
@@ -41,12 +41,6 @@ class CaptionPlan:
     live: bool = False
     """Whether captions are encoded batch by batch, so that texts need no list."""
 
-    @classmethod
-    def of(cls, project: Project) -> CaptionPlan:
-        """Take what counts from a project's settings."""
-        preserved = project.loss.preservation_class if project.loss.preservation_weight else None
-        return cls(caption_rules(project.caption, project.tags), preserved, encodes_captions_live(project))
-
     def parse(self, text: CaptionText, caption: CaptionConfig, trigger_word: str) -> ParsedCaption:
         """Return what the lines of a caption file come to."""
         lines = tuple([frame_caption(line, caption, trigger_word) for line in candidate_lines(text, caption.multiline)])
@@ -63,10 +57,14 @@ class CaptionPlan:
         return CaptionChoices(texts.variants, texts.epoch_groups, source) if texts.variants else CaptionChoices()
 
 
-def encodes_captions_live(project: Project) -> bool:
-    """Say whether training encodes its captions batch by batch: asked for, or because a text encoder changes."""
-    cache = project.text.cache
-    return cache == "never" or (cache == "auto" and bool(project.adapter.text_encoders))
+def encodes_captions_live(cache: str, text_encoders: Sequence[str]) -> bool:
+    """Say whether training encodes its captions batch by batch: asked for, or because a text encoder changes.
+
+    Args:
+        cache: `text.cache`.
+        text_encoders: `adapter.text_encoders`, those that are trained.
+    """
+    return cache == "never" or (cache == "auto" and bool(text_encoders))
 
 
 def caption_key_parts(sample: Sample) -> list[object]:

@@ -19,7 +19,7 @@ from trainer_core.data.epoch.batch_order import BatchOrder
 from trainer_core.types import JSON, Sample
 
 if TYPE_CHECKING:
-    from trainer_core.config.project import Project
+    from trainer_core.config.groups import TrainConfig
 
 DEFAULT_STEPS = 1500
 """Where a project gives neither steps nor epochs."""
@@ -139,14 +139,14 @@ class RunLength:
         return Fraction(repr(epochs)) * self.batches / (self.accumulation * self.processes)
 
 
-def run_length(project: Project, samples: Sequence[Sample]) -> RunLength:
+def run_length(train: TrainConfig, processes: int, samples: Sequence[Sample]) -> RunLength:
     """Return the arithmetic of a run: `train.steps` as given, else from `train.epochs`, else 1500 steps.
 
     Args:
-        project: the settings.
+        train: the settings of training.
+        processes: `hardware.num_processes`.
         samples: all samples; those that are held out do not count.
     """
-    train = project.train
     order = BatchOrder.of(samples, train.batch_size, train.seed)
     found = RunLength(
         images=len(order.samples),
@@ -154,7 +154,7 @@ def run_length(project: Project, samples: Sequence[Sample]) -> RunLength:
         batches=order.batches_per_epoch,
         batch_size=train.batch_size,
         accumulation=train.gradient_accumulation_steps,
-        processes=project.hardware.num_processes,
+        processes=processes,
         steps=train.steps or DEFAULT_STEPS,
         datasets=tuple(_shares(order)),
     )

@@ -11,7 +11,7 @@ from trainer_core.data.discovery.masks import MASKS_VERSION
 from trainer_core.data.pictures.crops_and_views import key_parts, view_geometry, view_id, views_of
 from trainer_core.families.family import FamilySpec
 from trainer_core.stages.caching.entries import control_id, control_parts, entry_key, read_items, shape_of
-from trainer_core.stages.stage import Item
+from trainer_core.stages.stage import CacheItem
 from trainer_core.store.keys import canonical_json, digest
 from trainer_core.types import JSON, Bucket, Geometry, Sample, View
 
@@ -76,7 +76,9 @@ def masks_to_cut(sample: Sample) -> list[Picture]:
     ]
 
 
-def items_of(sample: Sample, spec: FamilySpec, base: str, common: Mapping[str, JSON]) -> Iterator[tuple[str, Item]]:
+def items_of(
+    sample: Sample, spec: FamilySpec, base: str, common: Mapping[str, JSON]
+) -> Iterator[tuple[str, CacheItem]]:
     """Yield the entries of a sample by name.
 
     Args:
@@ -90,20 +92,20 @@ def items_of(sample: Sample, spec: FamilySpec, base: str, common: Mapping[str, J
     for picture, named in zip(controls_to_encode(sample, spec), control_parts(sample), strict=True):
         shape = shape_of(picture.view.geometry)
         parts: dict[str, JSON] = {"controls": [named], "control size": shape} | dict(common)
-        yield picture.name, Item(entry_key(base, picture.sha256, str(shape)), parts)
+        yield picture.name, CacheItem(entry_key(base, picture.sha256, str(shape)), parts)
     for picture in masks_to_cut(sample):
         yield picture.name, _mask_item(picture, spec.latent_factor)
 
 
-def _view_item(picture: Picture, base: str, common: Mapping[str, JSON]) -> Item:
+def _view_item(picture: Picture, base: str, common: Mapping[str, JSON]) -> CacheItem:
     """Return the entry of a view. One that is cut and nothing else has the key it had before there were views."""
     shape, changed = shape_of(picture.view.geometry), key_parts(picture.view)
     text = f"{shape} {canonical_json(changed).decode()}" if changed else str(shape)
     parts: dict[str, JSON] = {"picture": picture.sha256, "geometry": shape} | changed
-    return Item(entry_key(base, picture.sha256, text), parts | dict(common))
+    return CacheItem(entry_key(base, picture.sha256, text), parts | dict(common))
 
 
-def _mask_item(picture: Picture, factor: int) -> Item:
+def _mask_item(picture: Picture, factor: int) -> CacheItem:
     """Return the entry of a mask: no VAE has a part in it. `factor`: pixels to one of a latent."""
     parts: dict[str, JSON] = {
         "mask": picture.sha256,
@@ -113,7 +115,7 @@ def _mask_item(picture: Picture, factor: int) -> Item:
         "mask rule": MASKS_VERSION,
         **key_parts(picture.view),
     }
-    return Item(digest(parts), parts)
+    return CacheItem(digest(parts), parts)
 
 
 def unusual_parts(sample: Sample) -> dict[str, JSON]:

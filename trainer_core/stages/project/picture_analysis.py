@@ -1,7 +1,4 @@
-"""What must be seen of pictures before they are cut: where their masks' weight lies, where their faces are.
-
-Both are facts about bytes, remembered by their SHA-256.
-"""
+"""Per-picture analysis that cropping needs: mask weight and face position, cached by SHA-256."""
 
 from __future__ import annotations
 
@@ -49,14 +46,14 @@ def mask_profiles(
     return found
 
 
-def faces_of(
+def detect_faces(
     pictures: Sequence[PictureFile],
     hashes: Mapping[str, str],
     infos: Mapping[str, PictureInfo],
     store: Store,
     report: Report,
 ) -> Faces:
-    """Return the face of every picture whose name tells none; nothing is remembered where there is no detector."""
+    """Return the face of every picture whose name gives none; without a detector, only faces that are cached."""
     paths: dict[str, Path] = {}
     for picture in pictures:
         content = hashes.get(picture.file)
