@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from trainer_core.adapters import ADAPTERS, module_of
 from trainer_core.adapters.layers import Layer
+from trainer_core.data.epoch.batch_order import BatchOrder
 from trainer_core.diffusion.schedule import NoiseSchedule
 from trainer_core.families.family import Family, PrecisionName
 from trainer_core.train.batches import BatchLoader

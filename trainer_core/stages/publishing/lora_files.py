@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trainer_core.config.reads import settings_key
+from trainer_core.data.epoch.batch_order import BatchOrder
 from trainer_core.stages.lora_settings import DescribedSettings, LoraContext
 from trainer_core.stages.project.base_model import base_name
 from trainer_core.store import Published
