@@ -14,7 +14,7 @@ from trainer_core.store import Published, Store
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from trainer_core.types import Geometry, Sample, TextCondition
+    from trainer_core.types import Sample, TextCondition
 
 ITEMS = "items.json"
 """Sample id, or `control_id` -> {"key", "parts"}: what garbage collection follows and `plan` compares with."""
@@ -26,11 +26,6 @@ def entry_key(*parts: str) -> str:
     What all samples share is one part, hashed by the caller: a no-op over 10,000 pictures must stay fast.
     """
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
-
-
-def shape_of(geometry: Geometry) -> list[list[int]]:
-    """Return how a picture becomes what is encoded (resized, crop, target) in the form that JSON gives back."""
-    return [list(geometry.resized), list(geometry.crop), list(geometry.target)]
 
 
 def control_id(sample: str, place: int) -> str:

@@ -8,6 +8,7 @@ from trainer_core.config.groups import ModelConfig
 from trainer_core.errors import ModelError
 from trainer_core.families import get_family, hub
 from trainer_core.families.model_source import PICKLES, ModelSource
+from trainer_core.files import replacing
 from trainer_core.store import Store
 from trainer_core.types import FileStat
 
@@ -89,7 +90,5 @@ def _convert(path: Path, target: Path) -> None:
     tensors = {name: value.contiguous().clone() for name, value in state.items() if isinstance(value, torch.Tensor)}
     if not tensors:
         raise ModelError(f"model.path: {path} holds no weights by name. Give a checkpoint of the whole model.")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_suffix(".tmp")
-    save_file(tensors, temporary)
-    temporary.replace(target)
+    with replacing(target) as temporary:
+        save_file(tensors, temporary)

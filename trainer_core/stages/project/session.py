@@ -25,8 +25,7 @@ from trainer_core.families.family import Family, PrecisionName
 from trainer_core.families.hub import blob_sha256
 from trainer_core.families.model_source import ModelSource
 from trainer_core.hardware.detect import detect_machine, select_profile
-from trainer_core.hardware.placement import resolve_precision
-from trainer_core.hardware.profiles import HardwareProfile
+from trainer_core.hardware.profiles import HardwareProfile, resolve_precision
 from trainer_core.sampling.prompt_file import PromptLine, read_prompt_file
 from trainer_core.stages.preflight.datasets import picture_findings
 from trainer_core.stages.preflight.rule_facts import run_findings, setting_findings
