@@ -16,6 +16,7 @@ from trainer_core.config.rules import check_rules
 from trainer_core.errors import ConfigError
 from trainer_core.families import family_names, get_family
 from trainer_core.families.facts import family_facts
+from trainer_core.files import write_atomic
 from trainer_core.importers.core.convert import model_path
 from trainer_core.importers.core.emit import render
 from trainer_core.importers.core.engine import MISSHAPEN, Chosen, Draft, Entry, compose
@@ -233,15 +234,7 @@ def _take_out(draft: Draft, finding: Finding) -> bool:
 def _write(target: Path, text: str) -> None:
     """Publish the file at once: temp, fsync, rename."""
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(
-            "w", encoding="utf-8", dir=target.parent, prefix=".", suffix=".tmp", delete=False
-        ) as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(file.name, 0o644)
-        os.replace(file.name, target)
+        write_atomic(target, text)
     except OSError as error:
         raise failure(str(target), f"cannot be written: {error}.", "Give another place with -o.") from error
 

@@ -12,16 +12,16 @@ from typing import TYPE_CHECKING, Any
 
 from trainer_core.config.groups import LatentsConfig
 from trainer_core.config.reads import GroupPart, StageSettings
-from trainer_core.data.pictures.decode import DECODE_VERSION, to_view
+from trainer_core.data.pictures.picture_info import DECODE_VERSION
+from trainer_core.data.sample_identity import geometry_parts, training_parts
 from trainer_core.errors import NonFiniteError
-from trainer_core.stages.caching.entries import control_id, entry_key, items_outcome, shape_of, write_items
+from trainer_core.stages.caching.entries import control_id, entry_key, items_outcome, write_items
 from trainer_core.stages.caching.view_entries import (
     Picture,
     controls_to_encode,
     extra_names,
     items_of,
     masks_to_cut,
-    training_parts_of,
     views_to_encode,
 )
 from trainer_core.stages.project.verified_pictures import read_mask, read_picture
@@ -73,7 +73,7 @@ def _items(context: LatentsContext) -> dict[str, CacheItem]:
         if sample.views or sample.controls or sample.mask is not None:
             items.update(items_of(sample, spec, base, common))
             continue
-        shape = shape_of(sample.geometry)
+        shape = geometry_parts(sample.geometry)
         items[sample.id] = CacheItem(
             entry_key(base, sample.picture, str(shape)), {"picture": sample.picture, "geometry": shape} | common
         )
@@ -87,7 +87,7 @@ def _version(context: LatentsContext) -> str:
         row: list[JSON] = [sample.id, key, sample.repeats, sample.split, sample.geometry.original]
         if sample.controls:
             row.append([context.items[control_id(sample.id, place)].key for place in range(len(sample.controls))])
-        if extra := training_parts_of(sample) | {name: context.items[name].key for name in extra_names(sample)}:
+        if extra := training_parts(sample) | {name: context.items[name].key for name in extra_names(sample)}:
             row.append(extra)
         rows.append(row)
     return digest(rows)
@@ -182,6 +182,8 @@ def _decoded(context: LatentsContext, batches: Sequence[list[Picture]]) -> Itera
     """Yield batches with their pixels [B, 3, H, W] in [-1, 1], decoded by threads while the VAE works."""
     import numpy
     import torch
+
+    from trainer_core.data.pictures.decode import to_view
 
     threads = context.settings.hardware.decode_threads or context.workspace.profile.decode_threads
     ahead = 2 * threads

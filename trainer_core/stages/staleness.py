@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any
 
+from trainer_core.data.sample_identity import DATASET_SETTINGS, part_name
 from trainer_core.stages.stage import CacheItem
 from trainer_core.types import JSON
 
@@ -26,14 +27,13 @@ PART_NAMES: dict[str, str] = {
     "views": "views changed",
     "mask": "mask changed",
     "alpha": "the mask's source changed",
-    "loss weight": "loss_weight changed",
-    "regularisation": "regularisation changed",
+    **{part_name(name): f"{name} changed" for name in DATASET_SETTINGS},
     "repeats": "repeats changed",
     "control size": "size of the control picture changed",
     "split": "moved between training and held-out",
 }
 """Part of an entry key -> what to say when it differs."""
-_AT_TIMES = ("controls", "views", "mask", "flip", "color", "loss weight", "regularisation")
+_AT_TIMES = ("controls", "views", "mask", "flip", "color", *map(part_name, DATASET_SETTINGS))
 """Parts that an entry may have had and have no more."""
 
 

@@ -6,8 +6,8 @@ from collections import Counter
 
 from trainer_core.data.captions.sample_captions import caption_key_parts
 from trainer_core.data.discovery.controls import control_name
-from trainer_core.stages.caching.entries import shape_of, write_items
-from trainer_core.stages.caching.view_entries import unusual_parts
+from trainer_core.data.sample_identity import geometry_parts, recorded_parts
+from trainer_core.stages.caching.entries import write_items
 from trainer_core.stages.project.dataset_scan import DatasetSettings
 from trainer_core.stages.stage import CacheItem, Outcome, Stage, StageContext
 from trainer_core.store.keys import digest
@@ -33,9 +33,9 @@ def _items(context: DatasetContext) -> dict[str, CacheItem]:
         parts: dict[str, JSON] = {
             "picture": sample.picture,
             "caption": sample.caption,
-            "geometry": shape_of(sample.geometry),
+            "geometry": geometry_parts(sample.geometry),
         }
-        parts |= {"repeats": sample.repeats, "split": sample.split, **unusual_parts(sample)}
+        parts |= {"repeats": sample.repeats, "split": sample.split, **recorded_parts(sample)}
         if drawn := caption_key_parts(sample):
             parts["texts"] = digest(drawn)
         if not sample.controls:
@@ -81,7 +81,7 @@ def _run(context: DatasetContext) -> Outcome:
 
 VALIDATED_DATASET = Stage(
     name="validated_dataset",
-    version=2,
+    version=3,
     description="Every picture looked at: found = used + excluded, each exclusion with its reason.",
     settings=DatasetSettings,
     needs=(),

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from trainer_core.errors import IntegrityError, StoreError
-from trainer_core.store.disk import disk_errors, fsync_path, quarantine, remove, temp_path, touch
+from trainer_core.files import fsync_path
+from trainer_core.store.disk import disk_errors, quarantine, remove, temp_path, touch
 from trainer_core.store.keys import check_name, seal, sha256_file, unseal
 from trainer_core.types import JSON
 

@@ -7,9 +7,11 @@ from typing import Any
 from PIL import Image
 
 from trainer_core.config.groups import AugmentConfig, BucketConfig, CaptionConfig, DatasetConfig
+from trainer_core.data.build_manifest import build_manifest
 from trainer_core.data.captions.caption_file import read_caption
 from trainer_core.data.discovery.discover import Discovery, discover
-from trainer_core.data.manifest import FileFacts, Manifest, ManifestRules, build_manifest
+from trainer_core.data.draft import FileFacts, ManifestRules
+from trainer_core.data.manifest import Manifest
 from trainer_core.data.pictures.decode import probe
 from trainer_core.data.pictures.mask_pixels import load_mask, mask_profile
 from trainer_core.types import Bucket, Finding, Geometry, Sample

@@ -11,10 +11,12 @@ import pytest
 
 from tests.unit.data.helpers import SMALL_BUCKETS, draw, look, pair, read_all, sample, texts
 from trainer_core.config.groups import CaptionConfig, TagsConfig
+from trainer_core.data.build_manifest import build_manifest
 from trainer_core.data.captions.caption_variants import caption_rules
 from trainer_core.data.captions.sample_captions import CaptionPlan
 from trainer_core.data.discovery.discover import Discovery
-from trainer_core.data.manifest import Manifest, ManifestRules, build_manifest
+from trainer_core.data.draft import ManifestRules
+from trainer_core.data.manifest import Manifest
 from trainer_core.types import CaptionSource
 
 

@@ -10,9 +10,11 @@ import pytest
 
 from tests.unit.data.helpers import SMALL_BUCKETS, draw, pair, read_all, reasons, texts
 from trainer_core.config.groups import CaptionConfig, DatasetConfig
+from trainer_core.data.build_manifest import build_manifest
 from trainer_core.data.discovery.controls import ControlRules, control_geometry
 from trainer_core.data.discovery.discover import Discovery, discover, folder_fingerprint, newest_change
-from trainer_core.data.manifest import Manifest, ManifestRules, build_manifest
+from trainer_core.data.draft import ManifestRules
+from trainer_core.data.manifest import Manifest
 from trainer_core.errors import DatasetError
 from trainer_core.types import Control, Geometry
 

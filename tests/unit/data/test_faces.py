@@ -15,7 +15,9 @@ from PIL import Image
 
 from tests.unit.data.helpers import SMALL_BUCKETS, build, draw, look, read_all, texts
 from trainer_core.config.groups import AugmentConfig, CaptionConfig
-from trainer_core.data.manifest import FileFacts, Manifest, ManifestRules, build_manifest
+from trainer_core.data.build_manifest import build_manifest
+from trainer_core.data.draft import FileFacts, ManifestRules
+from trainer_core.data.manifest import Manifest
 from trainer_core.data.pictures.augmentation import Faces
 from trainer_core.data.pictures.buckets import cover_bucket
 from trainer_core.data.pictures.faces import Face, crop_around_face, face_in_name, find_face, load_detector

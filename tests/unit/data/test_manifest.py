@@ -6,12 +6,14 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tests.unit.data.helpers import SMALL_BUCKETS, build, draw, look, pair, read_all, reasons, texts
-from trainer_core.config.groups import BucketConfig, CaptionConfig
+from trainer_core.config.groups import BucketConfig, CaptionConfig, DatasetConfig
+from trainer_core.data.build_manifest import build_manifest
 from trainer_core.data.captions.caption_file import CaptionText
 from trainer_core.data.discovery.discover import Discovery, Exclusion, PictureFile
+from trainer_core.data.draft import FileFacts, ManifestRules
 from trainer_core.data.epoch.holdout import HoldoutShare, held_out_pictures
-from trainer_core.data.manifest import FileFacts, Manifest, ManifestRules, build_manifest
-from trainer_core.data.pictures.decode import PictureInfo
+from trainer_core.data.manifest import Manifest
+from trainer_core.data.pictures.picture_info import PictureInfo
 from trainer_core.errors import ConfigError, DatasetError
 from trainer_core.types import Bucket, FileStat
 
@@ -291,6 +293,6 @@ def _imagine(states: list[str]) -> tuple[Discovery, FileFacts]:
         infos[f"{number:064}"] = PictureInfo(side, side, "RGB", 1, "damaged: x" if state == "broken" else None)
         problem = "caption is not UTF-8: x" if state == "bad caption" else None
         captions[str(caption)] = CaptionText(() if problem or state == "no caption" else ("a cat",), problem)
-    return Discovery("set", Path("/d"), "flat", 0.1, tuple(pictures), tuple(excluded), ()), FileFacts(
-        hashes, infos, captions
-    )
+    dataset = DatasetConfig.model_validate({"path": "/d", "held_out": 0.1})
+    discovery = Discovery("set", Path("/d"), "flat", dataset, tuple(pictures), tuple(excluded), ())
+    return discovery, FileFacts(hashes, infos, captions)

@@ -14,8 +14,8 @@ from PIL import Image
 from tests.unit.data.helpers import SMALL_BUCKETS, build, draw, ids, look, pair, reasons, texts
 from trainer_core.config.groups import DatasetConfig
 from trainer_core.data.discovery.discover import folder_fingerprint
-from trainer_core.data.discovery.masks import BINS, MaskProfile, best_window_start, crop_around_mask
 from trainer_core.data.pictures.buckets import cover_bucket
+from trainer_core.data.pictures.mask_crop import BINS, MaskProfile, best_window_start, crop_around_mask
 from trainer_core.data.pictures.mask_pixels import load_mask, mask_profile, to_latent_mask
 from trainer_core.errors import DatasetError
 from trainer_core.types import Bucket, Geometry, View

@@ -8,15 +8,11 @@ import pytest
 
 from tests.unit.data.helpers import build, draw, look, pair, reasons, texts
 from trainer_core.config.groups import BucketConfig
+from trainer_core.data.build_manifest import name_by_resolution
 from trainer_core.data.discovery.discovery_types import Exclusion
+from trainer_core.data.draft import Draft
 from trainer_core.data.pictures.buckets import cover_bucket, make_grid
-from trainer_core.data.pictures.multi_resolution import (
-    ResolutionGrid,
-    name_by_resolution,
-    picture_id,
-    resolution_findings,
-)
-from trainer_core.data.reports.dataset_findings import Draft
+from trainer_core.data.pictures.multi_resolution import ResolutionGrid, picture_id, resolution_findings
 from trainer_core.data.reports.tables import statistics
 from trainer_core.types import Bucket
 

@@ -9,8 +9,7 @@ import pytest
 from trainer_core.errors import ConfigError
 from trainer_core.hardware import detect
 from trainer_core.hardware.detect import detect_machine, select_profile
-from trainer_core.hardware.placement import resolve_precision
-from trainer_core.hardware.profiles import PROFILES, Machine
+from trainer_core.hardware.profiles import PROFILES, Machine, resolve_precision
 
 
 def _machine(gpu: str | None = None, capability: tuple[int, int] | None = None, flags: str = "") -> Machine:

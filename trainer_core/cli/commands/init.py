@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 import sys
 from pathlib import Path
@@ -12,6 +11,7 @@ import typer
 
 from trainer_core.cli.options import CONFIGS, Debug, Json, Verbose
 from trainer_core.cli.terminal import Terminal, UsageError, show_findings, terminal
+from trainer_core.files import replacing
 from trainer_core.types import Finding
 from trainer_core.wizard.situation import EFFORTS, GOALS, Answers, Effort, Goal, Situation
 
@@ -84,11 +84,9 @@ def _write(out: Terminal, situation: Situation, target: Path, configs: Path | No
     choices, problems = choose(situation), warnings(situation)
     project = _called(target, situation.answers.name)
     text = write_yaml(situation.answers, choices, _paths(situation.answers, configs, target.parent), project)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_suffix(".tmp")
-    temporary.write_text(text, encoding="utf-8")
-    load_project(temporary)
-    os.replace(temporary, target)
+    with replacing(target) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+        load_project(temporary)
     if out.as_json:
         rows = [{"setting": one.path, "value": one.value, "reason": one.reason} for one in choices]
         out.emit({"file": str(target), "choices": rows, "warnings": problems})

@@ -14,9 +14,10 @@ from dataclasses import dataclass, field
 from operator import itemgetter
 from typing import NamedTuple
 
-from trainer_core.data.discovery.discovery_types import ControlFile, Exclusion, PictureFile, join_names, printable
+from trainer_core.data.discovery.discovery_types import ControlFile, Exclusion, PictureFile
 from trainer_core.data.discovery.file_kinds import PICTURES, reason_unreadable
 from trainer_core.data.discovery.walk import File, walk
+from trainer_core.data.names import join_names, printable, stem_of
 from trainer_core.data.pictures.buckets import cover_bucket
 from trainer_core.errors import DatasetError
 from trainer_core.types import Bucket, Control, Finding, Geometry
@@ -195,11 +196,6 @@ def control_geometry(control: Control, crop: bool) -> Geometry:
 def control_name(control: Control) -> str:
     """Return what to call a control picture: its folder and name."""
     return printable(f"{control.path.parent.name}/{control.path.name}")
-
-
-def stem_of(name: str) -> str:
-    """Return a relative name without its ending."""
-    return name.rpartition(".")[0]
 
 
 def _join(pairing: Pairing, stem: str, places: Sequence[tuple[int, File]], numbers: Sequence[tuple[int, File]]) -> None:

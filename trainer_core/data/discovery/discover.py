@@ -28,14 +28,7 @@ from trainer_core.data.discovery.controls import (
     pair_controls,
     pairing_findings,
 )
-from trainer_core.data.discovery.discovery_types import (
-    Discovery,
-    Exclusion,
-    MaskFile,
-    PictureFile,
-    join_names,
-    printable,
-)
+from trainer_core.data.discovery.discovery_types import Discovery, Exclusion, MaskFile, PictureFile
 from trainer_core.data.discovery.file_kinds import (
     FilesByKind,
     caption_file_of,
@@ -48,6 +41,7 @@ from trainer_core.data.discovery.layouts import LAYOUTS, LayoutName, detect_layo
 from trainer_core.data.discovery.masks import LABEL, Masks, attach_masks, find_masks, mask_findings, mask_folders
 from trainer_core.data.discovery.metadata import MetadataTable, read_metadata
 from trainer_core.data.discovery.walk import File, Tree, walk
+from trainer_core.data.names import join_names, printable
 from trainer_core.errors import DatasetError
 from trainer_core.types import Finding
 
@@ -95,21 +89,9 @@ def discover(dataset: DatasetConfig, caption: CaptionConfig, controls: ControlRu
         found += mask_findings(masks, f"datasets.{name}.mask_path", len(pictures))
     if dataset.alpha_mask:
         pictures = [one if one.mask else one._replace(mask=MaskFile(one.file, one.stat, True)) for one in pictures]
-    looked = FolderScan(name, Path(root), layout, tree, shelves, table, tuple(pictures), tuple(excluded))
-    return Discovery(
-        name,
-        Path(root),
-        layout,
-        0.0 if dataset.regularisation else dataset.held_out,
-        looked.pictures,
-        looked.excluded,
-        (*folder_findings(looked), *found),
-        dataset.trigger_word,
-        dataset.held_out_group,
-        dataset.resolutions,
-        dataset.regularisation,
-        dataset.loss_weight,
-    )
+    scan = FolderScan(name, Path(root), layout, tree, shelves, table, tuple(pictures), tuple(excluded))
+    findings = (*folder_findings(scan), *found)
+    return Discovery(name, Path(root), layout, dataset, scan.pictures, scan.excluded, findings)
 
 
 def dataset_name(dataset: DatasetConfig) -> str:

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
+from trainer_core.config.groups import DatasetConfig
 from trainer_core.types import FileStat, Finding
-
-MAX_NAMES = 20
-"""How many files one finding names; it counts the rest."""
 
 
 class ControlFile(NamedTuple):
@@ -81,40 +76,17 @@ class Exclusion:
 
 @dataclass(frozen=True)
 class Discovery:
-    """One dataset folder as it lies on disk; `held_out` is the share the user wants kept out of training."""
+    """One dataset folder as it lies on disk, with the settings of the dataset."""
 
     name: str
     root: Path
     layout: str
-    held_out: float
+    dataset: DatasetConfig
     pictures: tuple[PictureFile, ...]
     excluded: tuple[Exclusion, ...]
     findings: tuple[Finding, ...]
-    trigger_word: str | None = None
-    """In place of the project's."""
-    held_out_group: str = ""
-    resolutions: tuple[int, ...] = ()
-    """In place of the project's."""
-    regularisation: bool = False
-    loss_weight: float = 1.0
 
-
-def printable(text: str) -> str:
-    """Escape what a terminal, JSON or SQLite cannot carry: undecodable bytes of file names and control characters."""
-    if text.isprintable():
-        return text
-    text = os.fsencode(text).decode("utf-8", "backslashreplace")
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
-
-
-def join_names(names: Iterable[str], limit: int = MAX_NAMES) -> str:
-    """Join names for a message: `a.png, b.png and 7 more`."""
-    listed = sorted(names)
-    text = ", ".join(printable(name) for name in islice(listed, limit))
-    return f"{text} and {len(listed) - limit} more" if len(listed) > limit else text
-
-
-def pluralize(names: Sequence[str] | Iterable[str], noun: str) -> str:
-    """Count with a noun that takes an s: `1 picture`, `3 pictures`."""
-    number = len(tuple(names))
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+    @property
+    def held_out(self) -> float:
+        """Share of the pictures to keep out of training, in [0, 1]; regularisation pictures are never held out."""
+        return 0.0 if self.dataset.regularisation else self.dataset.held_out

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from itertools import chain, combinations
 from pathlib import Path
 
-from trainer_core.data.discovery.discovery_types import Exclusion, PictureFile, join_names
+from trainer_core.data.discovery.discovery_types import Exclusion, PictureFile
 from trainer_core.data.discovery.file_kinds import DESCRIPTIONS, FilesByKind, is_ignored
 from trainer_core.data.discovery.layouts import KOHYA_FOLDER, LayoutName, describe, kohya_folder
 from trainer_core.data.discovery.metadata import MetadataTable, metadata_findings
 from trainer_core.data.discovery.walk import Tree
+from trainer_core.data.names import join_names
 from trainer_core.types import Finding
 
 MANY_REPEATS = 1000

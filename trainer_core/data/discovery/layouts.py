@@ -6,10 +6,10 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Literal, NamedTuple
 
-from trainer_core.data.discovery.discovery_types import printable
 from trainer_core.data.discovery.file_kinds import FilesByKind, caption_file_of
 from trainer_core.data.discovery.metadata import MetadataTable
 from trainer_core.data.discovery.walk import File
+from trainer_core.data.names import printable
 
 LayoutName = Literal["flat", "kohya", "imagefolder"]
 KOHYA_FOLDER = re.compile(r"([0-9]+)_(.+)")

@@ -8,39 +8,19 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
-from trainer_core.data.discovery.controls import exclude_folders, stem_of
-from trainer_core.data.discovery.discovery_types import Exclusion, MaskFile, PictureFile, join_names, printable
+from trainer_core.data.discovery.controls import exclude_folders
+from trainer_core.data.discovery.discovery_types import Exclusion, MaskFile, PictureFile
 from trainer_core.data.discovery.file_kinds import PICTURES, reason_unreadable
 from trainer_core.data.discovery.walk import File, walk
-from trainer_core.data.pictures.decode import TRANSPARENT, PictureInfo
+from trainer_core.data.names import join_names, printable, stem_of
+from trainer_core.data.pictures.picture_info import TRANSPARENT, PictureInfo
 from trainer_core.errors import DatasetError
-from trainer_core.types import JSON, Finding, Geometry, Mask
+from trainer_core.types import Finding, Mask
 
-MASKS_VERSION = 1
-"""Raise it when `maskpixels` gives other values for the same mask."""
 LABEL = "-masklabel"
-BINS = 64
-
-
-class MaskProfile(NamedTuple):
-    """Where the weight of a mask lies: its mean in [0, 1], and shares of the weight left of and above each 64th."""
-
-    mean: float
-    across: tuple[float, ...]
-    down: tuple[float, ...]
-
-    def to_json(self) -> JSON:
-        """Return the JSON form, for remembering it by the content of the file."""
-        return [self.mean, list(self.across), list(self.down)]
-
-    @classmethod
-    def from_json(cls, value: JSON) -> MaskProfile:
-        """Invert `to_json`."""
-        return cls(value[0], tuple(value[1]), tuple(value[2]))
 
 
 @dataclass
@@ -165,44 +145,6 @@ def resolve_mask(
         size = f"{info.width}x{info.height}"
         return f"mask of another shape: {name} is {size}, its picture {own.width}x{own.height}"
     return Mask(found.path, content, found.alpha)
-
-
-def crop_around_mask(plain: Geometry, profile: MaskProfile) -> Geometry:
-    """Move a cut to where it keeps most of a mask, as central over its weight as that allows."""
-    if not profile.mean:
-        return plain
-    (high, wide), (height, width) = plain.resized, plain.target
-    crop = (best_window_start(profile.down, high, height), best_window_start(profile.across, wide, width))
-    return Geometry(plain.original, plain.resized, crop, plain.target)
-
-
-def best_window_start(shares: Sequence[float], length: int, window: int) -> int:
-    """Return where a window of `window` of `length` pixels holds most weight; of several, nearest to its centre.
-
-    Args:
-        shares: share of the weight before each of equally spaced places, from 0 to 1.
-        length: pixels of the whole.
-        window: pixels of the part.
-    """
-    margin, bins = length - window, len(shares) - 1
-    if not margin:
-        return 0
-    centre = sum((shares[place + 1] - shares[place]) * (place + 0.5) for place in range(bins)) / bins * length
-    ideal = min(max(round(centre - window / 2), 0), margin)
-    edges = [round(place * length / bins) for place in range(bins + 1)]
-    starts = {0, margin, ideal, *(one for edge in edges for one in (edge, edge - window) if 0 <= one <= margin)}
-
-    def weight(start: int) -> float:
-        return round(_before(shares, (start + window) / length) - _before(shares, start / length), 6)
-
-    return max(sorted(starts), key=lambda start: (weight(start), -abs(start - ideal)))
-
-
-def _before(shares: Sequence[float], place: float) -> float:
-    """Return the share of the weight before a place in [0, 1]."""
-    bins = len(shares) - 1
-    index = min(int(place * bins), bins - 1)
-    return shares[index] + (shares[index + 1] - shares[index]) * (place * bins - index)
 
 
 def mask_folders(mask_path: os.PathLike[str] | None, dataset: str) -> list[str]:

@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import cast
 
-from trainer_core.data.discovery.discovery_types import join_names
 from trainer_core.data.discovery.file_kinds import METADATA
 from trainer_core.data.discovery.walk import File
+from trainer_core.data.names import join_names
 from trainer_core.types import JSON, Finding
 
 COLUMNS = ("text", "prompt", "caption")

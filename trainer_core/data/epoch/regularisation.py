@@ -6,7 +6,8 @@ import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
-from trainer_core.data.discovery.discovery_types import Exclusion, join_names
+from trainer_core.data.discovery.discovery_types import Exclusion
+from trainer_core.data.names import join_names
 from trainer_core.types import Finding, Sample
 
 NOT_NEEDED = "not needed"

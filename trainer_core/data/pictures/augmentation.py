@@ -7,11 +7,10 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from trainer_core.config.groups import AugmentConfig
-from trainer_core.data.discovery.controls import stem_of
-from trainer_core.data.discovery.discovery_types import join_names
-from trainer_core.data.discovery.masks import MaskProfile, crop_around_mask
+from trainer_core.data.names import join_names, stem_of
 from trainer_core.data.pictures.crops_and_views import Focus, augmented_views, is_plain
 from trainer_core.data.pictures.faces import INSTALL, MISSING, Face, crop_around_face, face_in_name
+from trainer_core.data.pictures.mask_crop import MaskProfile, crop_around_mask
 from trainer_core.types import Finding, Geometry, Mask, Sample, View
 
 MaskProfiles = Mapping[tuple[str, bool], MaskProfile]

@@ -5,42 +5,19 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from itertools import chain
-from typing import NamedTuple
 
 from trainer_core.config.groups import CaptionConfig
-from trainer_core.data.discovery.discovery_types import Exclusion, PictureFile, join_names
+from trainer_core.data.discovery.discovery_types import Exclusion
+from trainer_core.data.draft import Draft
 from trainer_core.data.epoch.regularisation import NOT_NEEDED
+from trainer_core.data.names import join_names
 from trainer_core.data.pictures.buckets import enlargement, kept_share
-from trainer_core.types import CaptionSource, Control, Finding, Geometry, Mask
+from trainer_core.types import Finding
 
 MUCH_CROPPED = 2 / 3
 """A crop that keeps less of a picture is worth a warning."""
 MUCH_ENLARGED = 2.0
 NO_CAPTION = "no caption"
-
-
-class Draft(NamedTuple):
-    """A picture that will be a sample, before the split. `lines`: of its caption file; `notes`: of its decoding."""
-
-    picture: PictureFile
-    content: str
-    caption: str
-    geometry: Geometry
-    lines: tuple[str, ...]
-    notes: tuple[str, ...]
-    controls: tuple[Control, ...] = ()
-    source: CaptionSource | None = None
-    """What its texts are drawn from, where draws may differ."""
-    class_caption: str = ""
-    trigger_word: str = ""
-    mask: Mask | None = None
-    id: str = ""
-    """The sample id, where the picture is trained at several resolutions; else that of the picture."""
-
-    @property
-    def sample_id(self) -> str:
-        """The sample's id."""
-        return self.id or self.picture.id
 
 
 def dataset_findings(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from trainer_core.data.discovery.controls import control_name
 from trainer_core.stages.stage import Outcome, StageContext
 from trainer_core.store import Published, Store
-from trainer_core.types import Geometry, Sample, TextCondition
+from trainer_core.types import Sample, TextCondition
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -26,11 +26,6 @@ def entry_key(*parts: str) -> str:
     What all samples share is one part, hashed by the caller: a no-op over 10,000 pictures must stay fast.
     """
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
-
-
-def shape_of(geometry: Geometry) -> list[list[int]]:
-    """Return how a picture becomes what is encoded (resized, crop, target) in the form that JSON gives back."""
-    return [list(geometry.resized), list(geometry.crop), list(geometry.target)]
 
 
 def control_id(sample: str, place: int) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from trainer_core.data.captions.caption_variants import count_possible_texts
 from trainer_core.data.captions.sample_captions import encodes_captions_live
-from trainer_core.data.discovery.discovery_types import join_names, pluralize
+from trainer_core.data.names import join_names, pluralize
 from trainer_core.errors import ModelError
 from trainer_core.stages.project.session import Session
 from trainer_core.types import CaptionRules, Finding, Sample
@@ -27,9 +27,8 @@ def _lines(varied: Sequence[Sample], session: Session) -> Iterator[Finding]:
     limit = session.project.caption.variants
     cut = [one.id for one in varied if one.texts and one.source is not None and len(one.source.lines) > limit]
     if cut:
-        message = (
-            f"is {limit}, but {pluralize(cut, 'caption file')} have more lines, of which so many are chosen by seed: "
-        )
+        files = pluralize(len(cut), "caption file")
+        message = f"is {limit}, but {files} have more lines, of which so many are chosen by seed: "
         yield Finding("warning", "caption.variants", f"{message}{join_names(cut, 5)}.", "Raise it to use all lines.")
 
 
@@ -65,7 +64,7 @@ def _causes(rules: CaptionRules, varied: Sequence[Sample]) -> Iterator[str]:
 
 
 def _captions(samples: Sequence[Sample]) -> str:
-    return pluralize((one.id for one in samples), "caption")
+    return pluralize(len(samples), "caption")
 
 
 def _range(counts: Iterator[int]) -> str:

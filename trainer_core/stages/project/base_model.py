@@ -13,6 +13,7 @@ from trainer_core.export.card import base_name as name_of_path
 from trainer_core.families import get_family, hub, with_spec
 from trainer_core.families.family import Family
 from trainer_core.families.model_source import PICKLES, ModelSource, single_file_digests
+from trainer_core.files import replacing
 from trainer_core.store import Store
 from trainer_core.store.keys import digest
 from trainer_core.types import FileStat
@@ -179,7 +180,5 @@ def _convert(path: Path, target: Path) -> None:
     tensors = {name: value.contiguous().clone() for name, value in state.items() if isinstance(value, torch.Tensor)}
     if not tensors:
         raise ModelError(f"model.path: {path} holds no weights by name. Give a checkpoint of the whole model.")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_suffix(".tmp")
-    save_file(tensors, temporary)
-    temporary.replace(target)
+    with replacing(target) as temporary:
+        save_file(tensors, temporary)

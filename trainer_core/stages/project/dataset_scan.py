@@ -6,34 +6,32 @@ lines of a caption file. A folder that did not change costs one scan.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from trainer_core.config.groups import AugmentConfig, BucketConfig, CaptionConfig, DatasetConfig, TagsConfig
 from trainer_core.config.reads import GroupPart, StageSettings
+from trainer_core.data.build_manifest import build_manifest
 from trainer_core.data.captions.caption_file import CAPTIONS_VERSION, CaptionText, parse_caption, read_caption
 from trainer_core.data.captions.caption_variants import caption_rules
 from trainer_core.data.captions.sample_captions import CaptionPlan, encodes_captions_live
 from trainer_core.data.discovery.controls import ControlRules
 from trainer_core.data.discovery.discover import Discovery, discover
 from trainer_core.data.discovery.discovery_types import ControlFile, MaskFile, PictureFile
-from trainer_core.data.manifest import FileFacts, Manifest, ManifestRules, build_manifest
+from trainer_core.data.draft import FileFacts, ManifestRules
+from trainer_core.data.manifest import Manifest
 from trainer_core.data.pictures.augmentation import Faces
-from trainer_core.data.pictures.decode import DECODE_VERSION, PictureInfo, probe
+from trainer_core.data.pictures.picture_info import DECODE_VERSION, PictureInfo
 from trainer_core.errors import DatasetError
 from trainer_core.families.family import FamilySpec
+from trainer_core.files import FileChanged, read_verified
 from trainer_core.stages.project.picture_analysis import detect_faces, mask_profiles
 from trainer_core.store import Store
+from trainer_core.store.facts import FactTable
 from trainer_core.store.keys import digest
 from trainer_core.types import FileStat, ProgressEvent, Report
-
-_THREADS = 4
-_REMEMBER_EVERY = 200
-"""Pictures decoded between two writes to the index, so that a kill loses little."""
 
 
 @dataclass(frozen=True)
@@ -144,35 +142,38 @@ def _picture_infos(
     by_hash |= {hashes[control.file]: control for control in controls if control.file in hashes}
     masks = (picture.mask for picture in pictures if picture.mask is not None and not picture.mask.alpha)
     by_hash |= {hashes[mask.file]: mask for mask in masks if mask.file in hashes}
-    kind = f"picture {DECODE_VERSION}"
-    infos = {sha256: PictureInfo.from_json(fact) for sha256, fact in store.index.facts(kind, by_hash).items()}
-    new = [sha256 for sha256 in by_hash if sha256 not in infos]
-    with ThreadPoolExecutor(_THREADS, thread_name_prefix="probe") as pool:
-        for start in range(0, len(new), _REMEMBER_EVERY):
-            chunk = new[start : start + _REMEMBER_EVERY]
-            paths = [by_hash[sha256].path for sha256 in chunk]
-            found = dict(zip(chunk, pool.map(_probe_bytes, paths, chunk), strict=True))
-            store.index.remember(kind, {sha256: info.to_json() for sha256, info in found.items() if info.lasting})
-            infos |= found
-            report(ProgressEvent("validated_dataset", start + len(chunk), len(new), "picture"))
-    return infos, len(new)
+    table = FactTable(
+        store.index,
+        f"picture {DECODE_VERSION}",
+        PictureInfo.to_json,
+        PictureInfo.from_json,
+        lasting=lambda info: info.lasting,
+    )
+
+    def progress(done: int, total: int) -> None:
+        report(ProgressEvent("validated_dataset", done, total, "picture"))
+
+    return table.complete(by_hash, lambda sha256: _probe_bytes(by_hash[sha256].path, sha256), progress)
 
 
 def _caption_texts(pictures: Sequence[PictureFile], hashes: Mapping[str, str], store: Store) -> dict[str, CaptionText]:
     names = {picture.caption_file for picture in pictures if picture.caption_file}
     wanted = {name: hashes[name] for name in names if name in hashes}
-    kind = f"caption {CAPTIONS_VERSION}"
-    known = {
-        sha256: CaptionText.from_json(fact) for sha256, fact in store.index.facts(kind, set(wanted.values())).items()
-    }
-    new = {sha256: _caption_bytes(Path(name), sha256) for name, sha256 in wanted.items() if sha256 not in known}
-    if new:
-        store.index.remember(kind, {sha256: text.to_json() for sha256, text in new.items() if text.lasting})
-    texts = known | new
+    paths = {sha256: Path(name) for name, sha256 in wanted.items()}
+    table = FactTable(
+        store.index,
+        f"caption {CAPTIONS_VERSION}",
+        CaptionText.to_json,
+        CaptionText.from_json,
+        lasting=lambda text: text.lasting,
+    )
+    texts, _ = table.complete(paths, lambda sha256: _caption_bytes(paths[sha256], sha256), lambda done, total: None)
     return {name: texts[sha256] for name, sha256 in wanted.items()}
 
 
 def _probe_bytes(path: Path, sha256: str) -> PictureInfo:
+    from trainer_core.data.pictures.decode import probe
+
     data = _bytes_of(path, sha256)
     return probe(path if data is None else data)
 
@@ -183,18 +184,17 @@ def _caption_bytes(path: Path, sha256: str) -> CaptionText:
 
 
 def _bytes_of(path: Path, sha256: str) -> bytes | None:
-    """Return the very bytes that were hashed, as what is learnt of them is remembered by that hash; None if unreadable.
+    """Return the very bytes that were hashed, as facts about them are remembered by that hash; None if unreadable.
 
     Raises:
         DatasetError: the file changed since.
     """
     try:
-        data = path.read_bytes()
+        return read_verified(path, sha256)
     except OSError:
         return None
-    if hashlib.sha256(data).hexdigest() != sha256:
-        raise DatasetError(f"{path}: changed while it was being looked at. Run again when it is complete.")
-    return data
+    except FileChanged as error:
+        raise DatasetError(f"{path}: changed while it was being read. Run again when it is complete.") from error
 
 
 def _folder_version(discoveries: Sequence[Discovery], hashes: Mapping[str, str]) -> str:

@@ -13,8 +13,7 @@ from trainer_core.data.manifest import Manifest
 from trainer_core.errors import ConfigError
 from trainer_core.families.family import Family, PrecisionName
 from trainer_core.families.model_source import ModelSource
-from trainer_core.hardware.placement import resolve_precision
-from trainer_core.hardware.profiles import HardwareProfile
+from trainer_core.hardware.profiles import HardwareProfile, resolve_precision
 from trainer_core.stages.project.base_model import OpenBase
 from trainer_core.stages.project.dataset_scan import ScannedDataset
 from trainer_core.store import Store

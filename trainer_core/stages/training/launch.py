@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trainer_core.errors import Interrupted, LoraAssetsError, NonFiniteError
+from trainer_core.files import write_atomic
 from trainer_core.stages.lora_settings import LoraContext, run_length
 from trainer_core.types import ProgressEvent
 
@@ -125,12 +125,9 @@ def write_outcome(workdir: Path, outcome: TrainOutcome) -> None:
     """Leave a worker's outcome for the process that started it."""
     from safetensors.torch import save
 
-    (workdir / "outcome.json").write_text(
-        json.dumps({"steps_run": outcome.steps_run, "steps_per_second": outcome.steps_per_second})
-    )
-    temporary = workdir / f".tmp-{os.getpid()}-{OUTCOME}"
-    temporary.write_bytes(save(dict(outcome.adapter)))
-    temporary.replace(workdir / OUTCOME)
+    figures = {"steps_run": outcome.steps_run, "steps_per_second": outcome.steps_per_second}
+    write_atomic(workdir / "outcome.json", json.dumps(figures))
+    write_atomic(workdir / OUTCOME, save(dict(outcome.adapter)))
 
 
 def write_error(workdir: Path, rank: int, error: LoraAssetsError) -> None:

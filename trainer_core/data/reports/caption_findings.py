@@ -9,8 +9,8 @@ from itertools import chain
 from trainer_core.config.groups import CaptionConfig
 from trainer_core.data.captions.caption_file import TRIGGER_MARK
 from trainer_core.data.captions.tags import split_tags
-from trainer_core.data.discovery.discovery_types import join_names
-from trainer_core.data.reports.dataset_findings import Draft
+from trainer_core.data.draft import Draft
+from trainer_core.data.names import join_names
 from trainer_core.types import CaptionRules, Finding
 
 _WILDCARD = re.compile(r"\{[^{}|]*\|[^{}]*\}")
