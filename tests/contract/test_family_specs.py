@@ -41,7 +41,7 @@ def test_a_helper_module_is_no_family(name: str) -> None:
 
 def test_reading_specs_and_opening_models_imports_no_torch() -> None:
     code = (
-        "import sys; from trainer_core.families import family_names, get_family, source;"
+        "import sys; from trainer_core.families import family_names, get_family, model_source;"
         "[get_family(n).spec for n in family_names()];"
         "heavy = {'torch', 'diffusers', 'transformers', 'numpy', 'safetensors'} & set(sys.modules);"
         "assert not heavy, heavy"

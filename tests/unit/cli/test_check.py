@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.unit.cli.support import Project, call, run, told
-from trainer_core.cli.check import Arithmetic
+from trainer_core.cli.commands.check import Arithmetic
 
 KEYS = {"findings", "dataset", "arithmetic"}
 NUMBERS = {"images", "repeats", "batch_size", "gradient_accumulation", "epochs", "steps", "processes"} | {

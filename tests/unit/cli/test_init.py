@@ -67,7 +67,7 @@ def test_a_base_that_is_not_there_is_named(tmp_path: Path) -> None:
 
 
 def test_questions_are_asked_on_a_terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("trainer_core.cli.init.on_terminal", lambda: True)
+    monkeypatch.setattr("trainer_core.cli.commands.init.on_terminal", lambda: True)
     result = run(*DEMO, answers="zorb\nlandscape\nstyle\naggressive\nzorbling\n\n")
     assert result.exit_code == 0, result.output
     written = YAML(typ="safe").load((tmp_path / "configs" / "zorb.yaml").read_text())

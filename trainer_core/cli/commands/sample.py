@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from trainer_core.cli.commands.train import bring_up_to_date
 from trainer_core.cli.options import Config, Debug, Json, Set, Verbose, find_config
 from trainer_core.cli.progress import Progress
 from trainer_core.cli.terminal import UsageError, terminal
-from trainer_core.cli.train import bring_up_to_date
 from trainer_core.errors import LoraAssetsError
 from trainer_core.types import JSON, ProgressEvent
 
