@@ -113,11 +113,11 @@ def vae_alone(session: Session, limit: int | None = None) -> Callable[[], None]:
     import torch
 
     from trainer_core.data.pictures.decode import load_rgb, to_bucket
-    from trainer_core.hardware.placement import place, torch_device, torch_dtype
+    from trainer_core.hardware.placement import move_to_device, torch_device, torch_dtype
 
     profile, family = session.workspace.profile, session.workspace.family
     dtype, size = torch_dtype(session.workspace.precision("vae", "auto")), profile.encode_batch_size
-    vae: Any = place(family.load_vae(session.workspace.source, dtype), profile)
+    vae: Any = move_to_device(family.load_vae(session.workspace.source, dtype), profile)
     samples = session.workspace.manifest.samples[:limit]
     pictures = [to_bucket(load_rgb(one.path.read_bytes()), one.geometry) for one in samples]
     batches: list[torch.Tensor] = []

@@ -162,7 +162,7 @@ class Sample:
     texts: tuple[str, ...] = ()
     """What draws choose their caption from, each place as likely as the others; empty where every draw has
     `caption`. A text may stand in several places."""
-    turns: int = 1
+    epoch_groups: int = 1
     """`texts` has so many parts of equal length, of which each epoch takes the next."""
     source: CaptionSource | None = None
     """What texts are drawn from; without `texts`, batch by batch."""

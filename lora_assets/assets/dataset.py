@@ -22,7 +22,7 @@ _SHOWN = 50
 def _describe(finished: Finished) -> Metadata:
     manifest, published = finished.session.workspace.manifest, finished.result.published
     metadata: dict[str, dg.MetadataValue] = {
-        "found": dg.MetadataValue.int(manifest.found),
+        "found": dg.MetadataValue.int(manifest.total),
         "used": dg.MetadataValue.int(len(manifest.samples)),
         "excluded": dg.MetadataValue.int(len(manifest.excluded)),
         "held_out": dg.MetadataValue.int(sum(sample.split == "held_out" for sample in manifest.samples)),
@@ -55,7 +55,7 @@ def _buckets(manifest: Manifest) -> dg.MetadataValue:
 def _epoch(finished: Finished) -> dg.MetadataValue:
     """Show what each dataset has of an epoch."""
     shares = finished.session.length.datasets
-    rows = [(one.name, one.images, f"{one.repeats:g}", one.draws, f"{one.share:.1%}") for one in shares]
+    rows = [(one.name, one.images, f"{one.repeats:g}", one.samples_per_epoch, f"{one.share:.1%}") for one in shares]
     return table(("dataset", "images", "repeats", "draws", "share"), rows)
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.contract.models import MODELS
 from tests.contract.support import Tiny, open_tiny
 from trainer_core.config.groups import TextConfig
 from trainer_core.sampling.render import RenderSettings, render
@@ -16,9 +16,9 @@ LONG = " ".join("abcdefghij"[number % 10] for number in range(90))
 
 
 @pytest.fixture(scope="module", params=["sd15", "sdxl"])
-def tiny(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Tiny:
+def tiny(request: pytest.FixtureRequest, tiny_bases: dict[str, Path]) -> Tiny:
     name: str = request.param
-    return open_tiny(name, MODELS[name].build(tmp_path_factory.mktemp("long") / name))
+    return open_tiny(name, tiny_bases[name])
 
 
 def inputs_of(tiny: Tiny, **text: Any) -> Any:

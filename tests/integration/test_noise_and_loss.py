@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import os
 import signal
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.projects import TinyProject, computed, make_project
+from tests.projects import TinyProject, computed
 from trainer_core import run
 from trainer_core.errors import Interrupted
 from trainer_core.stages import lora_checkpoint
@@ -73,18 +74,9 @@ WHOLE: dict[str, tuple[str, ...]] = {
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory, tiny_bases: dict[str, Path], finished_sd15: Path) -> Any:
+def finished(finished_project: Callable[[str], Path]) -> Any:
     """Return a maker of copies of finished projects."""
-    folders = {"sd15": finished_sd15}
-
-    def copy(family: str, folder: Path) -> TinyProject:
-        if family not in folders:
-            project = make_project(tmp_path_factory.mktemp("finished") / family, tiny_bases[family], family)
-            project.run()
-            folders[family] = project.folder
-        return TinyProject(folders[family]).copy(folder)
-
-    return copy
+    return lambda family, folder: TinyProject(finished_project(family)).copy(folder)
 
 
 def lora_of(project: TinyProject, *settings: str) -> str:

@@ -14,8 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
-from tests.contract.models import MODELS
-from tests.projects import TinyProject, computed, draw_picture, make_project, statuses
+from tests.projects import NewProject, TinyProject, computed, draw_picture, statuses
 from tests.unit.cli.support import call
 from trainer_core import run
 from trainer_core.data.pictures.crops_and_views import view_id
@@ -302,9 +301,8 @@ def test_what_dagster_observes_moves_with_a_mask(project: TinyProject) -> None:
 
 @pytest.mark.setting("datasets.mask_path", "datasets.alpha_mask")
 @pytest.mark.parametrize("model", ["flux2", "sana", "qwen_image"])
-def test_masks_have_the_size_of_every_familys_latents(model: str, tmp_path: Path) -> None:
-    base = MODELS[model].build(tmp_path / "model")
-    project = make_project(tmp_path / "project", base, MODELS[model].family, pictures=4)
+def test_masks_have_the_size_of_every_familys_latents(model: str, new_project: NewProject) -> None:
+    project = new_project(model)
     pixels = np.full((64, 64, 4), 255, np.uint8)
     pixels[:, :32, 3] = 0
     Image.fromarray(pixels).save(project.pictures / "alpha.png")

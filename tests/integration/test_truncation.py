@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import pytest
 
-from tests.contract.models import MODELS
-from tests.projects import TinyProject, make_project
+from tests.projects import NewProject, TinyProject
 from trainer_core import run
 from trainer_core.families.shared import loading
 from trainer_core.stages.preflight.findings import caption_findings
@@ -26,8 +24,8 @@ def findings(project: TinyProject, *settings: str) -> list[Finding]:
 
 
 @pytest.fixture
-def project(tmp_path: Path) -> TinyProject:
-    made = make_project(tmp_path / "project", MODELS["sd15"].build(tmp_path / "model"))
+def project(new_project: NewProject) -> TinyProject:
+    made = new_project("sd15")
     (made.pictures / "002.txt").write_text(f"{LONG}\n")
     return made
 
@@ -77,8 +75,8 @@ def test_check_and_plan_tell_of_cut_captions(project: TinyProject, monkeypatch: 
 
 
 @pytest.mark.setting("text.max_length")
-def test_a_family_with_a_length_to_choose_is_told_of_by_that_length(tmp_path: Path) -> None:
-    made = make_project(tmp_path / "project", MODELS["flux1"].build(tmp_path / "model"), "flux1")
+def test_a_family_with_a_length_to_choose_is_told_of_by_that_length(new_project: NewProject) -> None:
+    made = new_project("flux1")
     (made.pictures / "002.txt").write_text(f"{LONG}\n")
     assert findings(made) == []
     (found,) = findings(made, "text.max_length=64")

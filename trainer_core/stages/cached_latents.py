@@ -121,7 +121,7 @@ def _one_picture_a_key(context: LatentsContext, pictures: Iterable[Picture], pre
 def _encode(context: LatentsContext, pictures: Sequence[Picture]) -> None:
     import torch
 
-    from trainer_core.hardware.placement import place, torch_device, torch_dtype, torch_work
+    from trainer_core.hardware.placement import move_to_device, torch_device, torch_dtype, torch_work
 
     workspace = context.workspace
     precision = workspace.precision("vae", context.settings.latents.precision)
@@ -133,7 +133,7 @@ def _encode(context: LatentsContext, pictures: Sequence[Picture]) -> None:
         torch.inference_mode(),
         workspace.store.entries.writer("latents") as writer,
     ):
-        vae = place(workspace.family.load_vae(workspace.source, dtype), workspace.profile)
+        vae = move_to_device(workspace.family.load_vae(workspace.source, dtype), workspace.profile)
         for batch, pixels in _decoded(context, list(_batches(pictures, size))):
             latents = workspace.family.encode_latents(vae, pixels.to(device, dtype)).to("cpu", torch.float32)
             for picture, latent in zip(batch, latents, strict=True):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from trainer_core.config.groups import TextConfig
 from trainer_core.config.reads import StageSettings
-from trainer_core.data.captions.sample_captions import drawn_row, encoded_live
+from trainer_core.data.captions.sample_captions import caption_key_parts, encodes_captions_live
 from trainer_core.errors import NonFiniteError
 from trainer_core.stages.caching.caption_entries import Text, texts_to_encode
 from trainer_core.stages.caching.entries import control_parts, entry_key, items_outcome, write_items
@@ -49,7 +49,7 @@ def _items(context: TextContext) -> dict[str, CacheItem]:
 
 
 def _live(context: TextContext) -> bool:
-    return encoded_live(context.settings.text.cache, context.settings.adapter.text_encoders)
+    return encodes_captions_live(context.settings.text.cache, context.settings.adapter.text_encoders)
 
 
 def text_items(workspace: Workspace, settings: TextConfig, texts: Iterable[Text]) -> dict[str, CacheItem]:
@@ -93,7 +93,7 @@ def _version(context: TextContext) -> str:
         read = text_items(context.workspace, context.settings.text, captions)
         rows += ["encoded while training", sorted([name, item.key] for name, item in read.items())]
     # Which text is how likely, and when, decides training as much as what the texts are.
-    return digest(rows + [[one.id, drawn] for one in samples if (drawn := drawn_row(one))])
+    return digest(rows + [[one.id, drawn] for one in samples if (drawn := caption_key_parts(one))])
 
 
 def _run(context: TextContext) -> Outcome:
@@ -112,7 +112,7 @@ def _run(context: TextContext) -> Outcome:
 def _encode(context: TextContext, captions: Sequence[tuple[str, Text]]) -> None:
     import torch
 
-    from trainer_core.hardware.placement import place, torch_dtype, torch_work
+    from trainer_core.hardware.placement import move_to_device, torch_dtype, torch_work
 
     workspace, text = context.workspace, context.settings.text
     precision = workspace.precision("text", text.precision)
@@ -124,7 +124,7 @@ def _encode(context: TextContext, captions: Sequence[tuple[str, Text]]) -> None:
     ):
         loaded = workspace.family.load_text_encoders(workspace.source, torch_dtype(precision))
         encoders = {
-            name: place(part, workspace.profile) if isinstance(part, torch.nn.Module) else part
+            name: move_to_device(part, workspace.profile) if isinstance(part, torch.nn.Module) else part
             for name, part in loaded.items()
         }
         for start in range(0, len(captions), size):

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trainer_core.config.reads import settings_key
-from trainer_core.data.captions.sample_captions import encoded_live
+from trainer_core.data.captions.sample_captions import encodes_captions_live
 from trainer_core.errors import ConfigError, LoraAssetsError
 from trainer_core.stages.caching.caption_entries import live_captions, names_needed, text_choice
 from trainer_core.stages.caching.entries import control_keys_of, keys_of, read_controls, read_latents, read_text
@@ -260,9 +260,9 @@ def _select(context: LoraContext, workdir: Path, outcome: TrainOutcome) -> tuple
 
 def training_parts(context: LoraContext, device: Any) -> TrainerParts:
     """Load the base and the caches: what a run is made of."""
-    from trainer_core.data.epoch.batch_order import Order
+    from trainer_core.data.epoch.batch_order import BatchOrder
     from trainer_core.diffusion.noise_shape import NoiseShape
-    from trainer_core.hardware.placement import place, torch_dtype, use_attention
+    from trainer_core.hardware.placement import move_to_device, torch_dtype, use_attention
     from trainer_core.train.batches import BatchLoader
     from trainer_core.train.objective import sample_weights
     from trainer_core.train.trainer import TrainerParts
@@ -274,9 +274,9 @@ def training_parts(context: LoraContext, device: Any) -> TrainerParts:
     cache = cached_samples(context)
     if cache.nbytes() <= settings.hardware.resident_cache_mib * 2**20:
         cache = cache.resident(device, dtype)
-    denoiser = place(workspace.family.load_denoiser(workspace.source, dtype), workspace.profile)
+    denoiser = move_to_device(workspace.family.load_denoiser(workspace.source, dtype), workspace.profile)
     use_attention(denoiser, workspace.profile.attention)
-    order = Order.of(train, settings.train.batch_size, settings.train.seed)
+    order = BatchOrder.of(train, settings.train.batch_size, settings.train.seed)
     live = trains_live(context)
     return TrainerParts(
         project=settings,
@@ -302,7 +302,7 @@ def training_parts(context: LoraContext, device: Any) -> TrainerParts:
 
 def trains_live(context: LoraContext) -> bool:
     """Say whether training encodes its captions itself."""
-    return encoded_live(context.settings.text.cache, context.settings.adapter.text_encoders)
+    return encodes_captions_live(context.settings.text.cache, context.settings.adapter.text_encoders)
 
 
 def trained_samples(context: LoraContext) -> list[Sample]:

@@ -8,7 +8,7 @@ from typing import Annotated
 
 from trainer_core.config.groups import ExportConfig, SaveConfig, TextConfig
 from trainer_core.config.reads import GroupPart, KeyedBy
-from trainer_core.data.epoch.run_length import Arithmetic
+from trainer_core.data.epoch.run_length import RunLength
 from trainer_core.stages.group_parts import CaptionDropout, Resolution
 from trainer_core.stages.stage import StageContext
 from trainer_core.train.trainer_settings import TrainerSettings
@@ -99,7 +99,7 @@ class LoraSettings(DescribedSettings):
 LoraContext = StageContext[LoraSettings]
 
 
-def run_length(context: LoraContext) -> Arithmetic:
+def run_length(context: LoraContext) -> RunLength:
     """Return how long the run is.
 
     Raises:

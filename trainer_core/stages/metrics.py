@@ -29,7 +29,7 @@ from trainer_core.store.keys import digest
 from trainer_core.types import JSON, FileStat
 
 if TYPE_CHECKING:
-    from trainer_core.sampling.examine import Exam
+    from trainer_core.sampling.exam import Exam
 
 NAME = "metrics"
 METRICS = "metrics.json"
@@ -146,7 +146,7 @@ class _Progress:
 
 def _held_out_figures(context: MetricsContext, progress: _Progress) -> dict[str, JSON]:
     """Losses of the base, of the same base with the exported LoRA, and with the champion's if it must be measured."""
-    from trainer_core.hardware.placement import place, torch_device, torch_dtype, use_attention
+    from trainer_core.hardware.placement import move_to_device, torch_device, torch_dtype, use_attention
     from trainer_core.sampling.evaluate import Evaluator
 
     workspace, settings = context.workspace, context.settings
@@ -156,7 +156,7 @@ def _held_out_figures(context: MetricsContext, progress: _Progress) -> dict[str,
     dtype = torch_dtype(workspace.precision("train", settings.train.precision))
     schedule = workspace.family.noise_schedule(workspace.source, settings.noise)
     evaluator = Evaluator(workspace.family, schedule, torch_device(workspace.profile), dtype, settings.noise.guidance)
-    denoiser: Any = place(workspace.family.load_denoiser(workspace.source, dtype), workspace.profile)
+    denoiser: Any = move_to_device(workspace.family.load_denoiser(workspace.source, dtype), workspace.profile)
     use_attention(denoiser, workspace.profile.attention)
 
     def losses_with(lora: Published) -> dict[str, float]:
@@ -193,15 +193,15 @@ def _exam_figures(context: MetricsContext, progress: _Progress) -> dict[str, JSO
     workspace, gate = context.workspace, context.settings.gate
     if not gate.concept_prompts + gate.other_prompts:
         return {}
-    from trainer_core.sampling.examine import measure, take
+    from trainer_core.sampling.exam import render_exam, score_exam
     from trainer_core.stages.rendering.lora_loading import load_lora
 
     exam = _exam(context)
     pipeline = open_pipeline(workspace, context.settings.noise)
     inputs = prompt_inputs(workspace.family, context.settings.text)
-    base = measure(exam, take(pipeline, inputs, exam, progress))
+    base = score_exam(exam, render_exam(pipeline, inputs, exam, progress))
     load_lora(pipeline, file_for_diffusers(context.upstream["lora_checkpoint"]), workspace.family.spec)
-    lora = measure(exam, take(pipeline, inputs, exam, progress))
+    lora = score_exam(exam, render_exam(pipeline, inputs, exam, progress))
     return {f"{name}_base": value for name, value in base.items()} | {
         f"{name}_lora": value for name, value in lora.items()
     }
@@ -209,7 +209,7 @@ def _exam_figures(context: MetricsContext, progress: _Progress) -> dict[str, JSO
 
 def _exam(context: MetricsContext) -> Exam:
     from trainer_core.hardware.placement import torch_device
-    from trainer_core.sampling.examine import Exam, Score, load_clip_score, load_judge
+    from trainer_core.sampling.exam import Exam, Score, load_clip_score, load_judge
 
     gate = context.settings.gate
     scores: dict[str, Score] = {}

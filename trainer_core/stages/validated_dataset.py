@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from trainer_core.data.captions.sample_captions import drawn_row
+from trainer_core.data.captions.sample_captions import caption_key_parts
 from trainer_core.data.discovery.controls import control_name
 from trainer_core.stages.caching.entries import shape_of, write_items
 from trainer_core.stages.caching.view_entries import unusual_parts
@@ -36,7 +36,7 @@ def _items(context: DatasetContext) -> dict[str, CacheItem]:
             "geometry": shape_of(sample.geometry),
         }
         parts |= {"repeats": sample.repeats, "split": sample.split, **unusual_parts(sample)}
-        if drawn := drawn_row(sample):
+        if drawn := caption_key_parts(sample):
             parts["texts"] = digest(drawn)
         if not sample.controls:
             items[sample.id] = CacheItem(digest([sample.id, parts]), parts)
@@ -67,7 +67,7 @@ def _run(context: DatasetContext) -> Outcome:
     write_items(context)
     reasons = Counter(gone.cause for gone in manifest.excluded)
     metadata: dict[str, JSON] = {
-        "found": manifest.found,
+        "found": manifest.total,
         "used": len(manifest.samples),
         "excluded": len(manifest.excluded),
         "excluded_reasons": dict(reasons.most_common(20)),

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from trainer_core.adapters import ADAPTERS, module_of
 from trainer_core.adapters.layers import Layer
-from trainer_core.data.epoch.batch_order import Order
+from trainer_core.data.epoch.batch_order import BatchOrder
 from trainer_core.diffusion.schedule import NoiseSchedule
 from trainer_core.families.family import Family, PrecisionName
 from trainer_core.train.batches import BatchLoader
@@ -112,7 +112,7 @@ class Trainer:
         return rates
 
     @property
-    def order(self) -> Order:
+    def order(self) -> BatchOrder:
         """The order of micro-batches."""
         return self.loader.order
 

@@ -18,7 +18,7 @@ from lora_assets.assets.metrics import METRICS
 from lora_assets.assets.samples import SAMPLES
 from lora_assets.assets.stage import Verdict
 from trainer_core.config.groups import OptimizerConfig, ScheduleConfig
-from trainer_core.data.epoch.run_length import Arithmetic, DatasetShare
+from trainer_core.data.epoch.run_length import DatasetShare, RunLength
 from trainer_core.types import Finding
 
 
@@ -72,7 +72,7 @@ def test_a_dataset_that_was_validated_before_there_were_contact_sheets_is_shown_
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     manifest = SimpleNamespace(found=0, samples=(), excluded=(), findings=())
-    length = Arithmetic(10, 50, 13, 4, 2, 1, 65, (DatasetShare("cats", 10, 50, 1.0),))
+    length = RunLength(10, 50, 13, 4, 2, 1, 65, (DatasetShare("cats", 10, 50, 1.0),))
     project = SimpleNamespace(schedule=ScheduleConfig(name="cosine"), optimizer=OptimizerConfig())
     warning = Finding("warning", "adapter.rank", "is 300.", "Try 32.")
     monkeypatch.setattr(dataset, "warnings", lambda session: (warning,))

@@ -13,7 +13,7 @@ import typer
 from trainer_core.cli.arithmetic import show_arithmetic
 from trainer_core.cli.options import Config, Debug, Json, Set, Verbose, find_config
 from trainer_core.cli.terminal import Terminal, show_findings, terminal
-from trainer_core.data.epoch.run_length import KEYS, Arithmetic, arithmetic
+from trainer_core.data.epoch.run_length import KEYS, RunLength, run_length
 from trainer_core.errors import ConfigError, DatasetError, ModelError
 from trainer_core.types import JSON, Finding, Report
 
@@ -37,12 +37,12 @@ class Inspection:
     manifest: Manifest | None = None
 
     @property
-    def arithmetic(self) -> Arithmetic | None:
+    def run_length(self) -> RunLength | None:
         """The arithmetic of the run, or None if there is no picture to train on."""
         if self.project is None or self.manifest is None:
             return None
         project = self.project
-        figures = arithmetic(project.train, project.hardware.num_processes, self.manifest.samples)
+        figures = run_length(project.train, project.hardware.num_processes, self.manifest.samples)
         return figures if figures.images else None
 
     @property
@@ -93,7 +93,7 @@ def as_dict(found: Inspection) -> dict[str, JSON]:
     return {
         "findings": [finding.as_dict() for finding in found.findings],
         "dataset": {
-            "found": manifest.found if manifest else 0,
+            "found": manifest.total if manifest else 0,
             "used": len(manifest.samples) if manifest else 0,
             "excluded": excluded,
         },
@@ -169,7 +169,7 @@ def _show_dataset(console: Console, manifest: Manifest) -> None:
     from trainer_core.data.reports.tables import bucket_table, statistics
 
     console.print(
-        f"\n{manifest.found} pictures found = {len(manifest.samples)} used + {len(manifest.excluded)} excluded"
+        f"\n{manifest.total} pictures found = {len(manifest.samples)} used + {len(manifest.excluded)} excluded"
     )
     for cause, count in Counter(gone.cause for gone in manifest.excluded).most_common():
         named = [gone.path for gone in manifest.excluded if gone.cause == cause]

@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from trainer_core.data.discovery.controls import geometry_of
+from trainer_core.data.discovery.controls import control_geometry
 from trainer_core.data.discovery.masks import MASKS_VERSION
-from trainer_core.data.pictures.crops_and_views import changes, seen_geometry, view_id, views_of
+from trainer_core.data.pictures.crops_and_views import key_parts, view_geometry, view_id, views_of
 from trainer_core.families.family import FamilySpec
 from trainer_core.stages.caching.entries import control_id, control_parts, entry_key, read_items, shape_of
 from trainer_core.stages.stage import CacheItem
@@ -58,7 +58,7 @@ def controls_to_encode(sample: Sample, spec: FamilySpec) -> list[Picture]:
     if control is None or not sample.controls:
         return []
     return [
-        Picture(control_id(sample.id, place), one.path, one.picture, View(geometry_of(one, control.crop)))
+        Picture(control_id(sample.id, place), one.path, one.picture, View(control_geometry(one, control.crop)))
         for place, one in enumerate(sample.controls)
     ]
 
@@ -99,7 +99,7 @@ def items_of(
 
 def _view_item(picture: Picture, base: str, common: Mapping[str, JSON]) -> CacheItem:
     """Return the entry of a view. One that is cut and nothing else has the key it had before there were views."""
-    shape, changed = shape_of(picture.view.geometry), changes(picture.view)
+    shape, changed = shape_of(picture.view.geometry), key_parts(picture.view)
     text = f"{shape} {canonical_json(changed).decode()}" if changed else str(shape)
     parts: dict[str, JSON] = {"picture": picture.sha256, "geometry": shape} | changed
     return CacheItem(entry_key(base, picture.sha256, text), parts | dict(common))
@@ -113,7 +113,7 @@ def _mask_item(picture: Picture, factor: int) -> CacheItem:
         "geometry": shape_of(picture.view.geometry),
         "latent factor": factor,
         "mask rule": MASKS_VERSION,
-        **changes(picture.view),
+        **key_parts(picture.view),
     }
     return CacheItem(digest(parts), parts)
 
@@ -122,7 +122,7 @@ def unusual_parts(sample: Sample) -> dict[str, JSON]:
     """Return what a sample has that most have not, by name, for `plan` to say what changed."""
     parts: dict[str, JSON] = {}
     if sample.views:
-        parts["views"] = [[shape_of(view.geometry), changes(view)] for view in sample.views]
+        parts["views"] = [[shape_of(view.geometry), key_parts(view)] for view in sample.views]
     if sample.mask is not None:
         parts["mask"] = [sample.mask.picture, sample.mask.alpha]
     return parts | training_parts_of(sample)
@@ -149,7 +149,7 @@ def extra_names(sample: Sample) -> list[str]:
 def seen_geometries(samples: Sequence[Sample]) -> dict[str, Geometry]:
     """Return the geometry of every view, by the name of its entry."""
     return {
-        view_id(sample.id, number): seen_geometry(view)
+        view_id(sample.id, number): view_geometry(view)
         for sample in samples
         for number, view in enumerate(views_of(sample))
     }

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from trainer_core.data.captions.caption_variants import possible_texts
-from trainer_core.data.captions.sample_captions import encoded_live
-from trainer_core.data.discovery.discovery_types import counted, named
+from trainer_core.data.captions.caption_variants import count_possible_texts
+from trainer_core.data.captions.sample_captions import encodes_captions_live
+from trainer_core.data.discovery.discovery_types import join_names, pluralize
 from trainer_core.errors import ModelError
 from trainer_core.stages.project.session import Session
 from trainer_core.types import CaptionRules, Finding, Sample
@@ -28,20 +28,20 @@ def _lines(varied: Sequence[Sample], session: Session) -> Iterator[Finding]:
     cut = [one.id for one in varied if one.texts and one.source is not None and len(one.source.lines) > limit]
     if cut:
         message = (
-            f"is {limit}, but {counted(cut, 'caption file')} have more lines, of which so many are chosen by seed: "
+            f"is {limit}, but {pluralize(cut, 'caption file')} have more lines, of which so many are chosen by seed: "
         )
-        yield Finding("warning", "caption.variants", f"{message}{named(cut, 5)}.", "Raise it to use all lines.")
+        yield Finding("warning", "caption.variants", f"{message}{join_names(cut, 5)}.", "Raise it to use all lines.")
 
 
 def _texts(varied: Sequence[Sample], session: Session) -> Iterator[Finding]:
     assert varied[0].source is not None
     causes = ", ".join(_causes(varied[0].source.rules, varied)) or "lines"
     begun = f"captions differ from draw to draw ({causes}): "
-    if encoded_live(session.project.text.cache, session.project.adapter.text_encoders):
+    if encodes_captions_live(session.project.text.cache, session.project.adapter.text_encoders):
         yield Finding("info", "text.cache", f"{begun}any text is drawn, and encoded when it is.", "")
         return
     limit = session.project.caption.variants
-    possible = {one.id: possible_texts(one.source) for one in varied if one.source is not None}
+    possible = {one.id: count_possible_texts(one.source) for one in varied if one.source is not None}
     whole = [one for one in varied if possible[one.id] <= limit]
     drawn = [one for one in varied if possible[one.id] > limit]
     parts: list[str] = []
@@ -65,7 +65,7 @@ def _causes(rules: CaptionRules, varied: Sequence[Sample]) -> Iterator[str]:
 
 
 def _captions(samples: Sequence[Sample]) -> str:
-    return counted((one.id for one in samples), "caption")
+    return pluralize((one.id for one in samples), "caption")
 
 
 def _range(counts: Iterator[int]) -> str:

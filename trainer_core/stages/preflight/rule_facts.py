@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from trainer_core.config.rules import DataFacts, Facts, check_rules
-from trainer_core.data.epoch.run_length import Arithmetic
+from trainer_core.data.epoch.run_length import RunLength
 from trainer_core.errors import ModelError
 from trainer_core.families.facts import family_facts
 from trainer_core.stages.project.session import Session
@@ -21,14 +21,14 @@ def setting_findings(session: Session) -> list[Finding]:
     return check_rules(session.project, facts_of(session))
 
 
-def run_findings(session: Session, length: Arithmetic) -> list[Finding]:
+def run_findings(session: Session, length: RunLength) -> list[Finding]:
     """Return the further findings of rules that need to know how long the run is."""
     before = setting_findings(session)
     after = check_rules(session.project, facts_of(session, length))
     return [finding for finding in after if finding not in before]
 
 
-def facts_of(session: Session, length: Arithmetic | None = None) -> Facts:
+def facts_of(session: Session, length: RunLength | None = None) -> Facts:
     """Return the facts; where the base model is missing, those of its family alone."""
     spec = session.workspace.family.spec
     scheduler: Mapping[str, JSON] = {}
@@ -56,5 +56,5 @@ def widths(config: Mapping[str, JSON]) -> tuple[int, ...]:
     return tuple(sorted(int(config[name]) for name in _WIDTHS if isinstance(config.get(name), int)))[:1]
 
 
-def _counted(length: Arithmetic) -> DataFacts:
-    return DataFacts(length.images, length.draws, length.steps_per_epoch, length.steps)
+def _counted(length: RunLength) -> DataFacts:
+    return DataFacts(length.images, length.samples_per_epoch, length.steps_per_epoch, length.steps)

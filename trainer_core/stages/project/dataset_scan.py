@@ -17,11 +17,11 @@ from trainer_core.config.groups import AugmentConfig, BucketConfig, CaptionConfi
 from trainer_core.config.reads import GroupPart, StageSettings
 from trainer_core.data.captions.caption_file import CAPTIONS_VERSION, CaptionText, parse_caption, read_caption
 from trainer_core.data.captions.caption_variants import caption_rules
-from trainer_core.data.captions.sample_captions import CaptionPlan, encoded_live
+from trainer_core.data.captions.sample_captions import CaptionPlan, encodes_captions_live
 from trainer_core.data.discovery.controls import ControlRules
 from trainer_core.data.discovery.discover import Discovery, discover
-from trainer_core.data.discovery.discovery_types import FoundControl, FoundMask, FoundPicture
-from trainer_core.data.manifest import Known, Manifest, Rules, assemble
+from trainer_core.data.discovery.discovery_types import ControlFile, MaskFile, PictureFile
+from trainer_core.data.manifest import FileFacts, Manifest, ManifestRules, build_manifest
 from trainer_core.data.pictures.augmentation import Faces
 from trainer_core.data.pictures.decode import DECODE_VERSION, PictureInfo, probe
 from trainer_core.errors import DatasetError
@@ -96,23 +96,23 @@ def scan_datasets(settings: DatasetSettings, spec: FamilySpec, store: Store, rep
     hashes = store.index.file_hashes(_stats(pictures))
     infos, probed = _picture_infos(pictures, hashes, store, report)
     captions = _caption_texts(pictures, hashes, store)
-    known = Known(
+    known = FileFacts(
         hashes,
         infos,
         captions,
         mask_profiles(pictures, hashes, infos, store, report),
         detect_faces(pictures, hashes, infos, store, report) if settings.augment.crop == "face" else Faces(),
     )
-    rules = Rules(
+    rules = ManifestRules(
         settings.caption, settings.bucket, spec.size_multiple, control, _caption_plan(settings), settings.augment
     )
-    manifest = assemble(discoveries, known, rules)
+    manifest = build_manifest(discoveries, known, rules)
     return ScannedDataset(manifest, _folder_version(discoveries, hashes), probed)
 
 
 def _caption_plan(settings: DatasetSettings) -> CaptionPlan:
     preserved = settings.loss.preservation_class if settings.loss.preservation_weight else None
-    live = encoded_live(settings.text.cache, settings.adapter.text_encoders)
+    live = encodes_captions_live(settings.text.cache, settings.adapter.text_encoders)
     return CaptionPlan(caption_rules(settings.caption, settings.tags), preserved, live)
 
 
@@ -122,7 +122,7 @@ def control_rules(spec: FamilySpec, side: int) -> ControlRules | None:
     return None if control is None else ControlRules(control.most, control.required, control.fit, side)
 
 
-def _stats(pictures: Sequence[FoundPicture]) -> dict[str, FileStat]:
+def _stats(pictures: Sequence[PictureFile]) -> dict[str, FileStat]:
     stats = {picture.file: picture.stat for picture in pictures}
     for picture in pictures:
         if picture.caption_file is not None and picture.caption_stat is not None:
@@ -135,9 +135,9 @@ def _stats(pictures: Sequence[FoundPicture]) -> dict[str, FileStat]:
 
 
 def _picture_infos(
-    pictures: Sequence[FoundPicture], hashes: Mapping[str, str], store: Store, report: Report
+    pictures: Sequence[PictureFile], hashes: Mapping[str, str], store: Store, report: Report
 ) -> tuple[dict[str, PictureInfo], int]:
-    by_hash: dict[str, FoundPicture | FoundControl | FoundMask] = {
+    by_hash: dict[str, PictureFile | ControlFile | MaskFile] = {
         hashes[picture.file]: picture for picture in pictures if picture.file in hashes
     }
     controls = (control for picture in pictures for control in picture.controls)
@@ -158,7 +158,7 @@ def _picture_infos(
     return infos, len(new)
 
 
-def _caption_texts(pictures: Sequence[FoundPicture], hashes: Mapping[str, str], store: Store) -> dict[str, CaptionText]:
+def _caption_texts(pictures: Sequence[PictureFile], hashes: Mapping[str, str], store: Store) -> dict[str, CaptionText]:
     names = {picture.caption_file for picture in pictures if picture.caption_file}
     wanted = {name: hashes[name] for name in names if name in hashes}
     kind = f"caption {CAPTIONS_VERSION}"

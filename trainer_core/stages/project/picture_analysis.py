@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from trainer_core.data.discovery.controls import stem_of
-from trainer_core.data.discovery.discovery_types import FoundPicture
+from trainer_core.data.discovery.discovery_types import PictureFile
 from trainer_core.data.discovery.masks import MASKS_VERSION, MaskProfile
 from trainer_core.data.pictures.augmentation import Faces
 from trainer_core.data.pictures.decode import TRANSPARENT, PictureInfo
@@ -21,7 +21,7 @@ _REMEMBER_EVERY = 200
 
 
 def mask_profiles(
-    pictures: Sequence[FoundPicture],
+    pictures: Sequence[PictureFile],
     hashes: Mapping[str, str],
     infos: Mapping[str, PictureInfo],
     store: Store,
@@ -47,7 +47,7 @@ def mask_profiles(
 
 
 def detect_faces(
-    pictures: Sequence[FoundPicture],
+    pictures: Sequence[PictureFile],
     hashes: Mapping[str, str],
     infos: Mapping[str, PictureInfo],
     store: Store,
@@ -67,7 +67,7 @@ def detect_faces(
     if not wanted:
         return Faces(found)
     if (detector := load_detector()) is None:
-        return Faces(found, missing=True)
+        return Faces(found, detector_missing=True)
     for start in range(0, len(wanted), _REMEMBER_EVERY):
         chunk = wanted[start : start + _REMEMBER_EVERY]
         faces = {content: find_face(detector, read_picture(paths[content], content)) for content in chunk}

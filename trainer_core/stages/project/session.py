@@ -8,7 +8,7 @@ from pathlib import Path
 
 from trainer_core.config.project import Project
 from trainer_core.config.reads import read_settings
-from trainer_core.data.epoch.run_length import Arithmetic
+from trainer_core.data.epoch.run_length import RunLength
 from trainer_core.families import get_family
 from trainer_core.hardware.detect import detect_machine, select_profile
 from trainer_core.stages.project.base_model import OpenBase
@@ -57,7 +57,7 @@ class Session:
         self.workspace.store.close()
 
     @cached_property
-    def length(self) -> Arithmetic:
+    def length(self) -> RunLength:
         """How long the run is: `train.steps`, or what `train.epochs` come to with these pictures.
 
         Raises:

@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 
 from trainer_core.config.groups import TrainConfig
-from trainer_core.data.epoch.run_length import Arithmetic, arithmetic
+from trainer_core.data.epoch.run_length import RunLength, run_length
 from trainer_core.data.manifest import Manifest
 from trainer_core.errors import ConfigError
 from trainer_core.families.family import Family, PrecisionName
@@ -43,8 +43,8 @@ class Workspace:
     """What another process needs to open the same project."""
     report: Report = silent
     """Called with how far the work is."""
-    _lengths: dict[tuple[TrainConfig, int], Arithmetic] = field(
-        default_factory=dict[tuple[TrainConfig, int], Arithmetic], repr=False
+    _lengths: dict[tuple[TrainConfig, int], RunLength] = field(
+        default_factory=dict[tuple[TrainConfig, int], RunLength], repr=False
     )
 
     @property
@@ -91,7 +91,7 @@ class Workspace:
             raise ConfigError(errors)
         return self.scanned.manifest
 
-    def length(self, train: TrainConfig, processes: int) -> Arithmetic:
+    def length(self, train: TrainConfig, processes: int) -> RunLength:
         """Return how long a run with these settings is over the project's pictures.
 
         Raises:
@@ -99,7 +99,7 @@ class Workspace:
         """
         asked = train, processes
         if asked not in self._lengths:
-            self._lengths[asked] = arithmetic(train, processes, self.manifest.samples)
+            self._lengths[asked] = run_length(train, processes, self.manifest.samples)
         return self._lengths[asked]
 
     def precision(self, use: str, asked: str) -> PrecisionName:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trainer_core.config.reads import settings_key
+from trainer_core.data.epoch.batch_order import BatchOrder
 from trainer_core.stages.lora_settings import DescribedSettings, LoraContext
 from trainer_core.stages.project.base_model import base_name
 from trainer_core.store import Published
@@ -194,7 +195,6 @@ def lineage(context: LoraContext, step: int) -> dict[str, str]:
 
 
 def _training(context: LoraContext, step: int) -> Training:
-    from trainer_core.data.epoch.batch_order import Order
     from trainer_core.export.metadata.kohya_metadata import network_arguments, network_module
     from trainer_core.export.metadata.lora_metadata import Training
     from trainer_core.export.metadata.objective_metadata import objective_metadata
@@ -202,7 +202,7 @@ def _training(context: LoraContext, step: int) -> Training:
     settings, workspace = context.settings, context.workspace
     adapter, options = settings.adapter, settings.adapter_options
     samples: list[Sample] = [sample for sample in workspace.manifest.samples if sample.split == "train"]
-    order = Order.of(samples, settings.train.batch_size, settings.train.seed)
+    order = BatchOrder.of(samples, settings.train.batch_size, settings.train.seed)
     batches = step * settings.train.gradient_accumulation_steps * settings.hardware.num_processes
     told = str(workspace.source.config("scheduler").get("prediction_type", ""))
     words = [settings.caption.trigger_word, *(dataset.trigger_word for dataset in settings.datasets)]

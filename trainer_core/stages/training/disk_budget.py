@@ -9,7 +9,7 @@ from pathlib import Path
 
 from trainer_core.errors import ConfigError, StoreError
 from trainer_core.stages.lora_settings import LoraContext
-from trainer_core.store.runs import RunFolder, claim, make_room, remove_idle, runs_of
+from trainer_core.store.runs import RunFolder, claim, free_space, remove_idle, runs_of
 from trainer_core.types import Finding
 
 log = logging.getLogger(__name__)
@@ -53,7 +53,7 @@ def enforce_disk_budget(context: LoraContext, workdir: Path, needed: Footprint) 
         _tell(remove_idle(store, project, save.max_age_days, (workdir.name,)), "not used for so long")
     if save.disk_budget_gib:
         most = int(save.disk_budget_gib * GIB)
-        removed, missing = make_room(store, project, most, workdir.name, needed.total)
+        removed, missing = free_space(store, project, most, workdir.name, needed.total)
         _tell(removed, "to stay within save.disk_budget_gib")
         if missing:
             raise ConfigError([_over_budget(context, workdir, needed, missing)])

@@ -53,8 +53,8 @@ class SaveSchedule:
         """Return those of a project."""
         sample, save, length = context.settings.sample, context.settings.save, run_length(context)
         return cls(
-            frozenset(length.marks(sample.every, sample.every_epochs)),
-            frozenset(length.marks(save.every, save.every_epochs)),
+            frozenset(length.due_steps(sample.every, sample.every_epochs)),
+            frozenset(length.due_steps(save.every, save.every_epochs)),
             save.keep_last,
             save.keep_best if save.keep_last else 0,
         )

@@ -28,13 +28,13 @@ def load_live_text(workspace: Workspace, text: TextConfig) -> LiveText:
     """Load the text encoders onto their device, in the precision in which captions are cached otherwise."""
     import torch
 
-    from trainer_core.hardware.placement import place, torch_dtype
+    from trainer_core.hardware.placement import move_to_device, torch_dtype
     from trainer_core.train.live_text import LiveText
 
     control = workspace.family.spec.control
     dtype = torch_dtype(workspace.precision("text", text.precision))
     encoders: dict[str, Any] = {
-        name: place(part, workspace.profile) if isinstance(part, torch.nn.Module) else part
+        name: move_to_device(part, workspace.profile) if isinstance(part, torch.nn.Module) else part
         for name, part in workspace.family.load_text_encoders(workspace.source, dtype).items()
     }
     with_controls = control is not None and control.in_text
