@@ -78,8 +78,8 @@ golden: install  ## Write the golden files anew: read the diff before you keep i
 bench: install  ## Measure this machine
 	$(BIN)/python -m benchmarks $(ARGS)
 
-ui: install  ## Open Dagster at http://127.0.0.1:3000
-	. ./env.sh; exec dagster dev -h 127.0.0.1 -p 3000
+ui: install  ## Open Dagster at 127.0.0.1:3000, behind a guard: it prints the address to open
+	. ./env.sh; exec python -m lora_assets.web --workspace workspace.yaml $(ARGS)
 
 docs: install  ## Generate docs/config.md and docs/config.schema.json
 	$(BIN)/python -m trainer_core.config.schema

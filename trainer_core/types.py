@@ -50,6 +50,11 @@ class FileStat(NamedTuple):
         """Take what counts from `os.stat`. Inodes of 64 bits keep 63, which is what SQLite's integers hold."""
         return cls(found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino & _MAX_INTEGER)
 
+    @classmethod
+    def of_path(cls, path: Path) -> FileStat:
+        """Ask the file system about a file."""
+        return cls.of(path.stat())
+
 
 @dataclass(frozen=True, order=True)
 class Bucket:
@@ -157,7 +162,7 @@ class Sample:
     texts: tuple[str, ...] = ()
     """What draws choose their caption from, each place as likely as the others; empty where every draw has
     `caption`. A text may stand in several places."""
-    turns: int = 1
+    epoch_groups: int = 1
     """`texts` has so many parts of equal length, of which each epoch takes the next."""
     source: CaptionSource | None = None
     """What texts are drawn from; without `texts`, batch by batch."""

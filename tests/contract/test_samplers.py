@@ -11,7 +11,7 @@ from PIL import Image
 from tests.contract.models import MODELS
 from trainer_core.config.groups import ModelConfig
 from trainer_core.families import get_family, with_spec
-from trainer_core.sampling.render import RenderSettings, pipeline_arguments
+from trainer_core.sampling.render import RenderSettings, prompt_request
 from trainer_core.sampling.samplers import DIFFUSION, FLOW, check_sampler, find_sampler, sampling_with
 from trainer_core.stages.project.base_model import find_base
 from trainer_core.store import Store
@@ -46,7 +46,7 @@ def test_a_pipeline_renders_with_exactly_the_samplers_that_are_said_to_fit(
         fits = check_sampler(sampler, spec.prediction, spec.pipeline) is None
         if not fits and (found := find_sampler(sampler, spec.prediction)) and found.scheduler == "LMSDiscreteScheduler":
             continue  # needs scipy
-        arguments = pipeline_arguments(pipeline, family.pipeline_inputs, settings, 0)
+        arguments = dict(prompt_request(pipeline, family.pipeline_inputs, settings, 0, (0,)).arguments)
         arguments["generator"] = torch.Generator().manual_seed(0)
         if fits:
             with sampling_with(pipeline, sampler, spec.prediction):

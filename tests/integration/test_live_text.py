@@ -112,6 +112,6 @@ def test_more_tokens_encode_captions_again_and_keep_the_pictures(new_project: Ne
 def _samples(project: TinyProject) -> Sequence[Sample]:
     session = run.open_session(project.config)
     try:
-        return session.manifest.samples
+        return session.workspace.manifest.samples
     finally:
         session.close()

@@ -12,24 +12,24 @@ from functools import cached_property
 from trainer_core.config.groups import AugmentConfig, BucketConfig, CaptionConfig
 from trainer_core.data.captions.caption_file import CaptionText, Multiline, choose_lines, split_lines
 from trainer_core.data.captions.findings import caption_findings
-from trainer_core.data.captions.sample_captions import CaptionPlan, Drawn, drawn_row
+from trainer_core.data.captions.sample_captions import CaptionChoices, CaptionPlan, caption_key_parts
 from trainer_core.data.discovery.controls import ControlRules
-from trainer_core.data.discovery.discovery_types import Discovery, Exclusion, FoundPicture, named, printable
-from trainer_core.data.discovery.masks import MaskProfile, mask_of
-from trainer_core.data.epoch.holdout import Part, group_of_picture, held_out_pictures, united
-from trainer_core.data.epoch.regularisation import balance
-from trainer_core.data.pictures.augmentation import Faces, Looks, Profiles, mask_weights
-from trainer_core.data.pictures.buckets import BucketGrid, assign
-from trainer_core.data.pictures.crops_and_views import changes
+from trainer_core.data.discovery.discovery_types import Discovery, Exclusion, PictureFile, join_names, printable
+from trainer_core.data.discovery.masks import MaskProfile, resolve_mask
+from trainer_core.data.epoch.holdout import HoldoutShare, group_of_picture, held_out_pictures, merge_groups
+from trainer_core.data.epoch.regularisation import balance_regularisation
+from trainer_core.data.pictures.augmentation import Faces, MaskProfiles, ViewBuilder, mask_weight_findings
+from trainer_core.data.pictures.buckets import BucketGrid, assign_bucket
+from trainer_core.data.pictures.crops_and_views import key_parts
 from trainer_core.data.pictures.decode import PictureInfo
-from trainer_core.data.pictures.multi_resolution import place_all, places
-from trainer_core.data.reports.dataset_findings import Draft, ledger_findings
+from trainer_core.data.pictures.multi_resolution import bucket_grids, name_by_resolution
+from trainer_core.data.reports.dataset_findings import Draft, dataset_findings
 from trainer_core.errors import DatasetError
 from trainer_core.types import Bucket, Control, Finding, Sample
 
 
 @dataclass(frozen=True)
-class Rules:
+class ManifestRules:
     """The settings that turn found pictures into samples. `multiple`: the family's `size_multiple` in pixels."""
 
     caption: CaptionConfig
@@ -51,11 +51,11 @@ class Manifest:
     samples: tuple[Sample, ...]
     excluded: tuple[Exclusion, ...]
     findings: tuple[Finding, ...]
-    found: int
+    total: int
 
     def __post_init__(self) -> None:
         """Check that no picture was lost on the way."""
-        assert self.found == len(self.samples) + len(self.excluded)
+        assert self.total == len(self.samples) + len(self.excluded)
 
     @cached_property
     def data_version(self) -> str:
@@ -75,7 +75,7 @@ class Manifest:
 
 
 @dataclass(frozen=True)
-class Known:
+class FileFacts:
     """What was read of the files.
 
     Hashes by absolute path of pictures, control pictures and masks, infos by content hash, captions by absolute path.
@@ -84,11 +84,11 @@ class Known:
     hashes: Mapping[str, str]
     infos: Mapping[str, PictureInfo]
     captions: Mapping[str, CaptionText]
-    masks: Profiles = field(default_factory=dict[tuple[str, bool], MaskProfile])
+    masks: MaskProfiles = field(default_factory=dict[tuple[str, bool], MaskProfile])
     faces: Faces = field(default_factory=Faces)
 
 
-def assemble(discoveries: Sequence[Discovery], known: Known, rules: Rules) -> Manifest:
+def build_manifest(discoveries: Sequence[Discovery], known: FileFacts, rules: ManifestRules) -> Manifest:
     """Join what was found with what was read into samples.
 
     A picture without a hash could not be read, and is excluded; so is one whose caption file is not in
@@ -99,7 +99,7 @@ def assemble(discoveries: Sequence[Discovery], known: Known, rules: Rules) -> Ma
         ConfigError: the bucket settings leave no bucket.
     """
     _check_names(discoveries)
-    grids = places(discoveries, rules.bucket, rules.multiple)
+    grids = bucket_grids(discoveries, rules.bucket, rules.multiple)
     drafts: list[Draft] = []
     excluded = [exclusion for discovery in discoveries for exclusion in discovery.excluded]
     found = sum(len(discovery.pictures) + len(discovery.excluded) for discovery in discoveries)
@@ -107,21 +107,21 @@ def assemble(discoveries: Sequence[Discovery], known: Known, rules: Rules) -> Ma
         own = "" if found_in.regularisation and found_in.trigger_word is None else found_in.trigger_word
         word = rules.caption.trigger_word if own is None else own
         judged = [(place, _judge(picture, known, rules, place.grid, word)) for place in grids[found_in.name]]
-        made, gone = place_all(picture.id, judged)
+        made, gone = name_by_resolution(picture.id, judged)
         drafts += made
         excluded += gone
         found += len(made) + len(gone) - 1
     held = _held_out(discoveries, drafts)
-    looks, by_name = Looks(rules.augment, known.masks, known.faces), {one.name: one for one in discoveries}
-    samples, unneeded, told = balance(
+    looks, by_name = ViewBuilder(rules.augment, known.masks, known.faces), {one.name: one for one in discoveries}
+    samples, unneeded, told = balance_regularisation(
         sorted((_sample(draft, held, rules, looks, by_name) for draft in drafts), key=lambda sample: sample.id)
     )
     excluded += unneeded
     findings = [finding for discovery in discoveries for finding in discovery.findings]
-    findings.extend(ledger_findings(drafts, excluded, held, rules.caption))
+    findings.extend(dataset_findings(drafts, excluded, held, rules.caption))
     findings.extend(caption_findings(drafts, rules.caption, rules.captions.rules))
     findings.extend(_split_findings(discoveries, samples))
-    findings += [*told, *looks.findings(samples), *mask_weights(samples, known.masks)]
+    findings += [*told, *looks.findings(samples), *mask_weight_findings(samples, known.masks)]
     if not samples:
         raise DatasetError(_nothing(discoveries, excluded, findings))
     excluded.sort(key=lambda exclusion: exclusion.path)
@@ -135,7 +135,7 @@ def _row(sample: Sample) -> list[object]:
     row: list[object] = [sample.id, sample.picture, sample.caption, size, shape, sample.repeats, sample.split]
     if sample.controls:
         row.append([(control.picture, *control.original, *control.encoded) for control in sample.controls])
-    if drawn := drawn_row(sample):
+    if drawn := caption_key_parts(sample):
         row.append(drawn)
     if unusual := _unusual(sample):
         row.append(unusual)
@@ -146,7 +146,7 @@ def _unusual(sample: Sample) -> dict[str, object]:
     """Return what a sample has that most have not: a version of before there was such a thing stays as it was."""
     found: dict[str, object] = {}
     if sample.views:
-        shapes = [(view.geometry.resized, view.geometry.crop, changes(view)) for view in sample.views]
+        shapes = [(view.geometry.resized, view.geometry.crop, key_parts(view)) for view in sample.views]
         found["views"] = shapes
     if sample.mask is not None:
         found["mask"] = [sample.mask.picture, sample.mask.alpha]
@@ -161,11 +161,13 @@ def _check_names(discoveries: Sequence[Discovery]) -> None:
     counts = Counter(discovery.name for discovery in discoveries)
     for name, count in counts.items():
         if count > 1:
-            roots = named(str(discovery.root) for discovery in discoveries if discovery.name == name)
+            roots = join_names(str(discovery.root) for discovery in discoveries if discovery.name == name)
             raise DatasetError(f"{count} datasets are named {name}: {roots}. Give each a `name` of its own.")
 
 
-def _judge(picture: FoundPicture, known: Known, rules: Rules, grid: BucketGrid, trigger_word: str) -> Draft | str:
+def _judge(
+    picture: PictureFile, known: FileFacts, rules: ManifestRules, grid: BucketGrid, trigger_word: str
+) -> Draft | str:
     content = known.hashes.get(picture.file)
     if content is None:
         return "unreadable: the file could not be read; check its permissions"
@@ -178,16 +180,16 @@ def _judge(picture: FoundPicture, known: Known, rules: Rules, grid: BucketGrid, 
     chosen = choose_lines(text, rules.caption.multiline)
     if not chosen and rules.caption.missing != "empty":
         return "no caption: there is no caption file, or it is empty"
-    geometry = assign(info.width, info.height, grid)
+    geometry = assign_bucket(info.width, info.height, grid)
     if isinstance(geometry, str):
         return geometry
     controls = _controls(picture, known, rules)
     if isinstance(controls, str):
         return controls
-    mask = mask_of(picture.mask, info, known.hashes, known.infos) if picture.mask else None
+    mask = resolve_mask(picture.mask, info, known.hashes, known.infos) if picture.mask else None
     if isinstance(mask, str):
         return mask
-    written = rules.captions.written(text, rules.caption, trigger_word)
+    written = rules.captions.parse(text, rules.caption, trigger_word)
     return Draft(
         picture,
         content,
@@ -203,7 +205,7 @@ def _judge(picture: FoundPicture, known: Known, rules: Rules, grid: BucketGrid, 
     )
 
 
-def _controls(picture: FoundPicture, known: Known, rules: Rules) -> tuple[Control, ...] | str:
+def _controls(picture: PictureFile, known: FileFacts, rules: ManifestRules) -> tuple[Control, ...] | str:
     """Return the control pictures of a picture, or the reason why one of them cannot be used."""
     if rules.control is None:
         return ()
@@ -223,7 +225,7 @@ def _controls(picture: FoundPicture, known: Known, rules: Rules) -> tuple[Contro
     return tuple(controls)
 
 
-def _caption_text(picture: FoundPicture, captions: Mapping[str, CaptionText], multiline: Multiline) -> CaptionText:
+def _caption_text(picture: PictureFile, captions: Mapping[str, CaptionText], multiline: Multiline) -> CaptionText:
     if picture.inline_caption is not None:
         return _inline(picture.inline_caption, multiline)
     if picture.caption_file is None:
@@ -245,7 +247,7 @@ def _inline(text: str, multiline: Multiline) -> CaptionText:
 def _held_out(discoveries: Sequence[Discovery], drafts: Sequence[Draft]) -> frozenset[str]:
     """Return the contents that are held out; pictures of one group go together."""
     contents: dict[str, str] = {draft.picture.id: draft.content for draft in drafts}
-    grouped = united(
+    grouped = merge_groups(
         (f"{discovery.name}/{group}", contents[picture.id])
         for discovery in discoveries
         if discovery.held_out_group
@@ -253,7 +255,7 @@ def _held_out(discoveries: Sequence[Discovery], drafts: Sequence[Draft]) -> froz
         if picture.id in contents and (group := group_of_picture(discovery.held_out_group, picture.id)) is not None
     )
     parts = {
-        discovery.name: Part(
+        discovery.name: HoldoutShare(
             discovery.held_out,
             [
                 grouped.get(contents[picture.id], contents[picture.id])
@@ -268,7 +270,7 @@ def _held_out(discoveries: Sequence[Discovery], drafts: Sequence[Draft]) -> froz
 
 
 def _sample(
-    draft: Draft, held: frozenset[str], rules: Rules, looks: Looks, discoveries: Mapping[str, Discovery]
+    draft: Draft, held: frozenset[str], rules: ManifestRules, looks: ViewBuilder, discoveries: Mapping[str, Discovery]
 ) -> Sample:
     """Make the sample; held-out ones are seen whole and plain, so that their losses compare between runs."""
     picture, geometry = draft.picture, draft.geometry
@@ -277,7 +279,7 @@ def _sample(
     name, views, mask = draft.sample_id, (), draft.mask if trained else None
     if trained:
         geometry, views = looks.views(name, draft.content, geometry, mask)
-    drawn = rules.captions.drawn(draft.source, rules.caption.variants) if trained else Drawn()
+    drawn = rules.captions.choices(draft.source, rules.caption.variants) if trained else CaptionChoices()
     return Sample(
         name,
         picture.path,
@@ -289,7 +291,7 @@ def _sample(
         "train" if trained else "held_out",
         draft.controls,
         texts=drawn.texts,
-        turns=drawn.turns,
+        epoch_groups=drawn.epoch_groups,
         source=drawn.source,
         class_caption=draft.class_caption if trained else "",
         views=views,
@@ -314,7 +316,7 @@ def _split_findings(discoveries: Sequence[Discovery], samples: Sequence[Sample])
 
 
 def _nothing(discoveries: Sequence[Discovery], excluded: Sequence[Exclusion], findings: Sequence[Finding]) -> str:
-    roots = named(str(discovery.root) for discovery in discoveries)
+    roots = join_names(str(discovery.root) for discovery in discoveries)
     causes = Counter(exclusion.cause for exclusion in excluded)
     seen = ", ".join(f"{count} {cause}" for cause, count in sorted(causes.items()))
     summary = f"{len(excluded)} pictures found, none usable: {seen}" if excluded else "no file ends like a picture"

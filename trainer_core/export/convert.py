@@ -198,7 +198,8 @@ def _by_keys(specs: list[FamilySpec], tensors: Mapping[str, Tensor]) -> list[Fam
 def _fits(spec: FamilySpec, name: str) -> bool:
     component, module = split(name)
     if component == spec.denoiser:
-        return re.fullmatch(spec.targets["all-linear"], module) is not None
+        widest = spec.targets.get("all-linear+modulation", spec.targets["all-linear"])
+        return re.fullmatch(widest, module) is not None
     originals = [re.escape(one).replace(r"\{\}", r"\d+") for one in (*spec.lora.native, *spec.lora.also_read)]
     flattened = [one.replace(r"\.", "_") for one in originals]
     return any(

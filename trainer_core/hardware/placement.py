@@ -50,7 +50,7 @@ def torch_device(profile: HardwareProfile) -> torch.device:
     return torch.device(profile.device)
 
 
-def place(module: nn.Module, profile: HardwareProfile) -> nn.Module:
+def move_to_device(module: nn.Module, profile: HardwareProfile) -> nn.Module:
     """Move a module to the profile's device and memory format."""
     import torch
 

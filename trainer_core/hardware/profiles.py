@@ -47,8 +47,6 @@ class HardwareProfile:
     """Pictures given to the VAE at once; 1 on CPUs, where it is fastest and does not depend on its neighbours."""
     text_batch_size: int
     decode_threads: int
-    unified_memory: bool = False
-    """CPU and GPU share memory: budget from MemAvailable, never offload."""
     note: str = ""
 
 
@@ -104,7 +102,6 @@ PROFILES: tuple[HardwareProfile, ...] = (
         encode_batch_size=8,
         text_batch_size=16,
         decode_threads=8,
-        unified_memory=True,
         note="from data sheets, not measured",
     ),
     HardwareProfile(

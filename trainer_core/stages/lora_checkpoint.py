@@ -7,29 +7,30 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trainer_core.data.captions.sample_captions import encoded_live
+from trainer_core.config.reads import settings_key
+from trainer_core.data.captions.sample_captions import encodes_captions_live
 from trainer_core.errors import ConfigError, LoraAssetsError
 from trainer_core.stages.caching.caption_entries import live_captions, names_needed, text_choice
 from trainer_core.stages.caching.entries import control_keys_of, keys_of, read_controls, read_latents, read_text
 from trainer_core.stages.caching.view_entries import mask_keys_of, read_masks, seen_geometries, view_ids
+from trainer_core.stages.lora_settings import LoraContext, LoraSettings, RunSettings, run_length
+from trainer_core.stages.preflight.findings import caption_findings
+from trainer_core.stages.project.base_model import base_name
 from trainer_core.stages.publishing.lora_files import (
     PROOF,
-    READS,
-    TRAINING_READS,
     base_modules,
-    base_name,
     export_all,
     export_snapshot,
     lineage,
     published_names,
 )
 from trainer_core.stages.stage import Outcome, Stage, StageContext
-from trainer_core.stages.training.disk_budget import Footprint, ensure_room
+from trainer_core.stages.training.disk_budget import Footprint, enforce_disk_budget
 from trainer_core.stages.training.init_from import initial_key, initial_layers
 from trainer_core.stages.training.intermediate_saves import (
     SNAPSHOTS,
-    Marks,
     Saver,
+    SaveSchedule,
     collect_saves,
     is_saved_output,
     snapshot_path,
@@ -54,47 +55,45 @@ log = logging.getLogger(__name__)
 NAME = "lora_checkpoint"
 
 
-def _inputs(context: StageContext) -> JSON:
-    return {**_run_inputs(context), "base_name": base_name(context.session)}
+def _inputs(context: LoraContext) -> JSON:
+    return {**_run_inputs(context), "base_name": base_name(context.settings.model.path)}
 
 
-def _run_inputs(context: StageContext) -> dict[str, JSON]:
-    session = context.session
+def _run_inputs(context: LoraContext) -> dict[str, JSON]:
+    workspace = context.workspace
     return {
-        "weights": session.weights(session.family.spec.denoiser_components),
-        "precision": session.precision("train", context.settings.train.precision),
-        "family": session.family.spec.identity,
+        "weights": workspace.weights(workspace.family.spec.denoiser_components),
+        "precision": workspace.precision("train", context.settings.train.precision),
+        "family": workspace.family.spec.identity,
         **initial_key(context),
     }
 
 
-def run_key(context: StageContext) -> str:
+def run_key(context: LoraContext) -> str:
     """Return the key of the training run: everything of the stage's recipe that its weights and snapshots depend on.
 
     How they are written to files is left out, so another `export.formats` exports again and trains nothing.
     """
-    from trainer_core.config.reads import slice_key
-
     upstream = {name: published.data_version for name, published in context.upstream.items()}
-    settings = slice_key(context.session.project, TRAINING_READS)
+    settings = settings_key(context.settings, RunSettings)
     # Which step is taken changes none of them, and how long it is and what is kept were counted in several ways.
     for name in ("select", "steps", "epochs"):
         del settings["train"][name]
     del settings["sample"]
-    length: dict[str, JSON] = {"steps": context.session.length.steps, **Marks.of(context).key}
+    length: dict[str, JSON] = {"steps": run_length(context).steps, **SaveSchedule.of(context).key}
     recipe = {"run": _RUN, "settings": settings, "inputs": _run_inputs(context), "upstream": upstream}
     return digest(recipe | {"length": length})
 
 
-def _run(context: StageContext) -> Outcome:
+def _run(context: LoraContext) -> Outcome:
     from trainer_core.hardware.placement import peak_memory_mib, torch_work
 
-    workdir = context.session.store.root / "runs" / run_key(context)
+    workdir = context.workspace.store.root / "runs" / run_key(context)
     workdir.mkdir(parents=True, exist_ok=True)
     # Recipes that differ in how the file is written share a run: one trains, the others find it done.
     with (
-        torch_work(context.session.profile, context.settings.hardware.threads),
-        context.session.store.lock(f"run-{workdir.name}"),
+        torch_work(context.workspace.profile, context.settings.hardware.threads),
+        context.workspace.store.lock(f"run-{workdir.name}"),
     ):
         if context.settings.hardware.num_processes > 1:
             from trainer_core.stages.training.launch import train_in_processes
@@ -111,7 +110,7 @@ def _run(context: StageContext) -> Outcome:
     held_out = selection_of(context, workdir).losses()
     metadata: dict[str, JSON] = {
         "run": workdir.name,
-        "steps": context.session.length.steps,
+        "steps": run_length(context).steps,
         "selected_step": step,
         "held_out_losses": {str(at): loss for at, loss in sorted(held_out.items())},
         "steps_per_second": outcome.steps_per_second or None,
@@ -123,38 +122,38 @@ def _run(context: StageContext) -> Outcome:
         "proof": [proof.as_dict() for proof in exports.proofs],
         "rank": context.settings.adapter.rank,
         "alpha": context.settings.adapter.alpha,
-        "trained_samples": sum(sample.split == "train" for sample in context.session.manifest.samples),
+        "trained_samples": sum(sample.split == "train" for sample in context.workspace.manifest.samples),
     }
-    metadata |= collect_saves(context, workdir, Marks.of(context), held_out, modules)
-    total = context.session.length.steps
+    metadata |= collect_saves(context, workdir, SaveSchedule.of(context), held_out, modules)
+    total = run_length(context).steps
     return Outcome(
         exports.weights_sha256, metadata, items_computed=outcome.steps_run, items_reused=total - outcome.steps_run
     )
 
 
-def train_here(context: StageContext, workdir: Path) -> TrainOutcome:
+def train_here(context: LoraContext, workdir: Path) -> TrainOutcome:
     """Train in this process (one of several when a launcher started it)."""
     from trainer_core.train.accelerator import make_accelerator
     from trainer_core.train.loop import run
     from trainer_core.train.observe.trackers import open_trackers
     from trainer_core.train.trainer import prepare
 
-    session, settings = context.session, context.settings
-    precision = session.precision("train", settings.train.precision)
-    accelerator = make_accelerator(session.profile, precision, settings.train.gradient_accumulation_steps)
+    workspace, settings = context.workspace, context.settings
+    precision = workspace.precision("train", settings.train.precision)
+    accelerator = make_accelerator(workspace.profile, precision, settings.train.gradient_accumulation_steps)
     selection, held_out = selection_of(context, workdir), held_out_samples(context)
     if held_out and accelerator.is_main_process:
         selection.refuse_checkpoints_without_losses(workdir / "checkpoints")
     accelerator.wait_for_everyone()
-    trainer = prepare(training_parts(context, accelerator.device), workdir, session.report, accelerator)
+    trainer = prepare(training_parts(context, accelerator.device), workdir, workspace.report, accelerator)
     (workdir / SNAPSHOTS).mkdir(exist_ok=True)
     if accelerator.is_main_process and trainer.step < trainer.total_steps:
-        ensure_room(context, workdir, _footprint(context, trainer))
+        enforce_disk_budget(context, workdir, _footprint(context, trainer))
     if held_out and accelerator.is_main_process:
         selection.forget_after(trainer.step)
         trainer.evaluation = _evaluation(context, trainer, selection, held_out)
 
-    marks = Marks.of(context)
+    marks = SaveSchedule.of(context)
     if marks.all and accelerator.is_main_process:
         trainer.on_step = Saver(context, workdir, marks, selection, base_modules(context)).on_step
         trainer.snapshots_at = marks.all
@@ -166,35 +165,34 @@ def train_here(context: StageContext, workdir: Path) -> TrainOutcome:
         trainer.trackers.close()
 
 
-def run_place(context: StageContext, workdir: Path) -> RunPlace:
+def run_place(context: LoraContext, workdir: Path) -> RunPlace:
     """Return where the run and what services are told of it lie."""
-    from trainer_core.config.reads import slice_key
     from trainer_core.train.observe.trackers import RunPlace
 
-    session = context.session
-    groups = slice_key(session.project, TRAINING_READS)
-    told = {f"{group}.{name}": value for group, fields in groups.items() for name, value in fields.items()}
-    return RunPlace(workdir, session.outputs, session.project.name, told | {"steps": session.length.steps})
+    workspace = context.workspace
+    groups = settings_key(context.settings, RunSettings)
+    settings = {f"{group}.{name}": value for group, fields in groups.items() for name, value in fields.items()}
+    return RunPlace(workdir, workspace.outputs, workspace.name, settings | {"steps": run_length(context).steps})
 
 
-def _footprint(context: StageContext, trainer: Trainer) -> Footprint:
+def _footprint(context: LoraContext, trainer: Trainer) -> Footprint:
     """Return what a run will take on the disk, with two moments a weight as AdamW has, the most of any optimizer."""
     adapter = sum(parameter.numel() * 4 for parameter in trainer.parameters)
     states = context.settings.train.keep_last + 1
     # The best weights at each checkpoint that may be gone back to, and those of the end.
-    return Footprint(adapter, 2 * adapter, states, states + 1 + Marks.of(context).most_kept)
+    return Footprint(adapter, 2 * adapter, states, states + 1 + SaveSchedule.of(context).most_kept)
 
 
-def selection_of(context: StageContext, workdir: Path) -> Selection:
+def selection_of(context: LoraContext, workdir: Path) -> Selection:
     """Return the held-out losses of a run."""
     from trainer_core.stages.training.best_checkpoint import Selection
 
     train = context.settings.train
-    steps = context.session.length.steps
-    return Selection(workdir, train.evaluate_every or max(1, steps // 10), steps, Marks.of(context).measured)
+    steps = run_length(context).steps
+    return Selection(workdir, train.evaluate_every or max(1, steps // 10), steps, SaveSchedule.of(context).measured)
 
 
-def held_out_samples(context: StageContext) -> list[HeldOut]:
+def held_out_samples(context: StageContext[Any]) -> list[HeldOut]:
     """Read what the caches hold of the held-out samples, verified.
 
     Raises:
@@ -202,12 +200,12 @@ def held_out_samples(context: StageContext) -> list[HeldOut]:
     """
     from trainer_core.sampling.evaluate import HeldOut
 
-    session = context.session
-    samples = [sample for sample in session.manifest.samples if sample.split == "held_out"]
+    workspace = context.workspace
+    samples = [sample for sample in workspace.manifest.samples if sample.split == "held_out"]
     ids = [sample.id for sample in samples]
-    latents = read_latents(session.store, keys_of(context.upstream["cached_latents"], ids))
-    text = read_text(session.store, keys_of(context.upstream["cached_text_embeddings"], ids))
-    controls = read_controls(session.store, control_keys_of(context.upstream["cached_latents"], samples))
+    latents = read_latents(workspace.store, keys_of(context.upstream["cached_latents"], ids))
+    text = read_text(workspace.store, keys_of(context.upstream["cached_text_embeddings"], ids))
+    controls = read_controls(workspace.store, control_keys_of(context.upstream["cached_latents"], samples))
     return [
         HeldOut(one.id, latents[one.id].float(), text[one.id], one.geometry, _floats(controls.get(one.id, ())))
         for one in samples
@@ -218,7 +216,7 @@ def _floats(tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:
     return tuple(tensor.float() for tensor in tensors)
 
 
-def _evaluation(context: StageContext, trainer: Trainer, selection: Selection, held_out: list[HeldOut]) -> Evaluation:
+def _evaluation(context: LoraContext, trainer: Trainer, selection: Selection, held_out: list[HeldOut]) -> Evaluation:
     """Return the measurement of the held-out loss, which keeps the best weights."""
     from statistics import fmean
 
@@ -234,7 +232,7 @@ def _evaluation(context: StageContext, trainer: Trainer, selection: Selection, h
         set_training(trainer.parts, False)
         live = trainer.live_text
         # What was cached is what the base's encoders say.
-        samples = held_out if live is None else read_anew(live, held_out, context.session)
+        samples = held_out if live is None else read_anew(live, held_out, context.workspace.manifest.samples)
         loss = fmean(evaluator.losses(trainer.denoiser, samples, lambda: None).values())
         set_training(trainer.parts, True)
         selection.add(step, loss, trainer.adapter_state())
@@ -243,13 +241,13 @@ def _evaluation(context: StageContext, trainer: Trainer, selection: Selection, h
     return Evaluation(selection.due, measure)
 
 
-def _select(context: StageContext, workdir: Path, outcome: TrainOutcome) -> tuple[int, Mapping[str, Tensor]]:
+def _select(context: LoraContext, workdir: Path, outcome: TrainOutcome) -> tuple[int, Mapping[str, Tensor]]:
     """Return the step that becomes the LoRA, and its weights.
 
     Raises:
         LoraAssetsError: the weights of the best step were damaged since they were measured.
     """
-    selection, last = selection_of(context, workdir), context.session.length.steps
+    selection, last = selection_of(context, workdir), run_length(context).steps
     best = selection.best()
     if context.settings.train.select == "last" or best is None or best == last:
         return last, outcome.adapter
@@ -260,32 +258,30 @@ def _select(context: StageContext, workdir: Path, outcome: TrainOutcome) -> tupl
     return best, weights
 
 
-def training_parts(context: StageContext, device: Any) -> TrainerParts:
+def training_parts(context: LoraContext, device: Any) -> TrainerParts:
     """Load the base and the caches: what a run is made of."""
-    from trainer_core.data.epoch.batch_order import Order
+    from trainer_core.data.epoch.batch_order import BatchOrder
     from trainer_core.diffusion.noise_shape import NoiseShape
-    from trainer_core.hardware.placement import place, torch_dtype, use_attention
+    from trainer_core.hardware.placement import move_to_device, torch_dtype, use_attention
     from trainer_core.train.batches import BatchLoader
     from trainer_core.train.objective import sample_weights
     from trainer_core.train.trainer import TrainerParts
 
-    session, settings = context.session, context.settings
+    workspace, settings = context.workspace, context.settings
     train = trained_samples(context)
-    precision = session.precision("train", settings.train.precision)
+    precision = workspace.precision("train", settings.train.precision)
     dtype = torch_dtype(precision)
     cache = cached_samples(context)
     if cache.nbytes() <= settings.hardware.resident_cache_mib * 2**20:
         cache = cache.resident(device, dtype)
-    denoiser = place(session.family.load_denoiser(session.source, dtype), session.profile)
-    use_attention(denoiser, session.profile.attention)
-    order = Order.of(train, settings.train.batch_size, settings.train.seed)
-    live = encoded_live(session.project)
-    for finding in session.caption_findings:
-        log.warning("%s", finding)
+    denoiser = move_to_device(workspace.family.load_denoiser(workspace.source, dtype), workspace.profile)
+    use_attention(denoiser, workspace.profile.attention)
+    order = BatchOrder.of(train, settings.train.batch_size, settings.train.seed)
+    live = trains_live(context)
     return TrainerParts(
         project=settings,
-        family=session.family,
-        schedule=session.family.noise_schedule(session.source, settings.noise),
+        family=workspace.family,
+        schedule=workspace.family.noise_schedule(workspace.source, settings.noise),
         denoiser=denoiser,
         precision=precision,
         loader=BatchLoader(
@@ -295,29 +291,34 @@ def training_parts(context: StageContext, device: Any) -> TrainerParts:
             dtype,
             NoiseShape.of(settings.noise),
             sample_weights(train, settings.loss.prior_weight),
-            text_choice(session, train, settings.caption),
+            text_choice(workspace, train, settings.caption, live),
             live_captions(train, settings.caption, order.seed) if live else None,
         ),
-        total_steps=session.length.steps,
-        live_text=load_live_text(session) if live else None,
+        total_steps=run_length(context).steps,
+        live_text=load_live_text(workspace, settings.text) if live else None,
         initial=initial_layers(context),
     )
 
 
-def trained_samples(context: StageContext) -> list[Sample]:
+def trains_live(context: LoraContext) -> bool:
+    """Say whether training encodes its captions itself."""
+    return encodes_captions_live(context.settings.text.cache, context.settings.adapter.text_encoders)
+
+
+def trained_samples(context: LoraContext) -> list[Sample]:
     """Return the samples that are not held out.
 
     Raises:
         ConfigError: there is none.
     """
-    samples = context.session.manifest.samples
+    samples = context.workspace.manifest.samples
     if train := [sample for sample in samples if sample.split == "train"]:
         return train
     message = f"all {len(samples)} samples are held out: none is left to train on."
     raise ConfigError([Finding("error", "datasets.held_out", message, "Lower held_out or add pictures.")])
 
 
-def cached_samples(context: StageContext) -> CachedSamples:
+def cached_samples(context: LoraContext) -> CachedSamples:
     """Read what the caches hold of the training samples, verified.
 
     Raises:
@@ -325,10 +326,11 @@ def cached_samples(context: StageContext) -> CachedSamples:
     """
     from trainer_core.train.batches import CachedSamples
 
-    session, train = context.session, trained_samples(context)
-    store = session.store
+    workspace, train = context.workspace, trained_samples(context)
+    store = workspace.store
     geometries = seen_geometries(train)
-    names = names_needed(train, text_choice(session, train, context.settings.caption), encoded_live(session.project))
+    live = trains_live(context)
+    names = names_needed(train, text_choice(workspace, train, context.settings.caption, live), live)
     latents = context.upstream["cached_latents"]
     return CachedSamples(
         read_latents(store, keys_of(latents, geometries)),
@@ -340,7 +342,7 @@ def cached_samples(context: StageContext) -> CachedSamples:
     )
 
 
-def _collect(context: StageContext, workdir: Path, selected: int, modules: Modules) -> list[dict[str, Any]]:
+def _collect(context: LoraContext, workdir: Path, selected: int, modules: Modules) -> list[dict[str, Any]]:
     """Put the run's curve and its exported snapshots into the result."""
     import shutil
 
@@ -348,7 +350,7 @@ def _collect(context: StageContext, workdir: Path, selected: int, modules: Modul
     from trainer_core.train.observe.metrics import read_metrics
     from trainer_core.train.observe.plots import write_loss_curve
 
-    for step in sorted(Marks.of(context).sampled):
+    for step in sorted(SaveSchedule.of(context).sampled):
         snapshot = snapshot_path(workdir, step)
         if snapshot.exists() and (adapter := read_snapshot(snapshot)) is not None:
             target = context.staging / SNAPSHOTS / snapshot.name
@@ -367,16 +369,18 @@ LORA_CHECKPOINT = Stage(
     name=NAME,
     version=3,
     description="The LoRA, trained from the caches and exported in several formats, each proven to hold it.",
-    reads=(*TRAINING_READS, *READS),
+    settings=LoraSettings,
+    less_memory="Lower train.batch_size or adapter.rank, or set train.gradient_checkpointing to true.",
+    before_run=caption_findings,
     needs=("cached_latents", "cached_text_embeddings"),
     run=_run,
     inputs=_inputs,
-    total=lambda context: context.session.length.steps,
+    total=lambda context: run_length(context).steps,
     outputs={
         **published_names(),
         "training.jsonl": "training.jsonl",
         "loss_curve.png": "loss_curve.png",
         PROOF: PROOF,
     },
-    owns=is_saved_output,
+    is_own_output=is_saved_output,
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from trainer_core.stages.stage import Item
+from trainer_core.stages.stage import CacheItem
 from trainer_core.types import JSON
 
 PART_NAMES: dict[str, str] = {
@@ -38,7 +38,7 @@ _AT_TIMES = ("controls", "views", "mask", "flip", "color", "loss weight", "regul
 
 
 def stale_items(
-    items: Mapping[str, Item], present: Collection[str], previous: Mapping[str, Mapping[str, Any]]
+    items: Mapping[str, CacheItem], present: Collection[str], previous: Mapping[str, Mapping[str, Any]]
 ) -> list[tuple[str, str]]:
     """Return (sample id, reason) for every sample whose entry must be computed.
 
@@ -64,7 +64,7 @@ def recipe_changes(now: Mapping[str, JSON], before: Mapping[str, JSON]) -> list[
     return reasons or ["its result is gone from the store"]
 
 
-def _item_reason(item: Item, previous: Mapping[str, Any] | None) -> str:
+def _item_reason(item: CacheItem, previous: Mapping[str, Any] | None) -> str:
     if previous is None:
         return "new"
     if previous["key"] == item.key:

@@ -98,7 +98,7 @@ def write_atomic(root: Path, path: Path, data: bytes) -> None:
             temporary.unlink(missing_ok=True)
 
 
-def set_aside(root: Path, path: Path, reason: str) -> Path | None:
+def quarantine(root: Path, path: Path, reason: str) -> Path | None:
     """Move something damaged to root/damaged/, where nothing reads it, and warn.
 
     Returns where it lies now, or None when it is gone already or cannot be moved.

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageDraw
 
 from trainer_core.data.pictures import decode, pixels
-from trainer_core.data.pictures.buckets import cover
+from trainer_core.data.pictures.buckets import cover_bucket
 from trainer_core.data.pictures.decode import PictureInfo, PictureProblem, load_rgb, probe, to_bucket
 from trainer_core.types import Bucket, Geometry
 
@@ -228,7 +228,7 @@ def test_info_survives_json() -> None:
 def test_a_bucket_holds_the_centre_of_the_resized_picture() -> None:
     image = Image.new("RGB", (100, 50), "white")
     ImageDraw.Draw(image).rectangle((25, 0, 74, 49), fill=RED)
-    array = to_bucket(image, cover(100, 50, Bucket(32, 32)))
+    array = to_bucket(image, cover_bucket(100, 50, Bucket(32, 32)))
     assert (array.shape, array.dtype, array.flags.writeable) == ((32, 32, 3), np.uint8, True)
     assert np.abs(array.astype(int) - RED)[:, 2:-2].max() < 10
 
@@ -242,7 +242,7 @@ def test_a_picture_of_the_buckets_own_size_is_not_touched() -> None:
 def test_decoding_is_the_same_in_many_threads_at_once() -> None:
     noise = np.random.default_rng(2).integers(0, 255, (90, 70, 3), dtype=np.uint8)
     raw = encoded(Image.fromarray(noise), "JPEG")
-    geometry = cover(70, 90, Bucket(32, 48))
+    geometry = cover_bucket(70, 90, Bucket(32, 48))
     expected = to_bucket(load_rgb(raw), geometry)
     barrier = threading.Barrier(8)
 

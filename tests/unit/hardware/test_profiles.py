@@ -46,10 +46,6 @@ def test_names_are_unique_and_every_machine_matches_some_row() -> None:
     assert any(profile.matches(_machine("Some GPU", None)) for profile in PROFILES)
 
 
-def test_only_unified_memory_is_marked_so() -> None:
-    assert [profile.name for profile in PROFILES if profile.unified_memory] == ["dgx_spark"]
-
-
 def test_auto_precision_falls_back_where_the_model_would_overflow() -> None:
     assert resolve_precision("auto", "fp16", ("fp32", "bf16")) == "fp32"
     assert resolve_precision("auto", "bf16", ("fp32", "bf16")) == "bf16"

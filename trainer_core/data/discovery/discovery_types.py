@@ -11,11 +11,11 @@ from typing import NamedTuple
 
 from trainer_core.types import FileStat, Finding
 
-NAMED = 20
+MAX_NAMES = 20
 """How many files one finding names; it counts the rest."""
 
 
-class FoundControl(NamedTuple):
+class ControlFile(NamedTuple):
     """A control picture's file, as absolute path. It has not been opened."""
 
     file: str
@@ -27,7 +27,7 @@ class FoundControl(NamedTuple):
         return Path(self.file)
 
 
-class FoundMask(NamedTuple):
+class MaskFile(NamedTuple):
     """A mask's file, as absolute path; with `alpha`, the picture itself, whose alpha channel is the mask."""
 
     file: str
@@ -40,7 +40,7 @@ class FoundMask(NamedTuple):
         return Path(self.file)
 
 
-class FoundPicture(NamedTuple):
+class PictureFile(NamedTuple):
     """A file that looks like a picture we can decode. It has not been opened.
 
     `repeats` is the folder's (kohya) times the dataset's. `inline_caption` comes from metadata or, in kohya folders,
@@ -55,20 +55,15 @@ class FoundPicture(NamedTuple):
     caption_file: str | None = None
     caption_stat: FileStat | None = None
     inline_caption: str | None = None
-    mask: FoundMask | None = None
+    mask: MaskFile | None = None
     """What of it is trained, where not all of it is."""
-    controls: tuple[FoundControl, ...] = ()
+    controls: tuple[ControlFile, ...] = ()
     """The pictures that it is the edit of, in order."""
 
     @property
     def path(self) -> Path:
         """The picture."""
         return Path(self.file)
-
-    @property
-    def caption_path(self) -> Path | None:
-        """The caption file, if there is one."""
-        return None if self.caption_file is None else Path(self.caption_file)
 
 
 @dataclass(frozen=True)
@@ -92,7 +87,7 @@ class Discovery:
     root: Path
     layout: str
     held_out: float
-    pictures: tuple[FoundPicture, ...]
+    pictures: tuple[PictureFile, ...]
     excluded: tuple[Exclusion, ...]
     findings: tuple[Finding, ...]
     trigger_word: str | None = None
@@ -112,14 +107,14 @@ def printable(text: str) -> str:
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
-def named(names: Iterable[str], limit: int = NAMED) -> str:
+def join_names(names: Iterable[str], limit: int = MAX_NAMES) -> str:
     """Join names for a message: `a.png, b.png and 7 more`."""
     listed = sorted(names)
     text = ", ".join(printable(name) for name in islice(listed, limit))
     return f"{text} and {len(listed) - limit} more" if len(listed) > limit else text
 
 
-def counted(names: Sequence[str] | Iterable[str], noun: str) -> str:
+def pluralize(names: Sequence[str] | Iterable[str], noun: str) -> str:
     """Count with a noun that takes an s: `1 picture`, `3 pictures`."""
     number = len(tuple(names))
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

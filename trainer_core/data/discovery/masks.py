@@ -12,9 +12,9 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from trainer_core.data.discovery.controls import leave_out, stem_of
-from trainer_core.data.discovery.discovery_types import Exclusion, FoundMask, FoundPicture, named, printable
-from trainer_core.data.discovery.file_kinds import PICTURES, unusable
+from trainer_core.data.discovery.controls import exclude_folders, stem_of
+from trainer_core.data.discovery.discovery_types import Exclusion, MaskFile, PictureFile, join_names, printable
+from trainer_core.data.discovery.file_kinds import PICTURES, reason_unreadable
 from trainer_core.data.discovery.walk import File, walk
 from trainer_core.data.pictures.decode import TRANSPARENT, PictureInfo
 from trainer_core.errors import DatasetError
@@ -49,7 +49,7 @@ class Masks:
 
     files: dict[str, File] = field(default_factory=dict[str, File])
     orphans: list[str] = field(default_factory=list[str])
-    doubles: list[str] = field(default_factory=list[str])
+    duplicates: list[str] = field(default_factory=list[str])
     shared: list[str] = field(default_factory=list[str])
     without: int = 0
 
@@ -73,7 +73,7 @@ def find_masks(folder: str, dataset: str, owners: Collection[str]) -> Masks:
         raise DatasetError(f"{shown}: the folder of masks cannot be listed. Give yourself permission to read it.")
     own = os.path.realpath(folder) == os.path.realpath(dataset)
     masks = Masks()
-    for file in leave_out(tree.files, folder, () if own else (dataset,)):
+    for file in exclude_folders(tree.files, folder, () if own else (dataset,)):
         if file.ending not in PICTURES:
             continue
         labelled = file.stem.lower().endswith(LABEL)
@@ -83,15 +83,15 @@ def find_masks(folder: str, dataset: str, owners: Collection[str]) -> Masks:
         if stem not in owners:
             masks.orphans.append(file.path)
         elif stem in masks.files:
-            masks.doubles.append(f"{printable(masks.files[stem].path)} = {printable(file.path)}")
+            masks.duplicates.append(f"{printable(masks.files[stem].path)} = {printable(file.path)}")
         else:
             masks.files[stem] = file
     return masks
 
 
 def attach_masks(
-    pictures: Iterable[FoundPicture], masks: Masks, prefix: int
-) -> tuple[list[FoundPicture], list[Exclusion]]:
+    pictures: Iterable[PictureFile], masks: Masks, prefix: int
+) -> tuple[list[PictureFile], list[Exclusion]]:
     """Give each picture its mask; one whose mask cannot be read is excluded.
 
     Args:
@@ -99,7 +99,7 @@ def attach_masks(
         masks: of their dataset; what is wrong with their names is noted there.
         prefix: characters of a sample id before the path in its folder.
     """
-    kept: list[FoundPicture] = []
+    kept: list[PictureFile] = []
     excluded: list[Exclusion] = []
     pictures = list(pictures)
     uses = Counter(stem_of(picture.id[prefix:]) for picture in pictures)
@@ -112,24 +112,26 @@ def attach_masks(
             continue
         if uses[stem] > 1:
             masks.shared.append(picture.id[prefix:])
-        if (problem := unusable(file)) is not None:
+        if (problem := reason_unreadable(file)) is not None:
             cause, _, detail = problem.partition(": ")
             excluded.append(Exclusion(printable(picture.id), f"mask {cause}: {printable(file.relative)}: {detail}"))
         elif file.stat is not None:
-            kept.append(picture._replace(mask=FoundMask(file.path, file.stat)))
+            kept.append(picture._replace(mask=MaskFile(file.path, file.stat)))
     return kept, excluded
 
 
 def mask_findings(masks: Masks, name: str, pictures: int) -> Iterator[Finding]:
     """Say how many of `pictures` have masks, and what is wrong with the names; `name` is the field."""
     fix = "Keep one of each."
-    if masks.doubles:
-        yield Finding("error", name, f"{len(masks.doubles)} mask(s) are there twice: {named(masks.doubles)}.", fix)
+    if masks.duplicates:
+        yield Finding(
+            "error", name, f"{len(masks.duplicates)} mask(s) are there twice: {join_names(masks.duplicates)}.", fix
+        )
     if masks.shared:
-        message = f"{len(masks.shared)} pictures of the same name would share a mask: {named(masks.shared)}."
+        message = f"{len(masks.shared)} pictures of the same name would share a mask: {join_names(masks.shared)}."
         yield Finding("error", name, message, "Rename one of each.")
     if masks.orphans:
-        message = f"{len(masks.orphans)} mask(s) have no picture of their name: {named(masks.orphans)}."
+        message = f"{len(masks.orphans)} mask(s) have no picture of their name: {join_names(masks.orphans)}."
         yield Finding("warning", name, message, "Add or rename the picture, or remove them.")
     message = f"{pictures - masks.without} of {pictures} pictures have a mask."
     if masks.without:
@@ -138,8 +140,8 @@ def mask_findings(masks: Masks, name: str, pictures: int) -> Iterator[Finding]:
         yield Finding("info", name, message, "")
 
 
-def mask_of(
-    found: FoundMask | None, own: PictureInfo, hashes: Mapping[str, str], infos: Mapping[str, PictureInfo]
+def resolve_mask(
+    found: MaskFile | None, own: PictureInfo, hashes: Mapping[str, str], infos: Mapping[str, PictureInfo]
 ) -> Mask | None | str:
     """Return the mask of a picture, or the reason why it cannot be used; an alpha channel must hide something.
 
@@ -165,16 +167,16 @@ def mask_of(
     return Mask(found.path, content, found.alpha)
 
 
-def around_mask(plain: Geometry, profile: MaskProfile) -> Geometry:
+def crop_around_mask(plain: Geometry, profile: MaskProfile) -> Geometry:
     """Move a cut to where it keeps most of a mask, as central over its weight as that allows."""
     if not profile.mean:
         return plain
     (high, wide), (height, width) = plain.resized, plain.target
-    crop = (best_start(profile.down, high, height), best_start(profile.across, wide, width))
+    crop = (best_window_start(profile.down, high, height), best_window_start(profile.across, wide, width))
     return Geometry(plain.original, plain.resized, crop, plain.target)
 
 
-def best_start(shares: Sequence[float], length: int, window: int) -> int:
+def best_window_start(shares: Sequence[float], length: int, window: int) -> int:
     """Return where a window of `window` of `length` pixels holds most weight; of several, nearest to its centre.
 
     Args:
@@ -203,7 +205,7 @@ def _before(shares: Sequence[float], place: float) -> float:
     return shares[index] + (shares[index + 1] - shares[index]) * (place * bins - index)
 
 
-def folders_of_masks(mask_path: os.PathLike[str] | None, dataset: str) -> list[str]:
+def mask_folders(mask_path: os.PathLike[str] | None, dataset: str) -> list[str]:
     """Return the mask folder of a dataset as a list, empty where there is none or it is the dataset's own."""
     if mask_path is None:
         return []

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from trainer_core.data.pictures.crops_and_views import PLAIN
+from trainer_core.data.pictures.crops_and_views import UNCHANGED_COLOR
 from trainer_core.types import JSON, Geometry, View
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ def load_rgb(source: Path | bytes) -> Image.Image:
 def to_view(image: Image.Image, view: View) -> NDArray[np.uint8]:
     """Cut an upright RGB picture as `to_bucket`, change its colours, mirror it. Returns a uint8 array [H, W, 3]."""
     pixels = to_bucket(image, view.geometry)
-    if view.color != PLAIN:
+    if view.color != UNCHANGED_COLOR:
         from trainer_core.data.pictures.color_jitter import change_colors
 
         pixels = change_colors(pixels, view.color)

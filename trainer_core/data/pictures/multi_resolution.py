@@ -15,32 +15,36 @@ from trainer_core.types import Finding
 _AT = re.compile(r"@[0-9]+$")
 
 
-class Place(NamedTuple):
+class ResolutionGrid(NamedTuple):
     """The buckets of one resolution, and what is added to the ids of samples that are trained at it."""
 
     suffix: str
     grid: BucketGrid
 
 
-def places(discoveries: Sequence[Discovery], bucket: BucketConfig, multiple: int) -> Mapping[str, Sequence[Place]]:
+def bucket_grids(
+    discoveries: Sequence[Discovery], bucket: BucketConfig, multiple: int
+) -> Mapping[str, Sequence[ResolutionGrid]]:
     """Return the resolutions of each dataset by its name; where there is one, ids stay as they are.
 
     Raises:
         ConfigError: the bucket settings leave no bucket for a resolution.
     """
     grids: dict[int, BucketGrid] = {}
-    found: dict[str, list[Place]] = {}
+    found: dict[str, list[ResolutionGrid]] = {}
     for discovery in discoveries:
         resolutions = tuple(dict.fromkeys(discovery.resolutions)) or (bucket.resolution,)
         for resolution in resolutions:
             if resolution not in grids:
                 grids[resolution] = make_grid(bucket.model_copy(update={"resolution": resolution}), multiple)
         several = len(resolutions) > 1
-        found[discovery.name] = [Place(f"@{one}" if several else "", grids[one]) for one in resolutions]
+        found[discovery.name] = [ResolutionGrid(f"@{one}" if several else "", grids[one]) for one in resolutions]
     return found
 
 
-def place_all(picture: str, judged: Sequence[tuple[Place, Draft | str]]) -> tuple[list[Draft], list[Exclusion]]:
+def name_by_resolution(
+    picture: str, judged: Sequence[tuple[ResolutionGrid, Draft | str]]
+) -> tuple[list[Draft], list[Exclusion]]:
     """Name the samples of a picture, and where it is left out; what is wrong at every resolution is told once."""
     if len(judged) == 1:
         verdict = judged[0][1]

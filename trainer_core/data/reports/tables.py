@@ -57,7 +57,7 @@ def statistics(manifest: Manifest) -> dict[str, JSON]:
     copies = Counter(picture for _, picture in {(picture_id(sample.id), sample.picture) for sample in samples})
     texts = {text for sample in samples for text in sample.texts}
     return {
-        "found": manifest.found,
+        "found": manifest.total,
         "used": len(samples),
         "excluded": len(manifest.excluded),
         "excluded_by_cause": dict(sorted(Counter(item.cause for item in manifest.excluded).items())),

@@ -11,19 +11,22 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
-from trainer_core.config.project import Project
+from trainer_core.config.groups import AugmentConfig, BucketConfig, CaptionConfig, DatasetConfig, TagsConfig
+from trainer_core.config.reads import GroupPart, StageSettings
 from trainer_core.data.captions.caption_file import CAPTIONS_VERSION, CaptionText, parse_caption, read_caption
-from trainer_core.data.captions.sample_captions import CaptionPlan
+from trainer_core.data.captions.caption_variants import caption_rules
+from trainer_core.data.captions.sample_captions import CaptionPlan, encodes_captions_live
 from trainer_core.data.discovery.controls import ControlRules
 from trainer_core.data.discovery.discover import Discovery, discover
-from trainer_core.data.discovery.discovery_types import FoundControl, FoundMask, FoundPicture
-from trainer_core.data.manifest import Known, Manifest, Rules, assemble
+from trainer_core.data.discovery.discovery_types import ControlFile, MaskFile, PictureFile
+from trainer_core.data.manifest import FileFacts, Manifest, ManifestRules, build_manifest
 from trainer_core.data.pictures.augmentation import Faces
 from trainer_core.data.pictures.decode import DECODE_VERSION, PictureInfo, probe
 from trainer_core.errors import DatasetError
 from trainer_core.families.family import FamilySpec
-from trainer_core.stages.project.picture_analysis import faces_of, mask_profiles
+from trainer_core.stages.project.picture_analysis import detect_faces, mask_profiles
 from trainer_core.store import Store
 from trainer_core.store.keys import digest
 from trainer_core.types import FileStat, ProgressEvent, Report
@@ -31,6 +34,42 @@ from trainer_core.types import FileStat, ProgressEvent, Report
 _THREADS = 4
 _REMEMBER_EVERY = 200
 """Pictures decoded between two writes to the index, so that a kill loses little."""
+
+
+@dataclass(frozen=True)
+class Preservation(GroupPart):
+    """What decides the captions with the class in place of the trigger word, of the group `loss`."""
+
+    preservation_weight: float
+    preservation_class: str
+
+
+@dataclass(frozen=True)
+class TextCache(GroupPart):
+    """Whether captions are encoded beforehand, of the group `text`."""
+
+    cache: Literal["auto", "always", "never"]
+
+
+@dataclass(frozen=True)
+class TrainedTextEncoders(GroupPart):
+    """Which text encoders change in training, of the group `adapter`."""
+
+    text_encoders: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class DatasetSettings(StageSettings):
+    """The settings that decide what samples there are."""
+
+    datasets: tuple[DatasetConfig, ...]
+    caption: CaptionConfig
+    tags: TagsConfig
+    bucket: BucketConfig
+    augment: AugmentConfig
+    loss: Preservation
+    text: TextCache
+    adapter: TrainedTextEncoders
 
 
 @dataclass(frozen=True)
@@ -45,30 +84,36 @@ class ScannedDataset:
     """Pictures that had to be decoded because their bytes were new."""
 
 
-def scan_datasets(project: Project, spec: FamilySpec, store: Store, report: Report) -> ScannedDataset:
+def scan_datasets(settings: DatasetSettings, spec: FamilySpec, store: Store, report: Report) -> ScannedDataset:
     """Look at all dataset folders of a project.
 
     Raises:
         DatasetError: a folder is missing, or holds nothing that can be trained on.
     """
-    control = control_rules(spec, project.bucket.control_resolution)
-    discoveries = [discover(dataset, project.caption, control) for dataset in project.datasets]
+    control = control_rules(spec, settings.bucket.control_resolution)
+    discoveries = [discover(dataset, settings.caption, control) for dataset in settings.datasets]
     pictures = [picture for discovery in discoveries for picture in discovery.pictures]
     hashes = store.index.file_hashes(_stats(pictures))
     infos, probed = _picture_infos(pictures, hashes, store, report)
     captions = _caption_texts(pictures, hashes, store)
-    known = Known(
+    known = FileFacts(
         hashes,
         infos,
         captions,
         mask_profiles(pictures, hashes, infos, store, report),
-        faces_of(pictures, hashes, infos, store, report) if project.augment.crop == "face" else Faces(),
+        detect_faces(pictures, hashes, infos, store, report) if settings.augment.crop == "face" else Faces(),
     )
-    rules = Rules(
-        project.caption, project.bucket, spec.size_multiple, control, CaptionPlan.of(project), project.augment
+    rules = ManifestRules(
+        settings.caption, settings.bucket, spec.size_multiple, control, _caption_plan(settings), settings.augment
     )
-    manifest = assemble(discoveries, known, rules)
+    manifest = build_manifest(discoveries, known, rules)
     return ScannedDataset(manifest, _folder_version(discoveries, hashes), probed)
+
+
+def _caption_plan(settings: DatasetSettings) -> CaptionPlan:
+    preserved = settings.loss.preservation_class if settings.loss.preservation_weight else None
+    live = encodes_captions_live(settings.text.cache, settings.adapter.text_encoders)
+    return CaptionPlan(caption_rules(settings.caption, settings.tags), preserved, live)
 
 
 def control_rules(spec: FamilySpec, side: int) -> ControlRules | None:
@@ -77,7 +122,7 @@ def control_rules(spec: FamilySpec, side: int) -> ControlRules | None:
     return None if control is None else ControlRules(control.most, control.required, control.fit, side)
 
 
-def _stats(pictures: Sequence[FoundPicture]) -> dict[str, FileStat]:
+def _stats(pictures: Sequence[PictureFile]) -> dict[str, FileStat]:
     stats = {picture.file: picture.stat for picture in pictures}
     for picture in pictures:
         if picture.caption_file is not None and picture.caption_stat is not None:
@@ -90,9 +135,9 @@ def _stats(pictures: Sequence[FoundPicture]) -> dict[str, FileStat]:
 
 
 def _picture_infos(
-    pictures: Sequence[FoundPicture], hashes: Mapping[str, str], store: Store, report: Report
+    pictures: Sequence[PictureFile], hashes: Mapping[str, str], store: Store, report: Report
 ) -> tuple[dict[str, PictureInfo], int]:
-    by_hash: dict[str, FoundPicture | FoundControl | FoundMask] = {
+    by_hash: dict[str, PictureFile | ControlFile | MaskFile] = {
         hashes[picture.file]: picture for picture in pictures if picture.file in hashes
     }
     controls = (control for picture in pictures for control in picture.controls)
@@ -113,7 +158,7 @@ def _picture_infos(
     return infos, len(new)
 
 
-def _caption_texts(pictures: Sequence[FoundPicture], hashes: Mapping[str, str], store: Store) -> dict[str, CaptionText]:
+def _caption_texts(pictures: Sequence[PictureFile], hashes: Mapping[str, str], store: Store) -> dict[str, CaptionText]:
     names = {picture.caption_file for picture in pictures if picture.caption_file}
     wanted = {name: hashes[name] for name in names if name in hashes}
     kind = f"caption {CAPTIONS_VERSION}"

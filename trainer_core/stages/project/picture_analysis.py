@@ -1,7 +1,4 @@
-"""What must be seen of pictures before they are cut: where their masks' weight lies, where their faces are.
-
-Both are facts about bytes, remembered by their SHA-256.
-"""
+"""Per-picture analysis that cropping needs: mask weight and face position, cached by SHA-256."""
 
 from __future__ import annotations
 
@@ -10,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from trainer_core.data.discovery.controls import stem_of
-from trainer_core.data.discovery.discovery_types import FoundPicture
+from trainer_core.data.discovery.discovery_types import PictureFile
 from trainer_core.data.discovery.masks import MASKS_VERSION, MaskProfile
 from trainer_core.data.pictures.augmentation import Faces
 from trainer_core.data.pictures.decode import TRANSPARENT, PictureInfo
@@ -24,7 +21,7 @@ _REMEMBER_EVERY = 200
 
 
 def mask_profiles(
-    pictures: Sequence[FoundPicture],
+    pictures: Sequence[PictureFile],
     hashes: Mapping[str, str],
     infos: Mapping[str, PictureInfo],
     store: Store,
@@ -49,14 +46,14 @@ def mask_profiles(
     return found
 
 
-def faces_of(
-    pictures: Sequence[FoundPicture],
+def detect_faces(
+    pictures: Sequence[PictureFile],
     hashes: Mapping[str, str],
     infos: Mapping[str, PictureInfo],
     store: Store,
     report: Report,
 ) -> Faces:
-    """Return the face of every picture whose name tells none; nothing is remembered where there is no detector."""
+    """Return the face of every picture whose name gives none; without a detector, only faces that are cached."""
     paths: dict[str, Path] = {}
     for picture in pictures:
         content = hashes.get(picture.file)
@@ -70,7 +67,7 @@ def faces_of(
     if not wanted:
         return Faces(found)
     if (detector := load_detector()) is None:
-        return Faces(found, missing=True)
+        return Faces(found, detector_missing=True)
     for start in range(0, len(wanted), _REMEMBER_EVERY):
         chunk = wanted[start : start + _REMEMBER_EVERY]
         faces = {content: find_face(detector, read_picture(paths[content], content)) for content in chunk}

@@ -13,7 +13,7 @@ from PIL import Image
 
 from tests.tiny.tokenizers import clip_tokenizer
 from trainer_core.errors import ConfigError, ModelError
-from trainer_core.sampling.examine import Exam, load_clip_score, load_judge, measure, take
+from trainer_core.sampling.exam import Exam, load_clip_score, load_judge, render_exam, score_exam
 from trainer_core.sampling.render import RenderSettings
 
 SETTINGS = RenderSettings((), "", 2, 4.0, 7, 16, 16)
@@ -36,7 +36,7 @@ def judge_file(folder: Path, code: str, name: str = "judge.py") -> Path:
 @pytest.mark.setting("gate.concept_prompts", "gate.other_prompts")
 def test_scores_are_means_over_the_pictures_of_their_own_prompts() -> None:
     pictures = [[grey(255), grey(0)], [grey(255)] * 2, [grey(0)] * 2]
-    figures = measure(Exam(("a cat",), ("a dog", "a cow"), 2, SETTINGS, {"": brightness, "clip_": half}), pictures)
+    figures = score_exam(Exam(("a cat",), ("a dog", "a cow"), 2, SETTINGS, {"": brightness, "clip_": half}), pictures)
     assert figures["concept_score"] == 0.5
     assert figures["following"] == 0.5
     assert figures["clip_concept_score"] == figures["clip_following"] == 0.5
@@ -52,13 +52,13 @@ def half(picture: Image.Image, prompt: str) -> float:
 
 def test_diversity_is_the_distance_between_seeds_of_one_prompt() -> None:
     alike = [[grey(10)] * 3] * 3
-    assert measure(exam(3), alike)["diversity"] == 0.0
+    assert score_exam(exam(3), alike)["diversity"] == 0.0
     opposite = [[grey(0), grey(255)]] * 3
-    assert measure(exam(2), opposite)["diversity"] == 1.0
+    assert score_exam(exam(2), opposite)["diversity"] == 1.0
 
 
 def test_one_picture_a_prompt_has_no_diversity() -> None:
-    assert "diversity" not in measure(exam(1), [[grey(1)]] * 3)
+    assert "diversity" not in score_exam(exam(1), [[grey(1)]] * 3)
 
 
 class Pipeline:
@@ -69,7 +69,8 @@ class Pipeline:
 
     def __call__(self, num_images_per_prompt: int = 1, **arguments: Any) -> Any:
         self.asked.append(arguments | {"count": num_images_per_prompt})
-        return ([grey(0)] * num_images_per_prompt,)
+        generators = arguments["generator"]
+        return ([grey(0)] * (len(generators) if isinstance(generators, list) else 1),)
 
 
 class OneAtATime(Pipeline):
@@ -80,32 +81,34 @@ class OneAtATime(Pipeline):
         return ([grey(0)],)
 
 
-def told(pipeline: Any, prompt: str, negative_prompt: str, controls: Sequence[Image.Image]) -> dict[str, Any]:
-    return {"prompt": prompt, "image": list(controls)}
+def inputs(pipeline: Any, prompt: str, negative_prompt: str, controls: Sequence[Image.Image]) -> dict[str, Any]:
+    return {"prompt": prompt} | ({"image": list(controls)} if controls else {})
 
 
 @pytest.mark.setting("gate.seed", "gate.pictures")
-def test_every_prompt_is_rendered_from_the_same_seeds_in_one_batch() -> None:
+def test_every_prompt_is_rendered_from_the_same_seeds() -> None:
     pipeline, counted = Pipeline(), list[int]()
-    taken = take(pipeline, told, exam(3), lambda: counted.append(1))
-    assert [len(pictures) for pictures in taken] == [3, 3, 3]
+    rendered = render_exam(pipeline, inputs, exam(3), lambda: counted.append(1))
+    assert [len(pictures) for pictures in rendered] == [3, 3, 3]
     assert len(counted) == 9
-    assert [(one["prompt"], one["count"]) for one in pipeline.asked] == [("a cat", 3), ("a dog", 3), ("a cow", 3)]
-    seeds = [[generator.initial_seed() for generator in one["generator"]] for one in pipeline.asked]
-    assert seeds == [[7, 8, 9]] * 3
+    asked = [(call["prompt"], call["count"]) for call in pipeline.asked]
+    assert asked == [(["a cat", "a dog"], 3), ("a cow", 3)]
+    seeds = [[generator.initial_seed() for generator in call["generator"]] for call in pipeline.asked]
+    assert seeds == [[7, 8, 9] * 2, [7, 8, 9]]
 
 
 def test_a_pipeline_that_knows_no_batches_renders_the_same_seeds_one_by_one() -> None:
     pipeline = OneAtATime()
-    assert [len(pictures) for pictures in take(pipeline, told, exam(2), lambda: None)] == [2, 2, 2]
-    assert [one["generator"].initial_seed() for one in pipeline.asked] == [7, 8] * 3
+    assert [len(pictures) for pictures in render_exam(pipeline, inputs, exam(2), lambda: None)] == [2, 2, 2]
+    asked = [(call["prompt"], call["generator"].initial_seed()) for call in pipeline.asked]
+    assert sorted(asked) == [(prompt, seed) for prompt in ("a cat", "a cow", "a dog") for seed in (7, 8)]
 
 
 def test_each_prompt_of_an_exam_edits_its_own_picture() -> None:
     pipeline, pictures = Pipeline(), [grey(level) for level in (1, 2, 3)]
     settings = replace(SETTINGS, controls=tuple((picture,) for picture in pictures))
-    take(pipeline, told, Exam(("a cat",), ("a cat", "a cow"), 1, settings, {}), lambda: None)
-    assert [(one["prompt"], one["image"]) for one in pipeline.asked] == [
+    render_exam(pipeline, inputs, Exam(("a cat",), ("a cat", "a cow"), 1, settings, {}), lambda: None)
+    assert [(call["prompt"], call["image"]) for call in pipeline.asked] == [
         ("a cat", [pictures[0]]),
         ("a cat", [pictures[1]]),
         ("a cow", [pictures[2]]),

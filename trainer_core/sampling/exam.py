@@ -1,4 +1,4 @@
-"""Pictures of fixed prompts and seeds, and what is measured on them."""
+"""The exam of a LoRA: pictures of fixed prompts and seeds, and the scores that a judge gives them."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ import torch
 from PIL import Image
 
 from trainer_core.errors import ConfigError, ModelError
-from trainer_core.sampling.render import Inputs, RenderSettings, pipeline_accepts, pipeline_arguments
-from trainer_core.sampling.samplers import sampling_with
+from trainer_core.sampling.batching import render_requests
+from trainer_core.sampling.render import Inputs, RenderSettings, prompt_request
 from trainer_core.types import Finding
 
 Score = Callable[[Image.Image, str], float]
@@ -46,20 +46,15 @@ class Exam:
         return self.concept_prompts + self.other_prompts
 
 
-def take(pipeline: Any, inputs: Inputs, exam: Exam, on_picture: Callable[[], None]) -> list[list[Image.Image]]:
-    """Render every prompt of an exam, all its seeds in one batch; return the pictures of each."""
+def render_exam(pipeline: Any, inputs: Inputs, exam: Exam, on_picture: Callable[[], None]) -> list[list[Image.Image]]:
+    """Render every prompt of an exam with all its seeds; return the pictures of each prompt."""
     settings = replace(exam.settings, prompts=exam.prompts)
-    taken: list[list[Image.Image]] = []
-    with sampling_with(pipeline, settings.sampler, settings.prediction):
-        for position in range(len(exam.prompts)):
-            arguments = pipeline_arguments(pipeline, inputs, settings, position)
-            taken.append(_render_seeds(pipeline, arguments, range(settings.seed, settings.seed + exam.pictures)))
-            for _ in taken[-1]:
-                on_picture()
-    return taken
+    seeds = range(settings.seed, settings.seed + exam.pictures)
+    requests = [prompt_request(pipeline, inputs, settings, position, seeds) for position in range(len(exam.prompts))]
+    return render_requests(pipeline, requests, settings.prediction, on_picture)
 
 
-def measure(exam: Exam, pictures: Pictures) -> dict[str, float]:
+def score_exam(exam: Exam, pictures: Pictures) -> dict[str, float]:
     """Return the figures of an exam: name -> value.
 
     `diversity` is the mean distance between two pictures of one prompt: the root of the mean squared difference of
@@ -132,13 +127,6 @@ def load_clip_score(path: Path, device: torch.device) -> Score:
         return float(torch.nn.functional.cosine_similarity(outputs.image_embeds, outputs.text_embeds).item())
 
     return score
-
-
-def _render_seeds(pipeline: Any, arguments: Mapping[str, Any], seeds: Sequence[int]) -> list[Image.Image]:
-    generators = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
-    if pipeline_accepts(pipeline, "num_images_per_prompt"):
-        return list(pipeline(**arguments, num_images_per_prompt=len(seeds), generator=generators, return_dict=False)[0])
-    return [pipeline(**arguments, generator=generator, return_dict=False)[0][0] for generator in generators]
 
 
 def _distance(first: Image.Image, second: Image.Image) -> float:
