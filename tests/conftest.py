@@ -21,6 +21,8 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "project"))
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["DAGSTER_DISABLE_TELEMETRY"] = "1"
 os.environ.pop("LORA_ASSETS_HOME", None)
+# Files must outlive killed processes here, never a power cut: waiting for the disk would show nothing.
+os.fsync = lambda fd: None
 # Tiny models gain nothing from a second thread, and tests run beside each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
