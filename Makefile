@@ -81,8 +81,10 @@ bench: install  ## Measure this machine
 ui: install  ## Open Dagster at 127.0.0.1:3000, behind a guard: it prints the address to open
 	. ./env.sh; exec python -m lora_assets.web --workspace workspace.yaml $(ARGS)
 
-docs: install  ## Generate docs/config.md and docs/config.schema.json
+docs: install  ## Generate the settings' pages and build the site into site/; a broken link is an error
 	$(BIN)/python -m trainer_core.config.schema
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet --strict
+	@echo "site/index.html"
 
 family-table: install  ## Measure every family against diffusers: docs/family-table.md
 	$(BIN)/python -m tests.contract.table
