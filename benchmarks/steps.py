@@ -186,7 +186,7 @@ def training_context(project: Path, overrides: Sequence[str]) -> StageContext:
 
 def parts_of(context: StageContext, device: Any) -> TrainerParts:
     """Return what our trainer is made of, by the training stage's own function."""
-    from trainer_core.stages.lora_checkpoint import training_parts
+    from trainer_core.stages.training.training_run import training_parts
 
     return training_parts(context, device)
 

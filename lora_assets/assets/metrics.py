@@ -9,8 +9,8 @@ from lora_assets.assets.stage import BASE_MODEL, Check, Finished, StageAsset, Ve
 from lora_assets.assets.text import CACHED_TEXT_EMBEDDINGS
 from lora_assets.projects import ProjectAssets
 from lora_assets.upstream import Metadata
-from trainer_core.stages.publishing.promotion import figure_pairs
 from trainer_core.stages.publishing.model_card import CARD
+from trainer_core.stages.publishing.promotion import figure_pairs
 
 _SHOWN = 50
 

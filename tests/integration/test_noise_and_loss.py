@@ -15,7 +15,7 @@ import pytest
 from tests.projects import TinyProject, computed
 from trainer_core import run
 from trainer_core.errors import Interrupted
-from trainer_core.stages import lora_checkpoint
+from trainer_core.stages.training import training_run
 from trainer_core.types import ProgressEvent, Sample
 
 # Of two steps, since Adam's first goes by the gradient's sign alone.
@@ -162,11 +162,11 @@ def test_the_prior_weight_counts_for_regularisation_pictures_alone(
 ) -> None:
     project = finished("sd15", tmp_path / "project")
     assert lora_of(project, "loss.prior_weight=0.1") == lora_of(project)
-    real = lora_checkpoint.trained_samples
+    real = training_run.trained_samples
 
     def half_of_them(context: Any) -> list[Sample]:
         return [replace(one, regularisation=number % 2 == 0) for number, one in enumerate(real(context))]
 
-    monkeypatch.setattr(lora_checkpoint, "trained_samples", half_of_them)
+    monkeypatch.setattr(training_run, "trained_samples", half_of_them)
     versions = {lora_of(project, f"loss.prior_weight={weight}", "train.seed=8") for weight in (1.0, 0.5, 0.1)}
     assert len(versions) == 3

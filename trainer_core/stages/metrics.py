@@ -13,7 +13,6 @@ from trainer_core.config.groups import NoiseConfig, TextConfig
 from trainer_core.config.reads import GroupPart, KeyedBy, StageSettings
 from trainer_core.stages.caching.entries import control_keys_of, keys_of
 from trainer_core.stages.group_parts import Resolution, Threads, TrainPrecision
-from trainer_core.stages.lora_checkpoint import held_out_samples
 from trainer_core.stages.project.session import Session
 from trainer_core.stages.publishing import promotion
 from trainer_core.stages.publishing.lora_files import LORA, file_for_diffusers, same_base
@@ -148,9 +147,10 @@ def _held_out_figures(context: MetricsContext, progress: _Progress) -> dict[str,
     """Losses of the base, of the same base with the exported LoRA, and with the champion's if it must be measured."""
     from trainer_core.hardware.placement import move_to_device, torch_device, torch_dtype, use_attention
     from trainer_core.sampling.evaluate import Evaluator
+    from trainer_core.stages.training.training_data import held_out_samples
 
     workspace, settings = context.workspace, context.settings
-    samples = held_out_samples(context)
+    samples = held_out_samples(context.workspace, context.upstream)
     if not samples:
         return {"held_out_samples": 0}
     dtype = torch_dtype(workspace.precision("train", settings.train.precision))

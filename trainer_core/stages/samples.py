@@ -13,6 +13,7 @@ from trainer_core.stages.publishing.lora_files import file_for_diffusers
 from trainer_core.stages.rendering.encoded_prompts import encoded_key, prompt_inputs
 from trainer_core.stages.rendering.prompts import Prompts, project_prompts
 from trainer_core.stages.rendering.renderer import open_pipeline, render_precision, render_settings
+from trainer_core.stages.results import TrainingReport
 from trainer_core.stages.stage import Outcome, Stage, StageContext
 from trainer_core.store.keys import digest
 from trainer_core.types import JSON
@@ -139,14 +140,14 @@ def _tell_services(context: SamplesContext, columns: dict[str, list[Image.Image]
         return
     from trainer_core.train.observe.trackers import Picture, RunPlace, show_samples
 
-    workspace, lora = context.workspace, context.upstream["lora_checkpoint"].metadata
+    workspace, report = context.workspace, TrainingReport.from_json(context.upstream["lora_checkpoint"].metadata)
     steps = {heading: int(heading.removeprefix("step ")) for heading in columns if heading.startswith("step ")}
     pictures = [
-        Picture(row, prompt, heading, steps.get(heading, 0 if heading == "base" else lora["selected_step"]), one)
+        Picture(row, prompt, heading, steps.get(heading, 0 if heading == "base" else report.selected_step), one)
         for heading, of_column in columns.items()
         for row, (prompt, one) in enumerate(zip(settings.prompts, of_column, strict=True))
     ]
-    workdir = workspace.store.root / "runs" / lora["run"]
+    workdir = workspace.store.root / "runs" / report.run
     show_samples(RunPlace(workdir, workspace.outputs, workspace.name), logging, pictures)
 
 

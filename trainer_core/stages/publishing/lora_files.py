@@ -5,25 +5,34 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from trainer_core.adapters import ADAPTERS, TEXT_ENCODERS
 from trainer_core.config.reads import settings_key
 from trainer_core.data.epoch.batch_order import BatchOrder
+from trainer_core.export.format_support import held_formats, refusal
+from trainer_core.export.formats import formats
+from trainer_core.export.hollow_models import hollow_denoiser, hollow_text_encoders, modules_of
+from trainer_core.export.metadata.kohya_metadata import network_arguments, network_module
+from trainer_core.export.metadata.lora_metadata import Training, training_metadata
+from trainer_core.export.metadata.objective_metadata import objective_metadata
+from trainer_core.export.module_names import Modules
+from trainer_core.export.proof import FileProof, prove
+from trainer_core.export.safetensors_file import tensors_sha256
+from trainer_core.export.write import Lora, exported_tensors, write_lora
+from trainer_core.families.family import KeyStyle
 from trainer_core.stages.lora_settings import DescribedSettings, LoraContext
 from trainer_core.stages.project.base_model import base_name
+from trainer_core.stages.results import Lineage
 from trainer_core.store import Published
 from trainer_core.store.keys import digest
+from trainer_core.train.run_state.adapter_state import split_state
 from trainer_core.types import JSON, Sample
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-    from trainer_core.export.metadata.lora_metadata import Training
-    from trainer_core.export.module_names import Modules
-    from trainer_core.export.proof import FileProof
-    from trainer_core.export.write import Lora
-    from trainer_core.families.family import KeyStyle
 
 LORA = "lora.safetensors"
 """The file in the first format of `export.formats`."""
@@ -54,8 +63,6 @@ def file_of(format_name: str) -> str:
 
 def published_names() -> dict[str, str]:
     """Return file of the result -> its name in `outputs/NAME/`, for every format there is."""
-    from trainer_core.export.formats import formats
-
     return {LORA: "{name}.safetensors"} | {file_of(name): f"{{name}}.{name}.safetensors" for name in formats()}
 
 
@@ -66,8 +73,6 @@ def file_for_diffusers(published: Published) -> Path:
 
 def base_modules(context: LoraContext) -> Modules:
     """Return the modules of the denoiser and of trained text encoders, whose weights are not read for it."""
-    from trainer_core.export.hollow_models import hollow_denoiser, modules_of
-
     spec = context.workspace.family.spec
     denoiser = hollow_denoiser(spec, context.workspace.source.config(spec.denoiser))
     return modules_of(spec, {spec.denoiser: denoiser, **_trained_text_encoders(context)})
@@ -75,8 +80,6 @@ def base_modules(context: LoraContext) -> Modules:
 
 def _trained_text_encoders(context: LoraContext) -> dict[str, Any]:
     """Return the text encoders that carry a LoRA, hollow."""
-    from trainer_core.export.hollow_models import hollow_text_encoders
-
     names, workspace = context.settings.adapter.text_encoders, context.workspace
     if not names:
         return {}
@@ -100,10 +103,6 @@ def export_all(context: LoraContext, modules: Modules, adapter: Mapping[str, Ten
         ExportError: a file does not hold what was trained. The run is kept, so the next try only exports again.
         NonFiniteError: a weight does not fit into `export.dtype`.
     """
-    from trainer_core.export.format_support import held_formats
-    from trainer_core.export.safetensors_file import tensors_sha256
-    from trainer_core.export.write import exported_tensors
-
     settings, spec = context.settings.export, context.workspace.family.spec
     lora = _lora(context, modules, adapter)
     proofs: list[FileProof] = []
@@ -128,17 +127,12 @@ def export_snapshot(
 
 def own_format(context: LoraContext) -> str:
     """Return the format of files for our own sampling: diffusers' where it can hold the adapter."""
-    from trainer_core.export.format_support import refusal
-
     settings = context.settings
     names = context.workspace.family.spec.lora
     return _ANY if refusal(_DIFFUSERS, names, settings.adapter, settings.adapter_options) else _DIFFUSERS
 
 
 def _lora(context: LoraContext, modules: Modules, adapter: Mapping[str, Tensor]) -> Lora:
-    from trainer_core.adapters import ADAPTERS, TEXT_ENCODERS
-    from trainer_core.export.write import Lora
-    from trainer_core.train.run_state.adapter_state import split_state
 
     spec, config = modules.spec, context.settings.adapter
     layers = {
@@ -150,7 +144,6 @@ def _lora(context: LoraContext, modules: Modules, adapter: Mapping[str, Tensor])
 
 
 def _export(context: LoraContext, lora: Lora, format_name: str, file: str, step: int) -> FileProof:
-    from trainer_core.export.proof import prove
 
     _write(context, lora, format_name, context.staging / file, step)
     config: Mapping[str, Any] = context.workspace.source.config(lora.modules.spec.denoiser)
@@ -159,8 +152,6 @@ def _export(context: LoraContext, lora: Lora, format_name: str, file: str, step:
 
 
 def _write(context: LoraContext, lora: Lora, format_name: str, path: Path, step: int) -> None:
-    from trainer_core.export.formats import formats
-    from trainer_core.export.write import exported_tensors, write_lora
 
     settings, spec = context.settings.export, lora.modules.spec
     style = formats()[format_name].style(spec.lora)
@@ -170,34 +161,29 @@ def _write(context: LoraContext, lora: Lora, format_name: str, path: Path, step:
 
 
 def _metadata(context: LoraContext, style: KeyStyle, step: int) -> dict[str, str]:
-    from trainer_core.export.metadata.lora_metadata import training_metadata
 
-    return lineage(context, step) | training_metadata(context.workspace.family.spec, _training(context, step), style)
+    return lineage(context, step).file_metadata() | training_metadata(
+        context.workspace.family.spec, _training(context, step), style
+    )
 
 
-def lineage(context: LoraContext, step: int) -> dict[str, str]:
-    """Return what the file tells of where it came from. No dates: equal runs give equal files."""
-    from importlib.metadata import version
-
+def lineage(context: LoraContext, step: int) -> Lineage:
+    """Return where the LoRA comes from. No dates: equal runs give equal files."""
     workspace = context.workspace
     versions = {name: version(name) for name in ("torch", "diffusers", "peft", "safetensors")}
-    settings = settings_key(context.settings, DescribedSettings)
-    return {
-        "lora_assets.family": workspace.family.spec.name,
-        "lora_assets.base_fingerprint": workspace.base.version,
-        "lora_assets.dataset_data_version": workspace.manifest.data_version,
-        "lora_assets.latents_data_version": context.upstream["cached_latents"].data_version,
-        "lora_assets.text_data_version": context.upstream["cached_text_embeddings"].data_version,
-        "lora_assets.settings": json.dumps(settings, sort_keys=True),
-        "lora_assets.step": str(step),
-        "lora_assets.versions": json.dumps(versions, sort_keys=True),
-    }
+    return Lineage(
+        family=workspace.family.spec.name,
+        base_fingerprint=workspace.base.version,
+        dataset_data_version=workspace.manifest.data_version,
+        latents_data_version=context.upstream["cached_latents"].data_version,
+        text_data_version=context.upstream["cached_text_embeddings"].data_version,
+        settings=settings_key(context.settings, DescribedSettings),
+        step=step,
+        versions=versions,
+    )
 
 
 def _training(context: LoraContext, step: int) -> Training:
-    from trainer_core.export.metadata.kohya_metadata import network_arguments, network_module
-    from trainer_core.export.metadata.lora_metadata import Training
-    from trainer_core.export.metadata.objective_metadata import objective_metadata
 
     settings, workspace = context.settings, context.workspace
     adapter, options = settings.adapter, settings.adapter_options

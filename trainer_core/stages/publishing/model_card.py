@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
@@ -11,10 +10,11 @@ from trainer_core.stages.project.session import Session
 from trainer_core.stages.publishing.lora_files import LORA, published_names
 from trainer_core.stages.publishing.promotion import Verdict, figure_pairs
 from trainer_core.stages.rendering.prompts import project_prompts
+from trainer_core.stages.results import TrainingReport
 from trainer_core.store import Published
 from trainer_core.store.disk import write_atomic
 from trainer_core.store.keys import digest, sha256_file
-from trainer_core.types import JSON, FileStat
+from trainer_core.types import FileStat
 
 if TYPE_CHECKING:
     from trainer_core.export.card import CardFacts, Rendered, TrainingData
@@ -50,33 +50,32 @@ def publish_card(session: Session, lora: Published, metrics: Published, verdict:
 def _facts(session: Session, lora: Published, metrics: Published, verdict: Verdict) -> CardFacts:
     from trainer_core.export import card
 
-    project, known = session.project, lora.metadata
-    told = known["lineage"]
+    project, report = session.project, TrainingReport.from_json(lora.metadata)
     names = {file: output.format(name=session.workspace.output_name) for file, output in published_names().items()}
-    settings = json.loads(told["lora_assets.settings"])
+    settings = report.lineage.settings
     trained = card.Trained(
         family=session.workspace.family.spec.title,
-        rank=known["rank"],
-        alpha=known["alpha"],
+        rank=report.rank,
+        alpha=report.alpha,
         targets=settings["adapter"]["targets"],
-        steps=known["steps"],
-        step=known["selected_step"],
+        steps=report.steps,
+        step=report.selected_step,
         base_model=session.workspace.base.name,
         trigger_word=project.caption.trigger_word,
         kind=settings["adapter"]["type"],
     )
     lineage = card.Lineage(
-        base_fingerprint=told["lora_assets.base_fingerprint"],
-        dataset_version=told["lora_assets.dataset_data_version"],
+        base_fingerprint=report.lineage.base_fingerprint,
+        dataset_version=report.lineage.dataset_data_version,
         weights_sha256=lora.data_version,
         file_sha256=lora.files[LORA].sha256,
-        versions=json.loads(told["lora_assets.versions"]),
+        versions=report.lineage.versions,
     )
     return card.CardFacts(
         name=project.name,
-        file=names.get(known["rendered"], "") if _reads(known, "diffusers") else "",
-        comfyui_file=next((names[one["file"]] for one in known["proof"] if one["comfyui_coverage"] == 1.0), ""),
-        lycoris_file=_lycoris_file(known, names),
+        file=names.get(report.rendered, "") if _is_read_by(report, "diffusers") else "",
+        comfyui_file=next((names[proof["file"]] for proof in report.proof if proof["comfyui_coverage"] == 1.0), ""),
+        lycoris_file=_lycoris_file(report, names),
         denoiser=session.workspace.family.spec.denoiser,
         trained=trained,
         data=_training_data(session),
@@ -88,15 +87,14 @@ def _facts(session: Session, lora: Published, metrics: Published, verdict: Verdi
     )
 
 
-def _reads(known: Mapping[str, JSON], reader: str) -> bool:
-    return any(one["reader"] == reader for one in known["proof"])
+def _is_read_by(report: TrainingReport, reader: str) -> bool:
+    return any(proof["reader"] == reader for proof in report.proof)
 
 
-def _lycoris_file(known: Mapping[str, JSON], names: Mapping[str, str]) -> str:
+def _lycoris_file(report: TrainingReport, names: Mapping[str, str]) -> str:
     """Return the file that LyCORIS's loader takes; it has one for every kind but (IA)^3, where it fails."""
-    settings = json.loads(known["lineage"]["lora_assets.settings"])
-    files = [names[one["file"]] for one in known["proof"] if one["format"] == "lycoris"]
-    return files[0] if files and settings["adapter"]["type"] != "ia3" else ""
+    files = [names[proof["file"]] for proof in report.proof if proof["format"] == "lycoris"]
+    return files[0] if files and report.lineage.settings["adapter"]["type"] != "ia3" else ""
 
 
 def _training_data(session: Session) -> TrainingData:

@@ -96,6 +96,16 @@ class SaveSchedule:
 
 
 @dataclass(frozen=True)
+class Saves:
+    """The saved steps of a finished run."""
+
+    steps: tuple[Mapping[str, JSON], ...]
+    """Of each its `step`, `held_out_loss` and `weights_sha256`."""
+    outputs: Mapping[str, str]
+    """File of the result -> its name in `outputs/NAME/`."""
+
+
+@dataclass(frozen=True)
 class Saver:
     """Keeps weights and publishes files as a run goes."""
 
@@ -152,13 +162,9 @@ def is_saved_output(name: str, output_name: str) -> bool:
 
 def collect_saves(
     context: LoraContext, workdir: Path, schedule: SaveSchedule, losses: Mapping[int, float], modules: Modules
-) -> dict[str, JSON]:
-    """Export the saved steps of a finished run into the result; return what its metadata tell of them.
-
-    Returns:
-        `saved`: for each step its files and held-out loss; `outputs`: file -> its name in `outputs/NAME/`.
-    """
-    saved: list[JSON] = []
+) -> Saves | None:
+    """Export the saved steps of a finished run into the result; None if none was asked for."""
+    saved: list[Mapping[str, JSON]] = []
     outputs: dict[str, str] = {}
     for step in sorted(schedule.kept(run_length(context).steps, losses)):
         folder = context.staging / SAVES / f"step-{step:08d}"
@@ -178,7 +184,7 @@ def collect_saves(
         names = output_names(step)
         outputs |= {f"{SAVES}/{folder.name}/{file}": names[file] for file in files}
         saved.append({"step": step, "held_out_loss": losses.get(step), "weights_sha256": exports.weights_sha256})
-    return {"saved": saved, "outputs": outputs} if schedule.saved else {}
+    return Saves(tuple(saved), outputs) if schedule.saved else None
 
 
 def _written(folder: Path) -> list[str]:

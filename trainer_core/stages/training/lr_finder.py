@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 from trainer_core.config.groups import LoggingConfig
 from trainer_core.config.project import Project
+from trainer_core.config.reads import read_settings
 from trainer_core.errors import ConfigError, Interrupted
-from trainer_core.stages.lora_checkpoint import LORA_CHECKPOINT, training_parts
+from trainer_core.stages.lora_settings import LoraSettings
 from trainer_core.stages.project.session import Session
+from trainer_core.stages.stage import StageContext
 from trainer_core.store import Published
 from trainer_core.train.optim.findings import is_adaptive
 from trainer_core.types import Finding
@@ -38,14 +40,15 @@ def find_lr(session: Session, upstream: Mapping[str, Published], asked: RangeTes
         Interrupted: a signal came; nothing is kept.
     """
     from trainer_core.hardware.placement import torch_work
+    from trainer_core.stages.training.training_run import training_parts
     from trainer_core.train.accelerator import make_accelerator
     from trainer_core.train.lr_finder import range_test, write_picture
     from trainer_core.train.trainer import prepare
 
     workspace = session.workspace
     refuse_adaptive(session.project)
-    context = LORA_CHECKPOINT.context(replace(session, project=_for_the_test(session.project, asked)), upstream)
-    settings = context.settings
+    settings = read_settings(LoraSettings, _for_the_test(session.project, asked))
+    context = StageContext(settings, workspace, upstream)
     accelerator = make_accelerator(
         workspace.profile,
         workspace.precision("train", settings.train.precision),

@@ -9,12 +9,15 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from trainer_core.config.project import Project
+from trainer_core.config.reads import read_settings
 from trainer_core.errors import DatasetError, LoraAssetsError
 from trainer_core.hardware.placement import torch_work
-from trainer_core.stages.lora_checkpoint import LORA_CHECKPOINT, train_here
+from trainer_core.stages.lora_settings import LoraSettings
 from trainer_core.stages.project.session import Session
 from trainer_core.stages.project.workspace import Workspace
+from trainer_core.stages.stage import StageContext
 from trainer_core.stages.training.launch import write_error, write_outcome
+from trainer_core.stages.training.training_run import train_here
 
 
 def main(request: Path) -> int:
@@ -25,7 +28,7 @@ def main(request: Path) -> int:
     store = session.workspace.store
     results = {name: store.objects.get(name, key) for name, key in asked["upstream"].items()}
     upstream = {name: published for name, published in results.items() if published is not None}
-    context = LORA_CHECKPOINT.context(session, upstream)
+    context = StageContext(read_settings(LoraSettings, session.project), session.workspace, upstream)
     rank = int(os.environ.get("RANK", "0"))
     try:
         _check_unchanged(session.workspace, asked)
