@@ -11,7 +11,6 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -23,7 +22,7 @@ from trainer_core.config import reads
 from trainer_core.config.fields import FieldRow, group_models
 from trainer_core.config.groups import Group
 from trainer_core.config.project import Project
-from trainer_core.config.reads import GroupPart, declared_settings
+from trainer_core.config.reads import GroupPart
 from trainer_core.stages import STAGES
 from trainer_core.stages.project.session import Session
 from trainer_core.stages.stage import Stage
@@ -34,7 +33,14 @@ BASE_MODEL = {"model.family", "model.path", "model.config_path", "model.revision
 CONFIGURATIONS: Mapping[str, tuple[str, ...]] = {
     "plain": (),
     "kept and measured": (
-        *("train.steps=2", "save.every=1", "save.keep_last=1", "save.keep_best=1", "sample.every=1", "noise.offset=0.1"),
+        *(
+            "train.steps=2",
+            "save.every=1",
+            "save.keep_last=1",
+            "save.keep_best=1",
+            "sample.every=1",
+            "noise.offset=0.1",
+        ),
         *("gate.concept_prompts=[a cat]", "gate.other_prompts=[a dog]", "gate.pictures=1"),
     ),
     "live text": ("text.cache=never", "train.epochs=1", "train.steps=null", "caption.dropout=0.5"),
@@ -82,9 +88,7 @@ def recording() -> Iterator[Recorder]:
     """Record every read of a setting that is done by a stage's own functions."""
     recorder, parts = Recorder(), _part_groups()
     groups: dict[type, str] = {model: name for name, model in group_models().items()}
-    read_group, read_part, read_stage = (
-        kind.__getattribute__ for kind in (Group, GroupPart, reads.StageSettings)
-    )
+    read_group, read_part, read_stage = (kind.__getattribute__ for kind in (Group, GroupPart, reads.StageSettings))
 
     def of_group(self: Any, name: str) -> Any:
         if (group := groups.get(type(self))) is not None and name in type(self).model_fields:
