@@ -18,7 +18,7 @@ from trainer_core.config.project import Project
 from trainer_core.data.epoch.run_length import Arithmetic, arithmetic
 from trainer_core.data.manifest import Manifest
 from trainer_core.errors import ConfigError, ModelError
-from trainer_core.export.format_support import held_formats, possible_formats, refusal
+from trainer_core.export.format_support import held_formats, possible_formats, unsupported_reason
 from trainer_core.export.formats import written_formats
 from trainer_core.families import get_family, with_spec
 from trainer_core.families.family import Family, PrecisionName
@@ -93,7 +93,9 @@ class Session:
         asked, spec = self.project.export.formats, self.family.spec
         adapter, options = self.project.adapter, self.project.adapter_options
         written = held_formats(spec.lora, asked, adapter, options)
-        refused = {name: refusal(name, spec.lora, adapter, options) for name in written_formats(spec.lora, asked)}
+        refused = {
+            name: unsupported_reason(name, spec.lora, adapter, options) for name in written_formats(spec.lora, asked)
+        }
         if told := [f"{name} cannot hold it: {why}." for name, why in refused.items() if why]:
             fix = f"{', '.join(written)} will be written."
             if not written:

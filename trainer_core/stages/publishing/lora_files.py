@@ -137,11 +137,11 @@ def export_snapshot(
 
 def own_format(context: StageContext) -> str:
     """Return the format of files for our own sampling: diffusers' where it can hold the adapter."""
-    from trainer_core.export.format_support import refusal
+    from trainer_core.export.format_support import unsupported_reason
 
     settings = context.settings
     names = context.session.family.spec.lora
-    return _ANY if refusal(_DIFFUSERS, names, settings.adapter, settings.adapter_options) else _DIFFUSERS
+    return _ANY if unsupported_reason(_DIFFUSERS, names, settings.adapter, settings.adapter_options) else _DIFFUSERS
 
 
 def _lora(context: StageContext, modules: Modules, adapter: Mapping[str, Tensor]) -> Lora:

@@ -7,6 +7,8 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from trainer_core.adapter_kinds import adapter_kinds
+from trainer_core.export.formats import formats
 from trainer_core.stages.project.session import Session, file_stat
 from trainer_core.stages.publishing.lora_files import LORA, base_name, published_names
 from trainer_core.stages.publishing.promotion import Verdict
@@ -94,10 +96,10 @@ def _reads(known: Mapping[str, JSON], reader: str) -> bool:
 
 
 def _lycoris_file(known: Mapping[str, JSON], names: Mapping[str, str]) -> str:
-    """Return the file that LyCORIS's loader takes; it has one for every kind but (IA)^3, where it fails."""
+    """Return the file that LyCORIS's loader takes, for the kinds that it does not fail on."""
     settings = json.loads(known["lineage"]["lora_assets.settings"])
-    files = [names[one["file"]] for one in known["proof"] if one["format"] == "lycoris"]
-    return files[0] if files and settings["adapter"]["type"] != "ia3" else ""
+    files = [names[one["file"]] for one in known["proof"] if formats()[one["format"]].for_lycoris]
+    return files[0] if files and adapter_kinds()[settings["adapter"]["type"]].lycoris_loads else ""
 
 
 def _training_data(session: Session) -> TrainingData:
