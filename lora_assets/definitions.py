@@ -1,4 +1,4 @@
-"""What Dagster loads: the assets of every project, what starts them by itself, and what they are given."""
+"""What Dagster loads: the assets of every project, with their sensors, schedule and resources."""
 
 from collections.abc import Sequence
 
@@ -15,10 +15,10 @@ def build_definitions(projects: Sequence[ProjectAssets | BrokenProject]) -> dg.D
     sound = [project for project in projects if not isinstance(project, BrokenProject)]
     return dg.Definitions(
         assets=[asset for project in projects for asset in build_assets(project)],
-        sensors=[automation_sensor(), *(dataset_folder_sensor(project) for project in sound)],
-        schedules=[nightly_schedule()],
+        sensors=[automation_sensor(), *(dataset_folder_sensor(project, len(sound)) for project in sound)],
+        schedules=[nightly_schedule(sound)],
         resources={"store": StoreResource(), "hardware": HardwareResource()},
-        # A process for each step would import torch anew for each; the stages take turns anyway.
+        # A process for each step would import torch each time, and the stages run one after the other anyway.
         executor=dg.in_process_executor,
     )
 

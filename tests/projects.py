@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import random
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import pytest
 from PIL import Image
 
 from trainer_core import run
@@ -78,6 +80,10 @@ class TinyProject:
         return TinyProject(folder)
 
 
+NewProject = Callable[[str], TinyProject]
+"""Model name -> a project in the test's folder, of which nothing is computed: the fixture `new_project`."""
+
+
 def make_project(folder: Path, base: Path, family: str = "sd15", pictures: int = 8, steps: int = 4) -> TinyProject:
     """Write a project; the base is copied, so that a test may change it."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -88,6 +94,21 @@ def make_project(folder: Path, base: Path, family: str = "sd15", pictures: int =
         (folder / "pictures" / f"{number:03d}.txt").write_text(f"a small picture of number {number}\n")
     (folder / "tiny.yaml").write_text(YAML.format(family=family, steps=steps))
     return TinyProject(folder)
+
+
+def worsen(monkeypatch: pytest.MonkeyPatch, *steps: int) -> None:
+    """Add 1 to the held-out losses measured after some steps.
+
+    A tiny model's losses lie between 0.9 and 1.2, so that no rounding decides which of a run's steps is the best.
+    """
+    from trainer_core.stages.training.best_checkpoint import Selection
+
+    real = Selection.add
+
+    def add(selection: Selection, step: int, loss: float, adapter: Mapping[str, Any]) -> None:
+        real(selection, step, loss + (step in steps), adapter)
+
+    monkeypatch.setattr(Selection, "add", add)
 
 
 def draw_picture(path: Path, seed: int, size: tuple[int, int]) -> None:

@@ -18,12 +18,13 @@ from trainer_core.stages.training.intermediate_saves import SAVES
 
 def _describe(finished: Finished) -> Metadata:
     session, published = finished.session, finished.result.published
+    workspace = session.workspace
     known = published.metadata
     losses = [json.loads(line)["loss"] for line in (published.path / "training.jsonl").read_text().splitlines()]
     metadata: dict[str, dg.MetadataValue] = {
         "loss": sparkline(losses, "loss over steps"),
         "loss_curve": picture(published.path / "loss_curve.png", "loss, held-out loss, chosen step"),
-        "path": dg.MetadataValue.path(session.outputs / f"{session.output_name}.safetensors"),
+        "path": dg.MetadataValue.path(workspace.outputs / f"{workspace.output_name}.safetensors"),
         "sha256": dg.MetadataValue.text(published.files[LORA].sha256),
         "weights_sha256": dg.MetadataValue.text(published.data_version),
         "steps": dg.MetadataValue.text(str(known["steps"])),
@@ -48,11 +49,11 @@ def _loss(value: float | None) -> str:
 
 def _sha256_matches(finished: Finished) -> Verdict:
     """Hash what was published and what lies in the outputs folder, and compare both with what is on record."""
-    published, session = finished.result.published, finished.session
+    published, workspace = finished.result.published, finished.session.workspace
     problems = [str(problem) for problem in published.verify()]
     if published.data_version != published.metadata["weights_sha256"]:
         problems.append(f"{published.path}: the data version is not the weights' SHA-256")
-    for row in check_outputs(session.outputs / f"{session.output_name}.safetensors"):
+    for row in check_outputs(workspace.outputs / f"{workspace.output_name}.safetensors"):
         if row["actual"] != row["expected"]:
             problems.append(f"{row['path']}: expected {row['expected']}, found {row['actual']}")
     sha256 = published.files[LORA].sha256

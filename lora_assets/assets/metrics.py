@@ -9,8 +9,8 @@ from lora_assets.assets.stage import BASE_MODEL, Check, Finished, StageAsset, Ve
 from lora_assets.assets.text import CACHED_TEXT_EMBEDDINGS
 from lora_assets.projects import ProjectAssets
 from lora_assets.upstream import Metadata
-from trainer_core.stages.metrics import figure_pairs
 from trainer_core.stages.publishing.model_card import CARD
+from trainer_core.stages.publishing.promotion import figure_pairs
 
 _SHOWN = 50
 
@@ -20,9 +20,9 @@ def _describe(finished: Finished) -> Metadata:
     metadata: dict[str, dg.MetadataValue] = {
         "held_out_samples": dg.MetadataValue.int(known["held_out_samples"]),
         "weights_sha256": dg.MetadataValue.text(known["weights_sha256"]),
-        "path": dg.MetadataValue.path(finished.session.outputs / "metrics.json"),
+        "path": dg.MetadataValue.path(finished.session.workspace.outputs / "metrics.json"),
     }
-    card = finished.session.outputs / CARD
+    card = finished.session.workspace.outputs / CARD
     if card.is_file():
         metadata["card"] = dg.MetadataValue.md(readable_card(card.read_text(encoding="utf-8")))
     pairs = figure_pairs(known)

@@ -15,7 +15,7 @@ def _describe(finished: Finished) -> Metadata:
     published = finished.result.published
     return {
         "grid": thumbnail(published.path / GRID, "base beside LoRA"),
-        "path": dg.MetadataValue.path(finished.session.outputs / "samples.png"),
+        "path": dg.MetadataValue.path(finished.session.workspace.outputs / "samples.png"),
         "prompts": dg.MetadataValue.json(published.metadata["prompts"]),
     }
 

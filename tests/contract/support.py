@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy
+import pytest
 import torch
 from PIL import Image
 from torch import Tensor
@@ -75,6 +76,13 @@ def open_tiny(name: str, folder: Path) -> Tiny:
         pipeline,
         model,
     )
+
+
+def shrink_control_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let diffusers' Edit-Plus pipeline give its VAE control pictures of 256 x 256 pixels instead of a megapixel."""
+    from diffusers.pipelines.qwenimage import pipeline_qwenimage_edit_plus
+
+    monkeypatch.setattr(pipeline_qwenimage_edit_plus, "VAE_IMAGE_SIZE", 256 * 256)
 
 
 def pixels(count: int = 2, seed: int = 1) -> Tensor:

@@ -271,7 +271,11 @@ def test_the_pipeline_we_build_renders_what_diffusers_own_renders(tiny: Tiny) ->
     built = tiny.family.load_pipeline(tiny.source, torch.float32)
     built.set_progress_bar_config(disable=True)
     ours = Tiny(**{**tiny.__dict__, "pipeline": built})
-    assert torch.equal(*(pipeline_call(one, return_dict=False)[0] for one in (ours, tiny)))
+    # Not bit for bit: weights and pictures lie at other addresses, and kernels of some CPUs then sum in another order.
+    # Latents have a standard deviation of about 1; a wrong scheduler or dtype changes them by more than 0.01.
+    torch.testing.assert_close(
+        *(pipeline_call(each, return_dict=False)[0] for each in (ours, tiny)), atol=1e-4, rtol=1e-4
+    )
 
 
 def test_text_of_a_batch_is_taken_as_given(tiny: Tiny) -> None:

@@ -11,8 +11,9 @@ from safetensors.torch import load_file, save_file
 
 from tests.projects import TinyProject
 from trainer_core import run
-from trainer_core.cli.verify import changes_picture
+from trainer_core.cli.commands.verify import changes_picture
 from trainer_core.errors import ConfigError
+from trainer_core.stages.preflight.findings import project_findings
 
 LOHA = (
     "adapter.type=loha",
@@ -96,7 +97,7 @@ def test_formats_that_cannot_hold_an_adapter_are_told_and_left_out(tmp_path: Pat
         project.run("adapter.type=ia3")
     session = run.open_session(project.config, ("adapter.type=loha",))
     try:
-        (found,) = [one for one in session.findings() if one.field == "export.formats"]
+        (found,) = [one for one in project_findings(session) if one.field == "export.formats"]
     finally:
         session.close()
     assert found.level == "info"

@@ -16,7 +16,6 @@ from typing import Any
 import pytest
 from typer.testing import Result
 
-from tests.tiny import build
 from tests.unit.cli import support
 from tests.unit.cli.support import Project, make_project, run, told, write_picture
 
@@ -25,8 +24,8 @@ STAGE_KEYS = {"name", "action", "items_computed", "items_reused", "seconds", "da
 
 
 @pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build("sd15", tmp_path_factory.mktemp("base") / "sd15")
+def base(tiny_bases: dict[str, Path]) -> Path:
+    return tiny_bases["sd15"]
 
 
 @pytest.fixture(scope="module")

@@ -7,16 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.tiny import build
 from tests.unit.cli.support import Project, call, make_project, told
 
 QUICK = ("--from", "1e-4", "--to", "10", "--steps", "24")
 
 
 @pytest.fixture(scope="module")
-def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    base = build("sd15", tmp_path_factory.mktemp("base") / "sd15")
-    return make_project(tmp_path_factory.mktemp("project"), base)
+def project(tmp_path_factory: pytest.TempPathFactory, tiny_bases: dict[str, Path]) -> Project:
+    return make_project(tmp_path_factory.mktemp("project"), tiny_bases["sd15"])
 
 
 @pytest.fixture(autouse=True)

@@ -172,8 +172,8 @@ def test_what_online_needs_is_told_before_training(project: TinyProject, monkeyp
     monkeypatch.delenv("WANDB_API_KEY")
     with pytest.raises(ConfigError, match="WANDB_API_KEY is not set"):
         project.plan("logging.wandb=online")
-    from trainer_core.stages.project import session
+    from trainer_core.stages.preflight import services
 
-    monkeypatch.setattr(session, "find_spec", lambda name: None)
+    monkeypatch.setattr(services, "find_spec", lambda name: None)
     with pytest.raises(ConfigError, match=r"pip install lora-assets\[wandb\]"):
         project.plan("logging.wandb=offline")

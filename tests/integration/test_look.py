@@ -113,13 +113,13 @@ def test_a_new_kind_of_contact_sheet_makes_nothing_below_it_stale(
 
 
 def test_an_unchanged_dataset_opens_no_picture(project: TinyProject, monkeypatch: pytest.MonkeyPatch) -> None:
-    from trainer_core.data.pictures import pixels
+    from trainer_core.data.pictures import decode
     from trainer_core.data.reports import contact_sheet
 
     def refuse(*arguments: object, **more: object) -> None:
         raise AssertionError("a picture was decoded")
 
-    monkeypatch.setattr(pixels, "decode", refuse)
+    monkeypatch.setattr(decode, "decode", refuse)
     monkeypatch.setattr(contact_sheet, "write_contact_sheet", refuse)
     assert computed(project.run()) == {}
 

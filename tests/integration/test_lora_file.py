@@ -174,12 +174,12 @@ def test_a_failed_proof_publishes_nothing_and_keeps_the_run(
 
     before = project.lora.read_bytes()
     with monkeypatch.context() as patched:
-        write = write.write_lora
+        write_lora = write.write_lora
         halved = {"lora_B.weight": 0.5, ".alpha": 0.5}
 
         def wrong(path: Path, tensors: dict[str, torch.Tensor], metadata: object) -> str:
             bad = {k: v * next((x for end, x in halved.items() if k.endswith(end)), 1.0) for k, v in tensors.items()}
-            return write(path, bad, metadata)  # type: ignore[arg-type]
+            return write_lora(path, bad, metadata)  # type: ignore[arg-type]
 
         patched.setattr(write, "write_lora", wrong)
         with pytest.raises(ExportError, match=r"lora\.safetensors \(diffusers\): unet\..*run again"):

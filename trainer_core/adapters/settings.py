@@ -27,7 +27,7 @@ def _unknown(adapter: AdapterConfig, options: AdapterOptionsConfig) -> Iterator[
         group, _, name = setting.partition(".")
         value = getattr(groups[group], name)
         if adapter.type not in kinds and value != type(groups[group]).model_fields[name].default:
-            message = f"is {value}, and {adapter.type} does not support {setting}."
+            message = f"is {value}, but {adapter.type} does not support {setting}."
             fix = f"Leave it out, or take adapter.type: {', '.join(sorted(kinds))}."
             yield Finding("error", setting, message, fix)
 

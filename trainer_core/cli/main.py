@@ -7,18 +7,18 @@ from typing import Annotated
 
 import typer
 
-from trainer_core.cli.check import check
-from trainer_core.cli.doctor import doctor
-from trainer_core.cli.export import export
-from trainer_core.cli.find_lr import find_lr
-from trainer_core.cli.gc import gc
-from trainer_core.cli.import_config import import_config
-from trainer_core.cli.init import init
+from trainer_core.cli.commands.check import check
+from trainer_core.cli.commands.doctor import doctor
+from trainer_core.cli.commands.export import export
+from trainer_core.cli.commands.find_lr import find_lr
+from trainer_core.cli.commands.gc import gc
+from trainer_core.cli.commands.import_config import import_config
+from trainer_core.cli.commands.init import init
+from trainer_core.cli.commands.plan import plan
+from trainer_core.cli.commands.sample import sample
+from trainer_core.cli.commands.train import train
+from trainer_core.cli.commands.verify import verify
 from trainer_core.cli.options import examples
-from trainer_core.cli.plan import plan
-from trainer_core.cli.sample import sample
-from trainer_core.cli.train import train
-from trainer_core.cli.verify import verify
 
 EPILOG = examples(
     ("lora-assets check cats", "is everything right with configs/cats.yaml and its pictures?"),

@@ -24,6 +24,7 @@ from trainer_core.export.readers.read import module_and_role, read_file, read_la
 from trainer_core.export.write import WEIGHTS, Lora, exported_tensors, write_lora
 from trainer_core.families import family_names, get_family
 from trainer_core.families.family import FamilySpec, PrecisionName
+from trainer_core.files import replacing
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -87,15 +88,11 @@ def convert(source: Path, target: Path, request: Request) -> Converted:
     layers = read_layers(tensors, base.modules, metadata, source.name)
     whole = {name: _wide(one) for name, one in layers.items()}
     lora, dtype = Lora(whole, base.modules), request.dtype or _dtype_of(tensors)
-    temporary = target.with_name(f".tmp-{os.getpid()}-{target.name}")
     told = _metadata(metadata, lora, request.format, target.stem, base.config or {}) if request.metadata else None
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
+    # Its readers want the ending.
+    with replacing(target, target.with_name(f".tmp-{os.getpid()}-{target.name}")) as temporary:
         write_lora(temporary, exported_tensors(lora, request.format, dtype), told)
         proof = prove(temporary, request.format, lora, dtype, base.config)
-        temporary.replace(target)
-    finally:
-        temporary.unlink(missing_ok=True)
     return Converted(target, base.spec.name, dtype, replace(proof, file=target.name))
 
 
@@ -198,7 +195,8 @@ def _by_keys(specs: list[FamilySpec], tensors: Mapping[str, Tensor]) -> list[Fam
 def _fits(spec: FamilySpec, name: str) -> bool:
     component, module = split(name)
     if component == spec.denoiser:
-        return re.fullmatch(spec.targets["all-linear"], module) is not None
+        widest = spec.targets.get("all-linear+modulation", spec.targets["all-linear"])
+        return re.fullmatch(widest, module) is not None
     originals = [re.escape(one).replace(r"\{\}", r"\d+") for one in (*spec.lora.native, *spec.lora.also_read)]
     flattened = [one.replace(r"\.", "_") for one in originals]
     return any(

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from trainer_core.export.safetensors_file import read_metadata, serialize, tensors_sha256
+from trainer_core.files import write_atomic
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -20,13 +20,8 @@ _SHA256 = "sha256"
 
 def write_snapshot(path: Path, adapter: Mapping[str, Tensor]) -> None:
     """Write an adapter's state atomically, with the SHA-256 of its weights."""
-    temporary = path.with_name(f".tmp-{os.getpid()}-{path.name}")
-    with temporary.open("wb") as file:
-        file.write(serialize(adapter, {_SHA256: tensors_sha256(adapter)}))
-        file.flush()
-        # A checkpoint that is written after it must not outlive it.
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    # Durably: a checkpoint that is written after it must not outlive it.
+    write_atomic(path, serialize(adapter, {_SHA256: tensors_sha256(adapter)}))
 
 
 def read_snapshot(path: Path) -> dict[str, Tensor] | None:

@@ -23,20 +23,34 @@ from trainer_core.importers.core.convert import (
 )
 from trainer_core.importers.core.key_table import (
     Context,
+    Conversion,
     Default,
-    Fate,
     Row,
     Table,
     changed,
     dropped,
     irrelevant,
+    memory,
+    quantised,
     refused,
     secret,
     several,
     to,
 )
 from trainer_core.importers.core.key_table import unsupported as no
-from trainer_core.importers.core.tool_config import Loaded, Section, Source, Told, Tool, failure, flat, load
+from trainer_core.importers.core.targets import transformer_blocks
+from trainer_core.importers.core.tool_config import (
+    DetectedFamily,
+    Loaded,
+    Replaced,
+    Section,
+    Source,
+    Tool,
+    failure,
+    flat,
+    in_folder,
+    load,
+)
 from trainer_core.types import JSON, Finding
 
 HARDWARE = "Hardware: the profile decides (`hardware.profile`)."
@@ -55,12 +69,22 @@ FAMILIES: Mapping[str, str] = {
 }
 
 
+_UNET_LINEARS = r"(?!.*conv_shortcut)(down_blocks|mid_block|up_blocks)\..*"
+"""SDXL's 739 Linears inside blocks; 1x1 convolutions are left out."""
+
+
+def _adapted(value: JSON, context: Context) -> Conversion:
+    if context.family == "sdxl":
+        return Conversion({"adapter.targets": _UNET_LINEARS}, note="It adapts every Linear of the UNet's blocks.")
+    return transformer_blocks(context.family)
+
+
 def _rank(value: JSON, context: Context) -> JSON:
     """Alpha is always the rank; LoKr with a huge rank trains whole matrices."""
     rank = int(amount(value))
     if rank > 4096 and str(context.get("adapter.type")) == "lokr":
-        return Fate({"adapter_options.full_matrix": True}, note="So large a rank means whole matrices.")
-    return Fate({"adapter.rank": rank, "adapter.alpha": float(rank)}, note="It forces alpha to the rank.")
+        return Conversion({"adapter_options.full_matrix": True}, note="So large a rank means whole matrices.")
+    return Conversion({"adapter.rank": rank, "adapter.alpha": float(rank)}, note="It forces alpha to the rank.")
 
 
 def _optimizer(value: JSON, context: Context) -> JSON:
@@ -77,11 +101,11 @@ def _sampling(value: JSON, context: Context) -> JSON:
     if kind not in ("logit_normal", "uniform"):
         return refused("Choose one of `noise.timestep_sampling`.")
     if shift := amount(context.get("model.shift")):
-        return Fate(shift_sampling(kind, scale, shift))
+        return Conversion(shift_sampling(kind, scale, shift))
     if truth(context.get("model.flux_shift")) or truth(context.get("model.lumina_shift")):
         more = {"noise.logit_std": scale} if kind == "logit_normal" else {}
-        return Fate({"noise.timestep_sampling": kind, "noise.shift": "resolution", **more})
-    return Fate(shift_sampling(kind, scale, 1))
+        return Conversion({"noise.timestep_sampling": kind, "noise.shift": "resolution", **more})
+    return Conversion(shift_sampling(kind, scale, 1))
 
 
 def _batch(value: JSON, context: Context) -> JSON:
@@ -99,7 +123,7 @@ def _huber(value: JSON, context: Context) -> JSON:
 def _encoders(value: JSON, context: Context) -> JSON:
     if context.family != "sdxl":
         return dropped("Only SDXL's text encoders are trained there.")
-    return Fate(
+    return Conversion(
         {"adapter.text_encoders": ["text_encoder", "text_encoder_2"]}, note="It trains SDXL's text encoders always."
     )
 
@@ -112,7 +136,7 @@ def _encoder_lr(value: JSON, context: Context) -> JSON:
 
 def _lr(value: JSON, context: Context) -> JSON:
     if _automagic(context):
-        return changed({"optimizer.lr": 1.0}, "Automagic finds its own rates, and so does Prodigy from 1.")
+        return changed({"optimizer.lr": optimizers.AUTOMAGIC_LR}, optimizers.AUTOMAGIC)
     return dropped("`model.unet_lr` goes before it.") if context.get("model.unet_lr") else number(value)
 
 
@@ -121,7 +145,7 @@ def _automagic(context: Context) -> bool:
 
 
 ROWS: list[Row] = [
-    *irrelevant("model.type", "Told the family."),
+    *irrelevant("model.type", "Read to detect the family."),
     to("model.diffusers_path", "model.path", model_path),
     to("model.checkpoint_path", "model.path", model_path),
     *[
@@ -139,9 +163,8 @@ ROWS: list[Row] = [
         )
     ],
     to("model.dtype", "train.precision", precision),
-    *irrelevant(
-        "model.transformer_dtype model.diffusion_model_dtype model.text_encoder_nf4 model.text_encoder_fp8", HARDWARE
-    ),
+    *[several(f"model.{key}", "", quantised) for key in ("transformer_dtype", "diffusion_model_dtype")],
+    *memory("model.text_encoder_nf4 model.text_encoder_fp8 blocks_to_swap compile"),
     several("model.timestep_sample_method", "noise.timestep_sampling noise.shift", flow_only(_sampling)),
     *irrelevant(
         "model.sigmoid_scale model.shift model.flux_shift model.lumina_shift", "Written with the timesteps' sampling."
@@ -184,7 +207,7 @@ ROWS: list[Row] = [
     no("adapter.exclude_modules", "Leave modules out with `adapter.blocks` and rank 0."),
     no("adapter.fuse_adapters", "Merge them into the base first."),
     *irrelevant("adapter.dtype", "Adapters are fp32 here."),
-    to("(adapted modules)", "adapter.targets", text, "It adapts every Linear of the blocks."),
+    several("(adapted modules)", "adapter.targets", _adapted, "It adapts every Linear of the blocks."),
     several("optimizer.type", "optimizer.name optimizer.weight_decay", _optimizer),
     to("optimizer.lr", "optimizer.lr", _lr),
     no("optimizer.gradient_release", "Gradients are accumulated and clipped here."),
@@ -208,7 +231,8 @@ ROWS: list[Row] = [
     several("pseudo_huber_c", "loss.type loss.huber_c loss.huber_schedule", _huber, status="changed"),
     to("uncond_fraction", "caption.dropout", unless_off(number)),
     to("activation_checkpointing", "train.gradient_checkpointing", lambda value, context: truth(value)),
-    *irrelevant("reentrant_activation_checkpointing blocks_to_swap disable_block_swap_for_eval compile", HARDWARE),
+    *irrelevant("reentrant_activation_checkpointing", HARDWARE),
+    *irrelevant("disable_block_swap_for_eval", "Read with `blocks_to_swap`."),
     *irrelevant("pipeline_stages partition_method partition_split map_num_proc", HARDWARE),
     to(
         "caching_batch_size",
@@ -247,7 +271,7 @@ ROWS: list[Row] = [
 DEFAULTS: list[Default] = [
     Default("(adapted modules)", "all-linear"),
     Default("(text encoders)", True),
-    Default("optimizer.lr", 1.0, _automagic),
+    Default("optimizer.lr", optimizers.AUTOMAGIC_LR, _automagic),
     Default("model.timestep_sample_method", "logit_normal"),
     Default("save_dtype", lambda context: context.get("model.dtype", "bfloat16")),
 ]
@@ -265,12 +289,12 @@ def _sides(value: JSON, context: Context) -> JSON:
 def _buckets(value: JSON, context: Context) -> JSON:
     """Ratios become the longest and the shortest side."""
     if not truth(value):
-        return Fate({"bucket.table": "square"})
+        return Conversion({"bucket.table": "square"})
     areas = _sides(context.get("resolutions", [512]), context)
     widest = max(amount(context.get("max_ar", 2.0)), 1 / (amount(context.get("min_ar", 0.5)) or 1.0)) ** 0.5
     longest, shortest = -(-int(max(areas) * widest) // 64) * 64, int(min(areas) / widest) // 64 * 64
     sides: dict[str, JSON] = {"bucket.max_side": longest, "bucket.min_side": max(64, shortest)}
-    return Fate({"bucket.table": "grid", **sides}, note="Its ratios as sides.")
+    return Conversion({"bucket.table": "grid", **sides}, note="Its ratios as sides.")
 
 
 def _skip(value: JSON, context: Context) -> JSON:
@@ -292,7 +316,7 @@ DATASET_ROWS: list[Row] = [
     to(
         "cache_shuffle_num",
         "caption.variants",
-        unless_off(lambda value, context: Fate({"tags.shuffle": True, "caption.variants": int(amount(value))})),
+        unless_off(lambda value, context: Conversion({"tags.shuffle": True, "caption.variants": int(amount(value))})),
     ),
     to("cache_shuffle_delimiter", "tags.separator", lambda value, context: str(value).strip() or str(value)),
     to("shuffle_tags", "tags.shuffle", on),
@@ -343,8 +367,11 @@ def read(loaded: Loaded) -> Source:
             Finding("error", "dataset", f"is {named}, and no such file is there.", "Give it with --dataset.")
         )
     sections = _sections(load(file), "dataset.", 0.0) if file else []
+    more: list[Replaced] = []
     if loaded.folder:
-        sections = [Section({"path": str(loaded.folder)}, DATASET_TABLE, "--dataset.")]
+        sections, more = in_folder(
+            sections, loaded.folder, ("path", "mask_path", "control_path"), Section({}, DATASET_TABLE)
+        )
     for one in data.get("eval_datasets") or []:
         other = loaded.beside(str(one.get("config") or ""))
         if other is None:
@@ -354,7 +381,7 @@ def read(loaded: Loaded) -> Source:
             sections += _sections(load(other), f"eval_datasets.{one.get('name', '')}.", 1.0)
     values = {key: value for key, value in data.items() if value is not None}
     name = loaded.path.stem
-    return Source(Section(flat(values), TABLE), sections, _family(data), name, (), findings)
+    return Source(Section(flat(values), TABLE), sections, _family(data), name, more, findings)
 
 
 def _sections(data: JSON, place: str, held_out: float) -> list[Section]:
@@ -370,13 +397,13 @@ def _sections(data: JSON, place: str, held_out: float) -> list[Section]:
     return found
 
 
-def _family(data: Mapping[str, JSON]) -> Told:
+def _family(data: Mapping[str, JSON]) -> DetectedFamily:
     model: Mapping[str, JSON] = data.get("model") or {}
     kind = str(model.get("type") or "")
     if "adapter" not in data:
-        return Told("", "no `[adapter]`", problem="cannot be trained whole: we train adapters alone.")
+        return DetectedFamily("", "no `[adapter]`", problem="cannot be trained whole: we train adapters alone.")
     found = FAMILIES.get(kind.replace("-", "_"), FAMILIES.get(kind, ""))
-    return Told(found, "`model.type`", problem="" if found else f"is {kind}, which we do not train.")
+    return DetectedFamily(found, "`model.type`", problem="" if found else f"is {kind}, which we do not train.")
 
 
 TOOL = Tool("diffusion-pipe", "diffusion-pipe", recognise, read, (TABLE, DATASET_TABLE))

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+from trainer_core.config.groups import LoggingConfig, SampleConfig, TextConfig
+from trainer_core.config.reads import GroupPart, KeyedBy, StageSettings
+from trainer_core.stages.group_parts import Resolution, Threads
 from trainer_core.stages.publishing.lora_files import file_for_diffusers
 from trainer_core.stages.rendering.encoded_prompts import encoded_key, prompt_inputs
 from trainer_core.stages.rendering.prompts import Prompts, project_prompts
+from trainer_core.stages.rendering.renderer import open_pipeline, render_precision, render_settings
+from trainer_core.stages.results import TrainingReport
 from trainer_core.stages.stage import Outcome, Stage, StageContext
 from trainer_core.store.keys import digest
 from trainer_core.types import JSON
@@ -15,52 +21,67 @@ from trainer_core.types import JSON
 if TYPE_CHECKING:
     from PIL import Image
 
-    from trainer_core.config.project import Project
-    from trainer_core.config.reads import Slice
-    from trainer_core.families.family import PrecisionName
     from trainer_core.sampling.render import RenderSettings
-    from trainer_core.stages.project.session import Session
 
 NAME = "samples"
 GRID = "grid.png"
 
 
-def prompts(context: StageContext) -> Prompts:
+@dataclass(frozen=True)
+class SchedulerNoise(GroupPart):
+    """What the noise of training changes of sampling, of the group `noise`."""
+
+    prediction: Literal["auto", "epsilon", "v_prediction"]
+    zero_terminal_snr: bool
+
+
+@dataclass(frozen=True)
+class SamplesSettings(StageSettings):
+    """The settings that decide what is rendered, and how."""
+
+    sample: SampleConfig
+    bucket: Resolution
+    noise: SchedulerNoise
+    hardware: Threads
+    logging: LoggingConfig
+    text: Annotated[TextConfig, KeyedBy("`encoded prompts` among the inputs")]
+
+
+SamplesContext = StageContext[SamplesSettings]
+
+
+def prompts(context: SamplesContext) -> Prompts:
     """Return what is rendered."""
-    return project_prompts(context.settings.sample, context.session)
+    return project_prompts(context.settings.sample, context.workspace)
 
 
-def _inputs(context: StageContext) -> JSON:
-    session, chosen = context.session, prompts(context)
+def _inputs(context: SamplesContext) -> JSON:
+    workspace, chosen = context.workspace, prompts(context)
+    encoded = encoded_key(workspace.family.spec, context.settings.text)
     return {
-        "weights": dict(session.fingerprints),
-        "precision": precision(session),
+        "weights": dict(workspace.fingerprints),
+        "precision": render_precision(workspace),
         "prompts": list(chosen.texts),
         **({"control pictures": chosen.key} if chosen.key else {}),
-        **({"encoded prompts": encoded} if (encoded := encoded_key(session)) else {}),
+        **({"encoded prompts": encoded} if encoded else {}),
         **({"of each prompt": [line.key for line in chosen.rows]} if chosen.rows else {}),
     }
 
 
-def precision(session: Session) -> PrecisionName:
-    """Return the precision that pictures are rendered in."""
-    # fp32 on CPUs: a picture is looked at once, and bf16 there saves little on a few steps.
-    return "fp32" if session.profile.device == "cpu" else session.precision("train", "auto")
-
-
-def _total(context: StageContext) -> int:
+def _total(context: SamplesContext) -> int:
     return (1 + len(strengths(context))) * len(prompts(context).texts)
 
 
-def strengths(context: StageContext) -> dict[str, float]:
+def strengths(context: SamplesContext) -> dict[str, float]:
     """Return heading -> strength of the LoRA for each of its columns."""
     return {f"LoRA {str(float(one)).removesuffix('.0')}": one for one in context.settings.sample.strengths}
 
 
-def _run(context: StageContext) -> Outcome:
+def _run(context: SamplesContext) -> Outcome:
     from trainer_core.sampling.render import same_pictures
 
-    settings = render_settings(context.session, context.settings, prompts(context))
+    sample, side = context.settings.sample, context.settings.bucket.resolution
+    settings = render_settings(context.workspace, sample, side, prompts(context), sample.seed)
     columns = _render_columns(context, settings)
     changed = any(not same_pictures(columns["base"], columns[heading]) for heading in strengths(context))
     names = _write(context, columns, settings)
@@ -74,21 +95,17 @@ def _run(context: StageContext) -> Outcome:
     return Outcome(digest(names), metadata, items_computed=len(names))
 
 
-def _render_columns(context: StageContext, settings: RenderSettings) -> dict[str, list[Image.Image]]:
+def _render_columns(context: SamplesContext, settings: RenderSettings) -> dict[str, list[Image.Image]]:
     """Return heading -> pictures: the base, the snapshots in order at strength 1, the LoRA at each strength."""
-    from trainer_core.hardware.placement import torch_device, torch_dtype, torch_work
-    from trainer_core.sampling.trained_noise import use_trained_noise
+    from trainer_core.hardware.placement import torch_work
     from trainer_core.stages.rendering.lora_loading import load_lora, set_strength, unload_lora
 
-    session, lora, wanted = context.session, context.upstream["lora_checkpoint"], strengths(context)
-    spec = session.family.spec
+    workspace, lora, wanted = context.workspace, context.upstream["lora_checkpoint"], strengths(context)
+    spec = workspace.family.spec
     snapshots = [lora.file(name) for name in sorted(lora.files) if name.startswith("snapshots/")]
     tell = _Counter(context, (1 + len(snapshots) + len(wanted)) * len(settings.prompts))
-    with torch_work(session.profile, context.settings.hardware.threads):
-        pipeline = session.family.load_pipeline(session.source, torch_dtype(precision(session)))  # type: ignore[arg-type]
-        use_trained_noise(pipeline, context.settings.noise, session.family.spec.prediction)
-        pipeline.to(torch_device(session.profile))
-        pipeline.set_progress_bar_config(disable=True)
+    with torch_work(workspace.profile, context.settings.hardware.threads):
+        pipeline = open_pipeline(workspace, context.settings.noise)
         columns = {"base": tell.render(pipeline, settings)}
         for path in snapshots:
             load_lora(pipeline, path, spec)
@@ -101,7 +118,7 @@ def _render_columns(context: StageContext, settings: RenderSettings) -> dict[str
     return columns
 
 
-def _write(context: StageContext, columns: dict[str, list[Image.Image]], settings: RenderSettings) -> dict[str, str]:
+def _write(context: SamplesContext, columns: dict[str, list[Image.Image]], settings: RenderSettings) -> dict[str, str]:
     """Write the grid and each picture; return name -> SHA-256 of the pixels."""
     from trainer_core.sampling.grid import control_column, largest, make_grid
 
@@ -117,65 +134,37 @@ def _write(context: StageContext, columns: dict[str, list[Image.Image]], setting
     return pixels
 
 
-def _tell_services(context: StageContext, columns: dict[str, list[Image.Image]], settings: RenderSettings) -> None:
+def _tell_services(context: SamplesContext, columns: dict[str, list[Image.Image]], settings: RenderSettings) -> None:
     logging = context.settings.logging
     if not logging.tensorboard and logging.wandb == "off":
         return
     from trainer_core.train.observe.trackers import Picture, RunPlace, show_samples
 
-    session, lora = context.session, context.upstream["lora_checkpoint"].metadata
+    workspace, report = context.workspace, TrainingReport.from_json(context.upstream["lora_checkpoint"].metadata)
     steps = {heading: int(heading.removeprefix("step ")) for heading in columns if heading.startswith("step ")}
     pictures = [
-        Picture(row, prompt, heading, steps.get(heading, 0 if heading == "base" else lora["selected_step"]), one)
+        Picture(row, prompt, heading, steps.get(heading, 0 if heading == "base" else report.selected_step), one)
         for heading, of_column in columns.items()
         for row, (prompt, one) in enumerate(zip(settings.prompts, of_column, strict=True))
     ]
-    workdir = session.store.root / "runs" / lora["run"]
-    show_samples(RunPlace(workdir, session.outputs, session.project.name), logging, pictures)
-
-
-def render_settings(
-    session: Session, settings: Slice | Project, prompts: Prompts, seed: int | None = None
-) -> RenderSettings:
-    """Return how some prompts are rendered for a project; `seed` in place of the samples' own.
-
-    Raises:
-        DatasetError: a control picture changed since it was looked at, or cannot be decoded.
-    """
-    from trainer_core.sampling.render import RenderSettings
-
-    sample, side = settings.sample, settings.bucket.resolution
-    spec = session.family.spec
-    multiple = spec.size_multiple
-    return RenderSettings(
-        prompts=prompts.texts,
-        negative_prompt=sample.negative_prompt,
-        steps=sample.steps,
-        guidance=sample.guidance,
-        seed=sample.seed if seed is None else seed,
-        width=(sample.width or side) // multiple * multiple,
-        height=(sample.height or side) // multiple * multiple,
-        controls=prompts.pictures(),
-        guidance_argument=spec.guidance_argument,
-        rows=prompts.rows,
-        sampler=sample.sampler,
-        prediction=spec.prediction,
-    )
+    workdir = workspace.store.root / "runs" / report.run
+    show_samples(RunPlace(workdir, workspace.outputs, workspace.name), logging, pictures)
 
 
 class _Counter:
     """Counts pictures over several renderings."""
 
-    def __init__(self, context: StageContext, total: int) -> None:
+    def __init__(self, context: SamplesContext, total: int) -> None:
         self.context, self.total, self.done = context, total, 0
 
     def render(self, pipeline: Any, settings: RenderSettings) -> list[Image.Image]:
         """Render all prompts and report each picture."""
         from trainer_core.sampling.render import render
 
-        return render(pipeline, prompt_inputs(self.context.session), settings, self._tell)
+        inputs = prompt_inputs(self.context.workspace.family, self.context.settings.text)
+        return render(pipeline, inputs, settings, self._count)
 
-    def _tell(self) -> None:
+    def _count(self) -> None:
         self.done += 1
         self.context.report(NAME, self.done, self.total, "picture")
 
@@ -184,10 +173,8 @@ SAMPLES = Stage(
     name=NAME,
     version=2,
     description="Fixed prompts and seeds rendered from the exported file, base beside the LoRA at several strengths.",
-    reads=(
-        *("sample", "bucket.resolution", "noise.prediction", "noise.zero_terminal_snr"),
-        *("hardware.threads", "logging"),
-    ),
+    settings=SamplesSettings,
+    less_memory="Lower sample.width and sample.height.",
     needs=("lora_checkpoint",),
     run=_run,
     inputs=_inputs,

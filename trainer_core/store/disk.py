@@ -14,6 +14,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from urllib.parse import quote
 
+from trainer_core import files
 from trainer_core.errors import StoreError
 
 log = logging.getLogger(__name__)
@@ -48,15 +49,6 @@ def disk_errors(path: Path, doing: str) -> Generator[None]:
         raise StoreError(f"{path}: cannot {doing}: {error.strerror or error}. {fix_for(error.errno)}") from error
 
 
-def fsync_path(path: Path) -> None:
-    """Wait until a file's or a folder's own bytes are on the disk."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
 def temp_path(root: Path, suffix: str = "") -> Path:
     """A path under tmp/ that nobody else uses; its name tells gc which process it belongs to."""
     host = quote(socket.gethostname(), safe="")
@@ -84,21 +76,11 @@ def write_atomic(root: Path, path: Path, data: bytes) -> None:
     Raises:
         StoreError: the disk is full or not writable.
     """
-    temporary = temp_path(root)
     with disk_errors(path, "write"):
-        try:
-            with temporary.open("wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            path.parent.mkdir(parents=True, exist_ok=True)
-            temporary.replace(path)
-            fsync_path(path.parent)
-        finally:
-            temporary.unlink(missing_ok=True)
+        files.write_atomic(path, data, temp_path(root))
 
 
-def set_aside(root: Path, path: Path, reason: str) -> Path | None:
+def quarantine(root: Path, path: Path, reason: str) -> Path | None:
     """Move something damaged to root/damaged/, where nothing reads it, and warn.
 
     Returns where it lies now, or None when it is gone already or cannot be moved.

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from trainer_core.errors import DamagedEntries, StoreError
-from trainer_core.store.disk import disk_errors, remove, set_aside, touch
+from trainer_core.store.disk import disk_errors, quarantine, remove, touch
 from trainer_core.store.index import Index, ShardRow
 from trainer_core.store.shards import SUFFIX, MappedShard, PendingEntry, ShardDamaged, read_header, write_shard
 from trainer_core.store.writer import EntryWriter
@@ -232,7 +232,7 @@ class EntryStore:
         return mapped
 
     def _drop(self, name: str, reason: str) -> None:
-        set_aside(self.root, self._shards[name].path, reason)
+        quarantine(self.root, self._shards[name].path, reason)
         self._forget([name])
 
     def _listing(self) -> dict[str, int]:
@@ -270,7 +270,7 @@ class EntryStore:
         except FileNotFoundError:
             return None
         except ShardDamaged as error:
-            set_aside(self.root, path, str(error))
+            quarantine(self.root, path, str(error))
             return None
         except OSError as error:
             raise StoreError(f"{path}: cannot be read: {error.strerror or error}. Check this disk.") from error

@@ -21,9 +21,9 @@ from typing import TypeVar
 from zlib import crc32
 
 from trainer_core.errors import StoreError
-from trainer_core.store.disk import disk_errors, fix_for, set_aside
+from trainer_core.store.disk import disk_errors, fix_for, quarantine
 from trainer_core.store.keys import canonical_json, sha256_file
-from trainer_core.store.locks import held
+from trainer_core.store.locks import hold_lock
 from trainer_core.types import JSON, FileStat
 
 log = logging.getLogger(__name__)
@@ -212,7 +212,7 @@ class Index:
         if self.path.exists():
             connection = _open(self.path)
         else:
-            with held(self.root / "locks", "index"):
+            with hold_lock(self.root / "locks", "index"):
                 connection = _open(self.path)
         self._owner = (os.getpid(), _inode(self.path))
         self._connection = connection
@@ -221,13 +221,13 @@ class Index:
     def _begin_anew(self, reason: str) -> None:
         opened = self._owner[1] if self._connection is not None else _inode(self.path)
         self.close()
-        with held(self.root / "locks", "index"):
+        with hold_lock(self.root / "locks", "index"):
             # Another process may have met the damage first and begun anew already.
             if _inode(self.path) != opened:
                 return
             for suffix in ("", "-wal", "-shm"):
                 part = self.path.with_name(self.path.name + suffix)
-                if part.exists() and set_aside(self.root, part, reason) is None and part.exists():
+                if part.exists() and quarantine(self.root, part, reason) is None and part.exists():
                     raise StoreError(f"{part}: is damaged ({reason}) and cannot be moved. Remove it.")
 
 

@@ -74,7 +74,7 @@ def remove_idle(store: Store, project: str, days: float, kept: Iterable[str] = (
     return old
 
 
-def make_room(store: Store, project: str, most: int, run: str, needs: int) -> tuple[list[RunFolder], int]:
+def free_space(store: Store, project: str, most: int, run: str, needs: int) -> tuple[list[RunFolder], int]:
     """Remove runs of a project, the idlest first, until those left and a new one fit into `most` bytes.
 
     Nothing is removed where that would not be enough.

@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from trainer_core.errors import StoreError
-from trainer_core.store.disk import disk_errors, fsync_path, temp_path
+from trainer_core.files import fsync_path
+from trainer_core.store.disk import disk_errors, temp_path
 from trainer_core.store.keys import canonical_json, seal, unseal
 from trainer_core.types import JSON
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from trainer_core.data.epoch.batch_order import Draw, Order
+from trainer_core.data.epoch.batch_order import BatchOrder, Draw
 from trainer_core.diffusion.noise import derive_seed, sample_u
 from trainer_core.diffusion.noise_shape import WHITE, NoiseShape
 from trainer_core.train.caption_choice import TextChoice
@@ -71,7 +71,7 @@ class CachedSamples:
 class BatchLoader:
     """Builds micro-batch number N from N alone: which samples, their noise and their timestep draw."""
 
-    order: Order
+    order: BatchOrder
     cache: CachedSamples
     device: torch.device
     dtype: torch.dtype

@@ -13,8 +13,7 @@ from torch import Tensor, nn
 
 from trainer_core.adapters import ADAPTERS, module_of
 from trainer_core.adapters.layers import Layer
-from trainer_core.config.reads import Slice
-from trainer_core.data.epoch.batch_order import Order
+from trainer_core.data.epoch.batch_order import BatchOrder
 from trainer_core.diffusion.schedule import NoiseSchedule
 from trainer_core.families.family import Family, PrecisionName
 from trainer_core.train.batches import BatchLoader
@@ -26,6 +25,7 @@ from trainer_core.train.optim.schedules import lr_multiplier
 from trainer_core.train.optim.state import optimizer_state, restore_optimizer
 from trainer_core.train.run_state.adapter_state import load_parts_state, parts_state
 from trainer_core.train.run_state.checkpoint import TrainState, load_latest, prune, save_state
+from trainer_core.train.trainer_settings import TrainerSettings
 from trainer_core.types import Report
 
 log = logging.getLogger(__name__)
@@ -38,7 +38,7 @@ STAGE = "lora_checkpoint"
 class TrainerParts:
     """What a run is made of, before the adapter is attached."""
 
-    project: Slice
+    project: TrainerSettings
     family: Family
     schedule: NoiseSchedule
     denoiser: Any
@@ -65,7 +65,7 @@ class Evaluation:
 class Trainer:
     """What a run holds while it goes: the parts that were built once, and the step it is at."""
 
-    project: Slice
+    project: TrainerSettings
     family: Family
     schedule: NoiseSchedule
     denoiser: nn.Module
@@ -112,7 +112,7 @@ class Trainer:
         return rates
 
     @property
-    def order(self) -> Order:
+    def order(self) -> BatchOrder:
         """The order of micro-batches."""
         return self.loader.order
 

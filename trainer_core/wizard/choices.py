@@ -225,11 +225,14 @@ def samples(situation: Situation) -> Iterator[Choice]:
     """What is rendered on the way."""
     steps = length(situation)
     yield Choice("sample.every", max(50, steps // 4), "a look at the LoRA at each quarter of the run")
-    prompts = list(situation.dataset.captions[:2])
-    if trigger := situation.answers.trigger_word:
-        prompts = [AIMS[situation.answers.goal].prompt.format(trigger), *prompts]
-    if prompts:
-        yield Choice("sample.prompts", prompts, "the first asks for what was trained where it was not seen")
+    trigger = situation.answers.trigger_word
+    if not trigger:
+        return  # a caption without the concept would show what the base draws anyway
+    captions = [
+        caption if trigger in caption else f"{trigger}, {caption}" for caption in situation.dataset.captions[:2]
+    ]
+    prompts = [AIMS[situation.answers.goal].prompt.format(trigger), *captions]
+    yield Choice("sample.prompts", prompts, "the first asks for what was trained where it was not seen")
 
 
 def hardware(situation: Situation) -> Iterator[Choice]:
@@ -273,20 +276,25 @@ def choose(situation: Situation) -> list[Choice]:
 
 def warnings(situation: Situation) -> list[str]:
     """Say what no setting can mend."""
-    told: list[str] = []
+    messages: list[str] = []
     side, batch, checkpointing = fit(situation)
     need, machine = training_gib(situation, side, batch, checkpointing), situation.machine
     if need > 0.9 * machine.memory_gib:
-        told.append(
+        messages.append(
             f"{situation.base.title} needs about {need:.0f} GiB at {side} pixels, and this machine has "
             f"{machine.memory_gib:.0f}: expect to run out of memory. Use a smaller base."
         )
     needed = cache_mib(situation) / 1024 + 1
     if needed > machine.disk_gib:
-        told.append(
+        messages.append(
             f"caches and checkpoints take about {needed:.0f} GiB, and {machine.disk_gib:.0f} GiB of disk are free. "
             "Set LORA_ASSETS_HOME to a folder on a larger disk."
         )
+    if not situation.answers.trigger_word and situation.dataset.captioned == 0:
+        messages.append(
+            "nothing calls the concept: there is neither a trigger word nor a caption, so no prompt can ask for what "
+            "is trained. Give --trigger WORD, or write a caption file beside each picture."
+        )
     if situation.dataset.pictures < 5:
-        told.append(f"{situation.dataset.pictures} pictures are few: the LoRA will repeat them. 15 to 50 is usual.")
-    return told
+        messages.append(f"{situation.dataset.pictures} pictures are few: the LoRA will repeat them. 15 to 50 is usual.")
+    return messages

@@ -11,33 +11,35 @@ from trainer_core.wizard.situation import Answers
 
 _HEADER = """\
 {name}: a {goal} LoRA, {effort}. Written by `lora-assets init`; every setting is described in docs/config.md.
-Next: `lora-assets check {name}` says what is still wrong, `lora-assets plan {name}` what would be computed,
-`lora-assets train {name}` trains."""
+Next: `lora-assets check {project}` says what is still wrong, `lora-assets plan {project}` what would be computed,
+`lora-assets train {project}` trains."""
 _BROAD = 110
 """Reasons that would make a line longer stand above it."""
 
 
-def write_yaml(answers: Answers, choices: Sequence[Choice], places: dict[str, str]) -> str:
+def write_yaml(answers: Answers, choices: Sequence[Choice], paths: dict[str, str], project: str = "") -> str:
     """Return the file's text.
 
     Args:
         answers: what the user said.
         choices: the settings; `datasets.N.` of the N-th dataset.
-        places: `base`, `dataset`, and `configs` and `regularisation` where there are some, as the file names them.
+        paths: `base`, `dataset`, and `configs` and `regularisation` where there are some, as the file names them.
+        project: what commands call the project: its path where it lies outside of `configs`; its name unless given.
     """
     from ruamel.yaml import YAML
     from ruamel.yaml.comments import CommentedMap
 
     document: Any = CommentedMap()
-    document["model"] = CommentedMap(family=answers.family, path=places["base"])
-    if "configs" in places:
-        document["model"]["config_path"] = places["configs"]
-    document["datasets"] = [CommentedMap(path=places["dataset"])]
-    if "regularisation" in places:
-        document["datasets"].append(CommentedMap(path=places["regularisation"]))
+    document["model"] = CommentedMap(family=answers.family, path=paths["base"])
+    if "configs" in paths:
+        document["model"]["config_path"] = paths["configs"]
+    document["datasets"] = [CommentedMap(path=paths["dataset"])]
+    if "regularisation" in paths:
+        document["datasets"].append(CommentedMap(path=paths["regularisation"]))
     for choice in choices:
         _put(document, choice)
-    header = _HEADER.format(name=answers.name, goal=answers.goal, effort=answers.effort)
+    called = project or answers.name
+    header = _HEADER.format(name=answers.name, goal=answers.goal, effort=answers.effort, project=called)
     document.yaml_set_start_comment(header)
     for name in list(document)[1:]:
         document.yaml_set_comment_before_after_key(name, before="\n")

@@ -60,8 +60,6 @@ class BaseLook:
     """Pixels that it was trained at."""
     latent_bytes: float
     """Of one cached latent for each pixel of its picture."""
-    clip_text: bool
-    """Whether CLIP alone reads the captions, 75 tokens of them."""
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from lora_assets.projects import ProjectAssets, discover_projects
 from lora_assets.sensors import dataset_folder
 from tests.integration.dagster.conftest import World
 from tests.unit.dagster.support import definitions
+from trainer_core.config.project import Project
 
 Tick = Callable[[float], tuple[list[str], str]]
 
@@ -24,6 +25,8 @@ def tick(world: World, monkeypatch: pytest.MonkeyPatch) -> Tick:
     assert isinstance(project, ProjectAssets)
     clock, cursor = [dataset_folder.look(project.project).newest], [""]
     monkeypatch.setattr(dataset_folder, "time", SimpleNamespace(time=lambda: clock[0]))
+    # The sensor sleeps until something of the project was made.
+    world.instance.report_runless_asset_event(dg.AssetMaterialization("samples"))
     defs = definitions(world.root)
     sensor = defs.get_repository_def().get_sensor_def("default_dataset_folder")
 
@@ -37,7 +40,32 @@ def tick(world: World, monkeypatch: pytest.MonkeyPatch) -> Tick:
             world.instance.report_runless_asset_event(event)  # type: ignore[arg-type]
         return [event.asset_key.to_user_string() for event in data.asset_events], data.skip_message or ""
 
+    evaluate.clock = clock  # type: ignore[attr-defined]
     return evaluate
+
+
+def test_a_project_of_which_nothing_was_made_is_not_looked_at(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dataset_folder, "look", lambda project: pytest.fail("looked"))
+    defs = definitions(world.root)
+    sensor = defs.get_repository_def().get_sensor_def("default_dataset_folder")
+    with dg.build_sensor_context(world.instance, resources=defs.resources) as context:
+        answer = sensor.evaluate_tick(context)
+    assert not answer.asset_events and "materialize an asset first" in (answer.skip_message or "")
+
+
+def test_after_a_long_look_the_sensor_rests(world: World, tick: Tick, monkeypatch: pytest.MonkeyPatch) -> None:
+    real, looks = dataset_folder.look, []
+
+    def slow(project: Project) -> dataset_folder.Look:
+        looks.append(project)
+        tick.clock[0] += 3.0  # type: ignore[attr-defined]
+        return real(project)
+
+    monkeypatch.setattr(dataset_folder, "look", slow)
+    tick(60)
+    assert "resting" in tick(20)[1] and len(looks) == 1
+    tick(20)
+    assert len(looks) == 2
 
 
 def test_a_change_is_told_once_when_it_has_settled(world: World, tick: Tick) -> None:

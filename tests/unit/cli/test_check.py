@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.unit.cli.support import Project, call, run, told
-from trainer_core.cli.check import Arithmetic
+from trainer_core.cli.commands.check import RunLength
 
 KEYS = {"findings", "dataset", "arithmetic"}
 NUMBERS = {"images", "repeats", "batch_size", "gradient_accumulation", "epochs", "steps", "processes"} | {
@@ -102,7 +102,7 @@ def test_check_json_imports_neither_torch_nor_pandas(project: Project) -> None:
 
 @pytest.mark.parametrize(("draws", "repeats"), [(30, 3), (25, 2.5), (10, 1)])
 def test_repeats_are_whole_where_they_are_whole(draws: int, repeats: float) -> None:
-    found = Arithmetic(10, draws, draws, 1, 1, 1, 100).repeats
+    found = RunLength(10, draws, draws, 1, 1, 1, 100).repeats
     assert (found, type(found)) == (repeats, type(repeats))
 
 
@@ -110,7 +110,7 @@ def test_repeats_are_whole_where_they_are_whole(draws: int, repeats: float) -> N
     batches=st.integers(1, 500), accumulation=st.integers(1, 8), processes=st.integers(1, 4), steps=st.integers(1, 9999)
 )
 def test_steps_are_epochs_times_steps_per_epoch(batches: int, accumulation: int, processes: int, steps: int) -> None:
-    found = Arithmetic(7, 7, batches, 1, accumulation, processes, steps)
+    found = RunLength(7, 7, batches, 1, accumulation, processes, steps)
     assert found.epochs * found.steps_per_epoch == pytest.approx(steps)
     # Every epoch takes all its micro-batches, whatever they are grouped into.
     assert found.epochs * batches == pytest.approx(steps * accumulation * processes)

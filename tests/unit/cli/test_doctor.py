@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from tests.unit.cli.support import call, told
-from trainer_core.cli import doctor
-from trainer_core.cli.doctor import parts, torch_finding
+from trainer_core.cli.commands import doctor
+from trainer_core.cli.commands.doctor import parts, torch_finding
 from trainer_core.store import Store
 
 

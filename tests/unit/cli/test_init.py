@@ -67,9 +67,22 @@ def test_a_base_that_is_not_there_is_named(tmp_path: Path) -> None:
 
 
 def test_questions_are_asked_on_a_terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("trainer_core.cli.init.on_terminal", lambda: True)
+    monkeypatch.setattr("trainer_core.cli.commands.init.on_terminal", lambda: True)
     result = run(*DEMO, answers="zorb\nlandscape\nstyle\naggressive\nzorbling\n\n")
     assert result.exit_code == 0, result.output
     written = YAML(typ="safe").load((tmp_path / "configs" / "zorb.yaml").read_text())
     assert written["adapter"]["rank"] == 64
     assert written["caption"]["trigger_word"] == "zorbling"
+
+
+def test_a_folder_of_pictures_is_no_base(tmp_path: Path) -> None:
+    result = run(DEMO[0], "--base", DEMO[0], "--yes")
+    assert result.exit_code == 2
+    assert "has no model in it" in result.output
+
+
+def test_a_project_outside_of_configs_is_checked_by_its_path(tmp_path: Path) -> None:
+    target = tmp_path / "else where" / "zorb.yaml"
+    result = run(*DEMO, "--trigger", "zorbling", "--name", "zorb", "--yes", "-o", str(target))
+    assert result.exit_code == 0, result.output
+    assert f"lora-assets check '{target}'" in result.output

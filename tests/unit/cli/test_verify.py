@@ -124,7 +124,7 @@ def test_a_published_file_without_metadata_is_held_against_its_checksum(outputs:
 
 
 def test_of_several_loras_in_a_folder_the_projects_own_is_rendered(outputs: Path, tmp_path: Path) -> None:
-    from trainer_core.cli.verify import _lora_in
+    from trainer_core.cli.commands.verify import _lora_in
 
     for name in ("cats.safetensors", "cats.comfyui.safetensors", "champion.safetensors"):
         (outputs / name).touch()

@@ -342,7 +342,7 @@ CASES = [
         "an_estimated_rate_is_not_scheduled_to_zero_early",
         "warning",
         "schedule.name",
-        "optimizer.name=prodigy optimizer.lr=1 schedule.name=cosine_with_restarts",
+        "optimizer.name=prodigy optimizer.lr=1 schedule.name=cosine_with_restarts schedule.cycles=3",
         "optimizer.name=prodigy optimizer.lr=1 schedule.name=cosine",
     ),
     Case(

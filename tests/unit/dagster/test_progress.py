@@ -40,7 +40,7 @@ def project(tmp_path: Path) -> ProjectAssets:
 def tell(monkeypatch: pytest.MonkeyPatch, project: ProjectAssets, seconds_a_step: float, steps: int) -> Log:
     log, clock = Log(), [1000.0]
     monkeypatch.setattr(progress.time, "monotonic", lambda: clock[0])
-    report = progress.Progress(log, project)  # type: ignore[arg-type]
+    report = progress.Progress(log, project, "lora_checkpoint")  # type: ignore[arg-type]
     for step in range(1, steps + 1):
         clock[0] += seconds_a_step
         report(ProgressEvent("lora_checkpoint", step, steps, "step", {"loss": 0.5, "it/s": float("nan")}))

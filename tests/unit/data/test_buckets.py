@@ -6,7 +6,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trainer_core.config.groups import BucketConfig
-from trainer_core.data.pictures.buckets import BucketGrid, assign, cover, enlargement, kept, make_grid, nearest
+from trainer_core.data.pictures.buckets import (
+    BucketGrid,
+    assign_bucket,
+    cover_bucket,
+    enlargement,
+    kept_share,
+    make_grid,
+    nearest_bucket,
+)
 from trainer_core.errors import ConfigError
 from trainer_core.types import Bucket, Geometry
 
@@ -59,8 +67,8 @@ def test_every_picture_gets_exactly_one_bucket_that_its_crop_fills(
 ) -> None:
     config, multiple = setting
     grid = make_grid(config, multiple)
-    placed = assign(width, height, grid)
-    assert placed == assign(width, height, grid)
+    placed = assign_bucket(width, height, grid)
+    assert placed == assign_bucket(width, height, grid)
     if isinstance(placed, str):
         assert ":" in placed
         return
@@ -89,7 +97,7 @@ def test_the_nearest_bucket_is_what_comparing_all_of_them_exactly_gives(
         return max(ratio, 1 / ratio)
 
     best = min(grid.sizes, key=lambda size: (distance(size), -size.width * size.height, -size.width))
-    assert nearest(width, height, grid) == best
+    assert nearest_bucket(width, height, grid) == best
 
 
 def grid(**settings: object) -> BucketGrid:
@@ -111,12 +119,12 @@ def test_a_step_that_is_no_multiple_of_the_familys_becomes_the_common_multiple()
 
 def test_a_tie_goes_to_the_wider_bucket() -> None:
     square = BucketGrid((Bucket(64, 128), Bucket(128, 64)), (0.5, 2.0), 64, 64, 128, 128 * 128, True)
-    assert nearest(100, 100, square) == Bucket(128, 64)
+    assert nearest_bucket(100, 100, square) == Bucket(128, 64)
 
 
 def test_a_tie_goes_to_the_larger_bucket_first() -> None:
     uneven = BucketGrid((Bucket(128, 256), Bucket(128, 64)), (0.5, 2.0), 64, 64, 256, 128 * 256, True)
-    assert nearest(100, 100, uneven) == Bucket(128, 256)
+    assert nearest_bucket(100, 100, uneven) == Bucket(128, 256)
 
 
 def test_settings_without_any_bucket_are_an_error_with_the_fix() -> None:
@@ -125,26 +133,26 @@ def test_settings_without_any_bucket_are_an_error_with_the_fix() -> None:
 
 
 def test_geometry_of_a_wide_picture() -> None:
-    assert cover(1000, 500, Bucket(704, 320)) == Geometry((500, 1000), (352, 704), (16, 0), (320, 704))
-    assert kept(cover(1000, 500, Bucket(704, 320))) == pytest.approx(320 / 352)
-    assert enlargement(cover(100, 100, Bucket(200, 200))) == 2.0
+    assert cover_bucket(1000, 500, Bucket(704, 320)) == Geometry((500, 1000), (352, 704), (16, 0), (320, 704))
+    assert kept_share(cover_bucket(1000, 500, Bucket(704, 320))) == pytest.approx(320 / 352)
+    assert enlargement(cover_bucket(100, 100, Bucket(200, 200))) == 2.0
 
 
 @pytest.mark.setting("bucket.upscale")
 def test_without_upscaling_a_small_picture_gets_the_largest_bucket_inside_it() -> None:
     small = grid(resolution=512, step=64, min_side=256, upscale=False)
-    assert assign(500, 500, small) == Geometry((500, 500), (448, 448), (0, 0), (448, 448))
-    assert assign(2000, 2000, small) == cover(2000, 2000, Bucket(512, 512))
+    assert assign_bucket(500, 500, small) == Geometry((500, 500), (448, 448), (0, 0), (448, 448))
+    assert assign_bucket(2000, 2000, small) == cover_bucket(2000, 2000, Bucket(512, 512))
 
 
 def test_without_upscaling_a_tiny_picture_is_excluded_with_the_reason() -> None:
-    placed = assign(500, 250, grid(resolution=512, step=64, min_side=256, upscale=False))
+    placed = assign_bucket(500, 250, grid(resolution=512, step=64, min_side=256, upscale=False))
     assert isinstance(placed, str)
     assert placed.startswith("too small: 500x250")
 
 
 def test_a_strip_is_excluded_instead_of_being_blown_up() -> None:
-    placed = assign(100_000, 1, grid())
+    placed = assign_bucket(100_000, 1, grid())
     assert isinstance(placed, str)
     assert placed.startswith("too narrow")
 
@@ -202,7 +210,7 @@ def test_the_sizes_of_sdxl_are_for_its_resolution_alone() -> None:
 @pytest.mark.setting("bucket.table")
 @given(SIDES, SIDES, st.booleans())
 def test_the_square_alone_crops_every_picture_to_a_square(width: int, height: int, upscale: bool) -> None:
-    found = assign(width, height, grid(table="square", resolution=320, min_side=128, upscale=upscale))
+    found = assign_bucket(width, height, grid(table="square", resolution=320, min_side=128, upscale=upscale))
     if isinstance(found, str):
         assert found.startswith("too ")
         return

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from trainer_core.config.groups import GateConfig
-from trainer_core.stages.publishing.promotion import decide, find_champion, settle
+from trainer_core.stages.publishing.promotion import decide, find_champion, promote
 from trainer_core.store import Published, Store
 from trainer_core.types import JSON
 
@@ -72,7 +72,7 @@ def test_what_was_not_measured_forbids_nothing() -> None:
 
 def test_the_first_good_lora_becomes_the_champion_and_gc_keeps_it(store: Store) -> None:
     lora, metrics = candidate(store, 1)
-    assert settle(store, "cats", lora, metrics, GATE).promoted
+    assert promote(store, "cats", lora, metrics, GATE).promoted
     champion = find_champion(store, "cats")
     assert champion is not None
     assert champion.lora.key == lora.key
@@ -83,8 +83,8 @@ def test_the_first_good_lora_becomes_the_champion_and_gc_keeps_it(store: Store) 
 
 def test_a_worse_lora_leaves_the_champion_where_it_is(store: Store) -> None:
     first = candidate(store, 1)
-    settle(store, "cats", *first, GATE)
-    verdict = settle(store, "cats", *candidate(store, 2, held_out_loss_lora=0.3), GATE)
+    promote(store, "cats", *first, GATE)
+    verdict = promote(store, "cats", *candidate(store, 2, held_out_loss_lora=0.3), GATE)
     assert not verdict.promoted
     champion = find_champion(store, "cats")
     assert champion is not None
@@ -93,35 +93,35 @@ def test_a_worse_lora_leaves_the_champion_where_it_is(store: Store) -> None:
 
 def test_looking_again_at_the_champion_says_the_same(store: Store) -> None:
     first = candidate(store, 1)
-    assert settle(store, "cats", *first, GATE) == settle(store, "cats", *first, GATE)
+    assert promote(store, "cats", *first, GATE) == promote(store, "cats", *first, GATE)
 
 
 def test_the_champion_too_is_held_against_limits_that_became_stricter(store: Store) -> None:
     first = candidate(store, 1)
-    assert settle(store, "cats", *first, GATE).promoted
-    assert not settle(store, "cats", *first, GATE.model_copy(update={"min_concept_score": 0.95})).promoted
+    assert promote(store, "cats", *first, GATE).promoted
+    assert not promote(store, "cats", *first, GATE.model_copy(update={"min_concept_score": 0.95})).promoted
 
 
 def test_going_back_to_an_older_lora_does_not_promote_it_over_a_better_one(store: Store) -> None:
     older, better = candidate(store, 1), candidate(store, 2, held_out_loss_lora=0.1)
-    assert settle(store, "cats", *older, GATE).promoted
-    assert settle(store, "cats", *better, GATE).promoted
-    assert not settle(store, "cats", *older, GATE).promoted
+    assert promote(store, "cats", *older, GATE).promoted
+    assert promote(store, "cats", *better, GATE).promoted
+    assert not promote(store, "cats", *older, GATE).promoted
 
 
 def test_losses_of_other_held_out_pictures_are_not_compared(store: Store) -> None:
-    settle(store, "cats", *candidate(store, 1, held_out_loss_lora=0.01), GATE)
-    assert settle(store, "cats", *candidate(store, 2, exam="e2"), GATE).promoted
+    promote(store, "cats", *candidate(store, 1, held_out_loss_lora=0.01), GATE)
+    assert promote(store, "cats", *candidate(store, 2, exam="e2"), GATE).promoted
 
 
 def test_a_champion_that_was_measured_again_on_the_new_pictures_is_compared(store: Store) -> None:
     first, _ = candidate(store, 1)
-    settle(store, "cats", first, candidate(store, 1)[1], GATE)
+    promote(store, "cats", first, candidate(store, 1)[1], GATE)
     again: JSON = {"weights_sha256": first.data_version, "held_out_loss": 0.1}
-    verdict = settle(store, "cats", *candidate(store, 2, exam="e2", champion=again), GATE)
+    verdict = promote(store, "cats", *candidate(store, 2, exam="e2", champion=again), GATE)
     assert not verdict.promoted
 
 
 def test_champions_of_two_projects_are_two(store: Store) -> None:
-    settle(store, "cats", *candidate(store, 1), GATE)
+    promote(store, "cats", *candidate(store, 1), GATE)
     assert find_champion(store, "dogs") is None

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from trainer_core.data.epoch.batch_order import Order
+from trainer_core.data.epoch.batch_order import BatchOrder
 from trainer_core.diffusion.noise_shape import NoiseShape
 from trainer_core.train.batches import BatchLoader, CachedSamples, _ahead
 from trainer_core.types import Bucket, Geometry, TextCondition
@@ -22,7 +22,7 @@ def loader() -> BatchLoader:
         {name: TextCondition(torch.randn(5, 3), torch.randn(2)) for name in NAMES},
         dict.fromkeys(NAMES, GEOMETRY),
     )
-    order = Order(tuple((name, Bucket(64, 64), 1) for name in NAMES), 3, seed=1)
+    order = BatchOrder(tuple((name, Bucket(64, 64), 1) for name in NAMES), 3, seed=1)
     return BatchLoader(order, cache, torch.device("cpu"), torch.float32)
 
 

@@ -7,7 +7,7 @@ from collections import Counter
 import pytest
 import torch
 
-from trainer_core.data.epoch.batch_order import Order
+from trainer_core.data.epoch.batch_order import BatchOrder
 from trainer_core.train.batches import BatchLoader, CachedSamples
 from trainer_core.types import Bucket, Geometry, TextCondition
 
@@ -25,7 +25,7 @@ def loader(seed: int = 1, masks: bool = True) -> BatchLoader:
         views=VIEWS,
         masks={name: torch.full((1, 8, 8), 0.5).half() for name in ENTRIES if "1.png" in name} if masks else {},
     )
-    order = Order(tuple((name, Bucket(64, 64), 2) for name in NAMES), 3, seed)
+    order = BatchOrder(tuple((name, Bucket(64, 64), 2) for name in NAMES), 3, seed)
     return BatchLoader(order, cache, torch.device("cpu"), torch.float32)
 
 

@@ -280,7 +280,7 @@ class TrainConfig(Group):
     kohya: `validate_every_n_steps`."""
     checkpoint_every: Annotated[int, Field(ge=0, le=1_000_000), NEUTRAL] = 250
     """Steps between resumable checkpoints; 0 saves only when stopping. Default: a few minutes lost at most on usual
-    GPUs. kohya: `save_every_n_steps` with `save_state`."""
+    GPUs. kohya: `save_state`."""
     keep_last: Annotated[int, Field(ge=1, le=1000), NEUTRAL] = 2
     """Resumable checkpoints to keep. Default: one to fall back on if the last is damaged. kohya:
     `save_last_n_steps_state`."""

@@ -90,7 +90,8 @@ def a_schedule_free_optimizer_averages_already(project: Project, facts: Facts) -
 
 def an_estimated_rate_is_not_scheduled_to_zero_early(project: Project, facts: Facts) -> Finding | None:
     """Restarts and long warm-ups mislead the estimate of the rate."""
-    if not _name(project).startswith(_FINDS_ITS_RATE) or project.schedule.name != "cosine_with_restarts":
+    restarts = project.schedule.name == "cosine_with_restarts" and project.schedule.cycles > 1
+    if not _name(project).startswith(_FINDS_ITS_RATE) or not restarts:
         return None
     message = f"is cosine_with_restarts beside {project.optimizer.name}, whose estimate only grows: restarts jump."
     return Finding("warning", "schedule.name", message, "Use constant or cosine.")

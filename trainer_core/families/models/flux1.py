@@ -64,7 +64,12 @@ _MAIN = FamilySpec(
     text_length=512,
     latents_version=1,
     text_version=1,
-    targets={"attention": flux_names.ATTENTION, "attention+mlp": flux_names.LINEAR, "all-linear": flux_names.LINEAR},
+    targets={
+        "attention": flux_names.ATTENTION,
+        "attention+mlp": flux_names.LINEAR,
+        "all-linear": flux_names.LINEAR,
+        "all-linear+modulation": flux_names.WITH_MODULATION,
+    },
     file_has=("double_blocks.0.img_attn.qkv.weight", "single_blocks.0.linear1.weight"),
     file_lacks=("distilled_guidance_layer.", "single_stream_modulation."),
     file_parts={"text_encoder_2": "t5xxl"},

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 _ATTENTION = r"attn[12]\.(to_[qkv]|to_out\.0)"
 _MLP = r"ff\.net\.(0\.proj|2)"
 _BLOCK = r".*\.transformer_blocks\.\d+\."
+_TRANSFORMER = rf".*\.attentions\.\d+\.(proj_in|proj_out|transformer_blocks\.\d+\.({_ATTENTION}|{_MLP}))"
+_RESNET = r".*\.resnets\.\d+\.(time_emb_proj|conv_shortcut)"
 
 SPEC = FamilySpec(
     name="sd15",
@@ -44,11 +46,15 @@ SPEC = FamilySpec(
     text_length=77,
     latents_version=1,
     text_version=1,
-    # proj_in and proj_out of the blocks are convolutions here, so every Linear is in attention or the MLP
+    # proj_in and proj_out of the blocks are 1x1 convolutions here, so every Linear is in attention or the MLP
     targets={
         "attention": _BLOCK + _ATTENTION,
         "attention+mlp": f"{_BLOCK}({_ATTENTION}|{_MLP})",
         "all-linear": f"{_BLOCK}({_ATTENTION}|{_MLP})",
+        # kohya's 192 modules
+        "all-linear+conv1x1": _TRANSFORMER,
+        # kohya's with `conv_dim`; the larger convolutions come with `adapter.conv_rank` or `type: locon`
+        "unet-blocks": f"{_TRANSFORMER}|{_RESNET}",
     },
     file_has=("input_blocks.0.0.weight",),
     file_lacks=("label_emb.", "cond_stage_model.model.", "control_model."),

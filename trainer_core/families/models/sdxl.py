@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 _ATTENTION = r"attn[12]\.(to_[qkv]|to_out\.0)"
 _MLP = r"ff\.net\.(0\.proj|2)"
 _BLOCK = r".*\.transformer_blocks\.\d+\."
+# proj_in and proj_out are Linears here
+_TRANSFORMER = rf".*\.attentions\.\d+\.(proj_in|proj_out|transformer_blocks\.\d+\.({_ATTENTION}|{_MLP}))"
+_RESNET = r".*\.resnets\.\d+\.(time_emb_proj|conv_shortcut)"
 
 
 def _original_names() -> dict[str, str]:
@@ -72,7 +75,9 @@ SPEC = FamilySpec(
     targets={
         "attention": _BLOCK + _ATTENTION,
         "attention+mlp": f"{_BLOCK}({_ATTENTION}|{_MLP})",
-        "all-linear": rf".*\.attentions\.\d+\.(proj_in|proj_out|transformer_blocks\.\d+\.({_ATTENTION}|{_MLP}))",
+        "all-linear": _TRANSFORMER,
+        # kohya's with `conv_dim`; the larger convolutions come with `adapter.conv_rank` or `type: locon`
+        "unet-blocks": f"{_TRANSFORMER}|{_RESNET}",
     },
     file_has=("input_blocks.0.0.weight", "label_emb.0.0.weight"),
     file_lacks=("control_model.",),

@@ -16,11 +16,13 @@ if TYPE_CHECKING:
 _BLOCK = r"transformer_blocks\.\d+\."
 _ATTENTION = r"attn\.(to_[qkv]|to_out\.0|add_[qkv]_proj|to_add_out)"
 _MLP = r"(img|txt)_mlp\.net\.(0\.proj|2)"
+_MODULATION = r"(img|txt)_mod\.1"
 
 TARGETS: Mapping[str, str] = {
     "attention": f"{_BLOCK}{_ATTENTION}",
     "attention+mlp": f"{_BLOCK}({_ATTENTION}|{_MLP})",
     "all-linear": f"{_BLOCK}({_ATTENTION}|{_MLP})",
+    "all-linear+modulation": f"{_BLOCK}({_ATTENTION}|{_MLP}|{_MODULATION})",
 }
 COMPONENTS: Mapping[str, ComponentSpec] = {
     "vae": ComponentSpec("model", "diffusers", "AutoencoderKLQwenImage"),

@@ -1,4 +1,4 @@
-"""Conversions that several tools share. Each takes a value and the context, and answers with ours or with a `Fate`."""
+"""Conversions that several tools share. Each takes a value and the context and returns our value or a `Conversion`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from trainer_core.importers.core.key_table import Context, Convert, Fate, changed, dropped, is_off, refused
+from trainer_core.importers.core.key_table import Context, Conversion, Convert, changed, dropped, is_off, refused
 from trainer_core.types import JSON
 
 _HUB = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
@@ -84,7 +84,7 @@ def choice(setting: str, names: Mapping[str, JSON], fix: str = "") -> Convert:
     def convert(value: JSON, context: Context) -> JSON:
         found = names.get(str(value).lower())
         if found is None:
-            known = ", ".join(sorted({str(name) for name in names.values() if not isinstance(name, Fate)}))
+            known = ", ".join(sorted({str(name) for name in names.values() if not isinstance(name, Conversion)}))
             return refused(fix or f"`{setting}` knows {known}: choose one.")
         return found
 
@@ -190,15 +190,15 @@ def keep_files(last: float, every: float) -> int:
 def warmup(value: JSON, context: Context, processes: float = 1) -> JSON:
     """Read a warm-up: a fraction is a share of the run, a whole number counts optimizer steps."""
     found = number(value)
-    if isinstance(found, Fate) or found is None:
+    if isinstance(found, Conversion) or found is None:
         return found
     if 0 < found < 1:
-        return Fate({"schedule.warmup_ratio": found}, note="A fraction is a share of the run.")
+        return Conversion({"schedule.warmup_ratio": found}, note="A fraction is a share of the run.")
     if processes > 1 and found:
         steps = max(1, round(found / processes))
         note = f"Its scheduler moves once for each of {processes:g} processes, so {found} of its steps are {steps}."
         return changed({"schedule.warmup_steps": steps}, note)
-    return Fate({"schedule.warmup_steps": int(found)})
+    return Conversion({"schedule.warmup_steps": int(found)})
 
 
 on = unless_off(lambda value, context: True)

@@ -17,8 +17,8 @@ from trainer_core.importers.core.convert import (
 )
 from trainer_core.importers.core.key_table import (
     Context,
+    Conversion,
     Default,
-    Fate,
     Row,
     Table,
     changed,
@@ -43,28 +43,30 @@ def _resolution(value: JSON, context: Context) -> JSON:
     side = side_of(sides[0], sides[1])
     if truth(context.get("enable_bucket")):
         note = f"With buckets its {sides[0]}x{sides[1]} is an area: that of a square of {side}."
-        return Fate({"datasets.resolutions": [side]}, note=note)
+        return Conversion({"datasets.resolutions": [side]}, note=note)
     return changed({"datasets.resolutions": [side]}, f"{sides[0]}x{sides[1]} without buckets: ours are square then.")
 
 
 def _crop(value: JSON, context: Context) -> JSON:
     if context.key == "face_crop_aug_range":
         return changed({"augment.crop": "face"}, "Ours cuts around the largest face, without a range.")
-    return Fate({"augment.crop": "random"})
+    return Conversion({"augment.crop": "random"})
 
 
 def _masks(value: JSON, context: Context) -> JSON:
     if truth(context.get("masked_loss")):
-        return Fate({"datasets.mask_path": path(value, context)}, note="White is trained, in both.")
+        return Conversion({"datasets.mask_path": path(value, context)}, note="White is trained, in both.")
     return refused("ControlNet's conditions are not trained here; with `masked_loss` these would be masks.")
 
 
 def _wildcard(value: JSON, context: Context) -> JSON:
-    return Fate({"caption.wildcards": True, "caption.multiline": "random"}, note="It draws one of several lines too.")
+    return Conversion(
+        {"caption.wildcards": True, "caption.multiline": "random"}, note="It draws one of several lines too."
+    )
 
 
 def _batch(value: JSON, context: Context) -> JSON:
-    return Fate({"train.batch_size": int(amount(value))})
+    return Conversion({"train.batch_size": int(amount(value))})
 
 
 def _extension(value: JSON, context: Context) -> JSON:
@@ -80,12 +82,14 @@ def _step(value: JSON, context: Context) -> JSON:
 
 def _layout(value: JSON, context: Context) -> JSON:
     if str(value) == "kohya":
-        return Fate({"datasets.layout": "kohya"}, note="`5_cat` means 5 repeats, and `cat` without a caption file.")
-    return Fate({"datasets.layout": "flat"}, note="In dataset files kohya does not read `5_cat` as repeats.")
+        return Conversion(
+            {"datasets.layout": "kohya"}, note="`5_cat` means 5 repeats, and `cat` without a caption file."
+        )
+    return Conversion({"datasets.layout": "flat"}, note="In dataset files kohya does not read `5_cat` as repeats.")
 
 
 def _regularisation(value: JSON, context: Context) -> JSON:
-    return Fate({"datasets.regularisation": True}) if truth(value) else dropped("Off there.")
+    return Conversion({"datasets.regularisation": True}) if truth(value) else dropped("Off there.")
 
 
 ROWS: list[Row] = [
@@ -225,7 +229,7 @@ def file_sections(
 
 def unused(
     sections: list[Section], options: Mapping[str, JSON], names: Mapping[str, str]
-) -> list[tuple[str, JSON, Fate]]:
+) -> list[tuple[str, JSON, Conversion]]:
     """Report options that every folder has set otherwise, so that they never counted."""
     why = dropped("The dataset file sets it itself.")
     return [

@@ -15,8 +15,8 @@ from trainer_core.importers.core.convert import (
 )
 from trainer_core.importers.core.key_table import (
     Context,
+    Conversion,
     Default,
-    Fate,
     Row,
     Table,
     changed,
@@ -47,11 +47,11 @@ def _balancing(value: JSON, context: Context) -> JSON:
 
 def _kind(value: JSON, context: Context) -> JSON:
     if str(value) == "VALIDATION":
-        return Fate({"datasets.held_out": 1.0}, note="Pictures that are only measured.")
+        return Conversion({"datasets.held_out": 1.0}, note="Pictures that are only measured.")
     if str(value) == "PRIOR_PREDICTION":
         note = "Its target is the base's own prediction; ours are the pictures, weighted by `loss.prior_weight`."
         return changed({"datasets.regularisation": True, "datasets.held_out": 0.0}, note)
-    return Fate({"datasets.held_out": 0.0}, note="It trains on every picture.")
+    return Conversion({"datasets.held_out": 0.0}, note="It trains on every picture.")
 
 
 def _override(value: JSON, context: Context) -> JSON:
@@ -76,14 +76,14 @@ def sides(value: JSON) -> JSON:
 
 def _buckets(value: JSON, context: Context) -> JSON:
     if not truth(value):
-        return Fate({"bucket.table": "square"})
+        return Conversion({"bucket.table": "square"})
     given = sides(
         context.get("image.resolution_override")
         if truth(context.get("image.enable_resolution_override"))
         else context.get("(resolution)", "512")
     )
     every = given if isinstance(given, list) else [512]
-    return Fate(
+    return Conversion(
         {"bucket.table": "grid", "bucket.max_side": 2 * max(every), "bucket.min_side": max(64, min(every) // 2)},
         note="Its buckets go from 1:1 to 4:1.",
     )
@@ -92,9 +92,9 @@ def _buckets(value: JSON, context: Context) -> JSON:
 def _jitter(value: JSON, context: Context) -> JSON:
     variations = int(amount(context.get("image_variations", 1)))
     if not truth(value):
-        return Fate({"augment.crop": "center"})
+        return Conversion({"augment.crop": "center"})
     if variations > 1:
-        return Fate({"augment.crop": "random", "augment.variants": min(variations, 64)})
+        return Conversion({"augment.crop": "random", "augment.variants": min(variations, 64)})
     return changed({}, "It cuts each picture once at a random place; with one variation ours cuts the centre.")
 
 
@@ -109,7 +109,9 @@ def _colour(value: JSON, context: Context) -> JSON:
 
 def _captions(value: JSON, context: Context) -> JSON:
     if str(value) == "sample":
-        return Fate({"caption.multiline": "random"}, note="Each line of a caption file is a caption; one is drawn.")
+        return Conversion(
+            {"caption.multiline": "random"}, note="Each line of a caption file is a caption; one is drawn."
+        )
     fix = "Write a caption file beside each picture" if str(value) == "filename" else "Set `class_tokens` of the folder"
     return refused(f"{fix}: captions from `{value}` are not read.")
 
@@ -119,9 +121,9 @@ def _dropout(value: JSON, context: Context) -> JSON:
         return dropped("Off there.")
     kind = str(context.get("text.tag_dropout_mode", "FULL"))
     if kind == "FULL":
-        return Fate({"caption.dropout": number(value)}, note="FULL drops all tags together.")
+        return Conversion({"caption.dropout": number(value)}, note="FULL drops all tags together.")
     if kind == "RANDOM":
-        return Fate({"tags.dropout": number(value)})
+        return Conversion({"tags.dropout": number(value)})
     return changed({"tags.dropout": number(value)}, f"{kind} drops later tags more often; ours drops all alike.")
 
 

@@ -5,8 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from trainer_core.importers.core.convert import literal, truth
-from trainer_core.importers.core.key_table import Fate, dropped, refused
-from trainer_core.importers.core.tool_config import Loaded, Section, Source, Told, Tool, failure, flat, load
+from trainer_core.importers.core.key_table import Conversion, dropped, refused
+from trainer_core.importers.core.tool_config import (
+    DetectedFamily,
+    Loaded,
+    Section,
+    Source,
+    Tool,
+    failure,
+    flat,
+    in_folder,
+    load,
+)
 from trainer_core.importers.simpletuner.datasets import TABLE as BACKENDS
 from trainer_core.importers.simpletuner.training import TABLE
 from trainer_core.types import JSON
@@ -115,17 +125,19 @@ def read(loaded: Loaded) -> Source:
         fix = "Import config.json, with this file as --dataset."
         raise failure(str(loaded.path), "is SimpleTuner's dataloader: it names no model and no training.", fix)
     values = _plain(loaded.data)
-    extra: list[tuple[str, JSON, Fate]] = []
+    extra: list[tuple[str, JSON, Conversion]] = []
     values |= _optimizer_config(values)
     values |= _lycoris(loaded, values, extra)
     named = str(values.get("data_backend_config") or "")
     file = loaded.dataset or loaded.beside(named)
     backends: JSON = load(file) if file else []
-    if loaded.folder:
-        backends = [{"id": loaded.folder.name, "instance_data_dir": str(loaded.folder), "caption_strategy": "textfile"}]
     if not isinstance(backends, list):
         raise failure(str(file), "is no list of backends.", "Give multidatabackend.json with --dataset.")
     sections = _sections([one for one in backends if isinstance(one, Mapping)], values, extra)
+    if loaded.folder:
+        empty = Section({"caption_strategy": "textfile"}, BACKENDS)
+        sections, more = in_folder(sections, loaded.folder, ("instance_data_dir", "id", "(conditions)"), empty)
+        extra += more
     name = str(values.get("hub_model_id") or values.get("tracker_run_name") or "").rpartition("/")[2]
     family = _family(values)
     if not values.get("pretrained_model_name_or_path") and (base := _base(values)):
@@ -175,7 +187,7 @@ def _optimizer_config(values: Mapping[str, JSON]) -> dict[str, JSON]:
     }
 
 
-def _lycoris(loaded: Loaded, values: Mapping[str, JSON], extra: list[tuple[str, JSON, Fate]]) -> dict[str, JSON]:
+def _lycoris(loaded: Loaded, values: Mapping[str, JSON], extra: list[tuple[str, JSON, Conversion]]) -> dict[str, JSON]:
     """Read the file of `lycoris_config`, whose keys are LyCORIS's own."""
     if values.get("lora_type") != "lycoris":
         return {}
@@ -189,7 +201,7 @@ def _lycoris(loaded: Loaded, values: Mapping[str, JSON], extra: list[tuple[str, 
 
 
 def _sections(
-    backends: Sequence[Mapping[str, JSON]], values: Mapping[str, JSON], extra: list[tuple[str, JSON, Fate]]
+    backends: Sequence[Mapping[str, JSON]], values: Mapping[str, JSON], extra: list[tuple[str, JSON, Conversion]]
 ) -> list[Section]:
     """Make a section of each backend of pictures; conditions join the pictures that name them."""
     known = {str(one.get("id")): one for one in backends}
@@ -232,20 +244,22 @@ def _section(
     return Section({key: value for key, value in own.items() if value is not None}, BACKENDS, f"{name}.", labels)
 
 
-def _family(values: Mapping[str, JSON]) -> Told:
+def _family(values: Mapping[str, JSON]) -> DetectedFamily:
     if str(values.get("model_type") or "lora") != "lora":
-        return Told("", "`model_type`", problem="cannot be trained whole: we train adapters alone.")
+        return DetectedFamily("", "`model_type`", problem="cannot be trained whole: we train adapters alone.")
     if truth(values.get("controlnet")):
-        return Told("", "`controlnet`", problem="is ControlNet, which is not trained here.")
+        return DetectedFamily("", "`controlnet`", problem="is ControlNet, which is not trained here.")
     kind = str(values.get("model_family") or "")
     flavour = str(values.get("model_flavour") or "")
     if kind == "qwen_image" and flavour.startswith("edit"):
-        return Told("qwen_image_edit", "`model_family` and `model_flavour`")
+        return DetectedFamily("qwen_image_edit", "`model_family` and `model_flavour`")
     if flavour.startswith("i2i"):
-        return Told("", "`model_flavour`", problem=f"is {kind} {flavour}, which we do not train.")
+        return DetectedFamily("", "`model_flavour`", problem=f"is {kind} {flavour}, which we do not train.")
     found = FAMILIES.get(kind, "")
-    problem = "" if found else f"is {kind}, which we do not train." if kind else "cannot be told: no `model_family`."
-    return Told(found, "`model_family`", problem=problem)
+    problem = (
+        "" if found else f"is {kind}, which we do not train." if kind else "cannot be detected: no `model_family`."
+    )
+    return DetectedFamily(found, "`model_family`", problem=problem)
 
 
 TOOL = Tool("simpletuner", "SimpleTuner", recognise, read, (TABLE, BACKENDS))

@@ -9,16 +9,14 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from trainer_core.config.groups import TextConfig
 from trainer_core.errors import ModelError
+from trainer_core.families.family import FamilySpec, TextLimit
+from trainer_core.stages.project.session import Session
 from trainer_core.store.keys import digest
 from trainer_core.types import JSON, Finding
-
-if TYPE_CHECKING:
-    from trainer_core.config.groups import TextConfig
-    from trainer_core.families.family import FamilySpec, TextLimit
-    from trainer_core.stages.project.session import Session
 
 _VERSION = 1
 _SHOWN, _WORDS = 3, 40
@@ -34,17 +32,17 @@ def truncation_findings(session: Session) -> list[Finding]:
         DatasetError: the dataset cannot be looked at.
     """
     try:
-        source = session.source
+        source = session.workspace.source
     except ModelError:
         return []
     captions: dict[str, str] = {}
-    for sample in session.scanned.manifest.samples:
+    for sample in session.workspace.scanned.manifest.samples:
         for caption in sample.texts or (sample.caption,):
             captions.setdefault(caption, sample.id)
     return [
         finding
         for limit in source.spec.text_limits
-        if (finding := _finding(session, limit, captions, len(session.scanned.manifest.samples))) is not None
+        if (finding := _finding(session, limit, captions, len(session.workspace.scanned.manifest.samples))) is not None
     ]
 
 
@@ -54,12 +52,13 @@ def text_length(spec: FamilySpec, text: TextConfig) -> int:
 
 
 def _finding(session: Session, limit: TextLimit, captions: Mapping[str, str], samples: int) -> Finding | None:
-    spec, text, index = session.family.spec, session.project.text, session.store.index
+    spec, text, index = session.workspace.family.spec, session.project.text, session.workspace.store.index
     pieces, length = text.clip_tokens if spec.long_captions else 0, text_length(spec, text)
     long = {one: name for one, name in captions.items() if not _surely_whole(one, limit, pieces or length)}
     if not long:
         return None
-    kind = f"tokens {_VERSION} {digest([spec.identity, session.fingerprint(limit.tokenizer), length, pieces])}"
+    tokenizer = session.workspace.base.tokenizer_fingerprint(limit.tokenizer)
+    kind = f"tokens {_VERSION} {digest([spec.identity, tokenizer, length, pieces])}"
     # All captions together are a fact as well: a no-op over 10,000 of them asks for one.
     whole = hashlib.sha256(json.dumps([long, len(captions), samples]).encode()).hexdigest()
     told = index.facts(kind, [whole]).get(whole)
@@ -74,7 +73,7 @@ def _counted(
     session: Session, limit: TextLimit, kind: str, captions: Mapping[str, str]
 ) -> list[tuple[str, dict[str, JSON]]]:
     """Return (sample id, what `_cuts` tells) of every caption that is cut; new ones are counted, and remembered."""
-    spec, text, index = session.family.spec, session.project.text, session.store.index
+    spec, text, index = session.workspace.family.spec, session.project.text, session.workspace.store.index
     hashes = {caption: hashlib.sha256(caption.encode()).hexdigest() for caption in captions}
     known = index.facts(kind, hashes.values())
     if new := [caption for caption in captions if hashes[caption] not in known]:
@@ -137,5 +136,5 @@ def own_tokens(tokenizer: Any, limit: TextLimit, length: int) -> int:
 def _tokenizer(session: Session, name: str) -> Any:
     from trainer_core.families.shared.loading import load_tokenizer
 
-    loaded = load_tokenizer(session.source, name)
+    loaded = load_tokenizer(session.workspace.source, name)
     return getattr(loaded, "tokenizer", loaded)

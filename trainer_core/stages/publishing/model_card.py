@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from trainer_core.adapter_kinds import adapter_kinds
 from trainer_core.export.formats import formats
-from trainer_core.stages.project.session import Session, file_stat
-from trainer_core.stages.publishing.lora_files import LORA, base_name, published_names
-from trainer_core.stages.publishing.promotion import Verdict
+from trainer_core.stages.project.session import Session
+from trainer_core.stages.publishing.lora_files import LORA, published_names
+from trainer_core.stages.publishing.promotion import Verdict, figure_pairs
 from trainer_core.stages.rendering.prompts import project_prompts
+from trainer_core.stages.results import TrainingReport
 from trainer_core.store import Published
 from trainer_core.store.disk import write_atomic
 from trainer_core.store.keys import digest, sha256_file
-from trainer_core.types import JSON
+from trainer_core.types import FileStat
 
 if TYPE_CHECKING:
     from trainer_core.export.card import CardFacts, Rendered, TrainingData
@@ -35,52 +35,50 @@ _FIGURES = {
 
 def publish_card(session: Session, lora: Published, metrics: Published, verdict: Verdict) -> None:
     """Write the card unless the one that lies there is it."""
-    project, index = session.project.model_dump(mode="json"), session.store.index
+    project, index = session.project.model_dump(mode="json"), session.workspace.store.index
     key = digest([lora.key, metrics.key, verdict.promoted, list(verdict.reasons), project])
-    target = session.outputs / CARD
-    there = index.file_hashes({str(target): file_stat(target)}) if target.is_file() else {}
+    target = session.workspace.outputs / CARD
+    there = index.file_hashes({str(target): FileStat.of_path(target)}) if target.is_file() else {}
     known = index.facts(_KIND, [key]).get(key)
     if known is not None and known == there.get(str(target)):
         return
     from trainer_core.export.card import model_card
 
-    session.outputs.mkdir(parents=True, exist_ok=True)
-    write_atomic(session.store.root, target, model_card(_facts(session, lora, metrics, verdict)).encode())
+    session.workspace.outputs.mkdir(parents=True, exist_ok=True)
+    write_atomic(session.workspace.store.root, target, model_card(_facts(session, lora, metrics, verdict)).encode())
     index.remember(_KIND, {key: sha256_file(target)})
 
 
 def _facts(session: Session, lora: Published, metrics: Published, verdict: Verdict) -> CardFacts:
     from trainer_core.export import card
-    from trainer_core.stages.metrics import figure_pairs
 
-    project, known = session.project, lora.metadata
-    told = known["lineage"]
-    names = {file: output.format(name=session.output_name) for file, output in published_names().items()}
-    settings = json.loads(told["lora_assets.settings"])
+    project, report = session.project, TrainingReport.from_json(lora.metadata)
+    names = {file: output.format(name=session.workspace.output_name) for file, output in published_names().items()}
+    settings = report.lineage.settings
     trained = card.Trained(
-        family=session.family.spec.title,
-        rank=known["rank"],
-        alpha=known["alpha"],
+        family=session.workspace.family.spec.title,
+        rank=report.rank,
+        alpha=report.alpha,
         targets=settings["adapter"]["targets"],
-        steps=known["steps"],
-        step=known["selected_step"],
-        base_model=base_name(session),
+        steps=report.steps,
+        step=report.selected_step,
+        base_model=session.workspace.base.name,
         trigger_word=project.caption.trigger_word,
         kind=settings["adapter"]["type"],
     )
     lineage = card.Lineage(
-        base_fingerprint=told["lora_assets.base_fingerprint"],
-        dataset_version=told["lora_assets.dataset_data_version"],
+        base_fingerprint=report.lineage.base_fingerprint,
+        dataset_version=report.lineage.dataset_data_version,
         weights_sha256=lora.data_version,
         file_sha256=lora.files[LORA].sha256,
-        versions=json.loads(told["lora_assets.versions"]),
+        versions=report.lineage.versions,
     )
     return card.CardFacts(
         name=project.name,
-        file=names.get(known["rendered"], "") if _reads(known, "diffusers") else "",
-        comfyui_file=next((names[one["file"]] for one in known["proof"] if one["comfyui_coverage"] == 1.0), ""),
-        lycoris_file=_lycoris_file(known, names),
-        denoiser=session.family.spec.denoiser,
+        file=names.get(report.rendered, "") if _is_read_by(report, "diffusers") else "",
+        comfyui_file=next((names[proof["file"]] for proof in report.proof if proof["comfyui_coverage"] == 1.0), ""),
+        lycoris_file=_lycoris_file(report, names),
+        denoiser=session.workspace.family.spec.denoiser,
         trained=trained,
         data=_training_data(session),
         lineage=lineage,
@@ -91,21 +89,20 @@ def _facts(session: Session, lora: Published, metrics: Published, verdict: Verdi
     )
 
 
-def _reads(known: Mapping[str, JSON], reader: str) -> bool:
-    return any(one["reader"] == reader for one in known["proof"])
+def _is_read_by(report: TrainingReport, reader: str) -> bool:
+    return any(proof["reader"] == reader for proof in report.proof)
 
 
-def _lycoris_file(known: Mapping[str, JSON], names: Mapping[str, str]) -> str:
+def _lycoris_file(report: TrainingReport, names: Mapping[str, str]) -> str:
     """Return the file that LyCORIS's loader takes, for the kinds that it does not fail on."""
-    settings = json.loads(known["lineage"]["lora_assets.settings"])
-    files = [names[one["file"]] for one in known["proof"] if formats()[one["format"]].for_lycoris]
-    return files[0] if files and adapter_kinds()[settings["adapter"]["type"]].lycoris_loads else ""
+    files = [names[proof["file"]] for proof in report.proof if formats()[proof["format"]].for_lycoris]
+    return files[0] if files and adapter_kinds()[report.lineage.settings["adapter"]["type"]].lycoris_loads else ""
 
 
 def _training_data(session: Session) -> TrainingData:
     from trainer_core.export.card import TrainingData
 
-    manifest = session.manifest
+    manifest = session.workspace.manifest
     buckets = Counter(sample.bucket for sample in manifest.samples)
     held_out = Counter(sample.bucket for sample in manifest.samples if sample.split == "held_out")
     return TrainingData(
@@ -121,8 +118,8 @@ def _rendered(session: Session) -> Rendered:
     from trainer_core.export.card import Rendered
 
     sample, side = session.project.sample, session.project.bucket.resolution
-    nothing = session.family.spec.no_negative_prompt
-    prompts = project_prompts(sample, session)
+    nothing = session.workspace.family.spec.no_negative_prompt
+    prompts = project_prompts(sample, session.workspace)
     return Rendered(
         prompts=prompts.texts,
         controls=max((len(files) for files in prompts.controls), default=0),
@@ -132,5 +129,5 @@ def _rendered(session: Session) -> Rendered:
         guidance=sample.guidance,
         width=sample.width or side,
         height=sample.height or side,
-        guidance_argument=session.family.spec.guidance_argument,
+        guidance_argument=session.workspace.family.spec.guidance_argument,
     )

@@ -55,12 +55,12 @@ def decide(figures: Figures, champion_loss: float | None, gate: GateConfig) -> V
 def find_champion(store: Store, project: str) -> Champion | None:
     """Return the champion of a project, if there is one and it is whole."""
     keys = {stage: store.refs.get(_champion(project), stage) for stage in _STAGES}
-    found = {stage: store.objects.get(stage, key) for stage, key in keys.items() if key is not None}
-    lora, metrics = found.get("lora_checkpoint"), found.get("metrics")
+    results = {stage: store.objects.get(stage, key) for stage, key in keys.items() if key is not None}
+    lora, metrics = results.get("lora_checkpoint"), results.get("metrics")
     return Champion(lora, metrics) if lora is not None and metrics is not None else None
 
 
-def settle(store: Store, project: str, lora: Published, metrics: Published, gate: GateConfig) -> Verdict:
+def promote(store: Store, project: str, lora: Published, metrics: Published, gate: GateConfig) -> Verdict:
     """Decide over a finished LoRA and, if it is promoted, make it the champion.
 
     The champion itself is held against its base and the limits as they are now.
@@ -73,6 +73,12 @@ def settle(store: Store, project: str, lora: Published, metrics: Published, gate
             if store.refs.get(_champion(project), stage) != published.key:
                 store.refs.set(_champion(project), stage, published.key)
     return verdict
+
+
+def figure_pairs(figures: Figures) -> list[tuple[str, float, float]]:
+    """Return (name, the base's, the LoRA's) of every figure that was measured of both."""
+    names = [name.removesuffix("_base") for name in figures if name.endswith("_base")]
+    return [(name, float(figures[f"{name}_base"]), float(figures[f"{name}_lora"])) for name in names]
 
 
 def _champion(project: str) -> str:

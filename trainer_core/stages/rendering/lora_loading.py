@@ -37,7 +37,7 @@ def load_lora(pipeline: Any, path: Path, spec: FamilySpec) -> None:
     if read_by_diffusers(path, spec):
         render.load_lora(pipeline, path)
     else:
-        _put_on(getattr(pipeline, spec.denoiser), path, spec)
+        _attach(getattr(pipeline, spec.denoiser), path, spec)
 
 
 def set_strength(pipeline: Any, strength: float, spec: FamilySpec) -> None:
@@ -69,7 +69,7 @@ def with_lora(denoiser: Any, path: Path, spec: FamilySpec) -> Generator[None]:
         denoiser.load_lora_adapter(str(path.parent), weight_name=path.name, prefix=spec.denoiser)
         take = denoiser.unload_lora
     else:
-        _put_on(denoiser, path, spec)
+        _attach(denoiser, path, spec)
         take = partial(take_off, denoiser)
     try:
         yield
@@ -77,7 +77,7 @@ def with_lora(denoiser: Any, path: Path, spec: FamilySpec) -> Generator[None]:
         take()
 
 
-def _put_on(denoiser: Any, path: Path, spec: FamilySpec) -> None:
+def _attach(denoiser: Any, path: Path, spec: FamilySpec) -> None:
     from trainer_core.adapters.adapter_module import put_on
     from trainer_core.adapters.layers import as_tensors
 

@@ -9,17 +9,17 @@ measured again, and a checkpoint whose measurements are not whole is not gone on
 
 from __future__ import annotations
 
-import json
 import logging
-import os
 import shutil
-import zlib
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from trainer_core.export.snapshots import read_snapshot, write_snapshot
+from trainer_core.files import append_record, read_records, rewrite_records
+from trainer_core.types import JSON
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -47,18 +47,11 @@ class Selection:
 
     def losses(self) -> dict[int, float]:
         """Step -> held-out loss. Lines cut short by a kill or damaged since are left out."""
-        found: dict[int, float] = {}
-        if not self._file.exists():
-            return found
-        for line in self._file.read_text(errors="replace").splitlines():
-            try:
-                values = json.loads(line)
-                step, loss = int(values["step"]), float(values["loss"])
-            except (ValueError, TypeError, KeyError):
-                continue
-            if line + "\n" == _sealed(step, loss):
-                found[step] = loss
-        return found
+        losses: dict[int, float] = {}
+        for record in read_records(self._file):
+            with suppress(ValueError, TypeError, KeyError):
+                losses[int(record["step"])] = float(record["loss"])
+        return losses
 
     def add(self, step: int, loss: float, adapter: Mapping[str, Tensor]) -> None:
         """Keep a measurement, and the weights if they are the best so far.
@@ -69,10 +62,7 @@ class Selection:
         if step and loss < min((known for at, known in before.items() if at), default=float("inf")):
             (self.workdir / _BEST).mkdir(exist_ok=True)
             write_snapshot(self._weights(step), adapter)
-        with self._file.open("a") as file:
-            file.write(_sealed(step, loss))
-            file.flush()
-            os.fsync(file.fileno())
+        append_record(self._file, _record(step, loss), durable=True)
         self._prune(before | {step: loss})
 
     def best(self) -> int | None:
@@ -98,9 +88,7 @@ class Selection:
     def forget_after(self, step: int) -> None:
         """Forget measurements of steps that will be done again."""
         kept = {at: loss for at, loss in self.losses().items() if at <= step}
-        temporary = self._file.with_name(f".tmp-{self._file.name}-{os.getpid()}")
-        temporary.write_text("".join(_sealed(at, loss) for at, loss in sorted(kept.items())))
-        temporary.replace(self._file)
+        rewrite_records(self._file, (_record(at, loss) for at, loss in sorted(kept.items())))
 
     def _problem(self, losses: Mapping[int, float], step: int) -> str | None:
         wanted = {at for at in (*range(0, step + 1, self.every), step) if self.due(at)}
@@ -138,6 +126,5 @@ def _best(losses: Mapping[int, float]) -> int | None:
     return min(trained, key=lambda step: (trained[step], step), default=None)
 
 
-def _sealed(step: int, loss: float) -> str:
-    values = {"step": step, "loss": loss}
-    return json.dumps(values | {"crc32": zlib.crc32(json.dumps(values).encode())}) + "\n"
+def _record(step: int, loss: float) -> dict[str, JSON]:
+    return {"step": step, "loss": loss}

@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING
 
 from trainer_core.errors import LoraAssetsError
 from trainer_core.export.snapshots import read_snapshot, write_snapshot
+from trainer_core.stages.lora_settings import LoraContext, run_length
 from trainer_core.stages.publishing.lora_files import PROOF, export_all, published_names
 from trainer_core.stages.publishing.outputs import publish_files, remove_outputs
-from trainer_core.stages.stage import StageContext
 from trainer_core.types import JSON
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ SAVES = "saves"
 
 
 @dataclass(frozen=True)
-class Marks:
+class SaveSchedule:
     """The steps of a run at which its weights are kept."""
 
     sampled: frozenset[int]
@@ -49,12 +49,12 @@ class Marks:
     keep_best: int
 
     @classmethod
-    def of(cls, context: StageContext) -> Marks:
+    def of(cls, context: LoraContext) -> SaveSchedule:
         """Return those of a project."""
-        sample, save, length = context.settings.sample, context.settings.save, context.session.length
+        sample, save, length = context.settings.sample, context.settings.save, run_length(context)
         return cls(
-            frozenset(length.marks(sample.every, sample.every_epochs)),
-            frozenset(length.marks(save.every, save.every_epochs)),
+            frozenset(length.due_steps(sample.every, sample.every_epochs)),
+            frozenset(length.due_steps(save.every, save.every_epochs)),
             save.keep_last,
             save.keep_best if save.keep_last else 0,
         )
@@ -96,25 +96,35 @@ class Marks:
 
 
 @dataclass(frozen=True)
+class Saves:
+    """The saved steps of a finished run."""
+
+    steps: tuple[Mapping[str, JSON], ...]
+    """Of each its `step`, `held_out_loss` and `weights_sha256`."""
+    outputs: Mapping[str, str]
+    """File of the result -> its name in `outputs/NAME/`."""
+
+
+@dataclass(frozen=True)
 class Saver:
     """Keeps weights and publishes files as a run goes."""
 
-    context: StageContext
+    context: LoraContext
     workdir: Path
-    marks: Marks
+    schedule: SaveSchedule
     selection: Selection
     modules: Modules
 
     def on_step(self, step: int, adapter: Mapping[str, Tensor]) -> None:
         """Keep the weights of a step, publish its files, and give up those that are too many."""
         write_snapshot(snapshot_path(self.workdir, step), adapter)
-        if step not in self.marks.saved:
+        if step not in self.schedule.saved:
             return
         self._publish(step, adapter)
-        kept = self.marks.kept(step, self.selection.losses())
-        for gone in sorted(mark for mark in self.marks.saved - kept if mark <= step):
-            remove_outputs(self.context.session.outputs, self._names(gone).values())
-            if gone not in self.marks.sampled:
+        kept = self.schedule.kept(step, self.selection.losses())
+        for gone in sorted(mark for mark in self.schedule.saved - kept if mark <= step):
+            remove_outputs(self.context.workspace.outputs, self._names(gone).values())
+            if gone not in self.schedule.sampled:
                 snapshot_path(self.workdir, gone).unlink(missing_ok=True)
 
     def _publish(self, step: int, adapter: Mapping[str, Tensor]) -> None:
@@ -124,7 +134,7 @@ class Saver:
         try:
             export_all(replace(self.context, staging=folder), self.modules, adapter, step)
             names = self._names(step)
-            publish_files(self.context.session.outputs, {folder / file: names[file] for file in _written(folder)})
+            publish_files(self.context.workspace.outputs, {folder / file: names[file] for file in _written(folder)})
         except LoraAssetsError as error:
             # Hours of training are not given up for a file on the way.
             log.warning("the LoRA of step %d is not published, and training goes on: %s", step, error)
@@ -132,7 +142,7 @@ class Saver:
             shutil.rmtree(folder, ignore_errors=True)
 
     def _names(self, step: int) -> dict[str, str]:
-        return {file: name.format(name=self.context.session.output_name) for file, name in output_names(step).items()}
+        return {file: name.format(name=self.context.workspace.output_name) for file, name in output_names(step).items()}
 
 
 def snapshot_path(workdir: Path, step: int) -> Path:
@@ -151,16 +161,12 @@ def is_saved_output(name: str, output_name: str) -> bool:
 
 
 def collect_saves(
-    context: StageContext, workdir: Path, marks: Marks, losses: Mapping[int, float], modules: Modules
-) -> dict[str, JSON]:
-    """Export the saved steps of a finished run into the result; return what its metadata tell of them.
-
-    Returns:
-        `saved`: for each step its files and held-out loss; `outputs`: file -> its name in `outputs/NAME/`.
-    """
-    saved: list[JSON] = []
+    context: LoraContext, workdir: Path, schedule: SaveSchedule, losses: Mapping[int, float], modules: Modules
+) -> Saves | None:
+    """Export the saved steps of a finished run into the result; None if none was asked for."""
+    saved: list[Mapping[str, JSON]] = []
     outputs: dict[str, str] = {}
-    for step in sorted(marks.kept(context.session.length.steps, losses)):
+    for step in sorted(schedule.kept(run_length(context).steps, losses)):
         folder = context.staging / SAVES / f"step-{step:08d}"
         adapter = read_snapshot(path) if (path := snapshot_path(workdir, step)).exists() else None
         if adapter is None:
@@ -178,7 +184,7 @@ def collect_saves(
         names = output_names(step)
         outputs |= {f"{SAVES}/{folder.name}/{file}": names[file] for file in files}
         saved.append({"step": step, "held_out_loss": losses.get(step), "weights_sha256": exports.weights_sha256})
-    return {"saved": saved, "outputs": outputs} if marks.saved else {}
+    return Saves(tuple(saved), outputs) if schedule.saved else None
 
 
 def _written(folder: Path) -> list[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -13,7 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trainer_core.errors import Interrupted, LoraAssetsError, NonFiniteError
-from trainer_core.stages.stage import StageContext
+from trainer_core.files import write_atomic
+from trainer_core.stages.lora_settings import LoraContext, run_length
 from trainer_core.types import ProgressEvent
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ _POLL = 0.2
 """Seconds between two looks at the workers."""
 
 
-def train_in_processes(context: StageContext, workdir: Path) -> TrainOutcome:
+def train_in_processes(context: LoraContext, workdir: Path) -> TrainOutcome:
     """Start `hardware.num_processes` workers, wait for them, and return what the main one left.
 
     SIGINT and SIGTERM are passed on: the workers save and leave, then this raises.
@@ -58,7 +58,7 @@ def train_in_processes(context: StageContext, workdir: Path) -> TrainOutcome:
     return TrainOutcome(load((workdir / OUTCOME).read_bytes()), told["steps_run"], told["steps_per_second"])
 
 
-def _run(context: StageContext, request: Path, stop: StopRequest) -> int:
+def _run(context: LoraContext, request: Path, stop: StopRequest) -> int:
     """Start the workers and wait, telling what their metrics tell; pass a stop on once."""
     workdir, told, passed_on = request.parent, 0, False
     with (workdir / LOG).open("wb") as log:
@@ -79,7 +79,7 @@ def _run(context: StageContext, request: Path, stop: StopRequest) -> int:
                 workers.terminate()
 
 
-def _tell(context: StageContext, workdir: Path, told: int) -> int:
+def _tell(context: LoraContext, workdir: Path, told: int) -> int:
     """Report the newest line of metrics if it is new; return its step."""
     from trainer_core.train.observe.metrics import read_metrics
 
@@ -88,24 +88,24 @@ def _tell(context: StageContext, workdir: Path, told: int) -> int:
         return told
     line = lines[-1]
     values = {"loss": line.loss, "lr": line.lr, "grad_norm": line.grad_norm or 0.0, "it/s": line.it_per_s}
-    total = context.session.length.steps
-    context.session.report(ProgressEvent("lora_checkpoint", line.step, total, "step", values))
+    total = run_length(context).steps
+    context.workspace.report(ProgressEvent("lora_checkpoint", line.step, total, "step", values))
     return line.step
 
 
-def _request(context: StageContext, workdir: Path) -> Mapping[str, object]:
-    session = context.session
+def _request(context: LoraContext, workdir: Path) -> Mapping[str, object]:
+    workspace = context.workspace
     return {
-        "project": session.project.model_dump(mode="json"),
-        "home": str(session.home),
+        "project": workspace.request(),
+        "home": str(workspace.home),
         "workdir": str(workdir),
         "upstream": {name: published.key for name, published in context.upstream.items()},
-        "dataset": session.manifest.data_version,
-        "base": session.base_version,
+        "dataset": workspace.manifest.data_version,
+        "base": workspace.base.version,
     }
 
 
-def _command(context: StageContext, request: Path) -> list[str]:
+def _command(context: LoraContext, request: Path) -> list[str]:
     # torchrun, which accelerate's own launcher uses for GPUs too; that launcher starts CPU processes through MPI only.
     count = str(context.settings.hardware.num_processes)
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", count]
@@ -125,12 +125,9 @@ def write_outcome(workdir: Path, outcome: TrainOutcome) -> None:
     """Leave a worker's outcome for the process that started it."""
     from safetensors.torch import save
 
-    (workdir / "outcome.json").write_text(
-        json.dumps({"steps_run": outcome.steps_run, "steps_per_second": outcome.steps_per_second})
-    )
-    temporary = workdir / f".tmp-{os.getpid()}-{OUTCOME}"
-    temporary.write_bytes(save(dict(outcome.adapter)))
-    temporary.replace(workdir / OUTCOME)
+    figures = {"steps_run": outcome.steps_run, "steps_per_second": outcome.steps_per_second}
+    write_atomic(workdir / "outcome.json", json.dumps(figures))
+    write_atomic(workdir / OUTCOME, save(dict(outcome.adapter)))
 
 
 def write_error(workdir: Path, rank: int, error: LoraAssetsError) -> None:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import math
-import os
 import time
-import zlib
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor
+
+from trainer_core.files import append_record, read_records, rewrite_records
 
 
 @dataclass(frozen=True)
@@ -84,36 +84,17 @@ class MetricsFile:
     def __init__(self, path: Path, resumed_step: int) -> None:
         self.path = path
         kept = [line for line in read_metrics(path) if line.step <= resumed_step]
-        temporary = path.with_name(f".tmp-{path.name}-{os.getpid()}")
-        temporary.write_text("".join(map(_sealed, kept)))
-        temporary.replace(path)
+        rewrite_records(path, map(asdict, kept))
 
     def write(self, metrics: StepMetrics) -> None:
         """Append one line."""
-        with self.path.open("a") as file:
-            file.write(_sealed(metrics))
+        append_record(self.path, asdict(metrics))
 
 
 def read_metrics(path: Path) -> list[StepMetrics]:
     """Read metrics.jsonl; lines cut short by a kill or damaged since are left out."""
-    found: list[StepMetrics] = []
-    if not path.exists():
-        return found
-    for line in path.read_text(errors="replace").splitlines():
-        try:
-            values = json.loads(line)
-            crc = values.pop("crc32")
-            metrics = StepMetrics(**values)
-        except (ValueError, TypeError, KeyError, AttributeError):
-            continue
-        if crc == _crc(metrics):
-            found.append(metrics)
-    return found
-
-
-def _sealed(metrics: StepMetrics) -> str:
-    return json.dumps(asdict(metrics) | {"crc32": _crc(metrics)}) + "\n"
-
-
-def _crc(metrics: StepMetrics) -> int:
-    return zlib.crc32(json.dumps(asdict(metrics), sort_keys=True).encode())
+    metrics: list[StepMetrics] = []
+    for record in read_records(path):
+        with suppress(TypeError):
+            metrics.append(StepMetrics(**record))
+    return metrics

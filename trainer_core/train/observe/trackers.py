@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import shutil
 import uuid
 from collections.abc import Callable, Mapping, Sequence
@@ -22,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from trainer_core.config.groups import LoggingConfig
+from trainer_core.files import write_atomic
 from trainer_core.types import JSON
 
 if TYPE_CHECKING:
@@ -245,10 +245,7 @@ class WeightsAndBiases:
             self._save()
 
     def _save(self) -> None:
-        temporary = self._state.with_name(f".tmp-{os.getpid()}-{_STATE}")
-        self._state.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(json.dumps({"id": self._id, "step": self._told}))
-        temporary.replace(self._state)
+        write_atomic(self._state, json.dumps({"id": self._id, "step": self._told}))
 
 
 def _read_state(path: Path) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
+from trainer_core.files import fsync_path, write_atomic
 from trainer_core.train.run_state.state_tree import pack, unpack
 
 log = logging.getLogger(__name__)
@@ -63,13 +64,12 @@ def save_state(directory: Path, state: TrainState) -> Path:
         "state.json": json.dumps(rest, sort_keys=True).encode(),
     }
     for name, data in contents.items():
-        _write_durably(temporary / name, data)
+        write_atomic(temporary / name, data)
     hashes = {name: hashlib.sha256(data).hexdigest() for name, data in contents.items()}
-    _write_durably(temporary / "MANIFEST.json", json.dumps({"files": hashes, "digest": _digest(hashes)}).encode())
-    _sync_directory(temporary)
+    write_atomic(temporary / "MANIFEST.json", json.dumps({"files": hashes, "digest": _digest(hashes)}))
     shutil.rmtree(final, ignore_errors=True)
     temporary.rename(final)
-    _sync_directory(directory)
+    fsync_path(directory)
     return final
 
 
@@ -121,18 +121,3 @@ def _load(folder: Path) -> TrainState:
 
 def _digest(hashes: Mapping[str, str]) -> str:
     return hashlib.sha256(json.dumps(dict(hashes), sort_keys=True).encode()).hexdigest()
-
-
-def _write_durably(path: Path, data: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _sync_directory(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -40,7 +40,7 @@ def import_config(  # noqa: PLR0913 - an argument an option
         ),
     ] = None,
     family: Annotated[
-        str | None, typer.Option("--family", metavar="NAME", help="The model family, if it cannot be told.")
+        str | None, typer.Option("--family", metavar="NAME", help="The model family, if it cannot be detected.")
     ] = None,
     model: Annotated[
         str | None, typer.Option("--model", metavar="PATH", help="The base model, if FILE names none.")
@@ -53,8 +53,8 @@ def import_config(  # noqa: PLR0913 - an argument an option
     """Turn a config of another trainer into a project.
 
     Reads sd-scripts' TOML and the kohya_ss GUI's JSON, ai-toolkit's YAML, OneTrainer's JSON, SimpleTuner's config and
-    diffusion-pipe's TOML, with their dataset files. Every key is told: what it became, what differs, what to do where
-    there is nothing. Defaults of the tool that are not ours are written out. FILE is never changed, no file
+    diffusion-pipe's TOML, with their dataset files. Every key is reported: what it became, what differs, what to do
+    where there is nothing. Defaults of the tool that are not ours are written out. FILE is never changed, no file
     overwritten without --force, and nothing written where something that is needed is missing (exit code 1).
     """
     with terminal(as_json, debug, verbose) as out:
@@ -76,8 +76,8 @@ def _show(out: Terminal, report: ImportReport, verbose: int) -> None:
     from rich.text import Text
 
     console = out.console
-    console.print(f"{report.source}: {report.tool}, told by {report.told_by}", soft_wrap=True)
-    console.print(f"model.family: {report.family}, told by {report.family_told_by}", soft_wrap=True)
+    console.print(f"{report.source}: {report.tool}, detected by {report.detected_by}", soft_wrap=True)
+    console.print(f"model.family: {report.family}, detected by {report.family_detected_by}", soft_wrap=True)
     entries = report.sorted()
     for status, count in report.counts.items():
         shown = [entry for entry in entries if entry.status == status]

@@ -13,7 +13,7 @@ import typer
 from trainer_core.cli.arithmetic import show_arithmetic
 from trainer_core.cli.options import Config, Debug, Json, Set, Verbose, find_config
 from trainer_core.cli.terminal import Terminal, show_findings, terminal
-from trainer_core.data.epoch.run_length import KEYS, Arithmetic, arithmetic
+from trainer_core.data.epoch.run_length import KEYS, RunLength, run_length
 from trainer_core.errors import ConfigError, DatasetError, ModelError
 from trainer_core.types import JSON, Finding, Report
 
@@ -37,11 +37,12 @@ class Inspection:
     manifest: Manifest | None = None
 
     @property
-    def arithmetic(self) -> Arithmetic | None:
+    def arithmetic(self) -> RunLength | None:
         """The arithmetic of the run, or None if there is no picture to train on."""
         if self.project is None or self.manifest is None:
             return None
-        figures = arithmetic(self.project, self.manifest.samples)
+        project = self.project
+        figures = run_length(project.train, project.hardware.num_processes, self.manifest.samples)
         return figures if figures.images else None
 
     @property
@@ -92,7 +93,7 @@ def as_dict(found: Inspection) -> dict[str, JSON]:
     return {
         "findings": [finding.as_dict() for finding in found.findings],
         "dataset": {
-            "found": manifest.found if manifest else 0,
+            "found": manifest.total if manifest else 0,
             "used": len(manifest.samples) if manifest else 0,
             "excluded": excluded,
         },
@@ -103,6 +104,7 @@ def as_dict(found: Inspection) -> dict[str, JSON]:
 def _inspect_project(project: Project, home: Path, report: Report) -> Inspection:
     from trainer_core.config.groups import HardwareConfig
     from trainer_core.families import get_family
+    from trainer_core.stages.preflight.findings import project_findings
     from trainer_core.stages.preflight.rule_facts import run_findings
     from trainer_core.stages.project.session import Session
 
@@ -113,7 +115,7 @@ def _inspect_project(project: Project, home: Path, report: Report) -> Inspection
     # With the profile left to itself, a wrong one does not hide what else is wrong.
     session = Session.open(project.model_copy(update={"hardware": HardwareConfig()}), home, report)
     try:
-        settings = [*session.findings(), *_profile(project)]
+        settings = [*project_findings(session), *_profile(project)]
         if any(finding.field.startswith("datasets.") and finding.level == "error" for finding in settings):
             return Inspection(tuple(settings), project)
         dataset, manifest = _dataset(session)
@@ -136,13 +138,15 @@ def _profile(project: Project) -> Sequence[Finding]:
 
 
 def _dataset(session: Session) -> tuple[Sequence[Finding], Manifest | None]:
+    from trainer_core.stages.preflight.findings import caption_findings
+
     try:
-        manifest = session.scanned.manifest
+        manifest = session.workspace.scanned.manifest
     except DatasetError as error:
         return (_finding("datasets", error),), None
     except ConfigError as error:
         return error.findings, None
-    return (*manifest.findings, *session.caption_findings), manifest
+    return (*manifest.findings, *caption_findings(session)), manifest
 
 
 def _finding(field: str, error: Exception) -> Finding:
@@ -165,7 +169,7 @@ def _show_dataset(console: Console, manifest: Manifest) -> None:
     from trainer_core.data.reports.tables import bucket_table, statistics
 
     console.print(
-        f"\n{manifest.found} pictures found = {len(manifest.samples)} used + {len(manifest.excluded)} excluded"
+        f"\n{manifest.total} pictures found = {len(manifest.samples)} used + {len(manifest.excluded)} excluded"
     )
     for cause, count in Counter(gone.cause for gone in manifest.excluded).most_common():
         named = [gone.path for gone in manifest.excluded if gone.cause == cause]

@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
 
 from trainer_core.config.groups import CaptionConfig
-from trainer_core.data.captions.caption_file import PLACE
+from trainer_core.data.captions.caption_file import TRIGGER_MARK
 from trainer_core.data.captions.tags import split_tags
-from trainer_core.data.discovery.discovery_types import named
-from trainer_core.data.reports.dataset_findings import Draft
+from trainer_core.data.draft import Draft
+from trainer_core.data.names import join_names
 from trainer_core.types import CaptionRules, Finding
 
 _WILDCARD = re.compile(r"\{[^{}|]*\|[^{}]*\}")
@@ -30,7 +30,9 @@ def _wildcards(drafts: Sequence[Draft], caption: CaptionConfig) -> Iterator[Find
         return
     found = _having(drafts, lambda line: "{" in line and _WILDCARD.search(line) is not None)
     if found:
-        message = f"{len(found)} caption(s) have wildcards `{{a|b}}`, which are read as they stand: {named(found, 5)}."
+        message = (
+            f"{len(found)} caption(s) have wildcards `{{a|b}}`, which are read as they stand: {join_names(found, 5)}."
+        )
         yield Finding("warning", "caption.wildcards", message, "Set it to true to choose one each draw.")
 
 
@@ -46,12 +48,13 @@ def _marks(drafts: Sequence[Draft], caption: CaptionConfig, rules: CaptionRules)
 
 def _places(drafts: Sequence[Draft]) -> Iterator[Finding]:
     found = [
-        draft.picture.id for draft in drafts if not draft.trigger_word.strip() and any(PLACE in x for x in draft.lines)
+        draft.picture.id
+        for draft in drafts
+        if not draft.trigger_word.strip() and any(TRIGGER_MARK in x for x in draft.lines)
     ]
     if found:
-        message = (
-            f"{len(found)} caption(s) have {PLACE}, but there is no trigger word: it is left out: {named(found, 5)}."
-        )
+        names = join_names(found, 5)
+        message = f"{len(found)} caption(s) have {TRIGGER_MARK}, but there is no trigger word: it is left out: {names}."
         yield Finding("warning", "caption.trigger_word", message, "Set the trigger word.")
 
 
@@ -67,7 +70,7 @@ def _tags(drafts: Sequence[Draft], rules: CaptionRules) -> Iterator[Finding]:
         yield Finding("warning", f"tags.{asked[0]}", message, "Lower `tags.keep_tokens`, or correct `tags.separator`.")
     whole = [name for name, lines in split.items() if any(tags.loose and len(sum(tags, ())) == 1 for tags in lines)]
     if whole and rules.dropout:
-        message = f"{len(whole)} caption(s) are a single tag, which is left out whole: {named(whole, 5)}."
+        message = f"{len(whole)} caption(s) are a single tag, which is left out whole: {join_names(whole, 5)}."
         yield Finding("warning", "tags.dropout", message, "Correct `tags.separator`, or use `caption.dropout`.")
 
 

@@ -46,7 +46,8 @@ def find_lr(  # noqa: PLR0913 - an argument an option
                 found = run.find_lr(session, asked, lambda result: shown.finished(result.name, result.action))
             finally:
                 session.close()
-        files = {"picture": str(session.outputs / PICTURE), "figures": str(session.outputs / FIGURES)}
+        outputs = session.workspace.outputs
+        files = {"picture": str(outputs / PICTURE), "figures": str(outputs / FIGURES)}
         if as_json:
             out.emit({**found.as_dict(), **files})
         else:

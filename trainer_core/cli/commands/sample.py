@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from trainer_core.cli.commands.train import bring_up_to_date
 from trainer_core.cli.options import Config, Debug, Json, Set, Verbose, find_config
 from trainer_core.cli.progress import Progress
 from trainer_core.cli.terminal import UsageError, terminal
-from trainer_core.cli.train import bring_up_to_date
 from trainer_core.errors import LoraAssetsError
 from trainer_core.types import JSON, ProgressEvent
 
@@ -106,7 +106,7 @@ class _Wanted:
 def _settings(session: Session, wanted: _Wanted) -> RenderSettings:
     from trainer_core.sampling.prompt_file import read_prompt_file
     from trainer_core.stages.rendering.prompts import own_prompts
-    from trainer_core.stages.samples import render_settings
+    from trainer_core.stages.rendering.renderer import render_settings
 
     lines = read_prompt_file(wanted.prompt_file) if wanted.prompt_file else ()
     texts = [line.prompt for line in lines] or wanted.prompts
@@ -115,22 +115,23 @@ def _settings(session: Session, wanted: _Wanted) -> RenderSettings:
         controls = [tuple(wanted.prompt_file.parent / one for one in line.controls) for line in lines]
     for of_prompt in controls:
         _check_controls(session, of_prompt)
-    given = replace(own_prompts(texts, controls if any(controls) else (), session), rows=lines)
-    settings = render_settings(session, session.project, given)
+    given = replace(own_prompts(texts, controls if any(controls) else (), session.workspace), rows=lines)
+    sample, side = session.project.sample, session.project.bucket.resolution
+    settings = render_settings(session.workspace, sample, side, given, sample.seed)
     if wanted.sampler is not None:
         settings = replace(settings, sampler=wanted.sampler)
     return settings if wanted.seed is None else replace(settings, seed=wanted.seed)
 
 
 def _check_controls(session: Session, controls: Sequence[Path]) -> None:
-    taken = session.family.spec.control
+    taken = session.workspace.family.spec.control
     most = taken.most if taken else 0
     if len(controls) > most:
         raise UsageError(
-            f"--control: {session.family.spec.title} takes {most} control picture(s), not {len(controls)}."
+            f"--control: {session.workspace.family.spec.title} takes {most} control picture(s), not {len(controls)}."
         )
     if taken and taken.required and not controls:
-        raise UsageError(f"--control: {session.family.spec.title} edits pictures. Name one.")
+        raise UsageError(f"--control: {session.workspace.family.spec.title} edits pictures. Name one.")
 
 
 def _render_prompts(session: Session, settings: RenderSettings, out: Path | None, shown: Progress) -> dict[str, JSON]:
@@ -138,7 +139,7 @@ def _render_prompts(session: Session, settings: RenderSettings, out: Path | None
     from trainer_core.sampling.render import same_pictures
 
     lora = _current_lora(session)
-    target = out or _free_name(session.outputs)
+    target = out or _free_name(session.workspace.outputs)
     if not target.suffix:
         target = target.with_suffix(".png")
     base, changed = _columns(session, lora, settings, shown)
@@ -156,26 +157,23 @@ def _columns(
     session: Session, lora: Path, settings: RenderSettings, shown: Progress
 ) -> tuple[list[Image.Image], list[Image.Image]]:
     """Render all prompts with the base, then with the LoRA."""
-    from trainer_core.hardware.placement import torch_device, torch_dtype, torch_work
+    from trainer_core.hardware.placement import torch_work
     from trainer_core.sampling.render import render
-    from trainer_core.sampling.trained_noise import use_trained_noise
     from trainer_core.stages.rendering.encoded_prompts import prompt_inputs
     from trainer_core.stages.rendering.lora_loading import load_lora
-    from trainer_core.stages.samples import precision
+    from trainer_core.stages.rendering.renderer import open_pipeline
 
     counter, total = itertools.count(1), 2 * len(settings.prompts)
 
     def tell() -> None:
         shown(ProgressEvent(_STAGE, next(counter), total, "picture"))
 
-    with torch_work(session.profile, session.project.hardware.threads):
-        pipeline = session.family.load_pipeline(session.source, torch_dtype(precision(session)))
-        use_trained_noise(pipeline, session.project.noise, session.family.spec.prediction)
-        pipeline.to(torch_device(session.profile))
-        pipeline.set_progress_bar_config(disable=True)
-        inputs = prompt_inputs(session)
+    project, workspace = session.project, session.workspace
+    with torch_work(workspace.profile, project.hardware.threads):
+        pipeline = open_pipeline(workspace, project.noise)
+        inputs = prompt_inputs(workspace.family, project.text)
         base = render(pipeline, inputs, settings, tell)
-        load_lora(pipeline, lora, session.family.spec)
+        load_lora(pipeline, lora, workspace.family.spec)
         return base, render(pipeline, inputs, settings, tell)
 
 
@@ -188,8 +186,8 @@ def _current_lora(session: Session) -> Path:
     from trainer_core.stages.lora_checkpoint import NAME
     from trainer_core.stages.publishing.lora_files import file_for_diffusers
 
-    key = session.store.refs.get(session.project.name, NAME)
-    published = session.store.objects.get(NAME, key) if key else None
+    key = session.workspace.store.refs.get(session.project.name, NAME)
+    published = session.workspace.store.objects.get(NAME, key) if key else None
     if published is None:
         raise LoraAssetsError(f"{session.project.name}: there is no LoRA yet. Train it first: lora-assets train CONFIG")
     return file_for_diffusers(published)

@@ -25,6 +25,7 @@ def plan(
     with terminal(as_json, debug, verbose) as out:
         from trainer_core.run import open_session
         from trainer_core.run import plan as make_plan
+        from trainer_core.stages.preflight.findings import caption_findings, warnings
         from trainer_core.train.optim.rate_curve import RateCurve
 
         with out.progress(["validated_dataset"]) as shown:
@@ -32,18 +33,22 @@ def plan(
             try:
                 plans = make_plan(session)
                 length = session.length
-                told = (*session.advice, *session.caption_findings)
+                findings = (*warnings(session), *caption_findings(session))
             finally:
                 session.close()
         rate = RateCurve.of(session.project, length.steps)
         if as_json:
-            findings = [one.as_dict() for one in told]
-            stages = [one.as_dict() for one in plans]
-            length_row = length.as_dict()
-            out.emit({"stages": stages, "findings": findings, "arithmetic": length_row, "schedule": rate.as_dict()})
+            out.emit(
+                {
+                    "stages": [plan.as_dict() for plan in plans],
+                    "findings": [finding.as_dict() for finding in findings],
+                    "arithmetic": length.as_dict(),
+                    "schedule": rate.as_dict(),
+                }
+            )
         else:
             _show(out, plans)
-            show_findings(out.console, told)
+            show_findings(out.console, findings)
             show_arithmetic(out.console, length)
             out.console.print("\n" + "\n".join(rate.drawn()))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
@@ -11,6 +11,7 @@ import typer
 
 from trainer_core.cli.options import CONFIGS, Debug, Json, Verbose
 from trainer_core.cli.terminal import Terminal, UsageError, show_findings, terminal
+from trainer_core.files import replacing
 from trainer_core.types import Finding
 from trainer_core.wizard.situation import EFFORTS, GOALS, Answers, Effort, Goal, Situation
 
@@ -44,11 +45,13 @@ def init(  # noqa: PLR0913 - an argument an option
     """
     with terminal(as_json, debug, verbose) as out:
         from trainer_core.config.load import project_home
-        from trainer_core.wizard.look import family_of, look
+        from trainer_core.wizard.look import family_of, look, missing_model
 
         ask = _Asking(yes or as_json or not on_terminal())
         pictures = dataset or Path(ask.text("Folder of pictures", None, "PICTURES"))
         model = base or ask.text("Base model (folder, file or hub id)", None, "--base")
+        if problem := missing_model(model):
+            raise UsageError(f"{problem} Give a diffusers-format folder, a .safetensors file or a hub id with --base.")
         named = name or ask.text("Name of the project", pictures.resolve().name, "--name")
         answers = Answers(
             name=named,
@@ -78,31 +81,37 @@ def _write(out: Terminal, situation: Situation, target: Path, configs: Path | No
     from trainer_core.wizard.choices import choose, warnings
     from trainer_core.wizard.document import write_yaml
 
-    choices, told = choose(situation), warnings(situation)
-    text = write_yaml(situation.answers, choices, _places(situation.answers, configs, target.parent))
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_suffix(".tmp")
-    temporary.write_text(text, encoding="utf-8")
-    load_project(temporary)
-    os.replace(temporary, target)
+    choices, problems = choose(situation), warnings(situation)
+    project = _called(target, situation.answers.name)
+    text = write_yaml(situation.answers, choices, _paths(situation.answers, configs, target.parent), project)
+    with replacing(target) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+        load_project(temporary)
     if out.as_json:
         rows = [{"setting": one.path, "value": one.value, "reason": one.reason} for one in choices]
-        out.emit({"file": str(target), "choices": rows, "warnings": told})
+        out.emit({"file": str(target), "choices": rows, "warnings": problems})
         return
     _show(out, choices)
-    show_findings(out.console, [Finding("warning", "machine", message, "") for message in told])
-    out.console.print(f"\nWrote {target}. Next: lora-assets check {situation.answers.name}", soft_wrap=True)
+    show_findings(out.console, [Finding("warning", "machine", message, "") for message in problems])
+    out.console.print(f"\nWrote {target}. Next: lora-assets check {project}", soft_wrap=True)
 
 
-def _places(answers: Answers, configs: Path | None, folder: Path) -> dict[str, str]:
+def _called(target: Path, name: str) -> str:
+    """Return what commands call the project: its name inside of `configs`, else its path."""
+    if target.parent == CONFIGS and target.stem == name:
+        return name
+    return shlex.quote(str(target))
+
+
+def _paths(answers: Answers, configs: Path | None, folder: Path) -> dict[str, str]:
     """Return how the file names base, configs and folders of pictures."""
-    from trainer_core.wizard.look import base_path, place_in
+    from trainer_core.wizard.look import base_path, path_from
 
     base = base_path(answers.base)
-    places = {"base": place_in(base, folder) if base.is_absolute() else base.as_posix()}
-    places["dataset"] = place_in(answers.dataset, folder)
+    paths = {"base": path_from(base, folder) if base.is_absolute() else base.as_posix()}
+    paths["dataset"] = path_from(answers.dataset, folder)
     named = {"configs": configs, "regularisation": answers.regularisation}
-    return places | {name: place_in(path, folder) for name, path in named.items() if path is not None}
+    return paths | {name: path_from(path, folder) for name, path in named.items() if path is not None}
 
 
 def _show(out: Terminal, choices: list[Choice]) -> None:

@@ -54,13 +54,14 @@ def bring_up_to_date(out: Terminal, config: str, until: str | None, overrides: S
     """
     from trainer_core.run import ancestors, open_session, run_until
     from trainer_core.stages import STAGES
+    from trainer_core.stages.preflight.findings import warnings
 
     if until is not None and until not in STAGES:
         raise UsageError(f"--until: `{until}` is not a stage. Choose one of {', '.join(STAGES)}.")
     with out.progress(list(STAGES) if until is None else ancestors(until)) as shown:
         session = open_session(find_config(config), overrides, shown, fetch=True)
         try:
-            for finding in session.advice:
+            for finding in warnings(session):
                 print(finding, file=sys.stderr)
             return run_until(session, until, lambda result: shown.finished(result.name, result.action))
         finally:

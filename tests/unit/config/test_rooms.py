@@ -1,0 +1,21 @@
+"""No package holds too many modules, and no import hides inside a function without a reason."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[3]
+MOST_MODULES = 14
+"""Modules of one package, `__init__` apart: what one glance takes in."""
+
+
+def packages() -> list[Path]:
+    return sorted(path.parent for top in ("trainer_core", "lora_assets") for path in (ROOT / top).rglob("__init__.py"))
+
+
+@pytest.mark.parametrize("package", packages(), ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_a_package_is_seen_at_a_glance(package: Path) -> None:
+    modules = [path.stem for path in package.glob("*.py") if path.stem != "__init__"]
+    assert len(modules) <= MOST_MODULES, f"part {package.name} by what its modules do: {sorted(modules)}"
