@@ -1,4 +1,4 @@
-"""Adapters by name. A new kind of adapter is one row here, and its functions in `kinds`."""
+"""Puts adapters on models. What each kind is stands in `trainer_core.adapter_kinds`: one file a kind."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
+from trainer_core.adapter_kinds import adapter_kinds
 from trainer_core.adapters import lora, lycoris
 from trainer_core.adapters.layers import Layer
 
@@ -49,34 +50,17 @@ class Adapter:
 
 
 _PEFT = Adapter(lora.attach, lora.state, lora.load_state, lora.layers, lora.disabled)
-_HOOKED = Adapter(
-    lycoris.attach,
-    lycoris.state,
-    lycoris.load_state,
-    lycoris.layers,
-    lycoris.disabled,
-)
-ADAPTERS: dict[str, Adapter] = {
-    "lora": _PEFT,
-    "locon": _HOOKED,
-    "lokr": _HOOKED,
-    "dylora": _HOOKED,
-    "dora": _HOOKED,
-    "loha": _HOOKED,
-    "ia3": _HOOKED,
-    "glora": _HOOKED,
-    "full": _HOOKED,
-    "diag-oft": _HOOKED,
-    "boft": _HOOKED,
-}
-"""`adapter.type` -> what does it."""
+_MODULES = Adapter(lycoris.attach, lycoris.state, lycoris.load_state, lycoris.layers, lycoris.disabled)
+ADAPTERS: dict[str, Adapter] = {name: _PEFT if kind.with_peft else _MODULES for name, kind in adapter_kinds().items()}
+"""`adapter.type` -> what puts it on a model."""
 TEXT_ENCODERS = _PEFT
-"""What text encoders carry, whatever the denoiser does."""
+"""What text encoders carry, whatever the denoiser has: a plain LoRA."""
 
 
 def draws(adapter: AdapterConfig) -> bool:
     """Say whether an adapter draws random numbers in a training step."""
-    return bool(adapter.dropout or adapter.rank_dropout or adapter.module_dropout) or adapter.type == "dylora"
+    dropouts = adapter.dropout or adapter.rank_dropout or adapter.module_dropout
+    return bool(dropouts) or adapter_kinds()[adapter.type].nested_ranks
 
 
 def module_of(parameter: str) -> str:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trainer_core.adapters.kinds import KINDS
+from trainer_core.adapter_kinds import layer_kinds
 from trainer_core.adapters.layers import Layer, LoraLayer
 from trainer_core.errors import ExportError, ModelError
 from trainer_core.export.formats import formats
@@ -216,7 +216,7 @@ def _modules_of_file(spec: FamilySpec, tensors: Mapping[str, Tensor], format_nam
         name, role = module_and_role(key)
         sides.setdefault(name, {})[role] = tuple(tensor.shape)
     known = (spec.denoiser, *(name for name, one in spec.components.items() if one.library == "transformers"))
-    fuses = bool(spec.lora.native) and formats()[format_name].style(spec.lora) == "kohya"
+    fuses = formats()[format_name].fuses_modules(spec.lora)
     if fuses or any(split(name)[0] not in known or not {"down", "up"} <= sides[name].keys() for name in sides):
         what = f"{format_name} for {spec.title} joins modules" if fuses else "its keys do not name modules as diffusers"
         raise ModelError(f"{source}: {what}, so the base's config is needed. Give --base DIR (no weights are read).")
@@ -260,7 +260,7 @@ def _rank(layer: Layer) -> int:
     """Return the rank of a layer; 0 where it has none."""
     if isinstance(layer, LoraLayer):
         return layer.rank
-    rank = KINDS[layer.kind].rank
+    rank = layer_kinds()[layer.kind].rank
     return rank(layer.tensors) if rank else 0
 
 

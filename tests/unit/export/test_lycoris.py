@@ -16,7 +16,7 @@ from trainer_core.adapters.layers import Layer, LoraLayer, LycorisLayer
 from trainer_core.config.groups import AdapterConfig, AdapterOptionsConfig
 from trainer_core.errors import ExportError
 from trainer_core.export.convert import Request, convert
-from trainer_core.export.format_support import held_formats, possible_formats, refusal
+from trainer_core.export.format_support import held_formats, possible_formats, unsupported_reason
 from trainer_core.export.hollow_models import hollow_denoiser
 from trainer_core.export.metadata.kohya_metadata import network_arguments, network_module
 from trainer_core.export.proof import comfyui_unmapped, prove
@@ -155,7 +155,7 @@ def test_formats_hold_what_their_readers_load_right(adapter: Any, options: Any, 
     settings, own = AdapterConfig.model_validate(adapter), AdapterOptionsConfig.model_validate(options)
     assert held_formats(NAMES[names], ALL, settings, own) == held
     assert set(possible_formats(NAMES[names], settings, own)) == set(held)
-    assert all(bool(refusal(name, NAMES[names], settings, own)) is (name not in held) for name in ALL)
+    assert all(bool(unsupported_reason(name, NAMES[names], settings, own)) is (name not in held) for name in ALL)
 
 
 @pytest.mark.parametrize(

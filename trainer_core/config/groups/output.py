@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from pkgutil import iter_modules
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
@@ -78,13 +79,21 @@ class GateConfig(Group):
     that is more than rounding."""
 
 
+def _modules_of(folder: Path) -> tuple[str, ...]:
+    return tuple(sorted(module.name for module in iter_modules([str(folder)])))
+
+
+if TYPE_CHECKING:
+    FormatName = str
+else:
+    # A module of the package is a format. They stand above the settings, so their files are listed, not imported.
+    FormatName = Literal[_modules_of(Path(__file__).parents[2] / "export" / "formats")]
+
+
 class ExportConfig(Group):
     """The published LoRA files."""
 
-    formats: Annotated[tuple[Literal["diffusers", "kohya", "comfyui", "lycoris"], ...], Field(min_length=1)] = (
-        "diffusers",
-        "comfyui",
-    )
+    formats: Annotated[tuple[FormatName, ...], Field(min_length=1)] = ("diffusers", "comfyui")
     """Formats to write: `diffusers` (PEFT keys), `kohya`, `comfyui` (what ComfyUI reads for the family), `lycoris` (any
     adapter). The first becomes NAME.safetensors, the others NAME.FORMAT.safetensors; docs/adapters.md says which can
     hold what. Default: the two that most people load."""

@@ -4,11 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import AfterValidator, Field, JsonValue
 
+from trainer_core.adapter_kinds import adapter_kinds
 from trainer_core.config.groups.base import NEUTRAL, Group, Precision, Probability, Rates
+
+if TYPE_CHECKING:
+    AdapterType = str
+else:
+    # Kinds are found as modules, so a new one needs no line here.
+    AdapterType = Literal[tuple(adapter_kinds())]
 
 
 class BlockConfig(Group):
@@ -23,9 +30,7 @@ class BlockConfig(Group):
 class AdapterConfig(Group):
     """The trained part."""
 
-    type: Literal["lora", "locon", "lokr", "dylora", "dora", "loha", "ia3", "glora", "full", "diag-oft", "boft"] = (
-        "lora"
-    )
+    type: AdapterType = "lora"
     """Kind of adapter; docs/adapters.md says what each is, and where its files load. Default: what every reader loads.
     kohya: `network_module` with `algo`. ai-toolkit: `network.type`."""
     rank: Annotated[int, Field(ge=1, le=4096)] = 16

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
+from trainer_core.adapter_kinds import adapter_kinds
 from trainer_core.config.project import Project
 from trainer_core.config.rules.base import Facts, Rule, without_effect
 from trainer_core.types import Finding
 
 MAX_USUAL_RANK = 256
 MAX_USUAL_SCALE = 8
-_PLAIN = ("lora", "locon", "dylora")
-"""Kinds whose layers are products of two matrices."""
-_WITHOUT_RANK = ("ia3", "full")
 
 
 def rank_is_usual(project: Project, facts: Facts) -> Finding | None:
     """The file grows with the rank; what it learns soon does not."""
     rank = project.adapter.rank
-    if rank <= MAX_USUAL_RANK or project.adapter.type in _WITHOUT_RANK:
+    if rank <= MAX_USUAL_RANK or not adapter_kinds()[project.adapter.type].has_rank:
         return None
     message = f"is {rank}: a very large file that overfits easily; 4 to 128 is usual."
     return Finding("warning", "adapter.rank", message, "Try 32 first.")
@@ -26,7 +24,7 @@ def rank_fits_the_layers(project: Project, facts: Facts) -> Finding | None:
     """Two factors wider than the matrix they stand for are more numbers than the matrix itself."""
     rank = project.adapter.rank
     narrowest = min(facts.widths, default=rank)
-    if rank <= narrowest or project.adapter.type in _WITHOUT_RANK:
+    if rank <= narrowest or not adapter_kinds()[project.adapter.type].has_rank:
         return None
     message = f"is {rank}, above the {narrowest} channels of the narrowest blocks: more weights than the layers have."
     return Finding("warning", "adapter.rank", message, f"Choose at most {narrowest}.")
@@ -35,7 +33,7 @@ def rank_fits_the_layers(project: Project, facts: Facts) -> Finding | None:
 def alpha_is_usual(project: Project, facts: Facts) -> Finding | None:
     """Alpha multiplies what is learnt; a large one acts like a larger rate."""
     adapter = project.adapter
-    if adapter.alpha <= MAX_USUAL_SCALE * adapter.rank or adapter.type in _WITHOUT_RANK:
+    if adapter.alpha <= MAX_USUAL_SCALE * adapter.rank or not adapter_kinds()[adapter.type].has_rank:
         return None
     message = f"is {adapter.alpha:g} at rank {adapter.rank}: every update is multiplied by "
     message += f"{adapter.alpha / adapter.rank:g}."
@@ -71,12 +69,13 @@ def text_encoders_are_named_once(project: Project, facts: Facts) -> Finding | No
 def text_encoders_carry_a_plain_lora(project: Project, facts: Facts) -> Finding | None:
     """Readers load text encoders from files of plain LoRA alone."""
     adapter, options = project.adapter, project.adapter_options
-    plain = adapter.type in _PLAIN and not (options.decompose or options.tucker)
-    if not adapter.text_encoders or plain:
+    plain = adapter_kinds()[adapter.type].plain_lora
+    if not adapter.text_encoders or (plain and not (options.decompose or options.tucker)):
         return None
-    kind = adapter.type if adapter.type not in _PLAIN else "decomposed"
+    kind = "decomposed" if plain else adapter.type
     message = f"text encoders carry a plain LoRA, which no reader loads from one file with {kind} layers."
-    fix = f"Set adapter.type to {', '.join(_PLAIN)}, or leave text encoders out."
+    possible = ", ".join(name for name, kind in adapter_kinds().items() if kind.plain_lora)
+    fix = f"Set adapter.type to {possible}, or leave text encoders out."
     return Finding("error", "adapter.text_encoders", message, fix)
 
 

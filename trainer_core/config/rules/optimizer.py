@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from trainer_core.adapter_kinds import adapter_kinds
 from trainer_core.config.project import Project
 from trainer_core.config.rules.base import Facts, Rule, changed, without_effect
 from trainer_core.types import Finding
@@ -37,16 +38,18 @@ def the_rate_is_usual(project: Project, facts: Facts) -> Finding | None:
 def full_training_wants_a_small_rate(project: Project, facts: Facts) -> Finding | None:
     """Without a low rank, every weight moves by the rate at each step."""
     lr = project.optimizer.lr
-    if project.adapter.type != "full" or lr < _FULL_HIGHEST or _name(project).startswith(_FINDS_ITS_RATE):
+    if not adapter_kinds()[project.adapter.type].trains_every_weight or lr < _FULL_HIGHEST:
         return None
-    message = f"is {lr:g}, a LoRA's rate; the weights themselves are trained (adapter.type: full)."
+    if _name(project).startswith(_FINDS_ITS_RATE):
+        return None
+    message = f"is {lr:g}, a LoRA's rate; the weights themselves are trained (adapter.type: {project.adapter.type})."
     return Finding("warning", "optimizer.lr", message, "Try 1e-5 or less.")
 
 
 def lora_plus_needs_two_matrices(project: Project, facts: Facts) -> Finding | None:
     """LoRA+ sets apart the rates of up and down matrices; these kinds have none."""
     kind = project.adapter.type
-    if project.optimizer.lora_plus_ratio == 1 or kind not in ("ia3", "full", "diag-oft", "boft"):
+    if project.optimizer.lora_plus_ratio == 1 or adapter_kinds()[kind].two_matrices:
         return None
     message = f"is {project.optimizer.lora_plus_ratio:g}, but {kind} has no up and down matrices."
     return Finding("error", "optimizer.lora_plus_ratio", message, "Set it to 1.")

@@ -12,14 +12,17 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from trainer_core.adapter_kinds import adapter_kinds
 from trainer_core.adapters.layers import Layer, LoraLayer
 from trainer_core.errors import ExportError
-from trainer_core.export.formats.base import LoraFormat
+from trainer_core.export.lora_format import LoraFormat
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from trainer_core.config.groups import AdapterConfig, AdapterOptionsConfig
     from trainer_core.export.module_names import Modules
+    from trainer_core.families.family import LoraNames
 
 
 def tensors(layers: Mapping[str, Layer], modules: Modules) -> dict[str, Tensor]:
@@ -74,4 +77,13 @@ def _fused(layers: Mapping[str, Layer], modules: Modules) -> dict[str, Layer]:
     return found
 
 
-FORMAT = LoraFormat("kohya", "kohya's scripts, A1111, Forge, ComfyUI", lambda names: "kohya", tensors)
+def _unsupported_reason(names: LoraNames, adapter: AdapterConfig, options: AdapterOptionsConfig) -> str:
+    changed = options.decompose or options.tucker or adapter.train_norm
+    if names.native and (changed or not adapter_kinds()[adapter.type].plain_lora):
+        return "kohya's keys join modules of this family, and only plain LoRA can be joined"
+    return ""
+
+
+FORMAT = LoraFormat(
+    "kohya", "kohya's scripts, A1111, Forge, ComfyUI", lambda names: "kohya", tensors, _unsupported_reason
+)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from trainer_core.export.formats.base import LoraFormat
+from trainer_core.export.lora_format import LoraFormat
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -30,4 +30,4 @@ def tensors(layers: Mapping[str, Layer], modules: Modules) -> dict[str, Tensor]:
     return found
 
 
-FORMAT = LoraFormat("lycoris", "LyCORIS, and trainers that use it", lambda names: "kohya", tensors)
+FORMAT = LoraFormat("lycoris", "LyCORIS, and trainers that use it", lambda names: "kohya", tensors, for_lycoris=True)

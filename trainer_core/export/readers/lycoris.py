@@ -11,9 +11,8 @@ from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from trainer_core.adapters.kinds import KINDS
-from trainer_core.adapters.layers import Layer
-from trainer_core.adapters.lycoris import as_tensors
+from trainer_core.adapter_kinds import layer_kinds
+from trainer_core.adapters.layers import Layer, as_tensors
 from trainer_core.errors import ExportError
 
 if TYPE_CHECKING:
@@ -50,7 +49,7 @@ def lycoris_error(layer: Layer, wanted: Layer, shape: tuple[int, ...], seed: int
     _lengthen(host, tensors)
     with torch.no_grad(), _quiet():
         before = host(inputs)
-        found = _module(kind, tensors, host, dtype)(inputs) - before
+        found = _module(tensors, host, dtype)(inputs) - before
         difference = run_ours(host, wanted, inputs) - before
         size, error = float(difference.norm()), float((found - difference).norm())
     error = max(0.0, error - rounding * float(before.norm()))
@@ -86,7 +85,7 @@ def run_ours(host: nn.Module, layer: Layer, inputs: Tensor) -> Tensor:
 
 def _needs_weight(kind: str, tensors: Mapping[str, Tensor]) -> bool:
     """Say whether an update depends on the weight; if not, one of zeros shows it best."""
-    return KINDS[kind].matrix is None or "dora_scale" in tensors
+    return layer_kinds()[kind].matrix is None or "dora_scale" in tensors
 
 
 def _precision(shape: tuple[int, ...]) -> torch.dtype:
@@ -129,7 +128,7 @@ def _lengthen(host: Any, tensors: Mapping[str, Tensor]) -> None:
         host.weight.data = (flat / flat.norm(dim=1, keepdim=True) * lengths).reshape(host.weight.shape)
 
 
-def _module(kind: str, tensors: Mapping[str, Tensor], host: nn.Module, dtype: torch.dtype) -> Any:
+def _module(tensors: Mapping[str, Tensor], host: nn.Module, dtype: torch.dtype) -> Any:
     """Make LyCORIS's module of a layer's tensors, found by LyCORIS from their names alone."""
     from lycoris.modules import get_module, make_module
 
@@ -139,7 +138,7 @@ def _module(kind: str, tensors: Mapping[str, Tensor], host: nn.Module, dtype: to
     found, weights = get_module(named, "layer")
     if found is None:
         raise ExportError(f"LyCORIS knows no kind of layer with {', '.join(sorted(tensors))}.")
-    if kind == "ia3":
+    if "on_input" in tensors:
         # it passes two tensors to its own constructor from files, which takes one
         module: Any = found("layer", host, train_on_input=bool(tensors["on_input"]))
         module.weight.data.copy_(tensors["weight"])

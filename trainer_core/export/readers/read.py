@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from trainer_core.adapters.layers import Layer, LoraLayer
 from trainer_core.errors import ExportError
-from trainer_core.export.lycoris_file import ENDS, kind_of, lycoris_layer
+from trainer_core.export.lycoris_file import kind_of, lycoris_ends, lycoris_layer
 from trainer_core.export.module_names import Modules, Part, Shape
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ ALPHA = (".alpha",)
 MAGNITUDE = (".dora_scale", ".lora_magnitude_vector", ".lora_magnitude_vector.weight")
 _ROLES = (("down", DOWN), ("up", UP), ("alpha", ALPHA), ("dora_scale", MAGNITUDE))
 _SUFFIXES = {suffix: role for role, suffixes in _ROLES for suffix in suffixes}
-_LYCORIS = {f".{end}": end for end in sorted(ENDS, key=len, reverse=True) if end != "dora_scale"}
+_LYCORIS = {f".{end}": end for end in sorted(lycoris_ends(), key=len, reverse=True) if end != "dora_scale"}
 _OTHERS = {
     r"\.boft_|\.oft_[RS]": "OFT in PEFT's tensors: only LyCORIS's are read",
     r"\.ia3_": "(IA)^3 in PEFT's tensors: only LyCORIS's are read",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from trainer_core.export.format_support import held_formats, possible_formats, refusal
+from trainer_core.export.format_support import held_formats, possible_formats, unsupported_reason
 from trainer_core.export.formats import written_formats
 from trainer_core.stages.project.session import Session
 from trainer_core.types import Finding
@@ -13,7 +13,9 @@ def format_findings(session: Session) -> list[Finding]:
     asked, spec = session.project.export.formats, session.workspace.family.spec
     adapter, options = session.project.adapter, session.project.adapter_options
     written = held_formats(spec.lora, asked, adapter, options)
-    refused = {name: refusal(name, spec.lora, adapter, options) for name in written_formats(spec.lora, asked)}
+    refused = {
+        name: unsupported_reason(name, spec.lora, adapter, options) for name in written_formats(spec.lora, asked)
+    }
     if reasons := [f"{name} cannot hold it: {why}." for name, why in refused.items() if why]:
         fix = f"{', '.join(written)} will be written."
         if not written:

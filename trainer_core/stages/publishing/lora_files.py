@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from trainer_core.adapters import ADAPTERS, TEXT_ENCODERS
 from trainer_core.config.reads import settings_key
 from trainer_core.data.epoch.batch_order import BatchOrder
-from trainer_core.export.format_support import held_formats, refusal
+from trainer_core.export.format_support import held_formats, unsupported_reason
 from trainer_core.export.formats import formats
 from trainer_core.export.hollow_models import hollow_denoiser, hollow_text_encoders, modules_of
 from trainer_core.export.metadata.kohya_metadata import network_arguments, network_module
@@ -108,7 +108,7 @@ def own_format(context: LoraContext) -> str:
     """Return the format of files for our own sampling: diffusers' where it can hold the adapter."""
     settings = context.settings
     names = context.workspace.family.spec.lora
-    return _ANY if refusal(_DIFFUSERS, names, settings.adapter, settings.adapter_options) else _DIFFUSERS
+    return _ANY if unsupported_reason(_DIFFUSERS, names, settings.adapter, settings.adapter_options) else _DIFFUSERS
 
 
 def _lora(context: LoraContext, modules: Modules, adapter: Mapping[str, Tensor]) -> Lora:

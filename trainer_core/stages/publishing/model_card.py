@@ -6,6 +6,8 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from trainer_core.adapter_kinds import adapter_kinds
+from trainer_core.export.formats import formats
 from trainer_core.stages.project.session import Session
 from trainer_core.stages.publishing.lora_names import LORA, published_names
 from trainer_core.stages.publishing.promotion import Verdict, figure_pairs
@@ -92,9 +94,9 @@ def _is_read_by(report: TrainingReport, reader: str) -> bool:
 
 
 def _lycoris_file(report: TrainingReport, names: Mapping[str, str]) -> str:
-    """Return the file that LyCORIS's loader takes; it has one for every kind but (IA)^3, where it fails."""
-    files = [names[proof["file"]] for proof in report.proof if proof["format"] == "lycoris"]
-    return files[0] if files and report.lineage.settings["adapter"]["type"] != "ia3" else ""
+    """Return the file that LyCORIS's loader takes, for the kinds that it does not fail on."""
+    files = [names[proof["file"]] for proof in report.proof if formats()[proof["format"]].for_lycoris]
+    return files[0] if files and adapter_kinds()[report.lineage.settings["adapter"]["type"]].lycoris_loads else ""
 
 
 def _training_data(session: Session) -> TrainingData:

@@ -79,7 +79,7 @@ def with_lora(denoiser: Any, path: Path, spec: FamilySpec) -> Generator[None]:
 
 def _attach(denoiser: Any, path: Path, spec: FamilySpec) -> None:
     from trainer_core.adapters.adapter_module import put_on
-    from trainer_core.adapters.lycoris import as_tensors
+    from trainer_core.adapters.layers import as_tensors
 
     for name, layer in _layers(denoiser, path, spec).items():
         kind, tensors = as_tensors(layer)

@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from trainer_core.adapters.kinds.base import Kind, Place, Shape, Tensors, normal, scale
+from trainer_core.adapter_kinds.kind import (
+    FACTORED,
+    TRAINS_NORMS,
+    AdapterKind,
+    AdapterTarget,
+    LayerKind,
+    Shape,
+    Tensors,
+    normal,
+    scale,
+)
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor
@@ -12,13 +22,13 @@ if TYPE_CHECKING:
     from trainer_core.config.groups import AdapterOptionsConfig
 
 
-def start(place: Place, options: AdapterOptionsConfig, generator: Generator) -> dict[str, Tensor]:
+def start(target: AdapterTarget, options: AdapterOptionsConfig, generator: Generator) -> dict[str, Tensor]:
     """Return LyCORIS's start: everything normal, but one factor of zeros."""
     import torch
 
-    out, into, *kernel = place.shape
-    rank = place.rank
-    alpha = {"alpha": torch.tensor(place.alpha)}
+    out, into, *kernel = target.shape
+    rank = target.rank
+    alpha = {"alpha": torch.tensor(target.alpha)}
     if options.tucker and any(side > 1 for side in kernel):
         return alpha | {
             "hada_t1": normal((rank, rank, *kernel), 0.1, generator),
@@ -55,10 +65,15 @@ def matrix(tensors: Tensors, shape: Shape, keep: Tensor | None) -> Tensor:
     return (one * two * factor).reshape(shape)
 
 
-KIND = Kind(
+_LAYER = LayerKind(
     start=start,
     matrix=matrix,
     scaled=(("hada_w1_a",),),
     balance=(("hada_w2_a", "hada_w2_b"),),
     rank=lambda tensors: int(tensors["hada_w2_b"].shape[0]),
+    marks=("hada_w1_a",),
+    ends=("hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b", "hada_t1", "hada_t2"),
 )
+LAYERS = {"loha": _LAYER}
+_SETTINGS = FACTORED | TRAINS_NORMS | {"adapter_options.tucker", "adapter_options.decompose"}
+ADAPTERS = (AdapterKind("loha", "loha", _SETTINGS),)

@@ -9,7 +9,18 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from trainer_core.adapters.kinds.base import Call, Kind, Place, Shape, Tensors, kaiming, scale
+from trainer_core.adapter_kinds.kind import (
+    FACTORED,
+    TRAINS_NORMS,
+    AdapterKind,
+    AdapterTarget,
+    Call,
+    LayerKind,
+    Shape,
+    Tensors,
+    kaiming,
+    scale,
+)
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor
@@ -19,20 +30,20 @@ if TYPE_CHECKING:
 DOWN, UP, MID = "lora_down.weight", "lora_up.weight", "lora_mid.weight"
 
 
-def start(place: Place, options: AdapterOptionsConfig, generator: Generator) -> dict[str, Tensor]:
+def start(target: AdapterTarget, options: AdapterOptionsConfig, generator: Generator) -> dict[str, Tensor]:
     """Return Kaiming-uniform down matrices and an up matrix of zeros."""
     import torch
 
-    out, into, *kernel = place.shape
+    out, into, *kernel = target.shape
     ones = [1] * len(kernel)
     if options.tucker and any(side > 1 for side in kernel):
         middle = {
-            DOWN: kaiming((place.rank, into, *ones), generator),
-            MID: kaiming((place.rank, place.rank, *kernel), generator),
+            DOWN: kaiming((target.rank, into, *ones), generator),
+            MID: kaiming((target.rank, target.rank, *kernel), generator),
         }
     else:
-        middle = {DOWN: kaiming((place.rank, into, *kernel), generator)}
-    return middle | {UP: torch.zeros(out, place.rank, *ones), "alpha": torch.tensor(place.alpha)}
+        middle = {DOWN: kaiming((target.rank, into, *kernel), generator)}
+    return middle | {UP: torch.zeros(out, target.rank, *ones), "alpha": torch.tensor(target.alpha)}
 
 
 def matrix(tensors: Tensors, shape: Shape, keep: Tensor | None) -> Tensor:
@@ -87,11 +98,32 @@ def truncated(tensors: Tensors, block: int, draw: int) -> dict[str, Tensor]:
     return {DOWN: down, UP: up, "alpha": alpha}
 
 
-KIND = Kind(
+LAYER = LayerKind(
     start=start,
     matrix=matrix,
     update=update,
     scaled=((UP,),),
     balance=((UP, DOWN),),
     rank=lambda tensors: int(tensors[UP].shape[1]),
+    marks=(MID,),
+    ends=(MID, "dora_scale"),
+)
+FILE_KIND = "locon"
+"""What files call these layers, LoRA's, DoRA's and DyLoRA's too."""
+LAYERS = {FILE_KIND: LAYER}
+_LOCON = FACTORED | TRAINS_NORMS | {"adapter_options.tucker", "adapter_options.decompose"}
+_DYLORA = TRAINS_NORMS | {"adapter.dropout", "adapter_options.rslora", "adapter_options.block_size"}
+ADAPTERS = (
+    AdapterKind("lora", "locon", FACTORED, product=True, with_peft=True, kohya_algo=None),
+    AdapterKind("locon", "locon", _LOCON, product=True, adapts_convolutions=True),
+    AdapterKind("dylora", "locon", _DYLORA, product=True, nested_ranks=True, kohya_block_size="unit"),
+    AdapterKind(
+        "dora",
+        "locon",
+        FACTORED | TRAINS_NORMS,
+        product=True,
+        magnitudes=True,
+        reads_weight=True,
+        kohya_algo="lora",
+    ),
 )

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from trainer_core.adapters.kinds.base import Call, Kind, Place, Tensors
-from trainer_core.adapters.kinds.lokr import split
+from trainer_core.adapter_kinds.kind import TRAINS_NORMS, AdapterKind, AdapterTarget, Call, LayerKind, Shape, Tensors
+from trainer_core.adapter_kinds.lokr import split
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
     from trainer_core.config.groups import AdapterOptionsConfig
 
 
-def start_diagonal(place: Place, options: AdapterOptionsConfig, generator: Generator) -> dict[str, Tensor]:
+def start_diagonal(target: AdapterTarget, options: AdapterOptionsConfig, generator: Generator) -> dict[str, Tensor]:
     """Return one block of zeros for each run of outputs: no rotation."""
     import torch
 
-    side, number = split(place.shape[0], options.block_size or place.rank)
-    return _with_scales({"oft_blocks": torch.zeros(number, side, side)}, place, options)
+    side, number = split(target.shape[0], options.block_size or target.rank)
+    return _with_scales({"oft_blocks": torch.zeros(number, side, side)}, target, options)
 
 
 def butterfly_blocks(outputs: int, side: int) -> tuple[int, int] | None:
@@ -35,15 +35,15 @@ def butterfly_blocks(outputs: int, side: int) -> tuple[int, int] | None:
     return (sides[-1], outputs // sides[-1]) if sides else None
 
 
-def start_butterfly(place: Place, options: AdapterOptionsConfig, generator: Generator) -> dict[str, Tensor]:
+def start_butterfly(target: AdapterTarget, options: AdapterOptionsConfig, generator: Generator) -> dict[str, Tensor]:
     """Return log2(blocks) + 1 stages of blocks of zeros."""
     import torch
 
-    found = butterfly_blocks(place.shape[0], options.block_size or place.rank)
-    assert found is not None, "places that no butterfly fits are refused before"
+    found = butterfly_blocks(target.shape[0], options.block_size or target.rank)
+    assert found is not None, "targets that no butterfly fits are refused before"
     side, number = found
     stages = (number - 1).bit_count() + 1
-    return _with_scales({"oft_blocks": torch.zeros(stages, number, side, side)}, place, options)
+    return _with_scales({"oft_blocks": torch.zeros(stages, number, side, side)}, target, options)
 
 
 def turn(tensors: Tensors) -> Tensor:
@@ -96,12 +96,12 @@ def butterfly(tensors: Tensors, call: Call) -> Tensor:
     return _back(_scaled(tensors, z, change), call)
 
 
-def _with_scales(tensors: dict[str, Tensor], place: Place, options: AdapterOptionsConfig) -> dict[str, Tensor]:
+def _with_scales(tensors: dict[str, Tensor], target: AdapterTarget, options: AdapterOptionsConfig) -> dict[str, Tensor]:
     import torch
 
     tensors["alpha"] = torch.tensor(options.constraint)
     if options.rescaled:
-        tensors["rescale"] = torch.ones(place.shape[0], *[1] * (len(place.shape) - 1))
+        tensors["rescale"] = torch.ones(target.shape[0], *[1] * (len(target.shape) - 1))
     return tensors
 
 
@@ -120,5 +120,35 @@ def _back(change: Tensor, call: Call) -> Tensor:
     return change.movedim(-1, 1) if call.strides else change
 
 
-DIAGONAL = Kind(start=start_diagonal, update=diagonal)
-BUTTERFLY = Kind(start=start_butterfly, update=butterfly)
+def updated_shape(tensors: Tensors, shape: Shape) -> Shape:
+    """Return `shape` if the blocks of each stage have as many rows as the weight has outputs."""
+    blocks = tensors["oft_blocks"]
+    stages = blocks.shape[0] if blocks.ndim == 4 else 1
+    return shape if blocks[..., 0].numel() // stages == shape[0] else ()
+
+
+LAYERS = {
+    "diag-oft": LayerKind(
+        start=start_diagonal,
+        update=diagonal,
+        marks=("oft_blocks",),
+        ends=("oft_blocks", "rescale"),
+        is_stored_as=lambda tensors: tensors["oft_blocks"].ndim == 3,
+        updated_shape=updated_shape,
+        not_in_comfyui=frozenset({"rescale"}),
+    ),
+    "boft": LayerKind(
+        start=start_butterfly,
+        update=butterfly,
+        marks=("oft_blocks",),
+        ends=("oft_blocks", "rescale"),
+        is_stored_as=lambda tensors: tensors["oft_blocks"].ndim == 4,
+        updated_shape=updated_shape,
+        outputs_fit=lambda outputs, side: butterfly_blocks(outputs, side) is not None,
+    ),
+}
+_SETTINGS = TRAINS_NORMS | {f"adapter_options.{name}" for name in ("block_size", "constraint", "rescaled")}
+ADAPTERS = (
+    AdapterKind("diag-oft", "diag-oft", _SETTINGS, scaled=False, two_matrices=False, comfyui_loads_scales=False),
+    AdapterKind("boft", "boft", _SETTINGS, scaled=False, two_matrices=False),
+)

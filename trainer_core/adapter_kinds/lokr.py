@@ -4,7 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from trainer_core.adapters.kinds.base import Call, Kind, Place, Shape, Tensors, kaiming, scale
+from trainer_core.adapter_kinds.kind import (
+    FACTORED,
+    TRAINS_NORMS,
+    AdapterKind,
+    AdapterTarget,
+    Call,
+    LayerKind,
+    Shape,
+    Tensors,
+    kaiming,
+    scale,
+)
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor
@@ -28,14 +39,14 @@ def split(dimension: int, factor: int) -> tuple[int, int]:
     return smaller, dimension // smaller
 
 
-def start(place: Place, options: AdapterOptionsConfig, generator: Generator) -> dict[str, Tensor]:
+def start(target: AdapterTarget, options: AdapterOptionsConfig, generator: Generator) -> dict[str, Tensor]:
     """Return LyCORIS's start; the larger matrix is whole where its low-rank factors would not be smaller."""
     import torch
 
-    out, into, *kernel = place.shape
+    out, into, *kernel = target.shape
     (small_out, large_out), (small_in, large_in) = split(out, options.factor), split(into, options.factor)
-    tensors = {"lokr_w1": kaiming((small_out, small_in), generator), "alpha": torch.tensor(place.alpha)}
-    rank = place.rank
+    tensors = {"lokr_w1": kaiming((small_out, small_in), generator), "alpha": torch.tensor(target.alpha)}
+    rank = target.rank
     if options.full_matrix or rank >= max(large_out, large_in) / 2:
         # nothing is low-rank, so nothing is scaled: readers take alpha = rank
         return tensors | {
@@ -75,6 +86,15 @@ def update(tensors: Tensors, call: Call) -> Tensor:
     return torch.einsum("ab,...bd,cd->...ac", small, parts, large).flatten(-2)
 
 
+def peft_tensors(tensors: Tensors) -> Tensors:
+    """Return the tensors without alpha, whose scale alpha / rank goes into the small matrix."""
+    folded = {end: tensor for end, tensor in tensors.items() if end != "alpha"}
+    if "lokr_w2_b" in folded:
+        small = "lokr_w1" if "lokr_w1" in folded else "lokr_w1_a"
+        folded[small] = folded[small] * (float(tensors["alpha"]) / folded["lokr_w2_b"].shape[0])
+    return folded
+
+
 def _small(tensors: Tensors) -> Tensor:
     if "lokr_w1" in tensors:
         return tensors["lokr_w1"]
@@ -101,11 +121,18 @@ def _ranks(tensors: Tensors) -> int:
     return int(tensors["lokr_w2_b"].shape[0]) if "lokr_w2_b" in tensors else 0
 
 
-KIND = Kind(
+_LAYER = LayerKind(
     start=start,
     matrix=matrix,
     update=update,
     scaled=(("lokr_w1", "lokr_w1_a"),),
     balance=(("lokr_w2_b", "lokr_w2_a"), ("lokr_w2", "lokr_w1")),
     rank=_ranks,
+    marks=("lokr_w1", "lokr_w1_a"),
+    ends=("lokr_w1", "lokr_w1_a", "lokr_w1_b", "lokr_w2", "lokr_w2_a", "lokr_w2_b", "lokr_t2"),
+    peft_tensors=peft_tensors,
 )
+LAYERS = {"lokr": _LAYER}
+_OPTIONS = ("tucker", "decompose", "factor", "full_matrix")
+_SETTINGS = FACTORED | TRAINS_NORMS | {f"adapter_options.{name}" for name in _OPTIONS}
+ADAPTERS = (AdapterKind("lokr", "lokr", _SETTINGS),)

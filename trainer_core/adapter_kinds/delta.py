@@ -1,4 +1,6 @@
-"""DoRA's decomposition over any update that is a matrix: W' = m * (W + D) / |W + D| (arXiv 2402.09353).
+"""What a layer adds to a module's output, with DoRA's decomposition where a layer has magnitudes.
+
+DoRA, over any update D that is a matrix: W' = m * (W + D) / |W + D| (arXiv 2402.09353).
 
 The norm is of each output's row, as in PEFT and in LyCORIS's `wd_on_out`, and is taken as a constant in the backward
 pass: the paper's section 4.3.
@@ -8,7 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from trainer_core.adapters.kinds.base import Call, Kind, Tensors, matrix_of
+from trainer_core.adapter_kinds.kind import Call, LayerKind, Tensors, matrix_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -19,7 +21,16 @@ def magnitudes(weight: Tensor) -> Tensor:
     return weight.detach().flatten(1).norm(dim=1).reshape(-1, *[1] * (weight.ndim - 1))
 
 
-def decomposed(kind: Kind, tensors: Tensors, call: Call) -> Tensor:
+def output_delta(kind: LayerKind, tensors: Tensors, call: Call) -> Tensor:
+    """Return what a layer adds to `call.z`, in the layer's precision."""
+    if "dora_scale" in tensors:
+        return _decomposed(kind, tensors, call)
+    if kind.update is not None:
+        return kind.update(tensors, call)
+    return call.apply(call.x, matrix_of(kind, tensors, call))
+
+
+def _decomposed(kind: LayerKind, tensors: Tensors, call: Call) -> Tensor:
     """Return what the changed weight adds to `call.z`."""
     import torch
 
