@@ -173,7 +173,9 @@ def _no_sample(discoveries: Sequence[Discovery], excluded: Sequence[Exclusion], 
     causes = Counter(exclusion.cause for exclusion in excluded)
     counts = ", ".join(f"{count} {cause}" for cause, count in sorted(causes.items()))
     summary = (
-        f"{pluralize(len(excluded), 'picture')}, none usable: {counts}" if excluded else "no file ends like a picture"
+        f"{pluralize(len(excluded), 'picture')} found, none usable: {counts}"
+        if excluded
+        else "no file ends like a picture"
     )
     lines = [f"{roots}: there is not one picture to train on ({summary})."]
     if excluded:
