@@ -172,9 +172,8 @@ def _no_sample(discoveries: Sequence[Discovery], excluded: Sequence[Exclusion], 
     roots = join_names(str(discovery.root) for discovery in discoveries)
     causes = Counter(exclusion.cause for exclusion in excluded)
     counts = ", ".join(f"{count} {cause}" for cause, count in sorted(causes.items()))
-    summary = (
-        f"{pluralize(len(excluded), 'picture')}, none usable: {counts}" if excluded else "no file ends like a picture"
-    )
+    found = f"{pluralize(len(excluded), 'picture')} found, none usable: {counts}"
+    summary = found if excluded else "no file ends like a picture"
     lines = [f"{roots}: there is not one picture to train on ({summary})."]
     if excluded:
         lines.append(f"First: {excluded[0].path}: {excluded[0].reason}.")
