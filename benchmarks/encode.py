@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from benchmarks._common import Figure, Goal, Result, from_rounds, in_child, ratios
 from benchmarks._projects import VAE, small_sd15, write_pictures, write_project
+from trainer_core.families.shared import loading
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -116,9 +117,9 @@ def vae_alone(session: Session, limit: int | None = None) -> Callable[[], None]:
     from trainer_core.data.pictures.decode import load_rgb, to_bucket
     from trainer_core.hardware.placement import place, torch_device, torch_dtype
 
-    profile, family = session.profile, session.family
+    profile = session.profile
     dtype, size = torch_dtype(session.precision("vae", "auto")), profile.encode_batch_size
-    vae: Any = place(family.load_vae(session.source, dtype), profile)
+    vae: Any = place(loading.load_vae(session.source, dtype), profile)
     pictures = [to_bucket(load_rgb(one.path.read_bytes()), one.geometry) for one in session.manifest.samples[:limit]]
     batches: list[torch.Tensor] = []
     for start in range(0, len(pictures), size):

@@ -11,6 +11,7 @@ from PIL import Image
 
 from tests.contract.models import MODELS
 from tests.contract.support import Tiny, control_pictures
+from trainer_core.families.shared import loading
 from trainer_core.sampling.examine import Exam, take
 from trainer_core.sampling.render import RenderSettings
 
@@ -31,13 +32,13 @@ class Examined:
 
     def __init__(self, tiny: Tiny) -> None:
         self.tiny = tiny
-        self.pipeline = tiny.family.load_pipeline(tiny.source, torch.float32)
+        self.pipeline = loading.load_pipeline(tiny.source, torch.float32)
         self.pipeline.set_progress_bar_config(disable=True)
 
     def take(self, negative_prompt: str, seed: int, pictures: int) -> list[Image.Image]:
         """Render one prompt at two steps."""
         controls = tuple(tuple(of_prompt) for of_prompt in control_pictures(self.tiny, 1))
-        argument = self.tiny.family.spec.guidance_argument
+        argument = self.tiny.family.spec.rendering.guidance_argument
         settings = RenderSettings((), negative_prompt, 2, 4.0, seed, 64, 64, controls, argument)
         counted: list[int] = []
         exam = Exam((PROMPT,), (), pictures, settings, {})

@@ -29,6 +29,7 @@ from tests.contract.support import (
     stack,
 )
 from trainer_core.config.groups import TextConfig
+from trainer_core.families.shared import loading
 from trainer_core.types import Conditioning
 
 U = torch.tensor([0.3, 0.8])
@@ -158,7 +159,7 @@ def test_captions_encoded_together_are_captions_encoded_alone(tiny: Tiny) -> Non
 
 def test_latents_are_the_mode_and_do_not_vary(tiny: Tiny) -> None:
     first, second = (tiny.family.encode_latents(tiny.vae, pixels()) for _ in range(2))
-    factor = tiny.family.spec.latent_factor
+    factor = tiny.family.spec.latents.factor
     assert torch.equal(first, second)
     assert first.dtype == torch.float32
     assert first.shape[2:] == (HEIGHT // factor, WIDTH // factor)
@@ -202,7 +203,7 @@ def test_latents_are_normalised_as_the_pipeline_undoes_it(tiny: Tiny, monkeypatc
 def checkpointed_difference(tiny: Tiny) -> float:
     """Return the largest difference that gradient checkpointing makes to the loss and to any gradient."""
     latents, text = tiny.family.encode_latents(tiny.vae, pixels()), rows(tiny)
-    model = tiny.family.load_denoiser(tiny.source, torch.float32)
+    model = loading.load_denoiser(tiny.source, torch.float32)
     mine = Tiny(**{**tiny.__dict__, "denoiser": model})
     model.requires_grad_(True).train()
 
@@ -244,7 +245,7 @@ def test_one_step_of_the_sampler_with_an_exact_prediction_gives_the_picture(tiny
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16])
 def test_a_denoiser_in_low_precision_is_fed_in_its_own(tiny: Tiny, dtype: torch.dtype) -> None:
-    model = tiny.family.load_denoiser(tiny.source, dtype)
+    model = loading.load_denoiser(tiny.source, dtype)
     told = given(tiny, conditions(tiny))
     latents = tiny.family.encode_latents(tiny.vae, pixels())
     # Shares of noise that bf16 holds exactly, also as thousandths: some models round the time that they are given.
@@ -268,7 +269,7 @@ def test_loaded_models_are_frozen_evaluated_and_own_aligned_memory(tiny: Tiny) -
 
 
 def test_the_pipeline_we_build_renders_what_diffusers_own_renders(tiny: Tiny) -> None:
-    built = tiny.family.load_pipeline(tiny.source, torch.float32)
+    built = loading.load_pipeline(tiny.source, torch.float32)
     built.set_progress_bar_config(disable=True)
     ours = Tiny(**{**tiny.__dict__, "pipeline": built})
     assert torch.equal(*(pipeline_call(one, return_dict=False)[0] for one in (ours, tiny)))

@@ -25,7 +25,7 @@ from tests.contract.support import (
 from tests.tiny.qwen_image import build_qwen_image_edit
 from trainer_core.config.groups import TextConfig
 from trainer_core.families.models.qwen_image_edit import fit
-from trainer_core.families.shared import loading
+from trainer_core.families.shared import packing
 from trainer_core.types import Conditioning
 
 Open = Callable[[str], Tiny]
@@ -119,12 +119,12 @@ def test_control_tokens_follow_the_noisy_ones_and_are_cut_from_the_output(edit: 
     sizes = [(8, 12), (8, 8), (12, 8)][: 1 + PICTURES[edit.name]]
     assert call["img_shapes"] == [[(1, height // 2, width // 2) for height, width in sizes]]
     assert call["hidden_states"].shape[1] == output.shape[1] == sum(h * w // 4 for h, w in sizes)
-    assert torch.equal(call["hidden_states"][:, :24], loading.pack(noisy))
+    assert torch.equal(call["hidden_states"][:, :24], packing.pack(noisy))
     for place, part in enumerate(call["hidden_states"][:, 24:].split([h * w // 4 for h, w in sizes[1:]], dim=1)):
-        assert torch.equal(part, loading.pack(told.controls[place]))
+        assert torch.equal(part, packing.pack(told.controls[place]))
     with torch.no_grad():
         found = run()
-    assert torch.equal(found, loading.unpack(output[:, :24], 8, 12))
+    assert torch.equal(found, packing.unpack(output[:, :24], 8, 12))
 
 
 def test_the_order_of_control_pictures_counts(open_family: Open) -> None:
@@ -182,7 +182,7 @@ def test_the_sampler_is_given_the_text_of_training(edit: Tiny, pictures: int) ->
     controls = control_pictures(edit)[0]
     inputs = edit.family.pipeline_inputs(edit.pipeline, CAPTIONS[0], "", controls)
     size = {"height": 64, "width": 96, "num_inference_steps": 2, "output_type": "latent"}
-    more = {edit.family.spec.guidance_argument: 4.0, "num_images_per_prompt": pictures}
+    more = {edit.family.spec.rendering.guidance_argument: 4.0, "num_images_per_prompt": pictures}
     calls = spy(edit.theirs, lambda: edit.pipeline(**inputs, **size, **more))
     assert len(calls) == 4
     for (call, _), caption in zip(calls, [CAPTIONS[0], " "] * 2, strict=True):

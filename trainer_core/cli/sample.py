@@ -15,6 +15,7 @@ from trainer_core.cli.progress import Progress
 from trainer_core.cli.terminal import UsageError, terminal
 from trainer_core.cli.train import bring_up_to_date
 from trainer_core.errors import LoraAssetsError
+from trainer_core.families.shared import loading
 from trainer_core.types import JSON, ProgressEvent
 
 if TYPE_CHECKING:
@@ -169,7 +170,7 @@ def _columns(
         shown(ProgressEvent(_STAGE, next(counter), total, "picture"))
 
     with torch_work(session.profile, session.project.hardware.threads):
-        pipeline = session.family.load_pipeline(session.source, torch_dtype(precision(session)))
+        pipeline = loading.load_pipeline(session.source, torch_dtype(precision(session)))
         use_trained_noise(pipeline, session.project.noise, session.family.spec.prediction)
         pipeline.to(torch_device(session.profile))
         pipeline.set_progress_bar_config(disable=True)

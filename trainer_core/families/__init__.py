@@ -12,7 +12,8 @@ from difflib import SequenceMatcher
 
 from trainer_core.errors import ModelError
 from trainer_core.families import models
-from trainer_core.families.family import Family, FamilySpec
+from trainer_core.families.family import Family
+from trainer_core.families.spec import FamilySpec
 
 
 def family_names() -> tuple[str, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from trainer_core.config.rules import Facts
-from trainer_core.families.family import FamilySpec
+from trainer_core.families.spec import FamilySpec
 
 
 def family_facts(spec: FamilySpec) -> Facts:
@@ -11,9 +11,9 @@ def family_facts(spec: FamilySpec) -> Facts:
     return Facts(
         prediction=spec.prediction,
         title=spec.title,
-        trainable_text_encoders=tuple(spec.text_lora),
-        reads_clip_tokens=spec.long_captions,
-        skips_clip_layers=spec.clip_skip,
-        chooses_text_length=spec.choosable_text_length,
+        trainable_text_encoders=tuple(spec.text.lora),
+        reads_clip_tokens=spec.text.long_captions,
+        skips_clip_layers=spec.text.clip_skip,
+        chooses_text_length=spec.text.choosable_length,
         overflows_in_fp16=spec.overflows_in_fp16,
     )

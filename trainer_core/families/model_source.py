@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -11,48 +10,28 @@ from pathlib import Path
 from typing import Any, Literal
 
 from trainer_core.errors import ModelError
-from trainer_core.families.family import ComponentSpec, FamilySpec
-from trainer_core.families.shared.single_file import (
+from trainer_core.families import family_names, get_family
+from trainer_core.families.component_files import (
+    CONFIG_NAME,
+    PICKLE_REASON,
+    PICKLES,
+    MissingFile,
+    class_problem,
+    read_json,
+    required,
+    tokenizer_files,
+    weight_files,
+)
+from trainer_core.families.single_file import (
     SCALED_MARKS,
     names_by_part,
     read_header,
     single_file_digests,
 )
-
-PICKLES = frozenset({".ckpt", ".bin", ".pt", ".pth", ".pkl"})
-PICKLE_REASON = (
-    "pickled weights can run code when they are opened and are not loaded; convert them to .safetensors, "
-    "or set model.allow_pickle for a single file"
-)
-WEIGHTS_STEM = {"diffusers": "diffusion_pytorch_model", "transformers": "model"}
-CONFIG_NAME = {
-    "model": "config.json",
-    "scheduler": "scheduler_config.json",
-    "tokenizer": "tokenizer_config.json",
-    "processor": "tokenizer_config.json",
-}
-TOKENIZER_FILES = (
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.json",
-    "merges.txt",
-    "spiece.model",
-    "tokenizer.model",
-    "chat_template.json",
-    "chat_template.jinja",
-    "processor_config.json",
-    "preprocessor_config.json",
-)
-VOCABULARIES = ("tokenizer.json", "vocab.json", "spiece.model", "tokenizer.model")
+from trainer_core.families.spec import FamilySpec
 
 HashFiles = Callable[[list[Path]], Mapping[Path, str]]
 TensorDigests = Callable[[Path], Mapping[str, str]]
-
-
-class _Missing(Exception):
-    """A component lacks a file; the text says which and how to mend it."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +73,7 @@ class ModelSource:
 
     def part(self, component: str) -> str:
         """Return the name under which `single_file_digests` and `file_parts` know a component."""
-        return "denoiser" if component == self.spec.denoiser else self.spec.file_parts.get(component, component)
+        return "denoiser" if component == self.spec.denoiser else self.spec.single_file.parts.get(component, component)
 
     def folder(self, component: str) -> Path:
         """Return the folder of a component's config."""
@@ -102,18 +81,18 @@ class ModelSource:
 
     def config(self, component: str) -> dict[str, Any]:
         """Return a component's config."""
-        return _read_json(self.folder(component) / CONFIG_NAME[self.spec.components[component].kind])
+        return read_json(self.folder(component) / CONFIG_NAME[self.spec.components[component].kind])
 
     def pipeline_config(self) -> dict[str, Any]:
         """Return model_index.json, or nothing where the configs of a single file come without one."""
         index = self.config_root / "model_index.json"
-        return _read_json(index) if index.is_file() else {}
+        return read_json(index) if index.is_file() else {}
 
     def component_files(self, component: str) -> list[Path]:
         """Return the files that loading a component reads, sorted; of a single-file checkpoint only those beside it."""
         try:
             return sorted(self._files(component))
-        except _Missing as error:
+        except MissingFile as error:
             raise ModelError(str(error)) from error
 
     def parameters(self, component: str) -> int:
@@ -153,17 +132,17 @@ class ModelSource:
     def _files(self, name: str) -> list[Path]:
         component, folder = self.spec.components[name], self.folder(name)
         if component.kind in ("tokenizer", "processor"):
-            return _tokenizer_files(folder)
-        config = _required(folder / CONFIG_NAME[component.kind])
+            return tokenizer_files(folder)
+        config = required(folder / CONFIG_NAME[component.kind])
         if component.kind == "scheduler" or self.in_file(name):
             return [config]
-        return [config, *_weight_files(folder, component)]
+        return [config, *weight_files(folder, component)]
 
     def _problem(self, name: str) -> str | None:
         try:
             self._files(name)
-            return _class_problem(name, self.spec.components[name], self.config(name))
-        except (_Missing, ModelError) as error:
+            return class_problem(name, self.spec.components[name], self.config(name))
+        except (MissingFile, ModelError) as error:
             return str(error)
 
 
@@ -180,7 +159,7 @@ def _open_folder(path: Path, spec: FamilySpec) -> tuple[ModelSource | None, list
             "model_index.json is missing: not a diffusers-format folder. Give its root, or a .safetensors file"
         ]
     try:
-        pipeline = _read_json(index).get("_class_name")
+        pipeline = read_json(index).get("_class_name")
     except ModelError as error:
         return None, [str(error)]
     variant = _variant(pipeline, spec)
@@ -208,7 +187,7 @@ def _open_file(path: Path, config_path: Path | None, spec: FamilySpec) -> tuple[
         return None, problems
     # The weights of variants have the same names: the configs tell them apart.
     index = config_path / "model_index.json"
-    variant = _variant(_read_json(index).get("_class_name"), spec) if index.is_file() else None
+    variant = _variant(read_json(index).get("_class_name"), spec) if index.is_file() else None
     return ModelSource(variant or spec, config_path, path, names_by_part(names)), []
 
 
@@ -224,14 +203,22 @@ def _name_problems(names: list[str], spec: FamilySpec) -> list[str]:
 
 
 def _instead_of_file(spec: FamilySpec) -> str:
-    return "Give a checkpoint of this family" if spec.file_has else "This family is read from a diffusers folder only"
+    return (
+        "Give a checkpoint of this family"
+        if spec.single_file.has
+        else "This family is read from a diffusers folder only"
+    )
 
 
 def _holds(names: list[str], spec: FamilySpec) -> bool:
     def found(mark: str) -> bool:
         return any(mark in name for name in names)
 
-    return bool(spec.file_has) and all(map(found, spec.file_has)) and not any(map(found, spec.file_lacks))
+    return (
+        bool(spec.single_file.has)
+        and all(map(found, spec.single_file.has))
+        and not any(map(found, spec.single_file.lacks))
+    )
 
 
 def _variant(pipeline: Any, spec: FamilySpec) -> FamilySpec | None:
@@ -246,66 +233,5 @@ def _pipeline_problem(seen: Any, spec: FamilySpec) -> str:
     return f"model_index.json names the pipeline {seen}, {spec.name} is {wanted}. {fix}"
 
 
-def _class_problem(name: str, component: ComponentSpec, config: Mapping[str, Any]) -> str | None:
-    """Compare the class that a model's config names with the one that will load it."""
-    if component.kind != "model":
-        return None
-    seen = [config["_class_name"]] if "_class_name" in config else list(config.get("architectures") or [])
-    if not seen or component.loader in seen or _is_body(component.loader, seen[0]):
-        return None
-    return f"{name}/config.json is of {seen[0]}, wanted {component.loader}"
-
-
-def _is_body(loader: str, seen: str) -> bool:
-    """Say whether `loader` is the body of a model with a head, as Qwen3Model is of Qwen3ForCausalLM."""
-    return loader.endswith("Model") and seen.startswith(f"{loader.removesuffix('Model')}For")
-
-
-def _weight_files(folder: Path, component: ComponentSpec) -> list[Path]:
-    """Return the files that `from_pretrained` reads: diffusers prefers shards, transformers the single file."""
-    stem = WEIGHTS_STEM[component.library]
-    single, index = folder / f"{stem}.safetensors", folder / f"{stem}.safetensors.index.json"
-    if index.is_file() and not (component.library == "transformers" and single.is_file()):
-        shards = {str(shard) for shard in _read_json(index)["weight_map"].values()}
-        return [index, *(_required(folder / shard) for shard in sorted(shards))]
-    if single.is_file():
-        return [single]
-    raise _Missing(f"{folder.name}/{single.name} is missing. {_instead(folder)}")
-
-
-def _instead(folder: Path) -> str:
-    """Say what was found where weights were wanted."""
-    pickled = sorted(file.name for file in folder.glob("*") if file.suffix.lower() in PICKLES)
-    variants = sorted(file.name for file in folder.glob("*.safetensors*"))
-    if pickled:
-        return f"There is {', '.join(pickled)}, but {PICKLE_REASON}"
-    if variants:
-        return f"There is {', '.join(variants)}: give a folder whose weights are saved without a variant"
-    return "Copy the model again"
-
-
-def _tokenizer_files(folder: Path) -> list[Path]:
-    _required(folder / "tokenizer_config.json")
-    found = [folder / name for name in TOKENIZER_FILES if (folder / name).is_file()]
-    if not any(file.name in VOCABULARIES for file in found):
-        raise _Missing(f"{folder.name} holds none of {', '.join(VOCABULARIES)}. Copy the model again")
-    return found
-
-
-def _required(file: Path) -> Path:
-    if not file.is_file():
-        raise _Missing(f"{file.parent.name}/{file.name} is missing. Copy the model again")
-    return file
-
-
-def _read_json(file: Path) -> dict[str, Any]:
-    try:
-        return json.loads(file.read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{file}: cannot be read as JSON ({error}). Copy the model again") from error
-
-
 def _all_specs() -> list[FamilySpec]:
-    from trainer_core.families import family_names, get_family
-
     return [get_family(name).spec for name in family_names()]

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from trainer_core.data.pictures.decode import DECODE_VERSION, to_view
 from trainer_core.errors import NonFiniteError
+from trainer_core.families.shared import loading
 from trainer_core.stages.caching.entries import control_id, entry_key, items_outcome, shape_of, write_items
 from trainer_core.stages.caching.view_entries import (
     Picture,
@@ -40,7 +41,7 @@ def _items(context: StageContext) -> dict[str, Item]:
     common = {
         "vae": session.weights(spec.vae_components),
         "precision": session.precision("vae", context.settings.latents.precision),
-        "encoder": f"{spec.name} {spec.latents_version}",
+        "encoder": f"{spec.name} {spec.latents.version}",
         "decode": DECODE_VERSION,
     }
     base = digest(common)
@@ -109,7 +110,7 @@ def _encode(context: StageContext, pictures: Sequence[Picture]) -> None:
         torch.inference_mode(),
         session.store.entries.writer("latents") as writer,
     ):
-        vae = place(session.family.load_vae(session.source, dtype), session.profile)
+        vae = place(loading.load_vae(session.source, dtype), session.profile)
         for batch, pixels in _decoded(context, list(_batches(pictures, size))):
             latents = session.family.encode_latents(vae, pixels.to(device, dtype)).to("cpu", torch.float32)
             for picture, latent in zip(batch, latents, strict=True):
@@ -127,7 +128,7 @@ def _write_masks(context: StageContext, masks: Sequence[Picture]) -> None:
 
     from trainer_core.data.pictures.mask_pixels import to_latent_mask
 
-    factor = context.session.family.spec.latent_factor
+    factor = context.session.family.spec.latents.factor
     threads = context.settings.hardware.decode_threads or context.session.profile.decode_threads
 
     def load(mask: Picture) -> numpy.ndarray[Any, Any]:
@@ -196,7 +197,7 @@ CACHED_LATENTS = Stage(
     inputs=_inputs,
     items=_items,
     cached=True,
-    code=lambda spec: [spec.latents_version, DECODE_VERSION],
+    code=lambda spec: [spec.latents.version, DECODE_VERSION],
     data_version=_version,
     total=lambda context: len(context.items),
 )

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from trainer_core.data.captions.sample_captions import drawn_row, encoded_live
 from trainer_core.errors import NonFiniteError
+from trainer_core.families.shared import loading
 from trainer_core.stages.caching.caption_entries import Text, texts_to_encode
 from trainer_core.stages.caching.entries import control_parts, entry_key, items_outcome, write_items
 from trainer_core.stages.project.verified_pictures import read_picture
@@ -39,11 +40,11 @@ def text_items(session: Session, text: TextConfig, texts: Iterable[Text]) -> dic
     common: dict[str, JSON] = {
         "encoders": session.weights(spec.text_components),
         "precision": session.precision("text", text.precision),
-        "max_length": (text.max_length if spec.choosable_text_length else 0) or spec.text_length,
-        "clip_skip": text.clip_skip if spec.clip_skip else 0,
-        "encoder": f"{spec.identity} {spec.text_version}",
+        "max_length": spec.text.tokens(text.max_length),
+        "clip_skip": text.clip_skip if spec.text.clip_skip else 0,
+        "encoder": f"{spec.identity} {spec.text.version}",
     }
-    if spec.long_captions and text.clip_tokens > 75:
+    if spec.text.long_captions and text.clip_tokens > 75:
         common["clip_tokens"] = text.clip_tokens
     base = digest(common)
     seen = spec.control is not None and spec.control.in_text
@@ -102,7 +103,7 @@ def _encode(context: StageContext, captions: Sequence[tuple[str, Text]]) -> None
         torch.inference_mode(),
         session.store.entries.writer("text") as writer,
     ):
-        loaded = session.family.load_text_encoders(session.source, torch_dtype(precision))
+        loaded = loading.load_text_encoders(session.source, torch_dtype(precision))
         encoders = {
             name: place(part, session.profile) if isinstance(part, torch.nn.Module) else part
             for name, part in loaded.items()
@@ -156,7 +157,7 @@ CACHED_TEXT_EMBEDDINGS = Stage(
     inputs=_inputs,
     items=_items,
     cached=True,
-    code=lambda spec: spec.text_version,
+    code=lambda spec: spec.text.version,
     data_version=_version,
     total=lambda context: len(context.items),
 )

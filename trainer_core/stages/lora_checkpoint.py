@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from trainer_core.data.captions.sample_captions import encoded_live
 from trainer_core.errors import ConfigError, LoraAssetsError
+from trainer_core.families.shared import loading
 from trainer_core.stages.caching.caption_entries import live_captions, names_needed, text_choice
 from trainer_core.stages.caching.entries import control_keys_of, keys_of, read_controls, read_latents, read_text
 from trainer_core.stages.caching.view_entries import mask_keys_of, read_masks, seen_geometries, view_ids
@@ -276,7 +277,7 @@ def training_parts(context: StageContext, device: Any) -> TrainerParts:
     cache = cached_samples(context)
     if cache.nbytes() <= settings.hardware.resident_cache_mib * 2**20:
         cache = cache.resident(device, dtype)
-    denoiser = place(session.family.load_denoiser(session.source, dtype), session.profile)
+    denoiser = place(loading.load_denoiser(session.source, dtype), session.profile)
     use_attention(denoiser, session.profile.attention)
     order = Order.of(train, settings.train.batch_size, settings.train.seed)
     live = encoded_live(session.project)

@@ -8,6 +8,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
+from trainer_core.families.shared import loading
 from trainer_core.stages.caching.entries import control_keys_of, keys_of
 from trainer_core.stages.lora_checkpoint import held_out_samples
 from trainer_core.stages.project.session import file_stat
@@ -120,7 +121,7 @@ def _held_out_figures(context: StageContext, progress: _Progress) -> dict[str, J
     dtype = torch_dtype(session.precision("train", settings.train.precision))
     schedule = session.family.noise_schedule(session.source, settings.noise)
     evaluator = Evaluator(session.family, schedule, torch_device(session.profile), dtype, settings.noise.guidance)
-    denoiser: Any = place(session.family.load_denoiser(session.source, dtype), session.profile)
+    denoiser: Any = place(loading.load_denoiser(session.source, dtype), session.profile)
     use_attention(denoiser, session.profile.attention)
 
     def losses_with(lora: Published) -> dict[str, float]:
@@ -163,7 +164,7 @@ def _exam_figures(context: StageContext, progress: _Progress) -> dict[str, JSON]
     from trainer_core.stages.rendering.lora_loading import load_lora
 
     exam = _exam(context)
-    pipeline = session.family.load_pipeline(session.source, torch_dtype(precision(session)))  # type: ignore[arg-type]
+    pipeline = loading.load_pipeline(session.source, torch_dtype(precision(session)))  # type: ignore[arg-type]
     use_trained_noise(pipeline, context.settings.noise, session.family.spec.prediction)
     pipeline.to(torch_device(session.profile))
     pipeline.set_progress_bar_config(disable=True)

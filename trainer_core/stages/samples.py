@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from typing import TYPE_CHECKING, Any
 
+from trainer_core.families.shared import loading
 from trainer_core.stages.publishing.lora_files import file_for_diffusers
 from trainer_core.stages.rendering.encoded_prompts import encoded_key, prompt_inputs
 from trainer_core.stages.rendering.prompts import Prompts, project_prompts
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
     from trainer_core.config.project import Project
     from trainer_core.config.reads import Slice
-    from trainer_core.families.family import PrecisionName
+    from trainer_core.families.spec import PrecisionName
     from trainer_core.sampling.render import RenderSettings
     from trainer_core.stages.project.session import Session
 
@@ -85,7 +86,7 @@ def _render_columns(context: StageContext, settings: RenderSettings) -> dict[str
     snapshots = [lora.file(name) for name in sorted(lora.files) if name.startswith("snapshots/")]
     tell = _Counter(context, (1 + len(snapshots) + len(wanted)) * len(settings.prompts))
     with torch_work(session.profile, context.settings.hardware.threads):
-        pipeline = session.family.load_pipeline(session.source, torch_dtype(precision(session)))  # type: ignore[arg-type]
+        pipeline = loading.load_pipeline(session.source, torch_dtype(precision(session)))  # type: ignore[arg-type]
         use_trained_noise(pipeline, context.settings.noise, session.family.spec.prediction)
         pipeline.to(torch_device(session.profile))
         pipeline.set_progress_bar_config(disable=True)
@@ -156,7 +157,7 @@ def render_settings(
         width=(sample.width or side) // multiple * multiple,
         height=(sample.height or side) // multiple * multiple,
         controls=prompts.pictures(),
-        guidance_argument=spec.guidance_argument,
+        guidance_argument=spec.rendering.guidance_argument,
         rows=prompts.rows,
         sampler=sample.sampler,
         prediction=spec.prediction,

@@ -12,7 +12,7 @@ from functools import cached_property
 from pathlib import Path
 
 from trainer_core.config.reads import Slice
-from trainer_core.families.family import FamilySpec
+from trainer_core.families.spec import FamilySpec
 from trainer_core.stages.project.session import Session
 from trainer_core.store import Published
 from trainer_core.types import JSON, ProgressEvent

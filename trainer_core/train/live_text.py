@@ -25,7 +25,7 @@ class LiveText:
 
     family: Family
     encoders: Mapping[str, Any]
-    """What `Family.load_text_encoders` gave, the encoders on their device."""
+    """What `load_text_encoders` gave, the encoders on their device."""
     text: TextConfig
     pictures: Callable[[str], Sequence[Image.Image]] | None = None
     """Sample id -> its control pictures, where the text encoder looks at them."""
@@ -73,10 +73,10 @@ def attach_text_encoders(
 def _read_modules(live: LiveText, name: str) -> str:
     """Return a regex of the modules of a text encoder that get a LoRA: those whose states are read further on."""
     spec, encoder = live.family.spec, live.encoders[name]
-    lora = spec.text_lora[name]
+    lora = spec.text.lora[name]
     matched = [one for one, _ in encoder.named_modules() if re.fullmatch(lora.targets, one)]
     layers = {one: int(re.findall(r"layers\.(\d+)\.", one)[0]) for one in matched}
-    end = max(layers.values()) + 1 - lora.unread - (live.text.clip_skip if spec.clip_skip else 0)
+    end = max(layers.values()) + 1 - lora.unread - (live.text.clip_skip if spec.text.clip_skip else 0)
     return "|".join(re.escape(one) for one in matched if layers[one] < end)
 
 

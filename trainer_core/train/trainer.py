@@ -16,7 +16,8 @@ from trainer_core.adapters.layers import Layer
 from trainer_core.config.reads import Slice
 from trainer_core.data.epoch.batch_order import Order
 from trainer_core.diffusion.schedule import NoiseSchedule
-from trainer_core.families.family import Family, PrecisionName
+from trainer_core.families.family import Family
+from trainer_core.families.spec import PrecisionName
 from trainer_core.train.batches import BatchLoader
 from trainer_core.train.live_text import LiveText, attach_text_encoders
 from trainer_core.train.observe.trackers import Trackers

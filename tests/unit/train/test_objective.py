@@ -18,6 +18,7 @@ from trainer_core.config.groups import AdapterConfig, AdapterOptionsConfig, Loss
 from trainer_core.diffusion.noise import sample_noise
 from trainer_core.families import get_family
 from trainer_core.families.model_source import ModelSource
+from trainer_core.families.shared import loading
 from trainer_core.train.objective import preservation_loss, sample_weights, training_loss
 from trainer_core.types import Batch, Bucket, Geometry, Sample, TextCondition
 
@@ -35,7 +36,7 @@ def trainer(tiny_bases: dict[str, Path]) -> Make:
     def make(family: str = "sd15", noise: Any = None, loss: Any = None, checkpointing: bool = False) -> Any:
         found = get_family(family)
         source = ModelSource.open(tiny_bases[family], None, found.spec)
-        denoiser: Any = found.load_denoiser(source, torch.float32)
+        denoiser: Any = loading.load_denoiser(source, torch.float32)
         if checkpointing:
             denoiser.enable_gradient_checkpointing()
         parameters = lora.attach(denoiser, ADAPTER, AdapterOptionsConfig(), found.spec.targets, seed=3)

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from trainer_core.families.family import FamilySpec, KeyStyle
+from trainer_core.families.spec import FamilySpec, KeyStyle
 from trainer_core.types import Bucket, Sample
 
 _MODELSPEC = "1.0.1"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from trainer_core.families.shared import loading
+from trainer_core.families.shared import text_models
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -40,4 +40,4 @@ def chat_states(
         for caption in captions
     ]
     tokens = tokenizer(chats, padding="max_length", max_length=length, truncation=True, return_tensors="pt")
-    return loading.language_states(getattr(encoder, "model", encoder), tokens), tokens.attention_mask.bool()
+    return text_models.language_states(getattr(encoder, "model", encoder), tokens), tokens.attention_mask.bool()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from trainer_core.data.discovery.controls import geometry_of
 from trainer_core.data.discovery.masks import MASKS_VERSION
 from trainer_core.data.pictures.crops_and_views import changes, seen_geometry, view_id, views_of
-from trainer_core.families.family import FamilySpec
+from trainer_core.families.spec import FamilySpec
 from trainer_core.stages.caching.entries import control_id, control_parts, entry_key, read_items, shape_of
 from trainer_core.stages.stage import Item
 from trainer_core.store.keys import canonical_json, digest
@@ -92,7 +92,7 @@ def items_of(sample: Sample, spec: FamilySpec, base: str, common: Mapping[str, J
         parts: dict[str, JSON] = {"controls": [named], "control size": shape} | dict(common)
         yield picture.name, Item(entry_key(base, picture.sha256, str(shape)), parts)
     for picture in masks_to_cut(sample):
-        yield picture.name, _mask_item(picture, spec.latent_factor)
+        yield picture.name, _mask_item(picture, spec.latents.factor)
 
 
 def _view_item(picture: Picture, base: str, common: Mapping[str, JSON]) -> Item:

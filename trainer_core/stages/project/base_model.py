@@ -7,7 +7,8 @@ from pathlib import Path
 from trainer_core.config.groups import ModelConfig
 from trainer_core.errors import ModelError
 from trainer_core.families import get_family, hub
-from trainer_core.families.model_source import PICKLES, ModelSource
+from trainer_core.families.component_files import PICKLES
+from trainer_core.families.model_source import ModelSource
 from trainer_core.store import Store
 from trainer_core.types import FileStat
 

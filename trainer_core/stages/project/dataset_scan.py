@@ -22,7 +22,7 @@ from trainer_core.data.manifest import Known, Manifest, Rules, assemble
 from trainer_core.data.pictures.augmentation import Faces
 from trainer_core.data.pictures.decode import DECODE_VERSION, PictureInfo, probe
 from trainer_core.errors import DatasetError
-from trainer_core.families.family import FamilySpec
+from trainer_core.families.spec import FamilySpec
 from trainer_core.stages.project.picture_analysis import faces_of, mask_profiles
 from trainer_core.store import Store
 from trainer_core.store.keys import digest

@@ -21,9 +21,10 @@ from trainer_core.errors import ConfigError, ModelError
 from trainer_core.export.format_support import held_formats, possible_formats, refusal
 from trainer_core.export.formats import written_formats
 from trainer_core.families import get_family, with_spec
-from trainer_core.families.family import Family, PrecisionName
+from trainer_core.families.family import Family
 from trainer_core.families.hub import blob_sha256
 from trainer_core.families.model_source import ModelSource
+from trainer_core.families.spec import PrecisionName
 from trainer_core.hardware.detect import detect_machine, select_profile
 from trainer_core.hardware.placement import resolve_precision
 from trainer_core.hardware.profiles import HardwareProfile
@@ -273,7 +274,7 @@ class Session:
     def precision(self, use: str, asked: str) -> PrecisionName:
         """Return the precision in force for `vae`, `text` or `train`."""
         if use == "vae":
-            return resolve_precision(asked, self.profile.encode_precision, self.family.spec.vae_precisions)
+            return resolve_precision(asked, self.profile.encode_precision, self.family.spec.latents.precisions)
         preferred = self.profile.encode_precision if use == "text" else self.profile.train_precision
         return resolve_precision(asked, preferred, ("bf16", "fp32", "fp16"))
 

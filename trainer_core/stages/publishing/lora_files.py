@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from trainer_core.export.module_names import Modules
     from trainer_core.export.proof import FileProof
     from trainer_core.export.write import Lora
-    from trainer_core.families.family import KeyStyle
+    from trainer_core.families.spec import KeyStyle
     from trainer_core.stages.project.session import Session
     from trainer_core.stages.stage import StageContext
     from trainer_core.store import Published

@@ -119,7 +119,7 @@ def _rendered(session: Session) -> Rendered:
     from trainer_core.export.card import Rendered
 
     sample, side = session.project.sample, session.project.bucket.resolution
-    nothing = session.family.spec.no_negative_prompt
+    nothing = session.family.spec.rendering.no_negative_prompt
     prompts = project_prompts(sample, session)
     return Rendered(
         prompts=prompts.texts,
@@ -130,5 +130,5 @@ def _rendered(session: Session) -> Rendered:
         guidance=sample.guidance,
         width=sample.width or side,
         height=sample.height or side,
-        guidance_argument=session.family.spec.guidance_argument,
+        guidance_argument=session.family.spec.rendering.guidance_argument,
     )

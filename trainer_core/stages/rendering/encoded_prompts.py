@@ -28,8 +28,8 @@ def prompt_inputs(session: Session) -> Inputs:
 def encoded_key(session: Session) -> list[JSON]:
     """Return the settings that prompts are encoded by, for keys; nothing where pipelines encode them."""
     spec, text = session.family.spec, session.project.text
-    skipped = text.clip_skip if spec.clip_skip else 0
-    tokens = text.clip_tokens if spec.long_captions else 75
+    skipped = text.clip_skip if spec.text.clip_skip else 0
+    tokens = text.clip_tokens if spec.text.long_captions else 75
     return [tokens, skipped] if skipped or tokens > 75 else []
 
 

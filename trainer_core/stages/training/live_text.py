@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from trainer_core.families.shared import loading
 from trainer_core.stages.project.verified_pictures import read_picture
 from trainer_core.types import Sample
 
@@ -34,7 +35,7 @@ def load_live_text(session: Session) -> LiveText:
     dtype = torch_dtype(session.precision("text", text.precision))
     encoders: dict[str, Any] = {
         name: place(part, session.profile) if isinstance(part, torch.nn.Module) else part
-        for name, part in session.family.load_text_encoders(session.source, dtype).items()
+        for name, part in loading.load_text_encoders(session.source, dtype).items()
     }
     seen = control is not None and control.in_text
     return LiveText(session.family, encoders, text, _pictures(session.manifest.samples) if seen else None)
