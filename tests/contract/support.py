@@ -128,7 +128,7 @@ def stack(conditions: list[TextCondition]) -> TextCondition:
 
 
 def given(tiny: Tiny, text: TextCondition, part: slice = slice(None), guidance: float = GUIDANCE) -> Conditioning:
-    """Return what the denoiser is told of some of two samples."""
+    """Return the cond of some of two samples."""
     controls = tuple(latents[part] for latents in control_latents(tiny))
     return Conditioning(text, GEOMETRIES[part], controls, guidance)
 

@@ -17,9 +17,9 @@ from trainer_core.sampling.render import RenderSettings
 
 PROMPT = "a red cat"
 PICTURES = {"kandinsky5": 1}
-"""Kandinsky renders about a megapixel, whatever it is told: one picture is enough to wait for."""
+"""Kandinsky renders about a megapixel, whatever size it is asked for: one picture is enough to wait for."""
 UNGUIDED = ("flux1", "flux1_kontext", "flux2")
-"""They were trained to do without a negative prompt, and are told none that counts."""
+"""They were trained to do without a negative prompt, and are given none that counts."""
 
 
 @pytest.fixture(params=sorted(MODELS))

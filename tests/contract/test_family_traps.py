@@ -27,8 +27,8 @@ Open = Callable[[str], Tiny]
 
 def call_of(tiny: Tiny, latents: torch.Tensor, times: torch.Tensor, guidance: float = 1.0) -> dict[str, Any]:
     """Return the arguments that the family gives its denoiser."""
-    told = given(tiny, conditions(tiny, CAPTIONS[: len(latents)]), slice(len(latents)), guidance)
-    run = partial(tiny.family.predict, tiny.denoiser, latents, times, told)
+    cond = given(tiny, conditions(tiny, CAPTIONS[: len(latents)]), slice(len(latents)), guidance)
+    run = partial(tiny.family.predict, tiny.denoiser, latents, times, cond)
     return spy(tiny.denoiser, run)[0][0]
 
 
@@ -211,9 +211,9 @@ def test_a_denoiser_inside_a_wrapper_is_still_guided(open_family: Open) -> None:
 
     tiny = open_family("flux1")
     wrapped = Tiny(**{**tiny.__dict__, "denoiser": Wrapper(tiny.denoiser)})
-    told, latents, times = given(tiny, conditions(tiny)), torch.zeros(2, 16, 8, 8), torch.tensor([0.5, 0.1])
+    cond, latents, times = given(tiny, conditions(tiny)), torch.zeros(2, 16, 8, 8), torch.tensor([0.5, 0.1])
     with torch.no_grad():
-        one, other = (t.family.predict(t.denoiser, latents, times, told) for t in (tiny, wrapped))
+        one, other = (t.family.predict(t.denoiser, latents, times, cond) for t in (tiny, wrapped))
     assert torch.equal(one, other)
 
 

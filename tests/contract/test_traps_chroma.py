@@ -89,9 +89,9 @@ def test_the_pipeline_samples_with_a_bool_mask_on_both_sides_of_its_guidance(ope
     tiny = open_family("chroma")
     pipeline = loading.load_pipeline(tiny.source, torch.float32)
     pipeline.set_progress_bar_config(disable=True)
-    told = tiny.family.pipeline_inputs(pipeline, CAPTIONS[0], "blurred", ())
+    inputs = tiny.family.pipeline_inputs(pipeline, CAPTIONS[0], "blurred", ())
     size = {"height": HEIGHT, "width": WIDTH, "num_inference_steps": 1, "output_type": "latent"}
-    calls = spy(pipeline.transformer, lambda: pipeline(**told, **size, guidance_scale=3.0))
+    calls = spy(pipeline.transformer, lambda: pipeline(**inputs, **size, guidance_scale=3.0))
     assert [call["attention_mask"].dtype for call, _ in calls] == [torch.bool, torch.bool]
 
 

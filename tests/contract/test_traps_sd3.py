@@ -29,9 +29,9 @@ def sd3(open_family: Open) -> Tiny:
     return open_family("sd3")
 
 
-def call_of(tiny: Tiny, told: Conditioning) -> dict[str, Any]:
+def call_of(tiny: Tiny, cond: Conditioning) -> dict[str, Any]:
     """Return the arguments that the family gives its denoiser."""
-    run = partial(tiny.family.predict, tiny.denoiser, NOISY, torch.tensor([0.25, 0.5]), told)
+    run = partial(tiny.family.predict, tiny.denoiser, NOISY, torch.tensor([0.25, 0.5]), cond)
     return spy(tiny.denoiser, run)[0][0]
 
 
@@ -83,10 +83,10 @@ def test_each_clip_tokenizer_pads_with_its_own_token(sd3: Tiny) -> None:
 def test_every_pad_of_t5_is_read(sd3: Tiny) -> None:
     text = conditions(sd3)
     assert text.mask is None
-    told = given(sd3, text)
-    short = Conditioning(TextCondition(text.embeds[:, :-8], text.pooled), told.geometries)
+    cond = given(sd3, text)
+    short = Conditioning(TextCondition(text.embeds[:, :-8], text.pooled), cond.geometries)
     with torch.no_grad():
-        one, other = (sd3.family.predict(sd3.denoiser, NOISY, torch.tensor([0.3, 0.6]), each) for each in (told, short))
+        one, other = (sd3.family.predict(sd3.denoiser, NOISY, torch.tensor([0.3, 0.6]), each) for each in (cond, short))
     assert (one - other).abs().max() > 1e-4
     assert conditions(sd3, max_length=77).embeds.shape[1] == 77 + 77
 
@@ -126,9 +126,9 @@ def test_targets_hold_the_second_attention_and_nothing_of_the_modulation(sd3: Ti
 def test_sd3_without_second_attention_is_trained_too(tmp_path: Path) -> None:
     tiny = open_tiny("sd3", build_sd3(tmp_path / "sd3", medium=False))
     with torch.no_grad():
-        told = given(tiny, conditions(tiny))
-        ours = tiny.family.predict(tiny.denoiser, NOISY, torch.tensor([0.3, 0.6]), told)
-        theirs = tiny.model.predict(tiny.pipeline, NOISY, torch.tensor([0.3, 0.6]), told.text, told)
+        cond = given(tiny, conditions(tiny))
+        ours = tiny.family.predict(tiny.denoiser, NOISY, torch.tensor([0.3, 0.6]), cond)
+        theirs = tiny.model.predict(tiny.pipeline, NOISY, torch.tensor([0.3, 0.6]), cond.text, cond)
     assert torch.equal(ours, theirs)
     assert not [name for name, _ in tiny.denoiser.named_modules() if "attn2." in name]
 
