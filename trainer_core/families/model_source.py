@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,6 +22,7 @@ from trainer_core.families.component_files import (
     tokenizer_files,
     weight_files,
 )
+from trainer_core.families.replacements import Replacement, find_replacements
 from trainer_core.families.single_file import (
     SCALED_MARKS,
     names_by_part,
@@ -49,18 +50,36 @@ class ModelSource:
     """The single-file checkpoint, if the model is one."""
     file_parts: Mapping[str, list[str]]
     """Part of the model -> names of its tensors in `file`."""
+    replaced: Mapping[str, Replacement] = field(default_factory=dict[str, Replacement])
+    """Component -> where it comes from in place of the base model (`model.vae_path`, `model.text_encoder_paths`)."""
     device: Literal["cpu", "cuda"] = "cpu"
     """Where the weights of diffusers models are read to."""
 
     @classmethod
-    def open(cls, path: Path, config_path: Path | None, spec: FamilySpec) -> ModelSource:
+    def open(
+        cls,
+        path: Path,
+        config_path: Path | None,
+        spec: FamilySpec,
+        vae: Path | None = None,
+        text_encoders: Sequence[Path] = (),
+    ) -> ModelSource:
         """Look at a diffusers-format folder, or at a single-file .safetensors with a folder of configs.
 
+        Args:
+            path: the folder or the file.
+            config_path: folder with configs and tokenizers, for a file.
+            spec: the family's; the source gets that of the variant that the model is.
+            vae: `model.vae_path`, read in place of the base's VAE.
+            text_encoders: `model.text_encoder_paths`, read in place of the base's text encoders.
+
         Raises:
-            ModelError: The model is missing, incomplete, pickled or of another family; names every problem at once.
+            ModelError: The model is missing, incomplete, pickled or of another family; names every problem at once. Or
+                a replacement does not fit.
         """
         source, problems = _open_file(path, config_path, spec) if _is_file(path) else _open_folder(path, spec)
         if source is not None:
+            source = replace(source, replaced=find_replacements(source.spec, source.config, vae, text_encoders))
             problems += [problem for name in source.spec.components if (problem := source._problem(name))]
         if problems or source is None:
             listed = "".join(f"\n  - {problem}" for problem in problems)
@@ -68,8 +87,18 @@ class ModelSource:
         return source
 
     def in_file(self, component: str) -> bool:
-        """Say whether a component's weights come from the single-file checkpoint."""
+        """Say whether a component's weights come from a .safetensors file without a config of its own."""
+        if component in self.replaced:
+            return self.replaced[component].file is not None
         return self.spec.components[component].kind == "model" and self.part(component) in self.file_parts
+
+    def weights_file(self, component: str) -> tuple[Path, Sequence[str]]:
+        """Return the file that `in_file` spoke of, and the names of the component's tensors in it."""
+        other = self.replaced.get(component)
+        if other is not None and other.file is not None:
+            return other.file, other.names
+        assert self.file is not None, "only called for components in a file"
+        return self.file, self.file_parts[self.part(component)]
 
     def part(self, component: str) -> str:
         """Return the name under which `single_file_digests` and `file_parts` know a component."""
@@ -77,7 +106,8 @@ class ModelSource:
 
     def folder(self, component: str) -> Path:
         """Return the folder of a component's config."""
-        return self.config_root / component
+        other = self.replaced.get(component)
+        return (other.folder if other else None) or self.config_root / component
 
     def config(self, component: str) -> dict[str, Any]:
         """Return a component's config."""
@@ -97,9 +127,10 @@ class ModelSource:
 
     def parameters(self, component: str) -> int:
         """Return the number of weights of a component, counted from the headers of its files."""
-        if self.file is not None and self.in_file(component):
-            header = read_header(self.file)
-            return sum(math.prod(header[name]["shape"]) for name in self.file_parts[self.part(component)])
+        if self.in_file(component):
+            file, names = self.weights_file(component)
+            header = read_header(file)
+            return sum(math.prod(header[name]["shape"]) for name in names)
         files = [path for path in self.component_files(component) if path.suffix == ".safetensors"]
         return sum(math.prod(info["shape"]) for path in files for info in read_header(path).values())
 
@@ -120,13 +151,16 @@ class ModelSource:
         unread = [str(file) for group in files.values() for file in group if file not in hashes]
         if unread:
             raise ModelError(f"model.path: cannot read {', '.join(unread)}. Check the permissions.")
-        parts = tensor_digests(self.file) if self.file is not None else {}
-        return {name: self._fingerprint(name, group, hashes, parts) for name, group in files.items()}
+        return {name: self._fingerprint(name, group, hashes, tensor_digests) for name, group in files.items()}
 
-    def _fingerprint(self, name: str, files: list[Path], hashes: Mapping[Path, str], parts: Mapping[str, str]) -> str:
+    def _fingerprint(
+        self, name: str, files: list[Path], hashes: Mapping[Path, str], tensor_digests: TensorDigests
+    ) -> str:
         lines = [f"{file.relative_to(self.folder(name)).as_posix()} {hashes[file]}" for file in files]
         if self.in_file(name):
-            lines.append(f"tensors {parts[self.part(name)]}")
+            other = self.replaced.get(name)
+            part = other.part if other else self.part(name)
+            lines.append(f"tensors {tensor_digests(self.weights_file(name)[0])[part]}")
         return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
     def _files(self, name: str) -> list[Path]:

@@ -23,6 +23,7 @@ from trainer_core.stages.publishing.lora_files import (
     export_snapshot,
     lineage,
     published_names,
+    replaced_components,
 )
 from trainer_core.stages.stage import Outcome, Stage, StageContext
 from trainer_core.stages.training.disk_budget import Footprint, ensure_room
@@ -56,7 +57,9 @@ NAME = "lora_checkpoint"
 
 
 def _inputs(context: StageContext) -> JSON:
-    return {**_run_inputs(context), "base_name": base_name(context.session)}
+    replaced = replaced_components(context.session)
+    named = {"base_name": base_name(context.session), **({"replaced_components": replaced} if replaced else {})}
+    return {**_run_inputs(context), **named}
 
 
 def _run_inputs(context: StageContext) -> dict[str, JSON]:

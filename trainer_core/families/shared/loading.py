@@ -50,7 +50,11 @@ def load_denoiser(source: ModelSource, dtype: torch.dtype) -> Any:
 
 
 def _load_model(source: ModelSource, name: str, dtype: torch.dtype) -> Any:
-    load, place = (_model_from_file, source.file) if source.in_file(name) else (_model_from_folder, source.folder(name))
+    load, place = (
+        (_model_from_file, source.weights_file(name)[0])
+        if source.in_file(name)
+        else (_model_from_folder, source.folder(name))
+    )
     with _quiet():
         model = load(source, name, dtype)
     return _settle(model, f"{place}")
@@ -156,20 +160,35 @@ def _model_from_file(source: ModelSource, name: str, dtype: torch.dtype) -> Any:
         return convert(cls, checkpoint=tensors, config=root, subfolder=name, torch_dtype=dtype, local_files_only=True)
     except (ValueError, KeyError, RuntimeError) as error:
         raise ModelError(
-            f"{source.file}: its {name} does not fit {source.folder(name)}/config.json ({error}). "
+            f"{source.weights_file(name)[0]}: its {name} does not fit {source.folder(name)}/config.json ({error}). "
             "Give model.config_path the configs of this very model."
         ) from error
 
 
 def _file_tensors(source: ModelSource, name: str) -> dict[str, Tensor]:
+    """Read a component's tensors from a file, under the names that diffusers' converters expect."""
+    path, names = source.weights_file(name)
+    other = source.replaced.get(name)
+    stored, expected = (other.stored_prefix, other.prefix) if other else ("", "")
+    if not other and source.spec.single_file.names == "diffusers":
+        stored = DENOISER_PREFIX
     from safetensors import safe_open
 
-    assert source.file is not None, "only called for components in the file"
-    prefix = DENOISER_PREFIX if source.spec.single_file.names == "diffusers" else ""
-    with safe_open(source.file, framework="pt", device="cpu") as file:  # type: ignore[no-untyped-call]
+    with safe_open(path, framework="pt", device="cpu") as file:  # type: ignore[no-untyped-call]
         handle: Any = file
-        names = source.file_parts[source.part(name)]
-        return {tensor.removeprefix(prefix): handle.get_tensor(tensor) for tensor in names}
+        tensors = {expected + tensor.removeprefix(stored): handle.get_tensor(tensor) for tensor in names}
+    return _with_projection(tensors, expected, source, name) if other else tensors
+
+
+def _with_projection(tensors: dict[str, Tensor], prefix: str, source: ModelSource, name: str) -> dict[str, Tensor]:
+    """Add the projection of CLIP-L that separate files leave out: the identity, as diffusers and ComfyUI have it."""
+    import torch
+
+    config, projection = source.config(name), f"{prefix}text_projection.weight"
+    square = config.get("projection_dim") == config.get("hidden_size")
+    if source.spec.components[name].loader == "CLIPTextModelWithProjection" and square and projection not in tensors:
+        return {**tensors, projection: torch.eye(config["hidden_size"])}
+    return tensors
 
 
 def _settle(model: Any, place: str) -> Any:

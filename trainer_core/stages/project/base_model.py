@@ -22,7 +22,8 @@ def find_base(model: ModelConfig, store: Store) -> ModelSource:
     path, config = _local(model.path, model.revision), model.config_path
     if path.suffix.lower() in PICKLES and model.allow_pickle and path.is_file():
         path = _converted(path, store)
-    return ModelSource.open(path, None if config is None else _local(config, None), get_family(model.family).spec)
+    configs = None if config is None else _local(config, None)
+    return ModelSource.open(path, configs, get_family(model.family).spec, model.vae_path, model.text_encoder_paths)
 
 
 def fetch_base(model: ModelConfig) -> None:

@@ -80,7 +80,7 @@ class Session:
         found += self._missing()
         found += self._formats()
         found += self._services()
-        if not any(finding.field == "model.path" for finding in found):
+        if not any(finding.field.startswith("model.") for finding in found):
             # Without the base it is not known which variant it is, and so what it takes.
             found += sample_findings(self)
         found += picture_findings(self.project)
@@ -134,7 +134,7 @@ class Session:
         try:
             _ = self.source
         except ModelError as error:
-            found.append(Finding("error", "model.path", str(error).removeprefix("model.path: "), ""))
+            found.append(Finding("error", error.field, str(error).removeprefix(f"{error.field}: "), ""))
         return found
 
     def check_base_unchanged(self) -> None:

@@ -193,7 +193,9 @@ def lineage(context: StageContext, step: int) -> dict[str, str]:
     session = context.session
     versions = {name: version(name) for name in ("torch", "diffusers", "peft", "safetensors")}
     settings = slice_key(session.project, (*TRAINING_READS, "export"))
+    replaced = replaced_components(session)
     return {
+        **({"lora_assets.replaced_components": json.dumps(replaced)} if replaced else {}),
         "lora_assets.family": session.family.spec.name,
         "lora_assets.base_fingerprint": session.base_version,
         "lora_assets.dataset_data_version": session.manifest.data_version,
@@ -214,6 +216,11 @@ def base_name(session: Session) -> str:
     return name_of(path) if path.is_absolute() else path.as_posix()
 
 
+def replaced_components(session: Session) -> dict[str, str]:
+    """Return component -> name of what is read in its place (`model.vae_path`, `model.text_encoder_paths`): no path."""
+    return {name: other.path.stem for name, other in sorted(session.source.replaced.items())}
+
+
 def _training(context: StageContext, step: int) -> Training:
     from trainer_core.data.epoch.batch_order import Order
     from trainer_core.export.metadata.kohya_metadata import network_arguments, network_module
@@ -230,6 +237,7 @@ def _training(context: StageContext, step: int) -> Training:
     return Training(
         name=settings.name,
         base_name=base_name(session),
+        vae_name=replaced_components(session).get(session.family.spec.vae, ""),
         rank=adapter.rank,
         alpha=adapter.alpha * (adapter.rank**0.5 if options.rslora else 1.0),
         dropout=adapter.dropout,

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from trainer_core.stages.project.session import Session, file_stat
-from trainer_core.stages.publishing.lora_files import LORA, base_name, published_names
+from trainer_core.stages.publishing.lora_files import LORA, base_name, published_names, replaced_components
 from trainer_core.stages.publishing.promotion import Verdict
 from trainer_core.stages.rendering.prompts import project_prompts
 from trainer_core.store import Published
@@ -63,6 +63,7 @@ def _facts(session: Session, lora: Published, metrics: Published, verdict: Verdi
         steps=known["steps"],
         step=known["selected_step"],
         base_model=base_name(session),
+        replaced=replaced_components(session),
         trigger_word=project.caption.trigger_word,
         kind=settings["adapter"]["type"],
     )
