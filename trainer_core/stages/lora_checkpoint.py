@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from trainer_core.stages.training.best_checkpoint import Selection
     from trainer_core.train.batches import CachedSamples
     from trainer_core.train.loop import TrainOutcome
-    from trainer_core.train.observe.trackers import RunPlace
+    from trainer_core.train.observe.trackers import RunFolders
     from trainer_core.train.trainer import Evaluation, Trainer, TrainerParts
 
 log = logging.getLogger(__name__)
@@ -170,15 +170,15 @@ def train_here(context: StageContext, workdir: Path) -> TrainOutcome:
         trainer.trackers.close()
 
 
-def run_place(context: StageContext, workdir: Path) -> RunPlace:
+def run_place(context: StageContext, workdir: Path) -> RunFolders:
     """Return where the run and what services are told of it lie."""
     from trainer_core.config.reads import slice_key
-    from trainer_core.train.observe.trackers import RunPlace
+    from trainer_core.train.observe.trackers import RunFolders
 
     session = context.session
     groups = slice_key(session.project, TRAINING_READS)
     told = {f"{group}.{name}": value for group, fields in groups.items() for name, value in fields.items()}
-    return RunPlace(workdir, session.outputs, session.project.name, told | {"steps": session.length.steps})
+    return RunFolders(workdir, session.outputs, session.project.name, told | {"steps": session.length.steps})
 
 
 def _footprint(context: StageContext, trainer: Trainer) -> Footprint:

@@ -122,17 +122,17 @@ def _tell_services(context: StageContext, columns: dict[str, list[Image.Image]],
     logging = context.settings.logging
     if not logging.tensorboard and logging.wandb == "off":
         return
-    from trainer_core.train.observe.trackers import Picture, RunPlace, show_samples
+    from trainer_core.train.observe.trackers import RunFolders, SamplePicture, show_samples
 
     session, lora = context.session, context.upstream["lora_checkpoint"].metadata
     steps = {heading: int(heading.removeprefix("step ")) for heading in columns if heading.startswith("step ")}
     pictures = [
-        Picture(row, prompt, heading, steps.get(heading, 0 if heading == "base" else lora["selected_step"]), one)
+        SamplePicture(row, prompt, heading, steps.get(heading, 0 if heading == "base" else lora["selected_step"]), one)
         for heading, of_column in columns.items()
         for row, (prompt, one) in enumerate(zip(settings.prompts, of_column, strict=True))
     ]
     workdir = session.store.root / "runs" / lora["run"]
-    show_samples(RunPlace(workdir, session.outputs, session.project.name), logging, pictures)
+    show_samples(RunFolders(workdir, session.outputs, session.project.name), logging, pictures)
 
 
 def render_settings(

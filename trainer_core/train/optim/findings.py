@@ -1,4 +1,4 @@
-"""What is wrong with an optimizer's name and arguments, told before anything heavy begins.
+"""Checks of an optimizer's name and arguments, before anything heavy begins.
 
 Classes are imported only when the settings ask for more than a name of the table: pytorch_optimizer alone takes
 seconds.
@@ -6,14 +6,15 @@ seconds.
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import inspect
 from collections.abc import Mapping
 from typing import Any
 
 from trainer_core.config.groups import OptimizerConfig
+from trainer_core.config.optimizers import LIBRARIES, OPTIMIZERS, REFUSED, OptimizerRow, find_row, nearest_name
 from trainer_core.errors import ConfigError
-from trainer_core.train.optim.table import LIBRARIES, OPTIMIZERS, REFUSED, OptimizerRow, find_row, nearest_name
 from trainer_core.types import Finding
 
 _OWN = {
@@ -98,10 +99,9 @@ def is_adaptive(config: OptimizerConfig) -> bool:
     row = find_row(config.name)
     if row is None:
         return False
-    if "." not in config.name:
+    if row.adaptive or "." not in config.name:
         return row.adaptive or config.args.get("relative_step") is True
-    classes = {one.path.lower() for one in OPTIMIZERS.values() if one.adaptive}
-    return row.path.lower() in classes or "d0" in _takes(optimizer_class(config))
+    return "d0" in _takes(optimizer_class(config))
 
 
 def _asks_for_more(config: OptimizerConfig) -> bool:
@@ -112,9 +112,7 @@ def _asks_for_more(config: OptimizerConfig) -> bool:
 
 
 def _unknown(name: str, classes: list[str] | None = None) -> Finding:
-    """Tell what a name could have been: one of the table's, or a class of the library."""
-    import difflib
-
+    """Return the finding of an unknown name, with the nearest one of the table or of the library."""
     library, _, wanted = name.rpartition(".")
     if classes is not None:
         near = difflib.get_close_matches(wanted, classes, n=1, cutoff=0.5)
@@ -166,8 +164,6 @@ def _own(name: str) -> Finding:
 
 
 def _unknown_argument(name: str, cls: type[Any]) -> Finding:
-    import difflib
-
     takes = [one for one in _takes(cls) if one not in (*_OWN, _PARAMS)]
     near = difflib.get_close_matches(name, takes, n=1)
     fix = f"Did you mean `{near[0]}`?" if near else f"It takes {', '.join(takes)}."
