@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from trainer_core.config.reads import slice_key
 from trainer_core.data.captions.sample_captions import encoded_live
 from trainer_core.errors import ConfigError, LoraAssetsError
 from trainer_core.families.shared import loading
@@ -26,6 +27,8 @@ from trainer_core.stages.publishing.lora_files import (
     replaced_components,
 )
 from trainer_core.stages.stage import Outcome, Stage, StageContext
+from trainer_core.stages.training.best_checkpoint import Selection
+from trainer_core.stages.training.continuation import Continuation
 from trainer_core.stages.training.disk_budget import Footprint, ensure_room
 from trainer_core.stages.training.init_from import initial_key, initial_layers
 from trainer_core.stages.training.intermediate_saves import (
@@ -38,6 +41,7 @@ from trainer_core.stages.training.intermediate_saves import (
 )
 from trainer_core.stages.training.live_text import load_live_text, read_anew
 from trainer_core.store.keys import digest
+from trainer_core.train.run_state.run_record import RunRecord
 from trainer_core.types import JSON, Finding, Sample
 
 if TYPE_CHECKING:
@@ -45,7 +49,6 @@ if TYPE_CHECKING:
 
     from trainer_core.export.module_names import Modules
     from trainer_core.sampling.evaluate import HeldOut
-    from trainer_core.stages.training.best_checkpoint import Selection
     from trainer_core.train.batches import CachedSamples
     from trainer_core.train.loop import TrainOutcome
     from trainer_core.train.observe.trackers import RunFolders
@@ -77,17 +80,52 @@ def run_key(context: StageContext) -> str:
 
     How they are written to files is left out, so another `export.formats` exports again and trains nothing.
     """
-    from trainer_core.config.reads import slice_key
+    length: dict[str, JSON] = {"steps": context.session.length.steps, **Marks.of(context).key}
+    return digest(_training_recipe(context, _versions(context)) | {"length": length})
 
-    upstream = {name: published.data_version for name, published in context.upstream.items()}
+
+def _versions(context: StageContext) -> dict[str, str]:
+    return {name: published.data_version for name, published in context.upstream.items()}
+
+
+def _training_recipe(context: StageContext, upstream: Mapping[str, str]) -> dict[str, JSON]:
+    """Return everything that decides the weights of a step of the run, and when they are measured; not its length."""
     settings = slice_key(context.session.project, TRAINING_READS)
     # Which step is taken changes none of them, and how long it is and what is kept were counted in several ways.
     for name in ("select", "steps", "epochs"):
         del settings["train"][name]
     del settings["sample"]
+    return {"run": _RUN, "settings": settings, "inputs": _run_inputs(context), "upstream": dict(upstream)}
+
+
+def continuation(context: StageContext, upstream: Mapping[str, str], workdir: Path) -> Continuation:
+    """Return what decides whether the run in `workdir` can go on from a run of another length.
+
+    Args:
+        context: the stage's; nothing upstream is read from it.
+        upstream: stage -> data version of its result.
+        workdir: folder of the run; it need not exist.
+    """
+    session = context.session
+    recipe: dict[str, Any] = _training_recipe(context, upstream)
+    # When losses are measured changes no weights.
+    del recipe["settings"]["train"]["evaluate_every"]
+    return Continuation(
+        root=session.store.root,
+        workdir=workdir,
+        record=RunRecord(digest(recipe), session.length.steps),
+        schedule=context.settings.schedule,
+        selection=selection_of(context, workdir),
+        marks=Marks.of(context),
+        measures=any(sample.split == "held_out" for sample in session.manifest.samples),
+    )
+
+
+def forecast(context: StageContext, upstream: Mapping[str, str]) -> str:
+    """Say what a run of this length does with a finished one of another length; empty if there is none."""
     length: dict[str, JSON] = {"steps": context.session.length.steps, **Marks.of(context).key}
-    recipe = {"run": _RUN, "settings": settings, "inputs": _run_inputs(context), "upstream": upstream}
-    return digest(recipe | {"length": length})
+    workdir = context.session.store.root / "runs" / digest(_training_recipe(context, upstream) | {"length": length})
+    return continuation(context, upstream, workdir).forecast()
 
 
 def _run(context: StageContext) -> Outcome:
@@ -100,6 +138,9 @@ def _run(context: StageContext) -> Outcome:
         torch_work(context.session.profile, context.settings.hardware.threads),
         context.session.store.lock(f"run-{workdir.name}"),
     ):
+        going_on = continuation(context, _versions(context), workdir)
+        going_on.adopt()
+        going_on.record.write(context.session.store.root, workdir)
         if context.settings.hardware.num_processes > 1:
             from trainer_core.stages.training.launch import train_in_processes
 
@@ -172,7 +213,6 @@ def train_here(context: StageContext, workdir: Path) -> TrainOutcome:
 
 def run_place(context: StageContext, workdir: Path) -> RunFolders:
     """Return where the run and what services are told of it lie."""
-    from trainer_core.config.reads import slice_key
     from trainer_core.train.observe.trackers import RunFolders
 
     session = context.session
@@ -184,15 +224,14 @@ def run_place(context: StageContext, workdir: Path) -> RunFolders:
 def _footprint(context: StageContext, trainer: Trainer) -> Footprint:
     """Return what a run will take on the disk, with two moments a weight as AdamW has, the most of any optimizer."""
     adapter = sum(parameter.numel() * 4 for parameter in trainer.parameters)
-    states = context.settings.train.keep_last + 1
+    # One more is being written, and one is kept for longer runs.
+    states = context.settings.train.keep_last + 2
     # The best weights at each checkpoint that may be gone back to, and those of the end.
     return Footprint(adapter, 2 * adapter, states, states + 1 + Marks.of(context).most_kept)
 
 
 def selection_of(context: StageContext, workdir: Path) -> Selection:
     """Return the held-out losses of a run."""
-    from trainer_core.stages.training.best_checkpoint import Selection
-
     train = context.settings.train
     steps = context.session.length.steps
     return Selection(workdir, train.evaluate_every or max(1, steps // 10), steps, Marks.of(context).measured)
@@ -383,4 +422,5 @@ LORA_CHECKPOINT = Stage(
         PROOF: PROOF,
     },
     owns=is_saved_output,
+    forecast=forecast,
 )

@@ -94,5 +94,8 @@ class Stage:
     owns: Callable[[str, str], bool] = lambda name, output_name: False
     """(name of an output, what the project's files are called) -> whether this stage left it. Those that its result has
     no file for are removed. `outputs` in a result's metadata names further files of it, as `outputs` here does."""
+    forecast: Callable[[StageContext, Mapping[str, str]], str] = lambda context, upstream: ""
+    """(context, stage -> data version of its result) -> what a stale stage will do, in words for `plan`: where training
+    goes on from. Must cost next to nothing."""
     settle: Callable[[StageContext, Published], Mapping[str, JSON]] = lambda context, published: {}
     """What the project decides over a result that is up to date, computed or reused. Must cost next to nothing."""

@@ -144,7 +144,8 @@ def _save_when_due(trainer: Trainer, monitor: RunMonitor, stopping: bool) -> Non
             trainer.on_step(trainer.step, trainer.adapter_state())
         monitor.clock.started += time.perf_counter() - began
     due = settings.checkpoint_every and trainer.step % settings.checkpoint_every == 0
-    if due or stopping or trainer.step == trainer.total_steps:
+    branch = bool(settings.checkpoint_every) and trainer.step == trainer.branch_step
+    if due or branch or stopping or trainer.step == trainer.total_steps:
         monitor.check_finite()
         save_checkpoint(trainer)
 

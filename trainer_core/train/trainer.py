@@ -24,7 +24,7 @@ from trainer_core.train.live_text import LiveText, attach_text_encoders
 from trainer_core.train.observe.trackers import Trackers
 from trainer_core.train.optim.build import TrainedPart, build_optimizer
 from trainer_core.train.optim.ema import Averages, make_averages
-from trainer_core.train.optim.schedules import lr_multiplier
+from trainer_core.train.optim.schedules import lr_multiplier, steps_of_any_length
 from trainer_core.train.optim.state import optimizer_state, restore_optimizer
 from trainer_core.train.run_state.adapter_state import load_parts_state, parts_state
 from trainer_core.train.run_state.checkpoint import TrainState, load_latest, prune, save_state
@@ -131,6 +131,11 @@ class Trainer:
         return parts_state(self.parts, ADAPTERS[self.project.adapter.type])
 
     @property
+    def branch_step(self) -> int:
+        """Step whose checkpoint a longer run can go on from, before the schedule begins to depend on the length."""
+        return steps_of_any_length(self.project.schedule, self.total_steps)
+
+    @property
     def checkpoints(self) -> Path:
         """The folder of resumable checkpoints."""
         return self.workdir / "checkpoints"
@@ -204,7 +209,7 @@ def save_checkpoint(trainer: Trainer) -> None:
             None if trainer.averages is None else trainer.averages.state(),
         )
         save_state(trainer.checkpoints, state)
-        prune(trainer.checkpoints, trainer.project.train.keep_last)
+        prune(trainer.checkpoints, trainer.project.train.keep_last, trainer.branch_step)
     trainer.accelerator.wait_for_everyone()
 
 

@@ -89,7 +89,7 @@ class Selection:
         losses = self.losses()
         for folder in sorted(checkpoints.glob("step-*"), reverse=True):
             step = int(folder.name.removeprefix("step-"))
-            problem = self._problem(losses, step)
+            problem = self.problem_at(losses, step)
             if problem is None:
                 return
             log.warning("checkpoint %s: %s, so the run does not go on from it", folder, problem)
@@ -97,12 +97,23 @@ class Selection:
 
     def forget_after(self, step: int) -> None:
         """Forget measurements of steps that will be done again."""
-        kept = {at: loss for at, loss in self.losses().items() if at <= step}
+        self._write({at: loss for at, loss in self.losses().items() if at <= step})
+
+    def _write(self, losses: Mapping[int, float]) -> None:
         temporary = self._file.with_name(f".tmp-{self._file.name}-{os.getpid()}")
-        temporary.write_text("".join(_sealed(at, loss) for at, loss in sorted(kept.items())))
+        temporary.write_text("".join(_sealed(at, loss) for at, loss in sorted(losses.items())))
         temporary.replace(self._file)
 
-    def _problem(self, losses: Mapping[int, float], step: int) -> str | None:
+    def adopt(self, losses: Mapping[int, float], other: Selection) -> None:
+        """Take over the measurements of another run, and the best weights among them."""
+        best = _best(losses)
+        if best is not None:
+            (self.workdir / _BEST).mkdir(exist_ok=True)
+            shutil.copyfile(other._weights(best), self._weights(best))
+        self._write(losses)
+
+    def problem_at(self, losses: Mapping[int, float], step: int) -> str | None:
+        """Return why the run cannot go on from `step` with these measurements; None if it can."""
         wanted = {at for at in (*range(0, step + 1, self.every), step) if self.due(at)}
         wanted |= {at for at in self.also if at <= step}
         if missing := wanted - losses.keys():
