@@ -91,7 +91,7 @@ def predicted(trainer: Any, made: Batch, told: TextCondition | None = None) -> t
     from trainer_core.types import Conditioning
 
     times = trainer.schedule.timesteps(made.u, made.latents.shape)
-    seen = made.noise if made.seen_noise is None else made.seen_noise
+    seen = made.noise if made.input_noise is None else made.input_noise
     noisy = trainer.schedule.add_noise(made.latents, seen, times)
     given = Conditioning(told or made.text, made.geometries, made.controls, trainer.project.noise.guidance)
     return trainer.family.predict(trainer.denoiser, noisy, times, given)
@@ -157,7 +157,7 @@ def test_masks_weigh_latent_pixels(trainer: Make, family: str) -> None:
 @pytest.mark.parametrize("family", ["sd15", "flux1"])
 def test_the_denoiser_sees_disturbed_noise_and_should_predict_the_plain_one(trainer: Make, family: str) -> None:
     one, plain = trainer(family), batch(family)
-    made = replace(plain, seen_noise=plain.noise + 0.3 * torch.randn(plain.noise.shape))
+    made = replace(plain, input_noise=plain.noise + 0.3 * torch.randn(plain.noise.shape))
     target = made.noise if family == "sd15" else made.noise - made.latents
     wanted = (predicted(one, made) - target).square().flatten(1).mean(1).mean()
     assert training_loss(one, made).item() == wanted.item()
