@@ -224,8 +224,8 @@ def run_place(context: StageContext, workdir: Path) -> RunFolders:
 def _footprint(context: StageContext, trainer: Trainer) -> Footprint:
     """Return what a run will take on the disk, with two moments a weight as AdamW has, the most of any optimizer."""
     adapter = sum(parameter.numel() * 4 for parameter in trainer.parameters)
-    # One more is being written, and one is kept for longer runs.
-    states = context.settings.train.keep_last + 2
+    # One more is being written, and one may be kept for longer runs.
+    states = context.settings.train.keep_last + 1 + (0 < trainer.branch_step < trainer.total_steps)
     # The best weights at each checkpoint that may be gone back to, and those of the end.
     return Footprint(adapter, 2 * adapter, states, states + 1 + Marks.of(context).most_kept)
 
