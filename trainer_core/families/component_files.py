@@ -47,15 +47,15 @@ def class_problem(name: str, component: ComponentSpec, config: Mapping[str, Any]
     """Compare the class that a model's config names with the one that will load it."""
     if component.kind != "model":
         return None
-    seen = [config["_class_name"]] if "_class_name" in config else list(config.get("architectures") or [])
-    if not seen or component.loader in seen or _is_body(component.loader, seen[0]):
+    named = [config["_class_name"]] if "_class_name" in config else list(config.get("architectures") or [])
+    if not named or component.loader in named or _is_body(component.loader, named[0]):
         return None
-    return f"{name}/config.json is of {seen[0]}, wanted {component.loader}"
+    return f"{name}/config.json is of {named[0]}, wanted {component.loader}"
 
 
-def _is_body(loader: str, seen: str) -> bool:
+def _is_body(loader: str, named: str) -> bool:
     """Say whether `loader` is the body of a model with a head, as Qwen3Model is of Qwen3ForCausalLM."""
-    return loader.endswith("Model") and seen.startswith(f"{loader.removesuffix('Model')}For")
+    return loader.endswith("Model") and named.startswith(f"{loader.removesuffix('Model')}For")
 
 
 def weight_files(folder: Path, component: ComponentSpec) -> list[Path]:
@@ -88,10 +88,10 @@ def tokenizer_files(folder: Path) -> list[Path]:
         MissingFile: the config or the vocabulary is missing.
     """
     required(folder / "tokenizer_config.json")
-    found = [folder / name for name in TOKENIZER_FILES if (folder / name).is_file()]
-    if not any(file.name in VOCABULARIES for file in found):
+    files = [folder / name for name in TOKENIZER_FILES if (folder / name).is_file()]
+    if not any(file.name in VOCABULARIES for file in files):
         raise MissingFile(f"{folder.name} holds none of {', '.join(VOCABULARIES)}. Copy the model again")
-    return found
+    return files
 
 
 def required(file: Path) -> Path:

@@ -1,4 +1,4 @@
-"""What the rules of settings are told of a family."""
+"""The facts about a family that the rules of settings ask for."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from trainer_core.families.spec import FamilySpec
 
 
 def family_facts(spec: FamilySpec) -> Facts:
-    """Return what a family's data says, without a base model to ask."""
+    """Return the facts that a family's spec gives, without a base model."""
     return Facts(
         prediction=spec.prediction,
         title=spec.title,

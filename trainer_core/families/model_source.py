@@ -37,7 +37,7 @@ TensorDigests = Callable[[Path], Mapping[str, str]]
 
 @dataclass(frozen=True)
 class ModelSource:
-    """A base model that was found whole when it was opened.
+    """A base model that was complete when it was opened.
 
     Components of a single-file checkpoint that the file does not hold are taken from `config_root`, weights included.
     """
@@ -51,7 +51,7 @@ class ModelSource:
     file_parts: Mapping[str, list[str]]
     """Part of the model -> names of its tensors in `file`."""
     replaced: Mapping[str, Replacement] = field(default_factory=dict[str, Replacement])
-    """Component -> where it comes from in place of the base model (`model.vae_path`, `model.text_encoder_paths`)."""
+    """Component -> the files that replace the base's own (`model.vae_path`, `model.text_encoder_paths`)."""
     device: Literal["cpu", "cuda"] = "cpu"
     """Where the weights of diffusers models are read to."""
 
@@ -137,7 +137,7 @@ class ModelSource:
     def fingerprints(
         self, hash_files: HashFiles, tensor_digests: TensorDigests = single_file_digests
     ) -> dict[str, str]:
-        """Return a SHA-256 of the content of every component: weights, config and tokenizer files, but no places.
+        """Return a SHA-256 of the content of every component: weights, config and tokenizer files, but no paths.
 
         Args:
             hash_files: Returns the SHA-256 of each file; a caller remembers them by the file's stat.
@@ -186,7 +186,7 @@ def _is_file(path: Path) -> bool:
 
 def _open_folder(path: Path, spec: FamilySpec) -> tuple[ModelSource | None, list[str]]:
     if not path.is_dir():
-        return None, [f"there is no such file or folder: {path}. Give the place of the base model"]
+        return None, [f"there is no such file or folder: {path}. Give the path of the base model"]
     index = path / "model_index.json"
     if not index.is_file():
         return None, [
@@ -257,14 +257,14 @@ def _holds(names: list[str], spec: FamilySpec) -> bool:
 
 def _variant(pipeline: Any, spec: FamilySpec) -> FamilySpec | None:
     """Return the family's spec for a class of pipeline: its own or a variant's."""
-    return next((one for one in (spec, *spec.variants) if one.pipeline == pipeline), None)
+    return next((each for each in (spec, *spec.variants) if each.pipeline == pipeline), None)
 
 
-def _pipeline_problem(seen: Any, spec: FamilySpec) -> str:
-    others = [f"`{other.name}`" for other in _all_specs() if _variant(seen, other)]
-    wanted = " or ".join(one.pipeline for one in (spec, *spec.variants))
+def _pipeline_problem(pipeline: Any, spec: FamilySpec) -> str:
+    others = [f"`{other.name}`" for other in _all_specs() if _variant(pipeline, other)]
+    wanted = " or ".join(each.pipeline for each in (spec, *spec.variants))
     fix = f"Set model.family to {others[0]}" if others else f"Give a folder of {wanted}"
-    return f"model_index.json names the pipeline {seen}, {spec.name} is {wanted}. {fix}"
+    return f"model_index.json names the pipeline {pipeline}, {spec.name} is {wanted}. {fix}"
 
 
 def _all_specs() -> list[FamilySpec]:

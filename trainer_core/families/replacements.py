@@ -41,7 +41,7 @@ VAE, TEXT_ENCODERS = "model.vae_path", "model.text_encoder_paths"
 
 @dataclass(frozen=True)
 class Replacement:
-    """Where one component comes from in place of the base model."""
+    """The files of a component that replaces the base model's own."""
 
     path: Path
     """What the user named."""
@@ -96,7 +96,7 @@ _WIDTHS = ("latent_channels", "d_model", "hidden_size")
 def find_replacements(
     spec: FamilySpec, config: Config, vae: Path | None, text_encoders: Sequence[Path]
 ) -> dict[str, Replacement]:
-    """Return component -> where it comes from in place of the base model.
+    """Return component -> the files that replace the base model's own.
 
     Args:
         spec: the family, or its variant.
@@ -144,7 +144,7 @@ def _folder_problem(folder: Path, name: str, component: ComponentSpec, config: C
     for key in _WIDTHS:
         if key in own and given.get(key) != own[key]:
             return f"its {key} is {given.get(key)}, that of the base's {name} {own[key]}"
-    blocks = [len(values) for one in (given, own) if isinstance(values := one.get("block_out_channels"), list)]
+    blocks = [len(config.get("block_out_channels") or ()) for config in (given, own)]
     return "it makes latents of another size than the base's" if len(set(blocks)) > 1 else None
 
 
@@ -158,18 +158,18 @@ def _in_file(path: Path, spec: FamilySpec, names: Sequence[str], config: Config)
         )
     bare = not any(tensor.startswith(DENOISER_PREFIX) for tensor in header)
     chosen: dict[str, Replacement] = {}
-    seen: list[str] = []
+    contents: list[str] = []
     for layout in _LAYOUTS:
         for mark in (tensor for tensor in header if tensor.endswith(layout.marks)):
             start, width = _start(mark, layout), header[mark]["shape"][1]
-            seen.append(f"{layout.title} of width {width}")
+            contents.append(f"{layout.title} of width {width}")
             for name in names:
                 if spec.components[name].loader in layout.loaders and config(name).get(layout.width) == width:
                     tensors = tuple(sorted(tensor for tensor in header if tensor.startswith(start)))
                     part = part_of(mark, bare)
                     chosen.setdefault(name, Replacement(path, None, path, tensors, start, layout.prefix, part))
     if not chosen:
-        raise ModelError(_no_fit(path, seen, spec, names, config))
+        raise ModelError(_no_fit(path, contents, spec, names, config))
     return chosen
 
 
@@ -186,9 +186,9 @@ def _start(mark: str, layout: _Layout) -> str:
     return next(mark.removesuffix(end) for end in layout.marks if mark.endswith(end))
 
 
-def _no_fit(path: Path, seen: Sequence[str], spec: FamilySpec, names: Iterable[str], config: Config) -> str:
+def _no_fit(path: Path, contents: Sequence[str], spec: FamilySpec, names: Iterable[str], config: Config) -> str:
     """Say what a file holds, and what the base could take from a file."""
-    holds = " and ".join(dict.fromkeys(seen)) or "neither an AutoencoderKL, a CLIP text encoder nor a T5 encoder"
+    holds = " and ".join(dict.fromkeys(contents)) or "neither an AutoencoderKL, a CLIP text encoder nor a T5 encoder"
     readable: list[str] = []
     for name in names:
         for layout in _LAYOUTS:

@@ -49,7 +49,7 @@ def fit_kontext(width: int, height: int, side: int) -> tuple[int, int]:
 
 
 def _keep_size(pipeline: Any) -> Any:
-    """Let a call's width and height say the area too: FluxKontextPipeline would scale them to a megapixel."""
+    """Render the width and height of the call: FluxKontextPipeline would scale them to a megapixel."""
     stock = type(pipeline)
 
     @functools.wraps(stock.__call__)
@@ -58,7 +58,7 @@ def _keep_size(pipeline: Any) -> Any:
             given = {"max_area": given["width"] * given["height"]} | given
         return stock.__call__(self, *args, **given)
 
-    # A call looks its method up in the class, never in the object.
+    # Python finds `__call__` in the class, never in the object.
     pipeline.__class__ = type(stock.__name__, (stock,), {"__call__": call, "__module__": stock.__module__})
     return pipeline
 
@@ -157,13 +157,13 @@ class Flux1:
         guided = bool(denoisers.config_of(denoiser)["guidance_embeds"])
         pictures = (noisy, *given.controls)
         tokens = denoiser(
-            hidden_states=torch.cat([packing.pack(one.to(device, dtype)) for one in pictures], dim=1),
+            hidden_states=torch.cat([packing.pack(latents.to(device, dtype)) for latents in pictures], dim=1),
             timestep=timesteps.to(device),
             guidance=torch.full((len(noisy),), given.guidance, device=device) if guided else None,
             pooled_projections=given.text.pooled.to(device, dtype),
             encoder_hidden_states=given.text.embeds.to(device, dtype),
             txt_ids=torch.zeros(given.text.embeds.shape[-2], 3, device=device),
-            img_ids=torch.cat([_position(one, min(place, 1), device) for place, one in enumerate(pictures)]),
+            img_ids=torch.cat([_position(latents, min(i, 1), device) for i, latents in enumerate(pictures)]),
             return_dict=False,
         )[0]
         return packing.unpack(tokens[:, : height * width // 4], height, width)

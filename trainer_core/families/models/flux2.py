@@ -1,4 +1,4 @@
-"""FLUX.2-dev, and the variant Klein, which reads Qwen3 in place of Mistral."""
+"""FLUX.2-dev, and the variant Klein, which reads Qwen3 instead of Mistral."""
 
 from __future__ import annotations
 
@@ -220,10 +220,12 @@ class Flux2:
         guided = bool(denoisers.config_of(denoiser)["guidance_embeds"])
         pictures = (noisy, *given.controls)
         embeds = given.text.embeds.to(device, dtype)
-        positions = torch.cat([_grid(one, place * _CONTROL_TIME, device) for place, one in enumerate(pictures)])
+        positions = torch.cat([_grid(latents, i * _CONTROL_TIME, device) for i, latents in enumerate(pictures)])
         words = torch.arange(embeds.shape[1], device=device)[:, None]
         tokens: Tensor = denoiser(
-            hidden_states=torch.cat([one.to(device, dtype).flatten(2).transpose(1, 2) for one in pictures], dim=1),
+            hidden_states=torch.cat(
+                [latents.to(device, dtype).flatten(2).transpose(1, 2) for latents in pictures], dim=1
+            ),
             timestep=timesteps.to(device),
             guidance=torch.full((len(noisy),), given.guidance, device=device) if guided else None,
             encoder_hidden_states=embeds,
@@ -261,7 +263,7 @@ def _mistral_states(encoder: Any, tokenizer: Any, captions: Sequence[str], lengt
         return {"role": role, "content": [{"type": "text", "text": text}]}
 
     # a caption's [IMG] would be taken for a picture
-    chats = [[message("system", SYSTEM_MESSAGE), message("user", one.replace("[IMG]", ""))] for one in captions]
+    chats = [[message("system", SYSTEM_MESSAGE), message("user", caption.replace("[IMG]", ""))] for caption in captions]
     tokens = tokenizer.apply_chat_template(
         chats,
         add_generation_prompt=False,

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 _BLOCK = r"transformer_blocks\.\d+\."
 _ATTENTION = r"attn[12]\.(to_[qkv]|to_out\.0)"
-# The feed-forward is convolutional: its two 1x1 convolutions are linear layers of each place, the 3x3 is not.
+# The feed-forward is convolutional: its two 1x1 convolutions are linear layers of each pixel, the 3x3 is not.
 _MLP = r"ff\.conv_(inverted|point)"
 
 INSTRUCTION = "\n".join(

@@ -42,18 +42,18 @@ def _original_names() -> dict[str, str]:
     resnets = {"middle_block.0": "mid_block.resnets.0", "middle_block.2": "mid_block.resnets.1"}
     for block in range(3):
         for layer in range(2):
-            place = f"input_blocks.{3 * block + layer + 1}"
-            resnets[f"{place}.0"] = f"down_blocks.{block}.resnets.{layer}"
-            names[f"{place}.1"] = f"down_blocks.{block}.attentions.{layer}"
+            block_name = f"input_blocks.{3 * block + layer + 1}"
+            resnets[f"{block_name}.0"] = f"down_blocks.{block}.resnets.{layer}"
+            names[f"{block_name}.1"] = f"down_blocks.{block}.attentions.{layer}"
         for layer in range(3):
-            place = f"output_blocks.{3 * block + layer}"
-            resnets[f"{place}.0"] = f"up_blocks.{block}.resnets.{layer}"
-            names[f"{place}.1"] = f"up_blocks.{block}.attentions.{layer}"
+            block_name = f"output_blocks.{3 * block + layer}"
+            resnets[f"{block_name}.0"] = f"up_blocks.{block}.resnets.{layer}"
+            names[f"{block_name}.1"] = f"up_blocks.{block}.attentions.{layer}"
     for block in range(2):
         names[f"input_blocks.{3 * block + 3}.0.op"] = f"down_blocks.{block}.downsamplers.0.conv"
         names[f"output_blocks.{3 * block + 2}.2.conv"] = f"up_blocks.{block}.upsamplers.0.conv"
     for theirs, ours in resnets.items():
-        names |= {f"{theirs}.{one}": f"{ours}.{other}" for one, other in inner.items()}
+        names |= {f"{theirs}.{original}": f"{ours}.{name}" for original, name in inner.items()}
     return names
 
 

@@ -50,18 +50,18 @@ def load_denoiser(source: ModelSource, dtype: torch.dtype) -> Any:
 
 
 def _load_model(source: ModelSource, name: str, dtype: torch.dtype) -> Any:
-    load, place = (
+    load, origin = (
         (_model_from_file, source.weights_file(name)[0])
         if source.in_file(name)
         else (_model_from_folder, source.folder(name))
     )
     with _quiet():
         model = load(source, name, dtype)
-    return _settle(model, f"{place}")
+    return _freeze(model, f"{origin}")
 
 
 def load_tokenizer(source: ModelSource, name: str) -> Any:
-    """Load a tokenizer, or the processor that holds one; needs no torch."""
+    """Load a tokenizer, or the processor that contains one; needs no torch."""
     component, folder = source.spec.components[name], str(source.folder(name))
     if component.kind == "processor":
         return processors.load(component.loader, folder)
@@ -79,7 +79,7 @@ def load_pipeline(source: ModelSource, dtype: torch.dtype) -> Any:
 
 @contextmanager
 def _quiet() -> Generator[None]:
-    """Keep the libraries' progress bars and advice to programmers from the user's terminal while they load."""
+    """Silence the libraries' progress bars and their advice to programmers while models load."""
     from diffusers.utils import logging as diffusers_log
     from transformers.utils import logging as transformers_log
 
@@ -191,7 +191,7 @@ def _with_projection(tensors: dict[str, Tensor], prefix: str, source: ModelSourc
     return tensors
 
 
-def _settle(model: Any, place: str) -> Any:
+def _freeze(model: Any, origin: str) -> Any:
     """Freeze a model and give it memory of its own.
 
     Loaders leave views into the mapped file, whose alignment is the file's: kernels may then sum in another order than
@@ -202,16 +202,16 @@ def _settle(model: Any, place: str) -> Any:
     if hasattr(model, "tie_weights"):
         model.tie_weights()
     tensors = [*model.named_parameters(), *model.named_buffers()]
-    _refuse_missing([name for name, tensor in tensors if tensor.is_meta], place)
+    _refuse_missing([name for name, tensor in tensors if tensor.is_meta], origin)
     for tensor in (tensor for _, tensor in tensors if tensor.device.type == "cpu"):
         tensor.data = tensor.data.clone(memory_format=torch.contiguous_format)
     return model.eval().requires_grad_(False)
 
 
-def _refuse_missing(names: Sequence[str], place: str) -> None:
+def _refuse_missing(names: Sequence[str], origin: str) -> None:
     if names:
         listed = ", ".join(sorted(names)[:3])
-        raise ModelError(f"{place}: {len(names)} tensors are missing ({listed} ...). Copy the model again.")
+        raise ModelError(f"{origin}: {len(names)} tensors are missing ({listed} ...). Copy the model again.")
 
 
 def prompts_as_text(pipeline: Any, prompt: str, negative_prompt: str) -> dict[str, Any]:

@@ -24,7 +24,7 @@ def chat_states(
         tokenizer: Its tokenizer, with the chat template; it pads at the end.
         captions: B captions.
         length: Tokens of each, template included; cut or padded.
-        thinking: False closes an empty `<think>` block in the assistant's place, as `enable_thinking` does.
+        thinking: False starts the answer with an empty, closed `<think>` block, as `enable_thinking` does.
 
     Returns:
         Hidden states [B, length, D], the first those of the embedding, the last normed; and the mask of what is no

@@ -58,7 +58,7 @@ def encode_latents(vae: Any, pixels: Tensor) -> Tensor:
 def predict(denoiser: nn.Module, noisy: Tensor, timesteps: Tensor, given: Conditioning) -> Tensor:
     """Run the transformer at time sigma (it multiplies by 1000 itself); control pictures follow the noisy tokens.
 
-    The place of a picture in the sequence is the frame of its positions, so that sizes may differ between pictures.
+    A picture's number in the sequence is the frame of its positions, so pictures may differ in size.
     """
     import torch
 

@@ -99,5 +99,5 @@ def curve(schedule: ScheduleConfig, peak: float, total_steps: int, points: int =
     Steps are counted from 1 here, as metrics count them: the rate is that of the update which finishes the step.
     """
     count = min(points, total_steps)
-    steps = sorted({round((total_steps - 1) * place / max(1, count - 1)) for place in range(count)})
+    steps = sorted({round((total_steps - 1) * point / max(1, count - 1)) for point in range(count)})
     return [(step + 1, peak * lr_multiplier(step, schedule, total_steps)) for step in steps]
