@@ -112,16 +112,26 @@ class Selection:
             shutil.copyfile(other._weights(best), self._weights(best))
         self._write(losses)
 
-    def problem_at(self, losses: Mapping[int, float], step: int) -> str | None:
-        """Return why the run cannot go on from `step` with these measurements; None if it can."""
+    def problem_at(self, losses: Mapping[int, float], step: int, read: bool = True) -> str | None:
+        """Return why the run cannot go on from `step` with these measurements; None if it can.
+
+        Args:
+            losses: step -> held-out loss.
+            step: of the checkpoint.
+            read: read the best weights, which needs torch; False only asks whether they are there.
+        """
         wanted = {at for at in (*range(0, step + 1, self.every), step) if self.due(at)}
         wanted |= {at for at in self.also if at <= step}
         if missing := wanted - losses.keys():
             return f"the held-out losses of steps {sorted(missing)} are lost"
         best = _best(_until(losses, step))
-        if best is not None and (not self._weights(best).exists() or read_snapshot(self._weights(best)) is None):
+        if best is not None and not self._has_weights(best, read):
             return f"the weights of step {best}, the best before it, are lost"
         return None
+
+    def _has_weights(self, step: int, read: bool) -> bool:
+        path = self._weights(step)
+        return path.exists() and (not read or read_snapshot(path) is not None)
 
     def _prune(self, losses: Mapping[int, float]) -> None:
         """Remove weights that are neither the best now nor the best at a checkpoint that may be gone back to."""

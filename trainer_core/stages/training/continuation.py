@@ -88,7 +88,7 @@ class Continuation:
     def _problem(self, point: StartingPoint) -> str:
         """Return why the other run's checkpoint does not do; empty if it does."""
         losses = self._losses(point) if self.measures else {}
-        if self.measures and (problem := self._of(point.workdir).problem_at(losses, point.step)):
+        if self.measures and (problem := self._of(point.workdir).problem_at(losses, point.step, read=False)):
             hint = f" (train.evaluate_every is {self.selection.every} for this run)"
             return problem + hint
         missing = [step for step in self._snapshots(point, losses) if not snapshot_path(point.workdir, step).is_file()]
