@@ -35,14 +35,14 @@ def loss_curve(metrics: Sequence[StepMetrics], held_out: Mapping[int, float], se
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9, 5.2), dpi=100, layout="constrained")
-    upper, lower = figure.add_gridspec(2, 1, height_ratios=(3, 1))
-    training = figure.add_subplot(upper)
+    grid = figure.add_gridspec(2, 1, height_ratios=(3, 1))
+    training = figure.add_subplot(grid[0])
     steps = [line.step for line in metrics]
     _draw_training(training, steps, [line.loss for line in metrics])
     if held_out:
         _draw_held_out(training.twinx(), held_out)
     training.axvline(selected, color=_CHOSEN, linestyle="--", linewidth=1.5, label=f"chosen: step {selected}")
-    rate = figure.add_subplot(lower, sharex=training)
+    rate = figure.add_subplot(grid[1], sharex=training)
     rate.plot(steps, [line.lr for line in metrics], color=_RATE, linewidth=1.2)
     rate.set_ylabel("learning rate")
     rate.set_xlabel("step")
