@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from trainer_core.export.formats import formats, written_formats
-from trainer_core.families.family import LoraNames
+from trainer_core.families.spec import LoraNames
 
 if TYPE_CHECKING:
     from trainer_core.config.groups import AdapterConfig, AdapterOptionsConfig

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from trainer_core.adapters.layers import Layer
     from trainer_core.export.module_names import Modules
-    from trainer_core.families.family import PrecisionName
+    from trainer_core.families.spec import PrecisionName
 
 WEIGHTS = "lora_assets.weights_sha256"
 BARE = {"format": "pt"}
