@@ -206,7 +206,7 @@ def _reasons(
     return told or tuple(recipe_changes(recipe, previous.recipe))
 
 
-def _previous(session: Session, stage: Stage) -> Published | None:
+def _previous(session: Session, stage: Stage[Any]) -> Published | None:
     key = session.workspace.store.refs.get(session.project.name, stage.name)
     return None if key is None else session.workspace.store.objects.get(stage.name, key)
 

@@ -52,7 +52,7 @@ def _items(context: DatasetContext) -> dict[str, CacheItem]:
 def _total(context: DatasetContext) -> int:
     """Count the pictures that are looked at, control pictures included."""
     manifest = context.workspace.manifest
-    return manifest.found + sum(len(sample.controls) for sample in manifest.samples if sample.controls)
+    return manifest.total + sum(len(sample.controls) for sample in manifest.samples if sample.controls)
 
 
 def _run(context: DatasetContext) -> Outcome:
