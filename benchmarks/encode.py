@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from benchmarks._common import Figure, Goal, Result, from_rounds, in_child, ratios
 from benchmarks._projects import VAE, small_sd15, write_pictures, write_project
+from trainer_core.families.shared import loading
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -115,9 +116,9 @@ def vae_alone(session: Session, limit: int | None = None) -> Callable[[], None]:
     from trainer_core.data.pictures.decode import load_rgb, to_bucket
     from trainer_core.hardware.placement import move_to_device, torch_device, torch_dtype
 
-    profile, family = session.workspace.profile, session.workspace.family
+    profile = session.workspace.profile
     dtype, size = torch_dtype(session.workspace.precision("vae", "auto")), profile.encode_batch_size
-    vae: Any = move_to_device(family.load_vae(session.workspace.source, dtype), profile)
+    vae: Any = move_to_device(loading.load_vae(session.workspace.source, dtype), profile)
     samples = session.workspace.manifest.samples[:limit]
     pictures = [to_bucket(load_rgb(one.path.read_bytes()), one.geometry) for one in samples]
     batches: list[torch.Tensor] = []

@@ -47,9 +47,13 @@ class DatasetError(LoraAssetsError):
 
 
 class ModelError(LoraAssetsError):
-    """The base model is missing, incomplete or of another family."""
+    """The base model is missing, incomplete or of another family; `field` is the setting that names it."""
 
     exit_code = 2
+
+    def __init__(self, message: str, field: str = "model.path") -> None:
+        self.field = field
+        super().__init__(message)
 
 
 class StoreError(LoraAssetsError):

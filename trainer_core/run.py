@@ -165,7 +165,12 @@ def _plan_stage(session: Session, stage: Stage[Any], versions: Mapping[str, str 
     if published and not stale:
         return StagePlan(stage.name, "fresh", (), total, (), 0, 0.0, published.data_version)
     known = published.data_version if published else stage.data_version(context) if stage.data_version else None
-    return _stale_plan(session, stage, previous, _reasons(stage, recipe, previous, context), total, stale, known)
+    reasons = _reasons(stage, recipe, previous, context)
+    if not unknown and (
+        forecast := stage.forecast(context, {name: version or "" for name, version in upstream.items()})
+    ):
+        reasons = (*reasons, forecast)
+    return _stale_plan(session, stage, previous, reasons, total, stale, known)
 
 
 def _stale_plan(  # noqa: PLR0913 - a plan has that many parts

@@ -240,7 +240,7 @@ class Batch:
     """The same captions with the class in place of the trigger word, where output is preserved."""
     captions: tuple[str, ...] = ()
     """The captions that were drawn, where they are encoded batch by batch."""
-    seen_noise: Tensor | None = None
+    input_noise: Tensor | None = None
     """The noise that the denoiser sees, where it is not `noise`, the one it should predict; of the same shape."""
 
 

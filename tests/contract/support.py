@@ -20,6 +20,7 @@ from trainer_core.config.groups import NoiseConfig, TextConfig
 from trainer_core.families import get_family, with_spec
 from trainer_core.families.family import Family
 from trainer_core.families.model_source import ModelSource
+from trainer_core.families.shared import loading
 from trainer_core.train.batches import stack_text
 from trainer_core.types import Conditioning, Geometry, TextCondition
 
@@ -70,9 +71,9 @@ def open_tiny(name: str, folder: Path) -> Tiny:
         folder,
         family,
         source,
-        family.load_vae(source, torch.float32),
-        family.load_text_encoders(source, torch.float32),
-        family.load_denoiser(source, torch.float32),
+        loading.load_vae(source, torch.float32),
+        loading.load_text_encoders(source, torch.float32),
+        loading.load_denoiser(source, torch.float32),
         pipeline,
         model,
     )
@@ -135,7 +136,7 @@ def stack(conditions: list[TextCondition]) -> TextCondition:
 
 
 def given(tiny: Tiny, text: TextCondition, part: slice = slice(None), guidance: float = GUIDANCE) -> Conditioning:
-    """Return what the denoiser is told of some of two samples."""
+    """Return the cond of some of two samples."""
     controls = tuple(latents[part] for latents in control_latents(tiny))
     return Conditioning(text, GEOMETRIES[part], controls, guidance)
 

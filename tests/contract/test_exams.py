@@ -11,6 +11,7 @@ from PIL import Image
 
 from tests.contract.models import MODELS
 from tests.contract.support import Tiny, control_pictures
+from trainer_core.families.shared import loading
 from trainer_core.sampling.exam import Exam, Pictures, render_exam
 from trainer_core.sampling.render import RenderSettings
 
@@ -21,7 +22,7 @@ TOLERANCE = 1
 LARGE = ("kandinsky5",)
 """It renders about a megapixel, whatever size is asked for: one picture is enough to wait for."""
 UNGUIDED = ("flux1", "flux1_kontext", "flux2")
-"""They were trained to do without a negative prompt, and are told none that counts."""
+"""They were trained to do without a negative prompt, and are given none that counts."""
 
 
 @pytest.fixture(params=sorted(MODELS))
@@ -34,13 +35,13 @@ class Examined:
 
     def __init__(self, tiny: Tiny) -> None:
         self.tiny = tiny
-        self.pipeline = tiny.family.load_pipeline(tiny.source, torch.float32)
+        self.pipeline = loading.load_pipeline(tiny.source, torch.float32)
         self.pipeline.set_progress_bar_config(disable=True)
 
     def render(self, negative_prompt: str, seed: int, pictures: int, prompts: tuple[str, ...] = (PROMPT,)) -> Pictures:
         """Render prompts at two steps."""
         controls = tuple(tuple(of_prompt) for of_prompt in control_pictures(self.tiny, len(prompts)))
-        argument = self.tiny.family.spec.guidance_argument
+        argument = self.tiny.family.spec.rendering.guidance_argument
         settings = RenderSettings((), negative_prompt, 2, 4.0, seed, 64, 64, controls, argument)
         counted: list[int] = []
         exam = Exam(prompts, (), pictures, settings, {})

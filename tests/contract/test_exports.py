@@ -25,7 +25,7 @@ from trainer_core.export.proof import BOUNDS, comfyui_unmapped, prove
 from trainer_core.export.readers.read import read_file, read_layers
 from trainer_core.export.write import Lora, exported_tensors, write_lora
 from trainer_core.families import get_family
-from trainer_core.families.family import FamilySpec, PrecisionName
+from trainer_core.families.spec import FamilySpec, PrecisionName
 
 PRECISIONS: tuple[PrecisionName, ...] = ("fp32", "fp16")
 # diffusers cuts the fused modules of FLUX.1 at the rows where those of the real width end, so it reads no tiny ones

@@ -59,7 +59,7 @@ def test_a_spec_is_consistent(tiny: Tiny) -> None:
     assert spec.denoiser in spec.denoiser_components
     assert "scheduler" in spec.denoiser_components
     assert type(tiny.pipeline).__name__ == spec.pipeline
-    assert spec.vae_precisions[0] == "fp32"
+    assert spec.latents.precisions[0] == "fp32"
     assert spec.size_multiple % 8 == 0
     assert list(spec.targets)[:3] == list(USUAL)
     assert set(spec.targets) - set(USUAL) <= EXTRA

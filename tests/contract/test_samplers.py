@@ -11,6 +11,7 @@ from PIL import Image
 from tests.contract.models import MODELS
 from trainer_core.config.groups import ModelConfig
 from trainer_core.families import get_family, with_spec
+from trainer_core.families.shared import loading
 from trainer_core.sampling.render import RenderSettings, prompt_request
 from trainer_core.sampling.samplers import DIFFUSION, FLOW, check_sampler, find_sampler, sampling_with
 from trainer_core.stages.project.base_model import find_base
@@ -37,10 +38,10 @@ def test_a_pipeline_renders_with_exactly_the_samplers_that_are_said_to_fit(
     source = find_base(ModelConfig(family=model.family, path=tiny_bases[name]), store)
     family = with_spec(get_family(model.family), source.spec)
     spec = family.spec
-    pipeline = family.load_pipeline(source, torch.float32)
+    pipeline = loading.load_pipeline(source, torch.float32)
     pipeline.set_progress_bar_config(disable=True)
     shown = ((Image.new("RGB", (64, 64)),),) if spec.control and spec.control.required else ()
-    settings = RenderSettings(("a cat",), "", 3, 2.0, 0, 64, 64, shown, spec.guidance_argument)
+    settings = RenderSettings(("a cat",), "", 3, 2.0, 0, 64, 64, shown, spec.rendering.guidance_argument)
     rendered: dict[str, bytes] = {}
     for sampler in FLOW if spec.prediction == "flow" else DIFFUSION:
         fits = check_sampler(sampler, spec.prediction, spec.pipeline) is None

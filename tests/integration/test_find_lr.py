@@ -24,7 +24,8 @@ def own_home(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_it_brings_up_the_caches_tells_rates_and_touches_no_run(project: Project) -> None:
     answer = told(call("find-lr", "cats", *QUICK, "--json", cwd=project.root))
-    keys = {"suggested", "steepest", "tenth_of_lowest", "lowest", "diverged", "readings", "picture", "figures"}
+    keys = {"suggested", "steepest", "tenth_of_lowest", "lowest", "diverged", "ended_too_soon"}
+    keys |= {"readings", "picture", "figures"}
     assert set(answer) == keys
     rates = [one["rate"] for one in answer["readings"]]
     assert rates == sorted(rates) and rates[0] == pytest.approx(1e-4)

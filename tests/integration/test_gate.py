@@ -140,10 +140,10 @@ def ignore_alpha(patch: pytest.MonkeyPatch) -> None:
 
 
 def leave_latents_unscaled(patch: pytest.MonkeyPatch) -> None:
-    from trainer_core.families.shared import loading
+    from trainer_core.families.shared import kl_vae
 
-    real = loading.encode_normalised
-    patch.setattr(loading, "encode_normalised", lambda vae, pixels: real(vae, pixels) / vae.config.scaling_factor)
+    real = kl_vae.encode_normalised
+    patch.setattr(kl_vae, "encode_normalised", lambda vae, pixels: real(vae, pixels) / vae.config.scaling_factor)
 
 
 def test_runs_as_short_as_the_sabotaged_ones_pass_what_those_fail(home: Home) -> None:

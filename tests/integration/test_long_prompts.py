@@ -51,5 +51,5 @@ def test_prompts_encoded_here_render_what_the_pipeline_renders_of_their_text(tin
 def test_layers_left_out_of_captions_are_left_out_of_prompts(tiny: Tiny) -> None:
     plain, skipped = inputs_of(tiny), inputs_of(tiny, clip_skip=1)
     same = picture(tiny, plain, "a red cat") == picture(tiny, skipped, "a red cat")
-    assert same is not tiny.family.spec.clip_skip
-    assert bool(encoded_key(tiny.family.spec, TextConfig(clip_skip=1))) is tiny.family.spec.clip_skip
+    assert same is not tiny.family.spec.text.clip_skip
+    assert bool(encoded_key(tiny.family.spec, TextConfig(clip_skip=1))) is tiny.family.spec.text.clip_skip

@@ -20,6 +20,7 @@ from trainer_core import run
 from trainer_core.data.pictures.crops_and_views import view_id
 from trainer_core.data.pictures.decode import load_rgb, to_view
 from trainer_core.errors import Interrupted
+from trainer_core.families.shared import loading
 from trainer_core.hardware.placement import torch_dtype
 from trainer_core.stages.caching.entries import read_items, read_latents
 from trainer_core.stages.caching.view_entries import mask_id, read_masks
@@ -176,7 +177,7 @@ def test_entries_are_what_the_vae_says_of_each_view(project: TinyProject) -> Non
     try:
         published = run.run_until(session, "cached_latents")[-1].published
         items: dict[str, Any] = read_items(published)
-        vae = session.workspace.family.load_vae(session.workspace.source, torch_dtype("fp32"))
+        vae = loading.load_vae(session.workspace.source, torch_dtype("fp32"))
         checked = 0
         for sample in session.workspace.manifest.samples[:6]:
             for number, view in enumerate(sample.views):

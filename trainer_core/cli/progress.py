@@ -14,6 +14,7 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
+from trainer_core.clock import iso_time
 from trainer_core.types import ProgressEvent
 
 if TYPE_CHECKING:
@@ -126,7 +127,7 @@ class Lines:
         self._tell(stage, action)
 
     def _tell(self, stage: str, text: str) -> None:
-        print(f"{time.strftime('%H:%M:%S')} {stage}: {text}", file=sys.stderr, flush=True)
+        print(f"{iso_time()} {stage}: {text}", file=sys.stderr, flush=True)
 
 
 class Bars:

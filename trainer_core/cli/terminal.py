@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, NoReturn, TextIO
 import typer
 
 from trainer_core.cli.progress import Progress, progress
+from trainer_core.clock import iso_time
 from trainer_core.errors import ConfigError, LoraAssetsError
 from trainer_core.types import JSON, Finding
 
@@ -145,6 +146,13 @@ def _quiet(debug: bool) -> Generator[None]:
         yield
 
 
+class _IsoTimes(logging.Formatter):
+    """Begins lines with the date and the time to the millisecond."""
+
+    def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:  # noqa: N802 - logging's name
+        return iso_time(record.created)
+
+
 class _Stderr(logging.Handler):
     """Writes to whatever stderr is now: above a progress bar while there is one."""
 
@@ -157,9 +165,9 @@ class _Stderr(logging.Handler):
 
 @contextlib.contextmanager
 def _logging(debug: bool, verbose: int) -> Generator[None]:
-    """Tell what our own code logs; from the libraries below only what went wrong, unless more is asked for."""
+    """Show what our own code logs, and of the libraries' messages errors only, unless more is asked for."""
     handler = _Stderr()
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%H:%M:%S"))
+    handler.setFormatter(_IsoTimes("%(asctime)s %(levelname)s %(message)s"))
     root, ours = logging.getLogger(), logging.getLogger("trainer_core")
     before = root.level, ours.level
     root.addHandler(handler)

@@ -27,6 +27,8 @@ _PATH_FIELDS = frozenset(
     {
         ("model", "path"),
         ("model", "config_path"),
+        ("model", "vae_path"),
+        ("model", "text_encoder_paths"),
         ("datasets", "path"),
         ("datasets", "control_path"),
         ("datasets", "mask_path"),

@@ -37,6 +37,8 @@ class Trained:
     """The step that was chosen."""
     base_model: str = ""
     """Hub id or folder name of the base; `base_name` makes it of a path. Empty where unknown."""
+    replaced: Mapping[str, str] = field(default_factory=dict[str, str])
+    """Component of the base -> name of what was read in its place."""
     trigger_word: str = ""
     kind: str = "lora"
     """`adapter.type`."""
@@ -189,6 +191,9 @@ def _what(facts: CardFacts) -> str:
         f"{_kind(trained)} for {_inline(trained.family)}{base}: rank {trained.rank}, alpha {trained.alpha:g}, "
         f"on {_inline(trained.targets)}, {chosen}."
     ]
+    if trained.replaced:
+        named = ", ".join(f"{_inline(name)} ({component})" for component, name in sorted(trained.replaced.items()))
+        lines.append(f"Trained with other components than the base's own: {named}. Load them when you render.")
     if trained.trigger_word:
         lines.append(f"Trigger word: **{_inline(trained.trigger_word)}**. Put it into the prompt.")
     return "\n\n".join(lines)

@@ -23,7 +23,7 @@ from trainer_core.export.proof import FileProof, prove
 from trainer_core.export.readers.read import module_and_role, read_file, read_layers, refuse_others
 from trainer_core.export.write import WEIGHTS, Lora, exported_tensors, write_lora
 from trainer_core.families import family_names, get_family
-from trainer_core.families.family import FamilySpec, PrecisionName
+from trainer_core.families.spec import FamilySpec, PrecisionName
 from trainer_core.files import replacing
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from trainer_core.export.formats import formats, written_formats
 
 if TYPE_CHECKING:
     from trainer_core.config.groups import AdapterConfig, AdapterOptionsConfig
-    from trainer_core.families.family import LoraNames
+    from trainer_core.families.spec import LoraNames
 
 
 def unsupported_reason(

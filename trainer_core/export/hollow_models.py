@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from trainer_core.errors import ModelError
 from trainer_core.export.module_names import Modules, Shape
-from trainer_core.families.family import FamilySpec
+from trainer_core.families.spec import FamilySpec
 
 if TYPE_CHECKING:
     from torch import nn

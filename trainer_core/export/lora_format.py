@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from trainer_core.families.family import KeyStyle, LoraNames
+from trainer_core.families.spec import KeyStyle, LoraNames
 
 if TYPE_CHECKING:
     from torch import Tensor

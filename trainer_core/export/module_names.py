@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
-from trainer_core.families.family import FamilySpec
+from trainer_core.families.spec import FamilySpec
 
 Shape = tuple[int, ...]
 CLIP_WRAPPER = "text_model."

@@ -16,7 +16,7 @@ from trainer_core.export.module_names import flat, split
 from trainer_core.export.readers.read import read_file, read_layers
 from trainer_core.export.readers.with_diffusers import load_with_diffusers
 from trainer_core.export.write import Lora
-from trainer_core.families.family import KeyStyle, PrecisionName
+from trainer_core.families.spec import KeyStyle, PrecisionName
 from trainer_core.types import JSON
 
 BOUNDS: Mapping[PrecisionName, float] = {"fp32": 1e-6, "fp16": 1e-3, "bf16": 8e-3}

@@ -11,14 +11,13 @@ from trainer_core.errors import NonFiniteError
 from trainer_core.export.formats import formats
 from trainer_core.export.lycoris_file import is_exact
 from trainer_core.export.safetensors_file import body_sha256, tensors_sha256, with_metadata
-from trainer_core.hardware.placement import torch_dtype
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from trainer_core.adapters.layers import Layer
     from trainer_core.export.module_names import Modules
-    from trainer_core.families.family import PrecisionName
+    from trainer_core.families.spec import PrecisionName
 
 WEIGHTS = "lora_assets.weights_sha256"
 BARE = {"format": "pt"}
@@ -43,6 +42,8 @@ def exported_tensors(lora: Lora, format_name: str, dtype: PrecisionName) -> dict
         NonFiniteError: a weight is NaN, infinite, or too large for `dtype`.
         ExportError: a module has no name in this format.
     """
+    from trainer_core.hardware.placement import torch_dtype
+
     tensors = {
         key: (tensor if is_exact(key) else tensor.to(torch_dtype(dtype))).contiguous()
         for key, tensor in formats()[format_name].tensors(lora.layers, lora.modules).items()

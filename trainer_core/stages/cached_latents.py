@@ -15,6 +15,7 @@ from trainer_core.config.reads import GroupPart, StageSettings
 from trainer_core.data.pictures.picture_info import DECODE_VERSION
 from trainer_core.data.sample_identity import geometry_parts, training_parts
 from trainer_core.errors import NonFiniteError
+from trainer_core.families.shared import loading
 from trainer_core.stages.caching.entries import control_id, entry_key, items_outcome, write_items
 from trainer_core.stages.caching.view_entries import (
     Picture,
@@ -64,7 +65,7 @@ def _items(context: LatentsContext) -> dict[str, CacheItem]:
     common = {
         "vae": workspace.weights(spec.vae_components),
         "precision": workspace.precision("vae", context.settings.latents.precision),
-        "encoder": f"{spec.name} {spec.latents_version}",
+        "encoder": f"{spec.name} {spec.latents.version}",
         "decode": DECODE_VERSION,
     }
     base = digest(common)
@@ -133,7 +134,7 @@ def _encode(context: LatentsContext, pictures: Sequence[Picture]) -> None:
         torch.inference_mode(),
         workspace.store.entries.writer("latents") as writer,
     ):
-        vae = move_to_device(workspace.family.load_vae(workspace.source, dtype), workspace.profile)
+        vae = move_to_device(loading.load_vae(workspace.source, dtype), workspace.profile)
         for batch, pixels in _decoded(context, list(_batches(pictures, size))):
             latents = workspace.family.encode_latents(vae, pixels.to(device, dtype)).to("cpu", torch.float32)
             for picture, latent in zip(batch, latents, strict=True):
@@ -151,7 +152,7 @@ def _write_masks(context: LatentsContext, masks: Sequence[Picture]) -> None:
 
     from trainer_core.data.pictures.mask_pixels import to_latent_mask
 
-    factor = context.workspace.family.spec.latent_factor
+    factor = context.workspace.family.spec.latents.factor
     threads = context.settings.hardware.decode_threads or context.workspace.profile.decode_threads
 
     def load(mask: Picture) -> numpy.ndarray[Any, Any]:
@@ -223,7 +224,7 @@ CACHED_LATENTS = Stage(
     inputs=_inputs,
     items=_items,
     cached=True,
-    code=lambda spec: [spec.latents_version, DECODE_VERSION],
+    code=lambda spec: [spec.latents.version, DECODE_VERSION],
     data_version=_version,
     total=lambda context: len(context.items),
 )

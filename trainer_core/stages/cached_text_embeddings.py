@@ -13,6 +13,7 @@ from trainer_core.config.groups import TextConfig
 from trainer_core.config.reads import StageSettings
 from trainer_core.data.captions.sample_captions import caption_key_parts, encodes_captions_live
 from trainer_core.errors import NonFiniteError
+from trainer_core.families.shared import loading
 from trainer_core.stages.caching.caption_entries import Text, texts_to_encode
 from trainer_core.stages.caching.entries import control_parts, entry_key, items_outcome, write_items
 from trainer_core.stages.group_parts import CaptionDropout, Threads
@@ -58,11 +59,11 @@ def text_items(workspace: Workspace, settings: TextConfig, texts: Iterable[Text]
     common: dict[str, JSON] = {
         "encoders": workspace.weights(spec.text_components),
         "precision": workspace.precision("text", settings.precision),
-        "max_length": (settings.max_length if spec.choosable_text_length else 0) or spec.text_length,
-        "clip_skip": settings.clip_skip if spec.clip_skip else 0,
-        "encoder": f"{spec.identity} {spec.text_version}",
+        "max_length": spec.text.tokens(settings.max_length),
+        "clip_skip": settings.clip_skip if spec.text.clip_skip else 0,
+        "encoder": f"{spec.identity} {spec.text.version}",
     }
-    if spec.long_captions and settings.clip_tokens > 75:
+    if spec.text.long_captions and settings.clip_tokens > 75:
         common["clip_tokens"] = settings.clip_tokens
     base = digest(common)
     with_controls = spec.control is not None and spec.control.in_text
@@ -122,7 +123,7 @@ def _encode(context: TextContext, captions: Sequence[tuple[str, Text]]) -> None:
         torch.inference_mode(),
         workspace.store.entries.writer("text") as writer,
     ):
-        loaded = workspace.family.load_text_encoders(workspace.source, torch_dtype(precision))
+        loaded = loading.load_text_encoders(workspace.source, torch_dtype(precision))
         encoders = {
             name: move_to_device(part, workspace.profile) if isinstance(part, torch.nn.Module) else part
             for name, part in loaded.items()
@@ -174,7 +175,7 @@ CACHED_TEXT_EMBEDDINGS = Stage(
     inputs=_inputs,
     items=_items,
     cached=True,
-    code=lambda spec: spec.text_version,
+    code=lambda spec: spec.text.version,
     data_version=_version,
     total=lambda context: len(context.items),
 )

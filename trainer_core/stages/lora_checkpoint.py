@@ -7,6 +7,7 @@ from trainer_core.stages.preflight.findings import caption_findings
 from trainer_core.stages.project.base_model import base_name
 from trainer_core.stages.publishing.lora_names import PROOF, published_names
 from trainer_core.stages.stage import Outcome, Stage
+from trainer_core.stages.training.continuation import forecast
 from trainer_core.stages.training.run_key import run_inputs
 from trainer_core.stages.training.save_schedule import is_saved_output
 from trainer_core.types import JSON
@@ -15,7 +16,9 @@ NAME = "lora_checkpoint"
 
 
 def _inputs(context: LoraContext) -> JSON:
-    return {**run_inputs(context), "base_name": base_name(context.settings.model.path)}
+    replaced = context.workspace.base.replaced
+    named = {"base_name": base_name(context.settings.model.path)}
+    return {**run_inputs(context), **named, **({"replaced_components": replaced} if replaced else {})}
 
 
 def _run(context: LoraContext) -> Outcome:
@@ -42,4 +45,5 @@ LORA_CHECKPOINT = Stage(
         PROOF: PROOF,
     },
     is_own_output=is_saved_output,
+    forecast=forecast,
 )

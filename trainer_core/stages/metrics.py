@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from trainer_core.config.groups import NoiseConfig, TextConfig
 from trainer_core.config.reads import GroupPart, KeyedBy, StageSettings
+from trainer_core.families.shared import loading
 from trainer_core.stages.caching.entries import control_keys_of, keys_of
 from trainer_core.stages.group_parts import Resolution, Threads, TrainPrecision
 from trainer_core.stages.project.session import Session
@@ -156,7 +157,7 @@ def _held_out_figures(context: MetricsContext, progress: _Progress) -> dict[str,
     dtype = torch_dtype(workspace.precision("train", settings.train.precision))
     schedule = workspace.family.noise_schedule(workspace.source, settings.noise)
     evaluator = Evaluator(workspace.family, schedule, torch_device(workspace.profile), dtype, settings.noise.guidance)
-    denoiser: Any = move_to_device(workspace.family.load_denoiser(workspace.source, dtype), workspace.profile)
+    denoiser: Any = move_to_device(loading.load_denoiser(workspace.source, dtype), workspace.profile)
     use_attention(denoiser, workspace.profile.attention)
 
     def losses_with(lora: Published) -> dict[str, float]:

@@ -10,6 +10,7 @@ from typing import Any
 from trainer_core.types import JSON
 
 _PREFIX = "lora_assets."
+_JSON_IN_HEADER = ("settings", "step", "versions", "replaced_components")
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,8 @@ class Lineage:
     """The step that the weights are of."""
     versions: Mapping[str, str]
     """Library -> version."""
+    replaced_components: Mapping[str, str] = field(default_factory=dict[str, str])
+    """Component of the base -> name of what was read in its place; not stored where nothing was."""
 
     def file_metadata(self) -> dict[str, str]:
         """Return the header entries of a file, `lora_assets.*`: text alone. Equal runs, equal text."""
@@ -38,16 +41,20 @@ class Lineage:
 
     def to_json(self) -> dict[str, JSON]:
         """Return the form in which `TrainingReport` is stored."""
-        return {each.name: getattr(self, each.name) for each in fields(self)}
+        stored: dict[str, JSON] = {each.name: getattr(self, each.name) for each in fields(self)}
+        if not self.replaced_components:
+            del stored["replaced_components"]
+        return stored
 
     @classmethod
     def from_json(cls, stored: Mapping[str, Any]) -> Lineage:
         """Read the stored form; also that of version 1, which held the header entries of the file."""
         names = [each.name for each in fields(cls)]
         if f"{_PREFIX}family" not in stored:
-            return cls(**{name: stored[name] for name in names})
-        header = {name: stored[f"{_PREFIX}{name}"] for name in names}
-        return cls(**{**header, **{name: json.loads(header[name]) for name in ("settings", "step", "versions")}})
+            return cls(**{name: stored[name] for name in names if name in stored})
+        header = {name: stored[f"{_PREFIX}{name}"] for name in names if f"{_PREFIX}{name}" in stored}
+        parsed = {name: json.loads(header[name]) for name in _JSON_IN_HEADER if name in header}
+        return cls(**{**header, **parsed})
 
 
 @dataclass(frozen=True)

@@ -138,17 +138,17 @@ def _tell_services(context: SamplesContext, columns: dict[str, list[Image.Image]
     logging = context.settings.logging
     if not logging.tensorboard and logging.wandb == "off":
         return
-    from trainer_core.train.observe.trackers import Picture, RunPlace, show_samples
+    from trainer_core.train.observe.trackers import RunFolders, SamplePicture, show_samples
 
     workspace, report = context.workspace, TrainingReport.from_json(context.upstream["lora_checkpoint"].metadata)
     steps = {heading: int(heading.removeprefix("step ")) for heading in columns if heading.startswith("step ")}
     pictures = [
-        Picture(row, prompt, heading, steps.get(heading, 0 if heading == "base" else report.selected_step), one)
+        SamplePicture(row, prompt, heading, steps.get(heading, 0 if heading == "base" else report.selected_step), one)
         for heading, of_column in columns.items()
         for row, (prompt, one) in enumerate(zip(settings.prompts, of_column, strict=True))
     ]
     workdir = workspace.store.root / "runs" / report.run
-    show_samples(RunPlace(workdir, workspace.outputs, workspace.name), logging, pictures)
+    show_samples(RunFolders(workdir, workspace.outputs, workspace.name), logging, pictures)
 
 
 class _Counter:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from trainer_core.config.reads import StageSettings, declared_settings, read_settings, settings_key
-from trainer_core.families.family import FamilySpec
+from trainer_core.families.spec import FamilySpec
 from trainer_core.stages.project.session import Session
 from trainer_core.stages.project.workspace import Workspace
 from trainer_core.store import Published
@@ -100,6 +100,9 @@ class Stage(Generic[S]):
     is_own_output: Callable[[str, str], bool] = lambda name, output_name: False
     """(name of an output, what the project's files are called) -> whether this stage left it. Those that its result has
     no file for are removed. `outputs` in a result's metadata names further files of it, as `outputs` here does."""
+    forecast: Callable[[StageContext[S], Mapping[str, str]], str] = lambda context, upstream: ""
+    """(context, stage -> data version of its result) -> what a stale stage will do, in words for `plan`: where training
+    goes on from. Must cost next to nothing."""
     less_memory: str = ""
     """What to change when memory runs out."""
     before_run: Callable[[Session], Sequence[Finding]] = lambda session: ()

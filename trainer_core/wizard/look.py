@@ -66,8 +66,8 @@ def look_at_base(source: ModelSource) -> BaseLook:
         title=spec.title,
         prediction=spec.prediction,
         weights_gib=2 * source.parameters(spec.denoiser) / 2**30,
-        side=trained_side(source.config(spec.denoiser), spec.latent_factor),
-        latent_bytes=2 * int(channels) / spec.latent_factor**2,
+        side=trained_side(source.config(spec.denoiser), spec.latents.factor),
+        latent_bytes=2 * int(channels) / spec.latents.factor**2,
     )
 
 

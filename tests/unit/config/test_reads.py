@@ -37,6 +37,8 @@ OTHER: dict[str, Any] = {
     "model.family": "sdxl",
     "model.path": Path("/other"),
     "model.config_path": Path("/other"),
+    "model.vae_path": Path("/other/ae.safetensors"),
+    "model.text_encoder_paths": (Path("/other/clip_l.safetensors"),),
     "model.revision": "main",
     "model.allow_pickle": True,
     "datasets.path": Path("/else/cats"),
@@ -143,6 +145,8 @@ def test_neutral_fields_are_the_known_ones() -> None:
     assert {row.path for row in ROWS if row.neutral} == {
         "model.path",
         "model.config_path",
+        "model.vae_path",
+        "model.text_encoder_paths",
         "model.revision",
         "model.allow_pickle",
         "datasets.path",

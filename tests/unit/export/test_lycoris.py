@@ -23,7 +23,7 @@ from trainer_core.export.proof import comfyui_unmapped, prove
 from trainer_core.export.readers.read import read_file, read_layers
 from trainer_core.export.write import Lora, exported_tensors, write_lora
 from trainer_core.families import get_family
-from trainer_core.families.family import LoraNames
+from trainer_core.families.spec import LoraNames
 
 KINDS = sorted(set(ADAPTERS) - {"lora", "locon", "dylora"})
 ALL = ("diffusers", "kohya", "comfyui", "lycoris")

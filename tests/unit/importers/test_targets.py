@@ -288,7 +288,7 @@ def test_clip_has_kohyas_72_modules() -> None:
     import torch
     from transformers import CLIPTextConfig, CLIPTextModel
 
-    lora = get_family("sd15").spec.text_lora["text_encoder"]
+    lora = get_family("sd15").spec.text.lora["text_encoder"]
     with torch.device("meta"):
         encoder = CLIPTextModel(CLIPTextConfig(**_CLIP["sd15"]))
     assert len([name for name, _ in encoder.named_modules() if re.fullmatch(lora.targets, name)]) == 72

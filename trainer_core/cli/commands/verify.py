@@ -12,6 +12,7 @@ import typer
 from trainer_core.cli.options import Debug, Json, Verbose
 from trainer_core.cli.terminal import Terminal, UsageError, terminal
 from trainer_core.errors import LoraAssetsError, ModelError
+from trainer_core.families.shared import loading
 from trainer_core.types import JSON
 
 if TYPE_CHECKING:
@@ -230,7 +231,7 @@ def _pipeline(base: Path, dtype: torch.dtype) -> tuple[Any, Family | None]:
         family = family_of_pipeline(name)
         if family is None:
             return _stock_pipeline(base, dtype), None
-        return family.load_pipeline(ModelSource.open(base, None, family.spec), dtype), family
+        return loading.load_pipeline(ModelSource.open(base, None, family.spec), dtype), family
     except ModelError as error:
         raise ModelError(f"--base: {str(error).removeprefix('model.path: ')}") from error
     except (OSError, ValueError, AttributeError) as error:
@@ -262,7 +263,7 @@ def _settings(pipeline: Any, prompt: str, family: Family | None) -> RenderSettin
     side = max(side // multiple, 1) * multiple
     # A model that only edits is given grey to edit.
     shown = ((Image.new("RGB", (side, side), "grey"),),) if control is not None and control.required else ()
-    return RenderSettings((prompt,), "", _STEPS, 5.0, 0, side, side, shown, family.spec.guidance_argument)
+    return RenderSettings((prompt,), "", _STEPS, 5.0, 0, side, side, shown, family.spec.rendering.guidance_argument)
 
 
 def _own_size(pipeline: Any) -> int:

@@ -26,6 +26,13 @@ class ModelConfig(Group):
     config_path: Annotated[Path | None, NEUTRAL] = None
     """For a single-file checkpoint: a diffusers-format folder, or an id on the hub, with the configs and tokenizers (no
     weights needed)."""
+    vae_path: Annotated[Path | None, NEUTRAL] = None
+    """Another VAE than the base's own: a diffusers-format folder, or the `.safetensors` file of an AutoencoderKL
+    (`ae.safetensors`, `sdxl_vae.safetensors`). kohya: `vae`, `ae`. ai-toolkit: `vae_path`."""
+    text_encoder_paths: Annotated[Paths, NEUTRAL] = ()
+    """Other text encoders than the base's own: folders in transformers' format, or `.safetensors` files of CLIP or T5
+    encoders (`clip_l`, `clip_g`, `t5xxl_fp16`), each recognised by its tensors. Tokenizers stay the base's. kohya:
+    `clip_l`, `clip_g`, `t5xxl`."""
     allow_pickle: Annotated[bool, NEUTRAL] = False
     """Read a pickled single file (`.ckpt`, `.pt`) with torch's `weights_only` loader, which runs no code from it, and
     keep a `.safetensors` copy in the store. Off, such files are refused. Default: off, as pickles can hold code."""

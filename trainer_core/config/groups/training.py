@@ -245,6 +245,10 @@ class LossConfig(Group):
     """What the trigger word is replaced by there (`person`). ai-toolkit: `diff_output_preservation_class`."""
 
 
+DEFAULT_STEPS = 1500
+"""Length of a run where neither `train.steps` nor `train.epochs` is given."""
+
+
 class TrainConfig(Group):
     """The run itself."""
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+from trainer_core.config.groups.training import DEFAULT_STEPS
 from trainer_core.config.project import Project
 from trainer_core.config.rules.base import Facts, Rule, changed, without_effect
 from trainer_core.types import Finding
 
 MAX_USUAL_BATCH = 64
-DEFAULT_STEPS = 1500
-"""The length of a run that gives neither steps nor epochs."""
 
 
 def effective_batch_is_usual(project: Project, facts: Facts) -> Finding | None:

@@ -15,14 +15,12 @@ from fractions import Fraction
 from math import ceil
 from typing import TYPE_CHECKING
 
+from trainer_core.config.groups.training import DEFAULT_STEPS
 from trainer_core.data.epoch.batch_order import BatchOrder
 from trainer_core.types import JSON, Sample
 
 if TYPE_CHECKING:
     from trainer_core.config.groups import TrainConfig
-
-DEFAULT_STEPS = 1500
-"""Where a project gives neither steps nor epochs."""
 
 
 @dataclass(frozen=True)

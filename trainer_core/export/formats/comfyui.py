@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from trainer_core.config.groups import AdapterConfig, AdapterOptionsConfig
     from trainer_core.export.module_names import Modules
-    from trainer_core.families.family import LoraNames
+    from trainer_core.families.spec import LoraNames
 
 
 def tensors(layers: Mapping[str, Layer], modules: Modules) -> dict[str, Tensor]:

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from trainer_core.families.family import FamilySpec, KeyStyle
+from trainer_core.families.spec import FamilySpec, KeyStyle
 from trainer_core.types import Bucket, Sample
 
 _MODELSPEC = "1.0.1"
@@ -42,6 +42,8 @@ class Training:
     trigger_word: str = ""
     tag_separator: str = ","
     """What stands between the tags of captions."""
+    vae_name: str = ""
+    """Name of the VAE where it is not the base's own."""
     prediction: str = ""
     """What the denoiser was trained to predict, in diffusers' word; empty if nothing says so."""
     objective: Mapping[str, str] = field(default_factory=dict[str, str])
@@ -91,6 +93,7 @@ def _kohya(spec: FamilySpec, training: Training, style: KeyStyle) -> dict[str, s
         "ss_v2": "False",
         "ss_output_name": training.name,
         "ss_sd_model_name": training.base_name,
+        **({"ss_vae_name": training.vae_name} if training.vae_name else {}),
         "ss_resolution": f"({training.resolution}, {training.resolution})",
         "ss_num_train_images": str(sum(sample.repeats for sample in training.samples)),
         "ss_steps": str(training.step),

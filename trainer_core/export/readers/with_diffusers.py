@@ -16,7 +16,7 @@ from trainer_core.families.shared import loading
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from trainer_core.families.family import FamilySpec
+    from trainer_core.families.spec import FamilySpec
 
 _NAME = "proof"
 _LOKR = ("lokr_w1", "lokr_w1_a", "lokr_w1_b", "lokr_w2", "lokr_w2_a", "lokr_w2_b", "lokr_t2")
@@ -87,7 +87,7 @@ def text_encoders_in(path: Path, spec: FamilySpec) -> list[str]:
 
     with safe_open(path, framework="pt") as file:  # type: ignore[no-untyped-call]
         keys: list[str] = list(file.keys())
-    starts = {name: (f"{name}.", f"{spec.lora.text_encoders.get(name, name)}_") for name in spec.text_lora}
+    starts = {name: (f"{name}.", f"{spec.lora.text_encoders.get(name, name)}_") for name in spec.text.lora}
     return [name for name, start in starts.items() if any(key.startswith(start) for key in keys)]
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from trainer_core.families.shared import text_models
+
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
@@ -63,3 +65,16 @@ def joined(states: Tensor, pieces: int) -> Tensor:
 def first_of(pooled: Tensor, pieces: int) -> Tensor:
     """Return the pooled output [B, P] of each caption's first piece, of [B * pieces, P]."""
     return pooled[::pieces]
+
+
+def states(encoder: Any, tokenizer: Any, captions: Sequence[str], pieces: int = 1) -> Any:
+    """Run a CLIP text encoder without a mask; the output holds `hidden_states` and the pooled output.
+
+    With several `pieces` of 75 tokens a caption has as many rows, one after another (`joined`).
+    """
+    with text_models.gradients_if_trained(encoder):
+        if pieces > 1:
+            ids = piece_ids(tokenizer, captions, pieces * PIECE, encoder.device)
+        else:
+            ids = text_models.token_ids(tokenizer, captions, tokenizer.model_max_length, encoder.device)
+        return encoder(ids, output_hidden_states=True)

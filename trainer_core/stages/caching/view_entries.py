@@ -10,7 +10,7 @@ from trainer_core.data.discovery.controls import control_geometry
 from trainer_core.data.pictures.crops_and_views import key_parts, view_geometry, view_id, views_of
 from trainer_core.data.pictures.mask_crop import MASKS_VERSION
 from trainer_core.data.sample_identity import geometry_parts
-from trainer_core.families.family import FamilySpec
+from trainer_core.families.spec import FamilySpec
 from trainer_core.stages.caching.entries import control_id, control_parts, entry_key, read_items
 from trainer_core.stages.stage import CacheItem
 from trainer_core.store.keys import canonical_json, digest
@@ -95,7 +95,7 @@ def items_of(
         parts: dict[str, JSON] = {"controls": [named], "control size": shape} | dict(common)
         yield picture.name, CacheItem(entry_key(base, picture.sha256, str(shape)), parts)
     for picture in masks_to_cut(sample):
-        yield picture.name, _mask_item(picture, spec.latent_factor)
+        yield picture.name, _mask_item(picture, spec.latents.factor)
 
 
 def _view_item(picture: Picture, base: str, common: Mapping[str, JSON]) -> CacheItem:

@@ -32,7 +32,7 @@ def base_findings(session: Session) -> list[Finding]:
     try:
         _ = session.workspace.source
     except ModelError as error:
-        return [Finding("error", "model.path", str(error).removeprefix("model.path: "), "")]
+        return [Finding("error", error.field, str(error).removeprefix(f"{error.field}: "), "")]
     return []
 
 

@@ -83,7 +83,7 @@ def _size(session: Session, texts: int) -> str:
     width = next((config[name] for name in _WIDTHS if isinstance(config.get(name), int)), None)
     if width is None:
         return ""
-    length = (text.max_length if spec.choosable_text_length else 0) or spec.text_length
+    length = spec.text.tokens(text.max_length)
     width_bytes = 4 if session.workspace.precision("text", text.precision) == "fp32" else 2
     mebibytes = texts * length * width * width_bytes / 2**20
     return f", at most about {max(1, round(mebibytes)):,} MiB"

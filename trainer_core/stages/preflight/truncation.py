@@ -13,7 +13,7 @@ from typing import Any
 
 from trainer_core.config.groups import TextConfig
 from trainer_core.errors import ModelError
-from trainer_core.families.family import FamilySpec, TextLimit
+from trainer_core.families.spec import FamilySpec, TextLimit
 from trainer_core.stages.project.session import Session
 from trainer_core.store.keys import digest
 from trainer_core.types import JSON, Finding
@@ -41,19 +41,19 @@ def truncation_findings(session: Session) -> list[Finding]:
             captions.setdefault(caption, sample.id)
     return [
         finding
-        for limit in source.spec.text_limits
+        for limit in source.spec.text.limits
         if (finding := _finding(session, limit, captions, len(session.workspace.scanned.manifest.samples))) is not None
     ]
 
 
 def text_length(spec: FamilySpec, text: TextConfig) -> int:
     """Return the tokens that a family's (longest) text encoder reads, those that are not the caption's included."""
-    return (text.max_length if spec.choosable_text_length else 0) or spec.text_length
+    return spec.text.tokens(text.max_length)
 
 
 def _finding(session: Session, limit: TextLimit, captions: Mapping[str, str], samples: int) -> Finding | None:
     spec, text, index = session.workspace.family.spec, session.project.text, session.workspace.store.index
-    pieces, length = text.clip_tokens if spec.long_captions else 0, text_length(spec, text)
+    pieces, length = text.clip_tokens if spec.text.long_captions else 0, text_length(spec, text)
     long = {one: name for one, name in captions.items() if not _surely_whole(one, limit, pieces or length)}
     if not long:
         return None
@@ -77,7 +77,7 @@ def _counted(
     hashes = {caption: hashlib.sha256(caption.encode()).hexdigest() for caption in captions}
     known = index.facts(kind, hashes.values())
     if new := [caption for caption in captions if hashes[caption] not in known]:
-        pieces = text.clip_tokens if spec.long_captions else 0
+        pieces = text.clip_tokens if spec.text.long_captions else 0
         cuts = _cuts(session, limit, new, pieces, text_length(spec, text))
         found = dict(zip((hashes[one] for one in new), cuts, strict=True))
         index.remember(kind, found)
@@ -97,10 +97,10 @@ def _told(limit: TextLimit, cut: Sequence[tuple[str, dict[str, JSON]]], captions
 
 
 def _fix(spec: FamilySpec, text: TextConfig, longest: int) -> str:
-    if spec.long_captions and text.clip_tokens < _MOST_CLIP:
+    if spec.text.long_captions and text.clip_tokens < _MOST_CLIP:
         enough = next((most for most in (150, 225) if most >= longest), _MOST_CLIP)
         return f"Set text.clip_tokens to {enough}, or shorten them."
-    return "Raise text.max_length, or shorten them." if spec.choosable_text_length else "Shorten them."
+    return "Raise text.max_length, or shorten them." if spec.text.choosable_length else "Shorten them."
 
 
 def _surely_whole(caption: str, limit: TextLimit, length: int) -> bool:

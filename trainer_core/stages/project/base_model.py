@@ -11,8 +11,9 @@ from trainer_core.config.groups import ModelConfig
 from trainer_core.errors import ModelError
 from trainer_core.export.card import base_name as name_of_path
 from trainer_core.families import get_family, hub, with_spec
+from trainer_core.families.component_files import PICKLES
 from trainer_core.families.family import Family
-from trainer_core.families.model_source import PICKLES, ModelSource, single_file_digests
+from trainer_core.families.model_source import ModelSource, single_file_digests
 from trainer_core.files import replacing
 from trainer_core.store import Store
 from trainer_core.store.keys import digest
@@ -54,6 +55,11 @@ class OpenBase:
     def name(self) -> str:
         """What it is called: the id on the hub (a relative path), else the name of its file or folder."""
         return base_name(self.model.path)
+
+    @property
+    def replaced(self) -> dict[str, str]:
+        """Component -> name of what is read in its place (`model.vae_path`, `model.text_encoder_paths`): no path."""
+        return {name: other.path.stem for name, other in sorted(self.source.replaced.items())}
 
     @cached_property
     def fingerprints(self) -> Mapping[str, str]:
@@ -112,7 +118,8 @@ def find_base(model: ModelConfig, store: Store) -> ModelSource:
     path, config = _local(model.path, model.revision), model.config_path
     if path.suffix.lower() in PICKLES and model.allow_pickle and path.is_file():
         path = _converted(path, store)
-    return ModelSource.open(path, None if config is None else _local(config, None), get_family(model.family).spec)
+    configs = None if config is None else _local(config, None)
+    return ModelSource.open(path, configs, get_family(model.family).spec, model.vae_path, model.text_encoder_paths)
 
 
 def fetch_base(model: ModelConfig) -> None:

@@ -25,7 +25,7 @@ from trainer_core.data.manifest import Manifest
 from trainer_core.data.pictures.augmentation import Faces
 from trainer_core.data.pictures.picture_info import DECODE_VERSION, PictureInfo
 from trainer_core.errors import DatasetError
-from trainer_core.families.family import FamilySpec
+from trainer_core.families.spec import FamilySpec
 from trainer_core.files import FileChanged, read_verified
 from trainer_core.stages.project.picture_analysis import detect_faces, mask_profiles
 from trainer_core.store import Store

@@ -11,8 +11,9 @@ from trainer_core.config.groups import TrainConfig
 from trainer_core.data.epoch.run_length import RunLength, run_length
 from trainer_core.data.manifest import Manifest
 from trainer_core.errors import ConfigError
-from trainer_core.families.family import Family, PrecisionName
+from trainer_core.families.family import Family
 from trainer_core.families.model_source import ModelSource
+from trainer_core.families.spec import PrecisionName
 from trainer_core.hardware.profiles import HardwareProfile, resolve_precision
 from trainer_core.stages.project.base_model import OpenBase
 from trainer_core.stages.project.dataset_scan import ScannedDataset
@@ -109,6 +110,6 @@ class Workspace:
             asked: the setting; `auto` takes what suits machine and model.
         """
         if use == "vae":
-            return resolve_precision(asked, self.profile.encode_precision, self.family.spec.vae_precisions)
+            return resolve_precision(asked, self.profile.encode_precision, self.family.spec.latents.precisions)
         preferred = self.profile.encode_precision if use == "text" else self.profile.train_precision
         return resolve_precision(asked, preferred, ("bf16", "fp32", "fp16"))

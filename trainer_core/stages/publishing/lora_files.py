@@ -22,7 +22,7 @@ from trainer_core.export.module_names import Modules
 from trainer_core.export.proof import FileProof, prove
 from trainer_core.export.safetensors_file import tensors_sha256
 from trainer_core.export.write import Lora, exported_tensors, write_lora
-from trainer_core.families.family import KeyStyle
+from trainer_core.families.spec import KeyStyle
 from trainer_core.stages.lora_settings import DescribedSettings, LoraContext
 from trainer_core.stages.project.base_model import base_name
 from trainer_core.stages.publishing.lora_names import LORA, PROOF, RENDERED, file_of
@@ -159,11 +159,11 @@ def lineage(context: LoraContext, step: int) -> Lineage:
         settings=settings_key(context.settings, DescribedSettings),
         step=step,
         versions=versions,
+        replaced_components=workspace.base.replaced,
     )
 
 
 def _training(context: LoraContext, step: int) -> Training:
-
     settings, workspace = context.settings, context.workspace
     adapter, options = settings.adapter, settings.adapter_options
     samples: list[Sample] = [sample for sample in workspace.manifest.samples if sample.split == "train"]
@@ -174,6 +174,7 @@ def _training(context: LoraContext, step: int) -> Training:
     return Training(
         name=settings.name,
         base_name=base_name(settings.model.path),
+        vae_name=workspace.base.replaced.get(workspace.family.spec.vae, ""),
         rank=adapter.rank,
         alpha=adapter.alpha * (adapter.rank**0.5 if options.rslora else 1.0),
         dropout=adapter.dropout,

@@ -63,6 +63,7 @@ def _facts(session: Session, lora: Published, metrics: Published, verdict: Verdi
         steps=report.steps,
         step=report.selected_step,
         base_model=session.workspace.base.name,
+        replaced=session.workspace.base.replaced,
         trigger_word=project.caption.trigger_word,
         kind=settings["adapter"]["type"],
     )
@@ -118,7 +119,7 @@ def _rendered(session: Session) -> Rendered:
     from trainer_core.export.card import Rendered
 
     sample, side = session.project.sample, session.project.bucket.resolution
-    nothing = session.workspace.family.spec.no_negative_prompt
+    nothing = session.workspace.family.spec.rendering.no_negative_prompt
     prompts = project_prompts(sample, session.workspace)
     return Rendered(
         prompts=prompts.texts,
@@ -129,5 +130,5 @@ def _rendered(session: Session) -> Rendered:
         guidance=sample.guidance,
         width=sample.width or side,
         height=sample.height or side,
-        guidance_argument=session.workspace.family.spec.guidance_argument,
+        guidance_argument=session.workspace.family.spec.rendering.guidance_argument,
     )

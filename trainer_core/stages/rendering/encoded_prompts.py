@@ -26,8 +26,8 @@ def prompt_inputs(family: Family, text: TextConfig) -> Inputs:
 
 def encoded_key(spec: FamilySpec, text: TextConfig) -> list[JSON]:
     """Return the settings that prompts are encoded by, for keys; empty where pipelines encode them."""
-    skipped = text.clip_skip if spec.clip_skip else 0
-    tokens = text.clip_tokens if spec.long_captions else 75
+    skipped = text.clip_skip if spec.text.clip_skip else 0
+    tokens = text.clip_tokens if spec.text.long_captions else 75
     return [tokens, skipped] if skipped or tokens > 75 else []
 
 

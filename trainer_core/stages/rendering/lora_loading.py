@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from trainer_core.adapters.layers import Layer
-    from trainer_core.families.family import FamilySpec
+    from trainer_core.families.spec import FamilySpec
 
 
 def read_by_diffusers(path: Path, spec: FamilySpec) -> bool:

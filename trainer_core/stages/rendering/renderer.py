@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from trainer_core.config.groups import SampleConfig
 from trainer_core.config.reads import GroupPart
-from trainer_core.families.family import PrecisionName
+from trainer_core.families.shared import loading
+from trainer_core.families.spec import PrecisionName
 from trainer_core.stages.project.workspace import Workspace
 from trainer_core.stages.rendering.prompts import Prompts
 
@@ -40,7 +41,7 @@ def open_pipeline(workspace: Workspace, noise: TrainedNoise) -> Any:
     from trainer_core.sampling.trained_noise import use_trained_noise
 
     family = workspace.family
-    pipeline: Any = family.load_pipeline(workspace.source, torch_dtype(render_precision(workspace)))
+    pipeline: Any = loading.load_pipeline(workspace.source, torch_dtype(render_precision(workspace)))
     use_trained_noise(pipeline, noise, family.spec.prediction)
     pipeline.to(torch_device(workspace.profile))
     pipeline.set_progress_bar_config(disable=True)
@@ -75,7 +76,7 @@ def render_settings(
         width=(sample.width or side) // multiple * multiple,
         height=(sample.height or side) // multiple * multiple,
         controls=prompts.pictures(),
-        guidance_argument=spec.guidance_argument,
+        guidance_argument=spec.rendering.guidance_argument,
         rows=prompts.rows,
         sampler=sample.sampler,
         prediction=spec.prediction,

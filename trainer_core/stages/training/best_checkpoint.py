@@ -79,7 +79,7 @@ class Selection:
         losses = self.losses()
         for folder in sorted(checkpoints.glob("step-*"), reverse=True):
             step = int(folder.name.removeprefix("step-"))
-            problem = self._problem(losses, step)
+            problem = self.problem_at(losses, step)
             if problem is None:
                 return
             log.warning("checkpoint %s: %s, so the run does not go on from it", folder, problem)
@@ -87,18 +87,39 @@ class Selection:
 
     def forget_after(self, step: int) -> None:
         """Forget measurements of steps that will be done again."""
-        kept = {at: loss for at, loss in self.losses().items() if at <= step}
-        rewrite_records(self._file, (_record(at, loss) for at, loss in sorted(kept.items())))
+        self._write({at: loss for at, loss in self.losses().items() if at <= step})
 
-    def _problem(self, losses: Mapping[int, float], step: int) -> str | None:
+    def _write(self, losses: Mapping[int, float]) -> None:
+        rewrite_records(self._file, (_record(at, loss) for at, loss in sorted(losses.items())))
+
+    def adopt(self, losses: Mapping[int, float], other: Selection) -> None:
+        """Take over the measurements of another run, and the best weights among them."""
+        best = _best(losses)
+        if best is not None:
+            (self.workdir / _BEST).mkdir(exist_ok=True)
+            shutil.copyfile(other._weights(best), self._weights(best))
+        self._write(losses)
+
+    def problem_at(self, losses: Mapping[int, float], step: int, read: bool = True) -> str | None:
+        """Return why the run cannot go on from `step` with these measurements; None if it can.
+
+        Args:
+            losses: step -> held-out loss.
+            step: of the checkpoint.
+            read: read the best weights, which needs torch; False only asks whether they are there.
+        """
         wanted = {at for at in (*range(0, step + 1, self.every), step) if self.due(at)}
         wanted |= {at for at in self.also if at <= step}
         if missing := wanted - losses.keys():
             return f"the held-out losses of steps {sorted(missing)} are lost"
         best = _best(_until(losses, step))
-        if best is not None and (not self._weights(best).exists() or read_snapshot(self._weights(best)) is None):
+        if best is not None and not self._has_weights(best, read):
             return f"the weights of step {best}, the best before it, are lost"
         return None
+
+    def _has_weights(self, step: int, read: bool) -> bool:
+        path = self._weights(step)
+        return path.exists() and (not read or read_snapshot(path) is not None)
 
     def _prune(self, losses: Mapping[int, float]) -> None:
         """Remove weights that are neither the best now nor the best at a checkpoint that may be gone back to."""

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trainer_core.config.groups import TextConfig
+from trainer_core.families.shared import loading
 from trainer_core.stages.project.verified_pictures import read_picture
 from trainer_core.stages.project.workspace import Workspace
 from trainer_core.types import Sample
@@ -35,7 +36,7 @@ def load_live_text(workspace: Workspace, text: TextConfig) -> LiveText:
     dtype = torch_dtype(workspace.precision("text", text.precision))
     encoders: dict[str, Any] = {
         name: move_to_device(part, workspace.profile) if isinstance(part, torch.nn.Module) else part
-        for name, part in workspace.family.load_text_encoders(workspace.source, dtype).items()
+        for name, part in loading.load_text_encoders(workspace.source, dtype).items()
     }
     with_controls = control is not None and control.in_text
     return LiveText(workspace.family, encoders, text, _pictures(workspace.manifest.samples) if with_controls else None)

@@ -12,12 +12,13 @@ from trainer_core.stages.lora_settings import LoraContext, run_length
 from trainer_core.stages.publishing.lora_files import base_modules, export_all, export_snapshot, lineage
 from trainer_core.stages.results import TrainingReport
 from trainer_core.stages.stage import Outcome
+from trainer_core.stages.training.continuation import continuation_of, selection_of
 from trainer_core.stages.training.intermediate_saves import SNAPSHOTS, collect_saves, snapshot_path
 from trainer_core.stages.training.launch import train_in_processes
-from trainer_core.stages.training.run_key import run_key
+from trainer_core.stages.training.run_key import run_key, upstream_versions
 from trainer_core.stages.training.save_schedule import SaveSchedule
 from trainer_core.stages.training.training_data import cached_samples
-from trainer_core.stages.training.training_run import choose_step, selection_of, train_here
+from trainer_core.stages.training.training_run import choose_step, train_here
 from trainer_core.train.loop import TrainOutcome
 from trainer_core.train.observe.metrics import read_metrics
 from trainer_core.train.observe.plots import write_loss_curve
@@ -63,6 +64,9 @@ def _train(context: LoraContext, workdir: Path) -> TrainOutcome:
         torch_work(context.workspace.profile, context.settings.hardware.threads),
         context.workspace.store.lock(f"run-{workdir.name}"),
     ):
+        continuation = continuation_of(context, upstream_versions(context), workdir)
+        continuation.adopt()
+        continuation.record.write(context.workspace.store.root, workdir)
         if context.settings.hardware.num_processes == 1:
             return train_here(context, workdir)
         # Damaged entries are detected, and dropped, before several processes meet them.

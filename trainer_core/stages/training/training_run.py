@@ -14,12 +14,14 @@ from trainer_core.config.reads import settings_key
 from trainer_core.data.epoch.batch_order import BatchOrder
 from trainer_core.diffusion.noise_shape import NoiseShape
 from trainer_core.errors import LoraAssetsError
+from trainer_core.families.shared import loading
 from trainer_core.hardware.placement import move_to_device, torch_dtype, use_attention
 from trainer_core.sampling.evaluate import Evaluator, HeldOut
 from trainer_core.stages.caching.caption_entries import live_captions, text_choice
 from trainer_core.stages.lora_settings import LoraContext, RunSettings, run_length
 from trainer_core.stages.publishing.lora_files import base_modules
 from trainer_core.stages.training.best_checkpoint import Selection
+from trainer_core.stages.training.continuation import selection_of
 from trainer_core.stages.training.disk_budget import Footprint, enforce_disk_budget
 from trainer_core.stages.training.init_from import initial_layers
 from trainer_core.stages.training.intermediate_saves import SNAPSHOTS, Saver
@@ -36,7 +38,7 @@ from trainer_core.train.batches import BatchLoader
 from trainer_core.train.live_text import set_training
 from trainer_core.train.loop import TrainOutcome, run
 from trainer_core.train.objective import sample_weights
-from trainer_core.train.observe.trackers import RunPlace, open_trackers
+from trainer_core.train.observe.trackers import RunFolders, open_trackers
 from trainer_core.train.trainer import Evaluation, Trainer, TrainerParts, prepare
 
 log = logging.getLogger(__name__)
@@ -73,22 +75,16 @@ def _observe(context: LoraContext, trainer: Trainer, selection: Selection, held_
         trainer.on_step = Saver(context, trainer.workdir, schedule, selection, base_modules(context)).on_step
         trainer.snapshots_at = schedule.all
     if unfinished:
-        place_of_run = run_place(context, trainer.workdir)
-        trainer.trackers = open_trackers(place_of_run, context.settings.logging, trainer.step)
+        folders = run_folders(context, trainer.workdir)
+        trainer.trackers = open_trackers(folders, context.settings.logging, trainer.step)
 
 
-def run_place(context: LoraContext, workdir: Path) -> RunPlace:
+def run_folders(context: LoraContext, workdir: Path) -> RunFolders:
     """Return the folders of a run, and the settings that services show of it."""
     workspace = context.workspace
     groups = settings_key(context.settings, RunSettings)
     settings = {f"{group}.{name}": value for group, fields in groups.items() for name, value in fields.items()}
-    return RunPlace(workdir, workspace.outputs, workspace.name, settings | {"steps": run_length(context).steps})
-
-
-def selection_of(context: LoraContext, workdir: Path) -> Selection:
-    """Return the held-out losses of a run."""
-    train, steps = context.settings.train, run_length(context).steps
-    return Selection(workdir, train.evaluate_every or max(1, steps // 10), steps, SaveSchedule.of(context).measured)
+    return RunFolders(workdir, workspace.outputs, workspace.name, settings | {"steps": run_length(context).steps})
 
 
 def choose_step(context: LoraContext, workdir: Path, outcome: TrainOutcome) -> tuple[int, Mapping[str, Tensor]]:
@@ -115,7 +111,7 @@ def training_parts(context: LoraContext, device: torch.device) -> TrainerParts:
     dtype = torch_dtype(precision)
     # Damaged entries are found before the base is loaded.
     loader = _loader(context, device, dtype)
-    denoiser = move_to_device(workspace.family.load_denoiser(workspace.source, dtype), workspace.profile)
+    denoiser = move_to_device(loading.load_denoiser(workspace.source, dtype), workspace.profile)
     use_attention(denoiser, workspace.profile.attention)
     return TrainerParts(
         project=settings,
@@ -151,7 +147,8 @@ def _loader(context: LoraContext, device: torch.device, dtype: torch.dtype) -> B
 def _footprint(context: LoraContext, trainer: Trainer) -> Footprint:
     """Return what a run takes on the disk at most: two moments a weight as AdamW has, the most of any optimizer."""
     adapter = sum(parameter.numel() * 4 for parameter in trainer.parameters)
-    states = context.settings.train.keep_last + 1
+    # One more is being written, and one may be kept for longer runs.
+    states = context.settings.train.keep_last + 1 + (0 < trainer.branch_step < trainer.total_steps)
     # The best weights at each checkpoint that may be gone back to, and those of the end.
     return Footprint(adapter, 2 * adapter, states, states + 1 + SaveSchedule.of(context).most_kept)
 

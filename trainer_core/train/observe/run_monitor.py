@@ -1,4 +1,4 @@
-"""Watches a run: losses recorded on the device, finiteness, metrics every `logging.every` steps."""
+"""Monitors a run: losses recorded on the device, finiteness, metrics every `logging.every` steps."""
 
 from __future__ import annotations
 
@@ -10,16 +10,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from trainer_core.clock import iso_time
 from trainer_core.errors import NonFiniteError
 from trainer_core.hardware.placement import resident_memory_mib
-from trainer_core.train.observe.metrics import LossRecorder, MetricsFile, StepMetrics, Stopwatch, first_bad
+from trainer_core.train.observe.losses import LossRecorder, Stopwatch, first_bad
+from trainer_core.train.observe.metrics import MetricsFile, StepMetrics
 from trainer_core.train.optim.build import effective_lr
 from trainer_core.train.trainer import STAGE, Trainer
 from trainer_core.types import Batch, ProgressEvent
 
 
-class Watch:
-    """Records losses without waiting for the device, and tells metrics every `logging.every` steps."""
+class RunMonitor:
+    """Records losses without waiting for the device, and reports metrics every `logging.every` steps."""
 
     def __init__(self, trainer: Trainer) -> None:
         self.trainer = trainer
@@ -33,8 +35,8 @@ class Watch:
         if trainer.accelerator.is_main_process:
             self.file = MetricsFile(trainer.workdir / "metrics.jsonl", trainer.step)
 
-    def waited_for(self, batches: Iterator[Batch]) -> Batch:
-        """Take the next batch and count the time it took."""
+    def next_batch(self, batches: Iterator[Batch]) -> Batch:
+        """Take the next batch and add the time that it took to the time waited."""
         began = time.perf_counter()
         batch = next(batches)
         self.clock.waited += time.perf_counter() - began
@@ -48,7 +50,7 @@ class Watch:
         self.clock.samples += samples
 
     def after_step(self) -> None:
-        """Count a step; at logging steps read the losses and tell."""
+        """Count a step; at logging steps read the losses, write and report metrics."""
         trainer, total = self.trainer, self.trainer.total_steps
         self.clock.steps += 1
         values: dict[str, float] = {}
@@ -82,7 +84,10 @@ class Watch:
             raise NonFiniteError(message, samples, number)
 
     def _check_gradients(self) -> None:
-        """A norm that is not finite has spoilt the weights before any loss shows it. fp16's scaler skips such steps."""
+        """Stop where the gradient norm is not finite: it spoils the weights before any loss shows it.
+
+        fp16's scaler skips such steps by itself.
+        """
         trainer = self.trainer
         if trainer.accelerator.scaler is None and trainer.last_grad_norm is not None:
             norm = float(trainer.last_grad_norm)
@@ -107,6 +112,7 @@ class Watch:
             samples_per_s=samples_per_s * world,
             memory_mib=resident_memory_mib(),
             data_wait=waited,
+            time=iso_time(),
         )
 
 

@@ -1,4 +1,4 @@
-"""Weights that are measured, saved and exported in place of those that are trained.
+"""Averaged weights, which are measured, saved and exported instead of the trained ones.
 
 Two things average weights: `train.ema_decay`, and schedule-free optimizers, whose own average is the result (arXiv
 2405.15682). While the average is in the model the trained weights wait beside it, and come back bit for bit, so that

@@ -37,9 +37,9 @@ def _as_saved(own: Any, saved: Any) -> Any:
     if isinstance(saved, Tensor):
         return own if own.dtype == saved.dtype else saved.to(own.device)
     if isinstance(saved, list | tuple):
-        return type(saved)(_as_saved(mine, one) for mine, one in zip(own, saved, strict=True))
+        return type(saved)(_as_saved(mine, item) for mine, item in zip(own, saved, strict=True))
     if isinstance(saved, Mapping):
-        return {name: _as_saved(own[name], one) for name, one in saved.items()}
+        return {name: _as_saved(own[name], item) for name, item in saved.items()}
     return saved
 
 

@@ -26,6 +26,7 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor
 
 from trainer_core.files import fsync_path, write_atomic
+from trainer_core.train.run_state.run_record import checkpoint_name
 from trainer_core.train.run_state.state_tree import pack, unpack
 
 log = logging.getLogger(__name__)
@@ -50,7 +51,7 @@ class TrainState:
 
 def save_state(directory: Path, state: TrainState) -> Path:
     """Write a checkpoint atomically and durably; return its folder. An intact one of this step is this one already."""
-    final = directory / f"step-{state.step:08d}"
+    final = directory / checkpoint_name(state.step)
     if final.exists() and check_state(final) is None:
         return final
     temporary = directory / f".tmp-{final.name}-{os.getpid()}"
@@ -102,10 +103,14 @@ def check_state(folder: Path) -> str | None:
     return None
 
 
-def prune(directory: Path, keep_last: int) -> None:
-    """Remove all but the newest `keep_last` checkpoints, and what killed processes left half written."""
+def prune(directory: Path, keep_last: int, keep_step: int = 0) -> None:
+    """Remove all but the newest `keep_last` checkpoints, and what killed processes left half written.
+
+    The checkpoint of `keep_step` stays, however many are newer.
+    """
     for folder in sorted(directory.glob("step-*"), reverse=True)[keep_last:]:
-        shutil.rmtree(folder)
+        if folder.name != checkpoint_name(keep_step):
+            shutil.rmtree(folder)
     for leftover in directory.glob(".tmp-*"):
         shutil.rmtree(leftover, ignore_errors=True)
 

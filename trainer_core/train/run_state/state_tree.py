@@ -11,7 +11,7 @@ from torch import Tensor
 from trainer_core.types import JSON
 
 _TENSOR, _TUPLE, _MAP, _DTYPE = "$tensor", "$tuple", "$map", "$dtype"
-"""Keys that mark what JSON has no word for."""
+"""Keys that mark what JSON cannot express."""
 
 
 def pack(value: Any) -> tuple[dict[str, Tensor], JSON]:
@@ -27,18 +27,18 @@ def pack(value: Any) -> tuple[dict[str, Tensor], JSON]:
 def unpack(tensors: Mapping[str, Tensor], packed: JSON) -> Any:
     """Return what `pack` was given; its tensors own their memory."""
     if isinstance(packed, list):
-        return [unpack(tensors, one) for one in packed]
+        return [unpack(tensors, item) for item in packed]
     if not isinstance(packed, dict):
         return packed
     if _TENSOR in packed:
         return tensors[packed[_TENSOR]].clone(memory_format=torch.contiguous_format)
     if _TUPLE in packed:
-        return tuple(unpack(tensors, one) for one in packed[_TUPLE])
+        return tuple(unpack(tensors, item) for item in packed[_TUPLE])
     if _MAP in packed:
-        return {key: unpack(tensors, one) for key, one in packed[_MAP]}
+        return {key: unpack(tensors, item) for key, item in packed[_MAP]}
     if _DTYPE in packed:
         return getattr(torch, packed[_DTYPE])
-    return {key: unpack(tensors, one) for key, one in packed.items()}
+    return {key: unpack(tensors, item) for key, item in packed.items()}
 
 
 def _pack(value: Any, path: str, tensors: dict[str, Tensor]) -> JSON:
@@ -48,7 +48,7 @@ def _pack(value: Any, path: str, tensors: dict[str, Tensor]) -> JSON:
     if isinstance(value, Mapping):
         return _pack_map(cast(Mapping[Any, Any], value), path, tensors)
     if isinstance(value, list | tuple):
-        packed = [_pack(one, f"{path}/{place}", tensors) for place, one in enumerate(cast(list[Any], value))]
+        packed = [_pack(item, f"{path}/{number}", tensors) for number, item in enumerate(cast(list[Any], value))]
         return {_TUPLE: packed} if isinstance(value, tuple) else packed
     if isinstance(value, torch.dtype):
         return {_DTYPE: str(value).removeprefix("torch.")}
@@ -58,7 +58,7 @@ def _pack(value: Any, path: str, tensors: dict[str, Tensor]) -> JSON:
 
 
 def _pack_map(value: Mapping[Any, Any], path: str, tensors: dict[str, Tensor]) -> JSON:
-    packed = [(key, _pack(one, f"{path}/{key}" if path else str(key), tensors)) for key, one in value.items()]
+    packed = [(key, _pack(item, f"{path}/{key}" if path else str(key), tensors)) for key, item in value.items()]
     if all(isinstance(key, str) and not key.startswith("$") for key in value):
         return dict(packed)
     return {_MAP: [list(pair) for pair in packed]}

@@ -74,7 +74,7 @@ def names_by_part(names: Iterable[str]) -> dict[str, list[str]]:
 def single_file_digests(path: Path) -> dict[str, str]:
     """Return the SHA-256 of each part of a single-file checkpoint: of its tensors' names, types, shapes and bytes.
 
-    Reads the file once, in file order. The order of tensors in the file, its metadata and its place do not count. A
+    Reads the file once, in file order. The order of tensors in the file, its metadata and its path do not count. A
     pure function of the file's bytes, so a caller may remember the result under the SHA-256 of the file.
     """
     header = read_header(path)

@@ -1,6 +1,6 @@
-"""Optimizers by name, as data: the class, arguments of ours, what it is. A new optimizer is one row.
+"""Optimizers by name, as data: the class, our arguments, its properties. A new optimizer is one row.
 
-Nothing here imports torch, so `check` and `plan` can ask about a name. docs/optimizers.md tells about each.
+Nothing here imports torch, so rules, `check` and `plan` can ask about a name. docs/optimizers.md describes each.
 """
 
 from __future__ import annotations
@@ -25,6 +25,8 @@ class OptimizerRow:
     """Arguments in place of the class's own defaults; `optimizer.args` goes before them."""
     adaptive: bool = False
     """It finds its own rate; `optimizer.lr` is a multiplier of that."""
+    draws: bool = False
+    """It may draw random numbers in a step."""
     lr: float = 1e-4
     """Where to begin with `optimizer.lr` for a LoRA."""
 
@@ -114,11 +116,25 @@ def plain_name(name: str) -> str:
 
 
 def find_row(name: str) -> OptimizerRow | None:
-    """Return the row of a name, one made for it where it is dotted, or None where nobody knows it."""
-    if "." in name:
-        library, _, _ = name.rpartition(".")
-        return OptimizerRow(name) if library in LIBRARIES else None
-    return OPTIMIZERS.get(plain_name(name))
+    """Return the row of a name: that of the table, one made for a dotted class, or None for an unknown name."""
+    if "." not in name:
+        return OPTIMIZERS.get(plain_name(name))
+    library, _, _ = name.rpartition(".")
+    adaptive = any(row.adaptive and row.path.lower() == name.lower() for row in OPTIMIZERS.values())
+    # Some of the libraries' classes draw in a step; none of the table does.
+    return OptimizerRow(name, adaptive=adaptive, draws=True) if library in LIBRARIES else None
+
+
+def finds_its_rate(name: str) -> bool:
+    """Say whether an optimizer of the table, or the class of one, finds its own rate."""
+    row = find_row(name)
+    return row is not None and row.adaptive
+
+
+def draws_numbers(name: str) -> bool:
+    """Say whether an optimizer may draw random numbers in a step."""
+    row = find_row(name)
+    return row is not None and row.draws
 
 
 def nearest_name(name: str) -> str | None:
