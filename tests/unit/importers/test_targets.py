@@ -23,7 +23,7 @@ from typing import Any
 import pytest
 
 from tests.unit.importers.support import import_json, import_text, note, project_of
-from trainer_core.adapters.targets import places
+from trainer_core.adapters.targets import adapter_targets
 from trainer_core.families import get_family
 from trainer_core.importers.core.report import ImportReport
 
@@ -76,7 +76,7 @@ def adapted(tmp_path: Path, report: ImportReport) -> list[str]:
     """Return the names of the modules that the imported project adapts."""
     project = project_of(tmp_path, report)
     spec = get_family(project.model.family).spec
-    chosen = places(full_size(spec.name), project.adapter, project.adapter_options, spec.targets)
+    chosen = adapter_targets(full_size(spec.name), project.adapter, project.adapter_options, spec.targets)
     return [place.name for place in chosen]
 
 
