@@ -40,7 +40,7 @@ LYCORIS = {
     "sdxl": {"kohya": "lycoris", "comfyui": "lycoris", "lycoris": "lycoris"},
 }
 READERS: Mapping[str, Mapping[str, Mapping[str, str]]] = {
-    **dict.fromkeys(("lora", "locon", "dylora"), PRODUCT),
+    **dict.fromkeys(("lora", "lora-fa", "locon", "dylora"), PRODUCT),
     **dict.fromkeys(("loha", "lokr", "glora", "full", "diag-oft", "boft"), LYCORIS),
     "dora": {
         "flux1": {"diffusers": "diffusers", "lycoris": "lycoris"},
