@@ -1,0 +1,186 @@
+"""A stage's key changes with exactly the settings that its code reads.
+
+Every read of a setting is recorded while the stages work on a tiny project, under a few configurations that switch
+features on. The records are compared with what the stages declare, and with what changes their keys.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
+
+import pytest
+
+from tests.projects import TinyProject, make_project
+from tests.unit.config.test_reads import ROWS, other
+from trainer_core import run
+from trainer_core.config import reads
+from trainer_core.config.fields import FieldRow, group_models
+from trainer_core.config.groups import Group
+from trainer_core.config.project import Project
+from trainer_core.config.reads import GroupPart, read_settings, settings_key
+from trainer_core.stages import STAGES
+from trainer_core.stages.stage import Stage
+
+BASE_MODEL = {"model.family", "model.path", "model.config_path", "model.revision", "model.allow_pickle"}
+"""What the base model is and where it lies: it is in keys by its content (`fingerprints`) and its family's identity."""
+
+CONFIGURATIONS: Mapping[str, tuple[str, ...]] = {
+    "plain": (),
+    "kept and measured": (
+        *("train.steps=2", "save.every=1", "save.keep_last=1", "save.keep_best=1", "sample.every=1"),
+        *("noise.offset=0.1", "gate.concept_prompts=[a cat]", "gate.other_prompts=[a dog]", "gate.pictures=1"),
+    ),
+    "live text": ("text.cache=never", "train.epochs=1", "train.steps=null", "caption.dropout=0.5"),
+}
+"""Name -> settings that switch features on."""
+
+UNREAD: Mapping[str, tuple[str, ...]] = {}
+
+
+@dataclass
+class Recorder:
+    """Which settings each stage read."""
+
+    stage: str = ""
+    """The stage that works now; empty for none."""
+    reads: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
+
+    def note(self, group: str, name: str) -> None:
+        if self.stage:
+            self.reads[self.stage].add(f"{group}.{name}" if group else name)
+
+    @contextmanager
+    def during(self, stage: str) -> Iterator[None]:
+        before, self.stage = self.stage, stage
+        try:
+            yield
+        finally:
+            self.stage = before
+
+
+def _part_groups() -> dict[type, str]:
+    """Return declared part of a group -> the group's name, for every stage."""
+    return {
+        kind: group
+        for stage in STAGES.values()
+        for base in stage.settings.__mro__
+        if issubclass(base, reads.StageSettings) and base is not reads.StageSettings
+        for group, entry in reads._entries(base).items()  # pyright: ignore[reportPrivateUsage]
+        if entry.part is not None
+        for kind in entry.part.__mro__
+        if issubclass(kind, GroupPart) and kind is not GroupPart
+    }
+
+
+@contextmanager
+def recording() -> Iterator[Recorder]:
+    """Record every read of a setting that is done by a stage's own functions."""
+    recorder, parts = Recorder(), _part_groups()
+    groups: dict[type, str] = {model: name for name, model in group_models().items()}
+    read_group, read_part, read_stage = (kind.__getattribute__ for kind in (Group, GroupPart, reads.StageSettings))
+
+    def of_group(self: Any, name: str) -> Any:
+        if (group := groups.get(type(self))) is not None and name in type(self).model_fields:
+            recorder.note(group, name)
+        return read_group(self, name)
+
+    def of_part(self: Any, name: str) -> Any:
+        if not name.startswith("_") and name in {each.name for each in fields(type(self))}:
+            recorder.note(parts[type(self)], name)
+        return read_part(self, name)
+
+    def of_stage(self: Any, name: str) -> Any:
+        if name == "name":
+            recorder.note("", "name")
+        return read_stage(self, name)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(reads.StageSettings, "__getattribute__", of_stage)
+        patch.setattr(Group, "__getattribute__", of_group)
+        patch.setattr(GroupPart, "__getattribute__", of_part)
+        for name, stage in STAGES.items():
+            patch.setitem(STAGES, name, _watched(stage, recorder))
+        yield recorder
+
+
+def _watched(stage: Stage[Any], recorder: Recorder) -> Stage[Any]:
+    def watch(function: Callable[..., Any]) -> Callable[..., Any]:
+        def watched(context: Any) -> Any:
+            with recorder.during(stage.name):
+                return function(context)
+
+        return watched
+
+    watched = {name: watch(getattr(stage, name)) for name in ("run", "inputs", "total")}
+    optional = {name: watch(value) for name in ("items", "data_version") if (value := getattr(stage, name)) is not None}
+    return replace(stage, **watched, **optional)
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> TinyProject:
+    from tests.tiny import build
+
+    folder = tmp_path_factory.mktemp("honesty")
+    return make_project(folder / "project", build("sd15", folder / "base"), pictures=5, steps=1)
+
+
+@pytest.fixture(scope="module")
+def recorded(project: TinyProject) -> Mapping[str, set[str]]:
+    """Stage -> the settings that it read under any of the configurations."""
+    with recording() as recorder:
+        for overrides in CONFIGURATIONS.values():
+            session = run.open_session(project.config, overrides)
+            # The base model is opened by the workspace, whichever stage asks first.
+            _ = session.workspace.family, session.workspace.fingerprints
+            run.run_until(session)
+            session.close()
+    return recorder.reads
+
+
+def _fields(declared: tuple[str, ...]) -> set[str]:
+    """Return declared settings as `group.field`, whole groups as all their fields."""
+    models = group_models()
+    return set(
+        itertools.chain.from_iterable(
+            [f"{name}.{each}" for each in models[name].model_fields] if name in models else [name] for name in declared
+        )
+    )
+
+
+@pytest.mark.parametrize("name", list(STAGES))
+def test_a_stage_reads_nothing_that_it_does_not_declare(name: str, recorded: Mapping[str, set[str]]) -> None:
+    assert recorded[name] - BASE_MODEL <= _fields(STAGES[name].reads)
+
+
+def _changed(project: Project, row: FieldRow) -> Project:
+    if not row.group:
+        return project.model_copy(update={row.name: other(row)})
+    group = getattr(project, row.group)
+    if isinstance(group, tuple):
+        items = (group[0].model_copy(update={row.name: other(row)}), *group[1:])
+        return project.model_copy(update={row.group: items})
+    return project.model_copy(update={row.group: group.model_copy(update={row.name: other(row)})})
+
+
+@pytest.mark.parametrize("name", [name for name, stage in STAGES.items() if stage.data_version is None])
+def test_a_key_changes_exactly_with_the_settings_that_count_of_those_declared(name: str, project: TinyProject) -> None:
+    stage, session = STAGES[name], run.open_session(project.config)
+    try:
+        before, counted = settings_key(read_settings(stage.settings, session.project)), _fields(stage.keyed)
+        for row in ROWS:
+            changed = settings_key(read_settings(stage.settings, _changed(session.project, row))) != before
+            assert changed == (row.path in counted and not row.neutral), row.path
+    finally:
+        session.close()
+
+
+@pytest.mark.parametrize("name", list(STAGES))
+def test_a_declared_setting_is_read(name: str, recorded: Mapping[str, set[str]]) -> None:
+    neutral = {row.path for row in ROWS if row.neutral}
+    unread = _fields(STAGES[name].keyed) - recorded[name] - neutral
+    assert sorted(unread) == sorted(UNREAD.get(name, ()))
