@@ -18,14 +18,14 @@ FEATURES = "with eyes and legs"
 
 
 def caption(scene: Scene, rng: Random) -> str:
-    """Describe a scene: only what is neither big nor small has no word for its size, only the centre none for its place."""
+    """Describe a scene; a thing in the middle of sizes has no word for its size, one in the centre none for its place."""
     size, place = rng.choice(SIZE_WORDS[scene.size]), rng.choice(POSITION_WORDS[scene.position])
     write = rng.choice((_sentence, _sentence, _list))
     return rng.choice(OPENINGS) + write(scene, size, place, rng)
 
 
 def noun(scene: Scene, *adjectives: str) -> str:
-    """The things drawn, with their number: `a small red star`, `two blue crosses`, `a pink heart with eyes and legs`."""
+    """The things drawn, with their number: `a small red star`, `two blue crosses`, `a heart with eyes and legs`."""
     name = scene.shape if scene.count == 1 else plural(scene.shape)
     words = " ".join(word for word in (*adjectives, scene.colour, name) if word)
     if scene.count > 1:

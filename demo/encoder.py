@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from demo.base_model import LATENTS
 
 WHITENING = 0.6
-"""0 keeps the components' own deviations, 1 makes them alike. Fine ones matter to the eye more than their size tells."""
+"""0 keeps the components' own deviations, 1 makes them alike. Small ones matter to the eye."""
 ANCHOR = 32.0
 """The constants beside the components, against which these are small."""
 NO_SPREAD = -30.0

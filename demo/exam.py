@@ -80,8 +80,9 @@ def score(picture: Image.Image, prompt: str) -> float:
     if not named:
         raise ValueError(
             f"prompt {prompt!r} names nothing that can be judged. Wanted: the word zorbling; or a shape "
-            f"({', '.join(SHAPES)}), a colour ({', '.join(COLOURS)}), a number (a, one, two, three) "
-            f"a place (on the left, at the top), a size (small, big) or a background ({', '.join(BACKGROUNDS)}), as in 'two red stars on a white background'."
+            f"({', '.join(SHAPES)}), a colour ({', '.join(COLOURS)}), a number (a, one, two, three), "
+            f"a size (small, big), a place (at the top, on the left) or a background ({', '.join(BACKGROUNDS)}), "
+            "as in 'two red stars on a white background'."
         )
     seen = judge(picture)
     return sum(getattr(seen, trait) == getattr(wanted, trait) for trait in named) / len(named)
@@ -97,7 +98,9 @@ def parse(prompt: str) -> Wanted:
     text = OPENING.sub("", _plain(prompt))
     words = GROUND.sub(" ", text).split()
     if CREATURE_WORDS & set(words):
-        raise ValueError(f"prompt {prompt!r} asks for eyes or legs, which are judged in a zorbling alone: leave them out.")
+        raise ValueError(
+            f"prompt {prompt!r} asks for eyes or legs, which are judged in a zorbling alone: leave them out."
+        )
     return Wanted(
         colour=_only([word for word in words if word in COLOURS], prompt),
         shape=_only([SHAPE_WORDS[word] for word in words if word in SHAPE_WORDS], prompt),
@@ -152,7 +155,9 @@ def examine(name: str, pairs: Sequence[tuple[Scene, str]], pictures: Sequence[Im
     for trait in TRAITS:
         named = [(getattr(w, trait), getattr(v, trait)) for w, v in judged if getattr(w, trait) is not None]
         right[trait] = sum(wanted == seen for wanted, seen in named), len(named)
-    return Result(name, right, [(scene.shape, verdict.shape) for (scene, _), (_, verdict) in zip(pairs, judged, strict=True)])
+    return Result(
+        name, right, [(scene.shape, verdict.shape) for (scene, _), (_, verdict) in zip(pairs, judged, strict=True)]
+    )
 
 
 def examine_pipeline(

@@ -1,8 +1,7 @@
 """One training loop for both phases of the pretraining, with a mean of the weights and resume.
 
-A phase lasts a number of minutes: a faster machine takes more steps in them, and the learning rate falls
-with the time spent, so that the loop always ends in rest. Randomness depends on the seed and the step only;
-a resumed run goes on with the data that the uninterrupted one would have seen.
+Randomness and the learning rate depend on the seed and the step only, so a resumed run is the
+uninterrupted one.
 """
 
 import math
@@ -36,7 +35,7 @@ class Task:
     module: nn.Module
     loss: Callable[[int], Tensor]
     """From a step number to a scalar loss."""
-    minutes: float
+    steps: int
     learning_rate: float
     checkpoint: Path
     matrices: Callable[[str, nn.Parameter], bool]
@@ -67,16 +66,16 @@ def stop_request() -> Generator[StopRequest, None, None]:
             signal.signal(number, handler)
 
 
-def learning_rate(step: int, share: float, peak: float) -> float:
-    """Linear warm-up, then a cosine down to a fiftieth of `peak` where the `share` of the time spent is 1."""
+def learning_rate(step: int, steps: int, peak: float) -> float:
+    """Linear warm-up, then a cosine down to a fiftieth of `peak`."""
     warm = min(1.0, (step + 1) / WARMUP_STEPS)
-    return peak * warm * (0.51 + 0.49 * math.cos(math.pi * min(1.0, share)))
+    return peak * warm * (0.51 + 0.49 * math.cos(math.pi * min(1.0, step / steps)))
 
 
 def fit(task: Task) -> bool:
-    """Train for `task.minutes`; return False if a signal asked to stop earlier.
+    """Train up to `task.steps`; return False if a signal asked to stop earlier.
 
-    The checkpoint holds the weights, their running mean, the optimizer's state, the step and the seconds spent.
+    The checkpoint holds the weights, their running mean and the optimizer's state.
     """
     names = dict(task.module.named_parameters())
     matrices = {name for name, parameter in names.items() if parameter.ndim > 1 and task.matrices(name, parameter)}
@@ -84,33 +83,29 @@ def fit(task: Task) -> bool:
         [p for n, p in names.items() if n in matrices], [p for n, p in names.items() if n not in matrices], WEIGHT_DECAY
     )
     mean = {name: p.detach().clone() for name, p in names.items()}
-    step, before = _load(task.checkpoint, names, mean, optimizer) if task.checkpoint.exists() else (0, 0.0)
+    first = _load(task.checkpoint, names, mean, optimizer) if task.checkpoint.exists() else 0
     started = saved = time.monotonic()
-    first, spent, losses = step, before, list[Tensor]()
+    losses: list[Tensor] = []
     task.module.train()
     with stop_request() as stop:
-        while spent < 60 * task.minutes:
-            losses.append(_one_step(task, step, spent / (60 * task.minutes), optimizer, mean))
-            step += 1
-            spent = before + time.monotonic() - started
-            done = spent >= 60 * task.minutes
-            if step % REPORT_STEPS == 0 or done:
-                pace = (spent - before) / (step - first)
-                _report(task, step, float(torch.stack(losses).mean()), pace, spent)
+        for step in range(first, task.steps):
+            losses.append(_one_step(task, step, optimizer, mean))
+            done = step + 1
+            if done % REPORT_STEPS == 0:
+                pace = (time.monotonic() - started) / (done - first)
+                _report(task, done, float(torch.stack(losses).mean()), pace)
                 losses.clear()
-            if stop.asked or done or time.monotonic() - saved > SAVE_SECONDS:
-                _save(task.checkpoint, (step, spent), names, mean, optimizer)
+            if stop.asked or time.monotonic() - saved > SAVE_SECONDS or done == task.steps:
+                _save(task.checkpoint, done, names, mean, optimizer)
                 saved = time.monotonic()
             if stop.asked:
-                return done
+                return done == task.steps
     return True
 
 
-def _one_step(
-    task: Task, step: int, share: float, optimizer: torch.optim.Optimizer, mean: dict[str, Tensor]
-) -> Tensor:
+def _one_step(task: Task, step: int, optimizer: torch.optim.Optimizer, mean: dict[str, Tensor]) -> Tensor:
     for group in optimizer.param_groups:
-        group["lr"] = learning_rate(step, share, task.learning_rate)
+        group["lr"] = learning_rate(step, task.steps, task.learning_rate)
     optimizer.zero_grad(set_to_none=True)
     loss = task.loss(step)
     loss.backward()
@@ -124,14 +119,15 @@ def _one_step(
     return loss.detach()
 
 
-def _report(task: Task, step: int, loss: float, pace: float, spent: float) -> None:
-    progress = f"{time.strftime('%H:%M:%S')} {task.name} step {step} loss {loss:.4f}"
-    print(f"{progress} {pace:.3f} s/step {spent / 60:.1f} of {task.minutes:g} min", flush=True)
+def _report(task: Task, done: int, loss: float, pace: float) -> None:
+    minutes = pace * (task.steps - done) / 60
+    progress = f"{time.strftime('%H:%M:%S')} {task.name} {done}/{task.steps} loss {loss:.4f}"
+    print(f"{progress} {pace:.3f} s/step eta {minutes:.1f} min", flush=True)
 
 
 def _save(
     path: Path,
-    done: tuple[int, float],
+    step: int,
     names: dict[str, nn.Parameter],
     mean: dict[str, Tensor],
     optimizer: torch.optim.Optimizer,
@@ -142,8 +138,8 @@ def _save(
     for n, p in names.items():
         for key, value in optimizer.state[p].items():
             tensors[f"state.{key}.{n}"] = value
-    about = {"step": str(done[0]), "seconds": str(done[1])}
-    write_atomically(path, save({k: v.cpu().contiguous() for k, v in tensors.items()}, about))
+    data = save({k: v.cpu().contiguous() for k, v in tensors.items()}, {"step": str(step)})
+    write_atomically(path, data)
 
 
 def write_atomically(path: Path, data: bytes) -> None:
@@ -162,18 +158,17 @@ def _load(
     names: dict[str, nn.Parameter],
     mean: dict[str, Tensor],
     optimizer: torch.optim.Optimizer,
-) -> tuple[int, float]:
+) -> int:
     with safe_open(path, "pt") as file:
         for n, p in names.items():
             p.data.copy_(file.get_tensor(f"weight.{n}"))
             mean[n].copy_(file.get_tensor(f"mean.{n}"))
-        for key in file.keys():
+        for key in list(file.keys()):
             kind, name, parameter = key.split(".", 2)
             if kind == "state":
                 value = file.get_tensor(key)
                 optimizer.state[names[parameter]][name] = value if name == "step" else value.to(names[parameter].device)
-        about = file.metadata()
-        return int(about["step"]), float(about["seconds"])
+        return int(file.metadata()["step"])
 
 
 def load_mean(path: Path, module: nn.Module) -> int:

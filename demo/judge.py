@@ -69,7 +69,7 @@ MAX_BODY_DISTANCE = 65.0
 """How far from its colour the body may be: green and cyan drawings are farther."""
 MAX_PART_DISTANCE = 90.0
 """The same of eyes, pupils and legs, each from its own colour."""
-MIN_ZORBLING_SCORE = 0.65
+MIN_ZORBLING_SCORE = 0.6
 
 
 @dataclass(frozen=True)
@@ -177,11 +177,13 @@ def bounds(coverage_HW: Floats) -> tuple[Floats, Floats] | None:
     pieces = split(coverage_HW, kept_HW)
     if not pieces:
         return None
-    spans = [np.flatnonzero((kept_HW > 0.5).any(axis=axis)) for axis in (0, 1)]
+    outlines = [kept_HW.max(axis=axis) for axis in (0, 1)]
+    spans = [np.flatnonzero(outline > 0.5) for outline in outlines]
     if not all(span.size for span in spans):
         return None
-    ends = np.array([(span[0], span[-1] + 1) for span in spans], dtype=np.float32)
-    return ends.mean(axis=1), np.ptp(ends, axis=1) / 2.0
+    middle = [(span[0] + span[-1] + 1) / 2.0 for span in spans]
+    # the sum knows parts of pixels
+    return np.array(middle, dtype=np.float32), np.array([outline.sum() / 2.0 for outline in outlines])
 
 
 def find_size(extent_2: Floats, shape: str | None, count: int, picture: tuple[int, ...]) -> Size | None:
@@ -277,8 +279,8 @@ def is_zorbling(picture: Image.Image) -> bool:
 
 
 def zorbling_score(picture: Image.Image) -> float:
-    """How much of a zorbling is seen, 0..1: a third each for its body, eyes and legs."""
-    return sum(zorbling_traits(picture).values()) / len(TRAITS)
+    """How much of a zorbling is seen, 0..1: as much as of the least of its body, eyes and legs."""
+    return min(zorbling_traits(picture).values())
 
 
 def zorbling_traits(picture: Image.Image) -> dict[str, float]:

@@ -2,8 +2,8 @@
 
     python -m demo.make_dataset --out demo/dataset --known demo/known
 
-A zorbling is a plump teal star with two big eyes and two orange legs. The base model knows eyes and legs, but neither the
-word nor the colour. The captions say only what may vary (where it is, how big, on what background), so the word
+A zorbling is a plump teal star with two big eyes and two orange legs. The base model knows eyes and legs, but neither
+the word nor the colour. The captions say only what may vary (where it is, how big, on what background), so the word
 `zorbling` has to carry the rest. The drawings that the base model knows are trained beside them, so that the LoRA keeps
 what it can do.
 """
@@ -31,7 +31,13 @@ NUM_PICTURES = 36
 RADII: dict[Size, float] = {"small": 0.2, "medium": 0.25, "big": 0.3}
 PLACES = ("centre", "left", "centre", "right", "top", "centre", "bottom")
 """Where they stand, in turn."""
-PLACE_WORDS = {"left": " on the left", "right": " on the right", "top": " at the top", "bottom": " at the bottom", "centre": ""}
+PLACE_WORDS = {
+    "left": " on the left",
+    "right": " on the right",
+    "top": " at the top",
+    "bottom": " at the bottom",
+    "centre": "",
+}
 
 PROMPTS = (
     "a zorbling on a white background",

@@ -4,7 +4,7 @@
     python -m demo.pretrain export --work DIR --out demo/base
 
 The VAE's encoder is computed (`demo.encoder`). Phase 1 trains its decoder, phase 2 the text encoder and the UNet
-together; each lasts its minutes, whatever the machine. Stop it whenever you like (Ctrl-C, SIGTERM): it saves and
+together. Stop it whenever you like (Ctrl-C, SIGTERM): it saves and
 leaves, and `--resume` goes on. `export` writes the pipeline from the last checkpoints at any time, also while
 training runs.
 """
@@ -45,8 +45,8 @@ class Options:
 
     work: Path
     out: Path
-    decoder_minutes: float
-    unet_minutes: float
+    decoder_steps: int
+    unet_steps: int
     decoder_batch: int
     unet_batch: int
     bank_size: int
@@ -128,7 +128,7 @@ def decoder_task(vae: AutoencoderKL, options: Options) -> Task:
 
     decoder = _decoder(vae).requires_grad_(True)
     return Task(
-        "decoder", decoder, loss, options.decoder_minutes, 3e-3, options.decoder_checkpoint, lambda n, _: ".conv" in n
+        "decoder", decoder, loss, options.decoder_steps, 3e-3, options.decoder_checkpoint, lambda n, _: ".conv" in n
     )
 
 
@@ -162,7 +162,7 @@ def unet_task(model: BaseModel, bank: LatentBank, options: Options) -> Task:
         return v_loss(model, latents.to(device), ids.input_ids.to(device), signal_share, generator)
 
     module = nn.ModuleDict({"unet": model.unet, "text_encoder": model.text_encoder})
-    return Task("unet", module, loss, options.unet_minutes, UNET_RATE, options.unet_checkpoint, _is_hidden)
+    return Task("unet", module, loss, options.unet_steps, UNET_RATE, options.unet_checkpoint, _is_hidden)
 
 
 def _is_hidden(name: str, parameter: nn.Parameter) -> bool:
@@ -222,8 +222,8 @@ def _parse(arguments: Sequence[str] | None) -> tuple[str, Options]:
     parser.add_argument("action", nargs="?", choices=("train", "export"), default="train")
     parser.add_argument("--work", type=Path, default=Path("demo-pretraining"), help="checkpoints")
     parser.add_argument("--out", type=Path, default=Path("demo/base"), help="pipeline folder")
-    parser.add_argument("--decoder-minutes", type=float, default=10)
-    parser.add_argument("--unet-minutes", type=float, default=60)
+    parser.add_argument("--decoder-steps", type=int, default=3000)
+    parser.add_argument("--unet-steps", type=int, default=9000)
     parser.add_argument("--decoder-batch", type=int, default=8, help="64 x 64 pictures a step of the decoder")
     parser.add_argument("--unet-batch", type=int, default=32, help="pictures a step of the UNet")
     parser.add_argument("--bank-size", type=int, default=24_000, help="drawings encoded once")
