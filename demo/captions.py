@@ -18,7 +18,7 @@ FEATURES = "with eyes and legs"
 
 
 def caption(scene: Scene, rng: Random) -> str:
-    """Describe a scene; a thing in the middle of sizes has no word for its size, one in the centre none for its place."""
+    """Describe a scene; the middle size has no word, and the centre often none."""
     size, place = rng.choice(SIZE_WORDS[scene.size]), rng.choice(POSITION_WORDS[scene.position])
     write = rng.choice((_sentence, _sentence, _list))
     return rng.choice(OPENINGS) + write(scene, size, place, rng)
