@@ -86,8 +86,24 @@ LAYERS = {
         updated_shape=lambda tensors, shape: tuple(tensors["w_norm"].shape),
     ),
 }
-_NEITHER = {"scaled": False, "has_rank": False, "two_matrices": False}
 ADAPTERS = (
-    AdapterKind("ia3", "ia3", TRAINS_NORMS, **_NEITHER, comfyui_loads=False, lycoris_loads=False),
-    AdapterKind("full", "full", TRAINS_NORMS | {"adapter.dropout"}, **_NEITHER, trains_every_weight=True),
+    AdapterKind(
+        "ia3",
+        "ia3",
+        TRAINS_NORMS,
+        scaled=False,
+        has_rank=False,
+        two_matrices=False,
+        comfyui_loads=False,
+        lycoris_loads=False,
+    ),
+    AdapterKind(
+        "full",
+        "full",
+        TRAINS_NORMS | {"adapter.dropout"},
+        scaled=False,
+        has_rank=False,
+        two_matrices=False,
+        trains_every_weight=True,
+    ),
 )

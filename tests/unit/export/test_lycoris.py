@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from tests.unit.export.support import config_of, modules_in
+from trainer_core.adapter_kinds import adapter_kinds
 from trainer_core.adapters import ADAPTERS
 from trainer_core.adapters.layers import Layer, LoraLayer, LycorisLayer
 from trainer_core.config.groups import AdapterConfig, AdapterOptionsConfig
@@ -25,7 +26,7 @@ from trainer_core.export.write import Lora, exported_tensors, write_lora
 from trainer_core.families import get_family
 from trainer_core.families.spec import LoraNames
 
-KINDS = sorted(set(ADAPTERS) - {"lora", "locon", "dylora"})
+KINDS = sorted(name for name, kind in adapter_kinds().items() if not kind.plain_lora)
 ALL = ("diffusers", "kohya", "comfyui", "lycoris")
 
 
