@@ -79,7 +79,7 @@ def open_tiny(name: str, folder: Path) -> Tiny:
 
 
 def shrink_control_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let Qwen-Image-Edit read control pictures at 384 x 384 pixels at the most: they make a megapixel of the smallest."""
+    """Let Qwen-Image-Edit read control pictures at 384 x 384 pixels at the most, instead of at a megapixel."""
     from diffusers.pipelines.qwenimage import pipeline_qwenimage_edit, pipeline_qwenimage_edit_plus
 
     from trainer_core.families.models import qwen_image_edit
