@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from PIL import Image
+from PIL import Image, ImageChops
 
 from trainer_core import run
 from trainer_core.run import StagePlan, StageResult
@@ -114,6 +114,13 @@ def worsen(monkeypatch: pytest.MonkeyPatch, *steps: int) -> None:
 def draw_picture(path: Path, seed: int, size: tuple[int, int]) -> None:
     """Save a noisy PNG without compression, so that pictures of one size have files of one size."""
     Image.frombytes("RGB", size, random.Random(seed).randbytes(size[0] * size[1] * 3)).save(path, compress_level=0)
+
+
+def distance(one: Image.Image, other: Image.Image) -> int:
+    """Return the greatest difference of two pictures of one size, in levels of 255."""
+    assert (one.size, one.mode) == (other.size, other.mode)
+    bounds: Any = ImageChops.difference(one, other).getextrema()
+    return max(high for _, high in bounds)
 
 
 def computed(results: dict[str, StageResult]) -> dict[str, int]:

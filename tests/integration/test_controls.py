@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from tests.control_family import EditFlux1, edit_family, make_pairs, use
-from tests.projects import TinyProject, computed, draw_picture, statuses
+from tests.projects import TinyProject, computed, distance, draw_picture, statuses
 from tests.unit.cli.support import call, told
 from trainer_core import run
 from trainer_core.sampling.evaluate import Evaluator
@@ -222,7 +222,8 @@ def test_a_caption_is_rendered_as_an_edit_of_its_control_picture(project: TinyPr
         generator=torch.Generator().manual_seed(3),
     ).images[0]
     with Image.open(result.published.path / "pictures" / "base" / "00.png") as ours:
-        assert ours.tobytes() == theirs.tobytes()
+        # The order of float32 sums may move a number by one level, as weights lie at other addresses.
+        assert distance(ours, theirs) <= 1
     with Image.open(project.lora.parent / "samples.png") as grid:
         assert grid.size == layout((64, 64), 3, 4).size
 

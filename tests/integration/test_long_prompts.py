@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from tests.contract.support import Tiny, open_tiny
+from tests.projects import distance
 from trainer_core.config.groups import TextConfig
 from trainer_core.sampling.render import RenderSettings, render
 from trainer_core.stages.rendering.encoded_prompts import encoded_inputs, encoded_key, prompt_inputs
@@ -25,9 +27,9 @@ def inputs_of(tiny: Tiny, **text: Any) -> Any:
     return prompt_inputs(tiny.family, TextConfig(**text))
 
 
-def picture(tiny: Tiny, inputs: Any, prompt: str, negative: str = "") -> bytes:
+def picture(tiny: Tiny, inputs: Any, prompt: str, negative: str = "") -> Image.Image:
     settings = RenderSettings((prompt,), negative, 2, 3.0, 3, 64, 64)
-    return render(tiny.pipeline, inputs, settings, lambda: None)[0].tobytes()
+    return render(tiny.pipeline, inputs, settings, lambda: None)[0]
 
 
 @pytest.mark.setting("text.clip_tokens")
@@ -44,7 +46,8 @@ def test_prompts_encoded_here_render_what_the_pipeline_renders_of_their_text(tin
         return encoded_inputs(tiny.family, TextConfig(), *arguments)
 
     plain = tiny.family.pipeline_inputs
-    assert picture(tiny, encoded, "a red cat", negative) == picture(tiny, plain, "a red cat", negative)
+    # The order of float32 sums may move a number by one level.
+    assert distance(picture(tiny, encoded, "a red cat", negative), picture(tiny, plain, "a red cat", negative)) <= 1
 
 
 @pytest.mark.setting("text.clip_skip")
