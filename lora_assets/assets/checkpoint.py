@@ -13,13 +13,14 @@ from lora_assets.resources.hardware import describe as describe_hardware
 from lora_assets.upstream import Metadata
 from trainer_core.stages.publishing.lora_files import LORA, PROOF, published_names
 from trainer_core.stages.publishing.outputs import check_outputs
+from trainer_core.stages.results import TrainingReport
 from trainer_core.stages.training.intermediate_saves import SAVES
 
 
 def _describe(finished: Finished) -> Metadata:
     session, published = finished.session, finished.result.published
     workspace = session.workspace
-    known = published.metadata
+    report = TrainingReport.from_json(published.metadata)
     losses = [json.loads(line)["loss"] for line in (published.path / "training.jsonl").read_text().splitlines()]
     metadata: dict[str, dg.MetadataValue] = {
         "loss": sparkline(losses, "loss over steps"),
@@ -27,17 +28,16 @@ def _describe(finished: Finished) -> Metadata:
         "path": dg.MetadataValue.path(workspace.outputs / f"{workspace.output_name}.safetensors"),
         "sha256": dg.MetadataValue.text(published.files[LORA].sha256),
         "weights_sha256": dg.MetadataValue.text(published.data_version),
-        "steps": dg.MetadataValue.text(str(known["steps"])),
-        "selected_step": dg.MetadataValue.text(str(known["selected_step"])),
-        "peak_memory_mib": dg.MetadataValue.float(float(known["peak_memory_mib"])),
+        "steps": dg.MetadataValue.text(str(report.steps)),
+        "selected_step": dg.MetadataValue.text(str(report.selected_step)),
+        "peak_memory_mib": dg.MetadataValue.float(report.peak_memory_mib),
         "hardware": describe_hardware(session),
     }
-    if saved := known.get("saved"):
-        rows = [(one["step"], _loss(one["held_out_loss"]), one["weights_sha256"][:12]) for one in saved]
+    if report.saved:
+        rows = [(step["step"], _loss(step["held_out_loss"]), step["weights_sha256"][:12]) for step in report.saved]
         metadata["saved"] = table(("step", "held-out loss", "weights"), rows)
-    if known["steps_per_second"]:
-        # None where the weights were trained before, and only written to a file again.
-        metadata["steps_per_second"] = dg.MetadataValue.float(round(float(known["steps_per_second"]), 3))
+    if report.steps_per_second:
+        metadata["steps_per_second"] = dg.MetadataValue.float(round(report.steps_per_second, 3))
     if losses:
         metadata["final_loss"] = dg.MetadataValue.float(round(float(losses[-1]), 5))
     return metadata
@@ -51,7 +51,7 @@ def _sha256_matches(finished: Finished) -> Verdict:
     """Hash what was published and what lies in the outputs folder, and compare both with what is on record."""
     published, workspace = finished.result.published, finished.session.workspace
     problems = [str(problem) for problem in published.verify()]
-    if published.data_version != published.metadata["weights_sha256"]:
+    if published.data_version != TrainingReport.from_json(published.metadata).weights_sha256:
         problems.append(f"{published.path}: the data version is not the weights' SHA-256")
     for row in check_outputs(workspace.outputs / f"{workspace.output_name}.safetensors"):
         if row["actual"] != row["expected"]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Annotated, Any
@@ -21,6 +21,7 @@ from trainer_core.stages.publishing.outputs import publish_outputs
 from trainer_core.stages.rendering.encoded_prompts import encoded_key, prompt_inputs
 from trainer_core.stages.rendering.prompts import Prompts, own_prompts
 from trainer_core.stages.rendering.renderer import RenderedSample, open_pipeline, render_precision, render_settings
+from trainer_core.stages.results import BaseAndLora, ChampionLoss, ExamFigures
 from trainer_core.stages.stage import Outcome, Stage, StageContext
 from trainer_core.stages.training.live_text import held_out_with_lora
 from trainer_core.store import Published
@@ -121,14 +122,23 @@ def _run(context: MetricsContext) -> Outcome:
     lora = context.upstream["lora_checkpoint"]
     progress = _Progress(context)
     with torch_work(context.workspace.profile, context.settings.hardware.threads):
-        figures = _held_out_figures(context, progress) | _exam_figures(context, progress)
-    champion = figures.pop("champion", None)
-    figures["weights_sha256"] = lora.data_version
-    version = digest(figures)
-    # The champion's figure is what the candidate is held against, not what this result means.
-    figures |= {"exam": _exam_key(context)} | ({"champion": champion} if champion else {})
-    (context.staging / METRICS).write_text(json.dumps(figures, indent=2, sort_keys=True))
-    return Outcome(version, figures, items_computed=progress.done)
+        losses = _held_out_losses(context, progress)
+        scores = _exam_scores(context, progress)
+    gate = context.settings.gate
+    figures = ExamFigures(
+        held_out_samples=len(losses.by_sample),
+        weights_sha256=lora.data_version,
+        exam=_exam_key(context),
+        figures=losses.mean | scores,
+        by_sample=losses.by_sample,
+        champion=losses.champion,
+        exam_pictures=len(gate.concept_prompts) * gate.pictures,
+        # Left to the examination's statistics.
+        concept_score_interval=None,
+    )
+    stored = figures.to_json()
+    (context.staging / METRICS).write_text(json.dumps(stored, indent=2, sort_keys=True))
+    return Outcome(digest(figures.meaning()), stored, items_computed=progress.done)
 
 
 class _Progress:
@@ -143,8 +153,23 @@ class _Progress:
         self.context.report(NAME, self.done, max(self.done, _total(self.context)), "measurement")
 
 
-def _held_out_figures(context: MetricsContext, progress: _Progress) -> dict[str, JSON]:
-    """Losses of the base, of the same base with the exported LoRA, and with the champion's if it must be measured."""
+@dataclass(frozen=True)
+class _HeldOutLosses:
+    """Losses of the base and of the LoRA; empty where nothing is held out."""
+
+    by_sample: Mapping[str, BaseAndLora] = field(default_factory=dict[str, BaseAndLora])
+    champion: ChampionLoss | None = None
+
+    @property
+    def mean(self) -> dict[str, BaseAndLora]:
+        """The figure `held_out_loss`."""
+        if not (losses := self.by_sample.values()):
+            return {}
+        return {"held_out_loss": BaseAndLora(fmean(one.base for one in losses), fmean(one.lora for one in losses))}
+
+
+def _held_out_losses(context: MetricsContext, progress: _Progress) -> _HeldOutLosses:
+    """Measure the base, the same base with the exported LoRA, and with the champion's if it must be measured."""
     from trainer_core.hardware.placement import move_to_device, torch_device, torch_dtype, use_attention
     from trainer_core.sampling.evaluate import Evaluator
     from trainer_core.stages.training.training_data import held_out_samples
@@ -152,7 +177,7 @@ def _held_out_figures(context: MetricsContext, progress: _Progress) -> dict[str,
     workspace, settings = context.workspace, context.settings
     samples = held_out_samples(context.workspace, context.upstream)
     if not samples:
-        return {"held_out_samples": 0}
+        return _HeldOutLosses()
     dtype = torch_dtype(workspace.precision("train", settings.train.precision))
     schedule = workspace.family.noise_schedule(workspace.source, settings.noise)
     evaluator = Evaluator(workspace.family, schedule, torch_device(workspace.profile), dtype, settings.noise.guidance)
@@ -165,17 +190,11 @@ def _held_out_figures(context: MetricsContext, progress: _Progress) -> dict[str,
 
     base = evaluator.losses(denoiser, samples, progress)
     lora = losses_with(context.upstream["lora_checkpoint"])
-    figures: dict[str, JSON] = {
-        "held_out_samples": len(samples),
-        "held_out_loss_base": fmean(base.values()),
-        "held_out_loss_lora": fmean(lora.values()),
-        "held_out_loss_change": fmean(lora.values()) / fmean(base.values()) - 1,
-        "by_sample": {name: {"base": base[name], "lora": lora[name]} for name in sorted(base)},
-    }
-    if (champion := _champion_to_measure(context)) is not None:
-        loss = fmean(losses_with(champion).values())
-        figures["champion"] = {"weights_sha256": champion.data_version, "held_out_loss": loss}
-    return figures
+    by_sample = {name: BaseAndLora(base[name], lora[name]) for name in sorted(base)}
+    if (champion := _champion_to_measure(context)) is None:
+        return _HeldOutLosses(by_sample)
+    loss = fmean(losses_with(champion).values())
+    return _HeldOutLosses(by_sample, ChampionLoss(champion.data_version, loss))
 
 
 def _champion_to_measure(context: MetricsContext) -> Published | None:
@@ -184,12 +203,12 @@ def _champion_to_measure(context: MetricsContext) -> Published | None:
     if champion is None or champion.lora.data_version == context.upstream["lora_checkpoint"].data_version:
         return None
     of_this_base = same_base(champion.lora.recipe["inputs"], context.upstream["lora_checkpoint"].recipe["inputs"])
-    measured = champion.metrics.metadata.get("exam") == _exam_key(context)
-    return champion.lora if of_this_base and not measured else None
+    known = ExamFigures.from_json(champion.metrics.metadata).exam == _exam_key(context)
+    return champion.lora if of_this_base and not known else None
 
 
-def _exam_figures(context: MetricsContext, progress: _Progress) -> dict[str, JSON]:
-    """Scores of pictures of the gate's prompts, by the base and with the LoRA."""
+def _exam_scores(context: MetricsContext, progress: _Progress) -> dict[str, BaseAndLora]:
+    """Score pictures of the gate's prompts, by the base and with the LoRA."""
     workspace, gate = context.workspace, context.settings.gate
     if not gate.concept_prompts + gate.other_prompts:
         return {}
@@ -202,9 +221,7 @@ def _exam_figures(context: MetricsContext, progress: _Progress) -> dict[str, JSO
     base = score_exam(exam, render_exam(pipeline, inputs, exam, progress))
     load_lora(pipeline, file_for_diffusers(context.upstream["lora_checkpoint"]), workspace.family.spec)
     lora = score_exam(exam, render_exam(pipeline, inputs, exam, progress))
-    return {f"{name}_base": value for name, value in base.items()} | {
-        f"{name}_lora": value for name, value in lora.items()
-    }
+    return {name: BaseAndLora(base[name], lora[name]) for name in base}
 
 
 def _exam(context: MetricsContext) -> Exam:

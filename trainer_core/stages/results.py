@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from trainer_core.types import JSON
 
 _PREFIX = "lora_assets."
+_BASE, _LORA = "_base", "_lora"
+"""Endings of a figure's two stored values."""
 
 
 @dataclass(frozen=True)
@@ -103,3 +105,84 @@ class TrainingReport:
         if "saved" in stored:
             values["saved"] = tuple(stored["saved"])
         return cls(**values)
+
+
+@dataclass(frozen=True)
+class BaseAndLora:
+    """A figure, measured of the base and of the base with the LoRA."""
+
+    base: float
+    lora: float
+
+
+@dataclass(frozen=True)
+class ChampionLoss:
+    """The held-out loss of the project's champion, measured beside a candidate's."""
+
+    weights_sha256: str
+    held_out_loss: float
+
+
+@dataclass(frozen=True)
+class ExamFigures:
+    """What `metrics` reports of a finished LoRA."""
+
+    held_out_samples: int
+    weights_sha256: str
+    """Of the LoRA that was measured."""
+    exam: str = ""
+    """Digest of what held-out losses must share to be compared."""
+    figures: Mapping[str, BaseAndLora] = field(default_factory=dict[str, BaseAndLora])
+    """`held_out_loss`, then what the judge and CLIP gave: `concept_score`, `following`, `diversity`, `clip_..`."""
+    by_sample: Mapping[str, BaseAndLora] = field(default_factory=dict[str, BaseAndLora])
+    """Held-out sample -> its losses."""
+    champion: ChampionLoss | None = None
+    """None where the champion's loss is known from an equal examination, or there is no champion."""
+    exam_pictures: int = 0
+    """Pictures that the concept score rests on."""
+    concept_score_interval: tuple[float, float] | None = None
+    """[low, high] around `concept_score_lora`; None where it was not worked out."""
+
+    VERSION = 2
+    """1 had neither `exam_pictures` nor `concept_score_interval`."""
+
+    def of_base(self, name: str) -> float | None:
+        """Return the base's figure; None if it was not measured."""
+        return self.figures[name].base if name in self.figures else None
+
+    def of_lora(self, name: str) -> float | None:
+        """Return the LoRA's figure; None if it was not measured."""
+        return self.figures[name].lora if name in self.figures else None
+
+    def meaning(self) -> dict[str, JSON]:
+        """Return what the result means, the part of its data version: the measured values and of what they are."""
+        meaning: dict[str, JSON] = {"held_out_samples": self.held_out_samples, "weights_sha256": self.weights_sha256}
+        for name, both in self.figures.items():
+            meaning |= {f"{name}{_BASE}": both.base, f"{name}{_LORA}": both.lora}
+        if (loss := self.figures.get("held_out_loss")) is not None:
+            meaning["held_out_loss_change"] = loss.lora / loss.base - 1
+            meaning["by_sample"] = {name: asdict(both) for name, both in self.by_sample.items()}
+        return meaning
+
+    def to_json(self) -> dict[str, JSON]:
+        """Return the content of metrics.json, which is also the result's metadata."""
+        stored = self.meaning() | {"version": self.VERSION, "exam": self.exam, "exam_pictures": self.exam_pictures}
+        interval = self.concept_score_interval
+        stored["concept_score_interval"] = None if interval is None else list(interval)
+        return stored | ({"champion": asdict(self.champion)} if self.champion else {})
+
+    @classmethod
+    def from_json(cls, stored: Mapping[str, Any]) -> ExamFigures:
+        """Read the stored form, of this version or of version 1."""
+        names = [name.removesuffix(_BASE) for name in stored if name.endswith(_BASE)]
+        interval, champion = stored.get("concept_score_interval"), stored.get("champion")
+        return cls(
+            held_out_samples=stored["held_out_samples"],
+            weights_sha256=stored.get("weights_sha256", ""),
+            exam=stored.get("exam", ""),
+            figures={name: BaseAndLora(stored[name + _BASE], stored[name + _LORA]) for name in names},
+            by_sample={name: BaseAndLora(**both) for name, both in stored.get("by_sample", {}).items()},
+            champion=None if champion is None else ChampionLoss(**champion),
+            exam_pictures=stored.get("exam_pictures", 0),
+            concept_score_interval=None if interval is None else (interval[0], interval[1]),
+        )

@@ -8,6 +8,7 @@ import pytest
 
 from trainer_core.config.groups import GateConfig
 from trainer_core.stages.publishing.promotion import decide, find_champion, promote
+from trainer_core.stages.results import ExamFigures
 from trainer_core.store import Published, Store
 from trainer_core.types import JSON
 
@@ -41,7 +42,7 @@ def candidate(store: Store, number: int, **figures: JSON) -> tuple[Published, Pu
 
 
 def test_a_lora_that_keeps_within_all_limits_is_promoted() -> None:
-    assert decide(GOOD, 0.199, GATE).promoted
+    assert decide(ExamFigures.from_json(GOOD), 0.199, GATE).promoted
 
 
 @pytest.mark.parametrize(
@@ -55,7 +56,7 @@ def test_a_lora_that_keeps_within_all_limits_is_promoted() -> None:
 )
 @pytest.mark.setting("gate.min_concept_score", "gate.max_following_loss", "gate.max_held_out_rise")
 def test_each_limit_that_is_broken_is_named(figures: dict[str, JSON], champion: float | None, told: str) -> None:
-    verdict = decide(GOOD | figures, champion, GATE)
+    verdict = decide(ExamFigures.from_json(GOOD | figures), champion, GATE)
     assert not verdict.promoted
     assert told in " ".join(verdict.reasons)
     assert len(verdict.reasons) == 1
@@ -63,11 +64,11 @@ def test_each_limit_that_is_broken_is_named(figures: dict[str, JSON], champion: 
 
 def test_all_broken_limits_are_told_at_once() -> None:
     figures = GOOD | {"held_out_loss_lora": 0.5, "concept_score_lora": 0.1, "following_lora": 0.1}
-    assert len(decide(figures, 0.2, GATE).reasons) == 4
+    assert len(decide(ExamFigures.from_json(figures), 0.2, GATE).reasons) == 4
 
 
 def test_what_was_not_measured_forbids_nothing() -> None:
-    assert decide({"held_out_samples": 0}, None, GATE).promoted
+    assert decide(ExamFigures(0, ""), None, GATE).promoted
 
 
 def test_the_first_good_lora_becomes_the_champion_and_gc_keeps_it(store: Store) -> None:

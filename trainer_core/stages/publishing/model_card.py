@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 from trainer_core.stages.project.session import Session
 from trainer_core.stages.publishing.lora_files import LORA, published_names
-from trainer_core.stages.publishing.promotion import Verdict, figure_pairs
+from trainer_core.stages.publishing.promotion import Verdict
 from trainer_core.stages.rendering.prompts import project_prompts
-from trainer_core.stages.results import TrainingReport
+from trainer_core.stages.results import ExamFigures, TrainingReport
 from trainer_core.store import Published
 from trainer_core.store.disk import write_atomic
 from trainer_core.store.keys import digest, sha256_file
@@ -81,7 +81,10 @@ def _facts(session: Session, lora: Published, metrics: Published, verdict: Verdi
         data=_training_data(session),
         lineage=lineage,
         rendered=_rendered(session),
-        figures=tuple(card.Figure(_FIGURES.get(name, name), *pair) for name, *pair in figure_pairs(metrics.metadata)),
+        figures=tuple(
+            card.Figure(_FIGURES.get(name, name), both.base, both.lora)
+            for name, both in ExamFigures.from_json(metrics.metadata).figures.items()
+        ),
         verdict=card.Verdict(verdict.promoted, verdict.reasons),
         settings={f"{group}.{name}": value for group, fields in settings.items() for name, value in fields.items()},
     )

@@ -6,15 +6,14 @@ collection keeps both. No project can be called that, as `@` is not allowed in n
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from trainer_core.config.groups import GateConfig
+from trainer_core.stages.results import ExamFigures
 from trainer_core.store import Published, Store
-from trainer_core.types import JSON
 
 _STAGES = ("lora_checkpoint", "metrics")
-Figures = Mapping[str, JSON]
 
 
 @dataclass(frozen=True)
@@ -33,20 +32,20 @@ class Champion:
     lora: Published
     metrics: Published
 
-    def held_out_loss(self, figures: Figures) -> float | None:
-        """Its held-out loss in the examination that gave `figures`; None if it was not measured there."""
-        known = self.metrics.metadata
-        if known.get("exam") == figures.get("exam"):
-            return _number(known.get("held_out_loss_lora"))
-        measured: Figures = figures.get("champion") or {}
-        same = measured.get("weights_sha256") == self.lora.data_version
-        return _number(measured.get("held_out_loss")) if same else None
+    def held_out_loss(self, candidate: ExamFigures) -> float | None:
+        """Its held-out loss in the examination of a candidate; None if it was not measured there."""
+        own = ExamFigures.from_json(self.metrics.metadata)
+        if own.exam == candidate.exam:
+            return own.of_lora("held_out_loss")
+        measured = candidate.champion
+        same = measured is not None and measured.weights_sha256 == self.lora.data_version
+        return measured.held_out_loss if measured is not None and same else None
 
 
 _PROMOTED = Verdict(True, ("it is the project's champion",))
 
 
-def decide(figures: Figures, champion_loss: float | None, gate: GateConfig) -> Verdict:
+def decide(figures: ExamFigures, champion_loss: float | None, gate: GateConfig) -> Verdict:
     """Hold a candidate against its base, the champion's held-out loss (None: not comparable) and the limits."""
     broken = tuple(reason for rule in _RULES for reason in rule(figures, champion_loss, gate))
     return Verdict(False, broken) if broken else _PROMOTED
@@ -67,7 +66,8 @@ def promote(store: Store, project: str, lora: Published, metrics: Published, gat
     """
     champion = find_champion(store, project)
     rival = None if champion is None or champion.lora.data_version == lora.data_version else champion
-    verdict = decide(metrics.metadata, rival.held_out_loss(metrics.metadata) if rival else None, gate)
+    figures = ExamFigures.from_json(metrics.metadata)
+    verdict = decide(figures, rival.held_out_loss(figures) if rival else None, gate)
     if verdict.promoted:
         for stage, published in zip(_STAGES, (lora, metrics), strict=True):
             if store.refs.get(_champion(project), stage) != published.key:
@@ -75,28 +75,21 @@ def promote(store: Store, project: str, lora: Published, metrics: Published, gat
     return verdict
 
 
-def figure_pairs(figures: Figures) -> list[tuple[str, float, float]]:
-    """Return (name, the base's, the LoRA's) of every figure that was measured of both."""
-    names = [name.removesuffix("_base") for name in figures if name.endswith("_base")]
-    return [(name, float(figures[f"{name}_base"]), float(figures[f"{name}_lora"])) for name in names]
-
-
 def _champion(project: str) -> str:
     return f"{project}@champion"
 
 
-def _beats_its_base(figures: Figures, champion_loss: float | None, gate: GateConfig) -> Iterator[str]:
-    if figures.get("held_out_samples"):
-        base, lora = float(figures["held_out_loss_base"]), float(figures["held_out_loss_lora"])
-        if not lora < base:
-            yield f"its held-out loss of {lora:.5f} is no lower than the base's {base:.5f}"
+def _beats_its_base(figures: ExamFigures, champion_loss: float | None, gate: GateConfig) -> Iterator[str]:
+    loss = figures.figures.get("held_out_loss")
+    if loss is not None and not loss.lora < loss.base:
+        yield f"its held-out loss of {loss.lora:.5f} is no lower than the base's {loss.base:.5f}"
 
 
-def _no_worse_than_the_champion(figures: Figures, champion_loss: float | None, gate: GateConfig) -> Iterator[str]:
-    if champion_loss is None or not figures.get("held_out_samples"):
+def _no_worse_than_the_champion(figures: ExamFigures, champion_loss: float | None, gate: GateConfig) -> Iterator[str]:
+    lora = figures.of_lora("held_out_loss")
+    if champion_loss is None or lora is None:
         return
-    lora, limit = float(figures["held_out_loss_lora"]), champion_loss * (1 + gate.max_held_out_rise)
-    if lora > limit:
+    if lora > champion_loss * (1 + gate.max_held_out_rise):
         change = f"{lora / champion_loss - 1:+.1%}"
         yield (
             f"its held-out loss of {lora:.5f} is {change} against the champion's {champion_loss:.5f}; "
@@ -104,24 +97,20 @@ def _no_worse_than_the_champion(figures: Figures, champion_loss: float | None, g
         )
 
 
-def _knows_the_concept(figures: Figures, champion_loss: float | None, gate: GateConfig) -> Iterator[str]:
-    score = _number(figures.get("concept_score_lora"))
+def _knows_the_concept(figures: ExamFigures, champion_loss: float | None, gate: GateConfig) -> Iterator[str]:
+    score = figures.of_lora("concept_score")
     if score is not None and score < gate.min_concept_score:
         yield f"its concept score of {score:.1%} is below gate.min_concept_score, {gate.min_concept_score:.1%}"
 
 
-def _keeps_the_bases_skills(figures: Figures, champion_loss: float | None, gate: GateConfig) -> Iterator[str]:
-    base, lora = _number(figures.get("following_base")), _number(figures.get("following_lora"))
-    if base is not None and lora is not None and base - lora > gate.max_following_loss:
+def _keeps_the_bases_skills(figures: ExamFigures, champion_loss: float | None, gate: GateConfig) -> Iterator[str]:
+    following = figures.figures.get("following")
+    if following is not None and following.base - following.lora > gate.max_following_loss:
         yield (
-            f"it follows prompts without the concept at {lora:.1%}, the base at {base:.1%}; "
+            f"it follows prompts without the concept at {following.lora:.1%}, the base at {following.base:.1%}; "
             f"gate.max_following_loss allows a loss of {gate.max_following_loss:.1%}"
         )
 
 
-def _number(value: JSON) -> float | None:
-    return float(value) if isinstance(value, int | float) else None
-
-
-_Rule = Callable[[Figures, float | None, GateConfig], Iterator[str]]
+_Rule = Callable[[ExamFigures, float | None, GateConfig], Iterator[str]]
 _RULES: tuple[_Rule, ...] = (_beats_its_base, _no_worse_than_the_champion, _knows_the_concept, _keeps_the_bases_skills)
