@@ -15,7 +15,7 @@ from typing import Any, get_type_hints
 
 import pytest
 
-from tests.projects import TinyProject, draw_picture, make_project
+from tests.projects import SIZES, TinyProject, draw_picture, make_project
 from tests.unit.config.test_reads import ROWS, other
 from trainer_core import run
 from trainer_core.config import reads
@@ -177,7 +177,8 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> TinyProject:
     project = make_project(folder / "project", build("sd15", folder / "base"), pictures=5, steps=1)
     (project.pictures / "004.txt").unlink()
     (project.folder / "masks").mkdir()
-    draw_picture(project.folder / "masks" / "001.png", seed=9, size=(64, 64))
+    for number in range(5):
+        draw_picture(project.folder / "masks" / f"{number:03d}.png", seed=9, size=SIZES[number % len(SIZES)])
     text = project.config.read_text().replace("held_out: 0.2", "held_out: 0.2, mask_path: masks")
     project.config.write_text(text + "caption: {missing: empty}\n")
     return project
@@ -208,7 +209,8 @@ def _fields(declared: tuple[str, ...]) -> set[str]:
 
 @pytest.mark.parametrize("name", list(STAGES))
 def test_a_stage_reads_nothing_that_it_does_not_declare(name: str, recorded: Mapping[str, set[str]]) -> None:
-    assert recorded[name] - BASE_MODEL <= _fields(STAGES[name].reads)
+    undeclared = recorded[name] - BASE_MODEL - _fields(STAGES[name].reads)
+    assert not undeclared, f"{name} reads, but does not declare: {', '.join(sorted(undeclared))}"
 
 
 def _changed(project: Project, row: FieldRow) -> Project:
