@@ -78,6 +78,14 @@ class TinyBases(dict[str, Path]):
         return self[name]
 
 
+@pytest.fixture
+def small_control_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let models that make a megapixel of each control picture do with less."""
+    from tests.contract.support import shrink_control_pictures
+
+    shrink_control_pictures(monkeypatch)
+
+
 @pytest.fixture(scope="session")
 def shared_builds(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> SharedBuilds:
     """Folders that all workers share."""

@@ -11,7 +11,7 @@ from lora_assets.assets.text import CACHED_TEXT_EMBEDDINGS
 from lora_assets.projects import ProjectAssets
 from lora_assets.resources.hardware import describe as describe_hardware
 from lora_assets.upstream import Metadata
-from trainer_core.stages.publishing.lora_files import LORA, PROOF, published_names
+from trainer_core.stages.publishing.lora_names import LORA, PROOF, published_names
 from trainer_core.stages.publishing.outputs import check_outputs
 from trainer_core.stages.results import TrainingReport
 from trainer_core.stages.training.intermediate_saves import SAVES

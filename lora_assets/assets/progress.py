@@ -88,8 +88,8 @@ class Progress:
 
     def _state(self, now: float) -> str:
         """Say what the stage does when it reports nothing."""
-        if self._waits.lock:
-            return f"{self._stage}: waiting for another process that works on {self._waits.lock}"
+        if self._waits.waiting_for:
+            return f"{self._stage}: waiting for another process that works on {self._waits.waiting_for}"
         event = self._last
         so_far = f", {event.done}/{event.total} {event.unit} so far" if event and event.total else ""
         return f"{self._stage}: working, for {_clock(now - self._began)}{so_far}"
@@ -100,11 +100,11 @@ class _Waits(logging.Handler):
 
     def __init__(self) -> None:
         super().__init__(logging.INFO)
-        self.lock: str | None = None
+        self.waiting_for: str | None = None
 
     def emit(self, record: logging.LogRecord) -> None:
         """Read what the lock's own log lines say."""
-        self.lock = getattr(record, "waiting_for", self.lock)
+        self.waiting_for = getattr(record, "waiting_for", self.waiting_for)
 
 
 def _clock(seconds: float) -> str:

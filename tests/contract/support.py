@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -79,10 +79,18 @@ def open_tiny(name: str, folder: Path) -> Tiny:
 
 
 def shrink_control_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let diffusers' Edit-Plus pipeline give its VAE control pictures of 256 x 256 pixels instead of a megapixel."""
-    from diffusers.pipelines.qwenimage import pipeline_qwenimage_edit_plus
+    """Let Qwen-Image-Edit read control pictures at 384 x 384 pixels at the most, instead of at a megapixel."""
+    from diffusers.pipelines.qwenimage import pipeline_qwenimage_edit, pipeline_qwenimage_edit_plus
 
-    monkeypatch.setattr(pipeline_qwenimage_edit_plus, "VAE_IMAGE_SIZE", 256 * 256)
+    from trainer_core.families.models import qwen_image_edit
+
+    def capped(real: Callable[[float, float], Any]) -> Callable[[float, float], Any]:
+        return lambda area, ratio: real(min(area, 384 * 384), ratio)
+
+    for module in (pipeline_qwenimage_edit, pipeline_qwenimage_edit_plus):
+        monkeypatch.setattr(module, "calculate_dimensions", capped(module.calculate_dimensions))
+    readings: Any = qwen_image_edit._READING  # pyright: ignore[reportPrivateUsage]
+    monkeypatch.setitem(readings, "single", replace(readings["single"], side=384))
 
 
 def pixels(count: int = 2, seed: int = 1) -> Tensor:

@@ -25,7 +25,9 @@ UNGUIDED = ("flux1", "flux1_kontext", "flux2")
 
 
 @pytest.fixture(params=sorted(MODELS))
-def examined(request: pytest.FixtureRequest, open_family: Callable[[str], Tiny]) -> Examined:
+def examined(
+    request: pytest.FixtureRequest, open_family: Callable[[str], Tiny], small_control_pictures: None
+) -> Examined:
     return Examined(open_family(request.param))
 
 

@@ -26,6 +26,7 @@ NAMES = (*SHORT, *(pytest.param(name, marks=pytest.mark.campaign) for name in OT
 # diffusers gives numpy a tensor for some second-order samplers.
 @pytest.mark.filterwarnings("ignore:__array_wrap__ must accept:DeprecationWarning")
 @pytest.mark.slow
+@pytest.mark.usefixtures("small_control_pictures")
 @pytest.mark.setting("sample.sampler")
 @pytest.mark.parametrize("name", NAMES)
 def test_a_pipeline_renders_with_exactly_the_samplers_that_are_said_to_fit(

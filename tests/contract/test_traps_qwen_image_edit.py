@@ -177,6 +177,7 @@ def test_control_pictures_are_encoded_in_the_size_of_the_pipeline() -> None:
     assert fit(100_000, 1, 0)[1] == 32
 
 
+@pytest.mark.usefixtures("small_control_pictures")
 @pytest.mark.parametrize("pictures", [1, 2])
 def test_the_sampler_is_given_the_text_of_training(edit: Tiny, pictures: int) -> None:
     controls = control_pictures(edit)[0]

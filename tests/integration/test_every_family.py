@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.contract.models import MODELS
-from tests.contract.support import Tiny, open_tiny, shrink_control_pictures
+from tests.contract.support import Tiny, open_tiny
 from tests.contract.whole_run import FORMATS, PICTURES, STEPS, STOPPED_AFTER, WholeRun, whole_run
 from trainer_core.errors import ConfigError
 from trainer_core.export.formats import written_formats
@@ -34,9 +34,7 @@ def check(tiny: Tiny, found: WholeRun, controls: int) -> None:
     assert found.changes_picture
 
 
-@pytest.fixture(autouse=True)
-def small_control_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    shrink_control_pictures(monkeypatch)
+pytestmark = pytest.mark.usefixtures("small_control_pictures")
 
 
 @pytest.mark.parametrize("name", sorted(MODELS))

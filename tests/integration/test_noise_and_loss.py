@@ -19,7 +19,7 @@ from trainer_core.stages.training import training_run
 from trainer_core.types import ProgressEvent, Sample
 
 # Of two steps, since Adam's first goes by the gradient's sign alone.
-SHORT = ("train.steps=2", "train.select=last", "train.checkpoint_every=0")
+SHORT = ("train.steps=2", "train.select=last", "train.checkpoint_every=0", "export.formats=[diffusers]")
 TIMESTEPS = ("noise.timestep_sampling=mode", "noise.min_timestep=400", "noise.max_timestep=300", "noise.ip_gamma=0.1")
 EACH: dict[str, tuple[str, ...]] = {
     "sd15": (

@@ -294,19 +294,3 @@ def test_a_run_that_the_disk_cannot_hold_is_refused_before_its_first_step(
     monkeypatch.setattr(disk_budget.shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**9, 10**9, 10_000))
     with pytest.raises(StoreError, match=r"needs .* MiB \(3 checkpoints .* are free"):
         train(project, "train.seed=50")
-
-
-@pytest.mark.slow
-@pytest.mark.setting("save.every")
-def test_several_processes_publish_each_file_once(project: TinyProject) -> None:
-    two = (
-        "train.steps=4",
-        "train.batch_size=1",
-        "hardware.num_processes=2",
-        "save.every=2",
-        "logging.tensorboard=true",
-    )
-    result = train(project, *two, "save.every=2")
-    assert [one["step"] for one in result.published.metadata["saved"]] == [2, 4]
-    assert all(row["expected"] == row["actual"] for row in check_outputs(outputs(project)))
-    assert len(list((outputs(project) / "tensorboard").rglob("events*"))) == 1

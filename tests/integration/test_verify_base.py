@@ -30,6 +30,7 @@ def write(path: Path, family: str, base: Path, size: float = 1.0) -> Path:
     return path
 
 
+@pytest.mark.usefixtures("small_control_pictures")
 @pytest.mark.parametrize("name", BASES)
 def test_a_lora_changes_a_picture_of_a_base_whose_processor_needs_torchvision(
     name: str, tmp_path: Path, tiny_bases: dict[str, Path]

@@ -5,10 +5,10 @@ from __future__ import annotations
 from trainer_core.stages.lora_settings import LoraContext, LoraSettings, run_length
 from trainer_core.stages.preflight.findings import caption_findings
 from trainer_core.stages.project.base_model import base_name
-from trainer_core.stages.publishing.lora_files import PROOF, published_names
+from trainer_core.stages.publishing.lora_names import PROOF, published_names
 from trainer_core.stages.stage import Outcome, Stage
-from trainer_core.stages.training.intermediate_saves import is_saved_output
 from trainer_core.stages.training.run_key import run_inputs
+from trainer_core.stages.training.save_schedule import is_saved_output
 from trainer_core.types import JSON
 
 NAME = "lora_checkpoint"

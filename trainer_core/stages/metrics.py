@@ -15,7 +15,7 @@ from trainer_core.stages.caching.entries import control_keys_of, keys_of
 from trainer_core.stages.group_parts import Resolution, Threads, TrainPrecision
 from trainer_core.stages.project.session import Session
 from trainer_core.stages.publishing import promotion
-from trainer_core.stages.publishing.lora_files import LORA, file_for_diffusers, same_base
+from trainer_core.stages.publishing.lora_names import LORA, file_for_diffusers, same_base
 from trainer_core.stages.publishing.model_card import publish_card
 from trainer_core.stages.publishing.outputs import publish_outputs
 from trainer_core.stages.rendering.encoded_prompts import encoded_key, prompt_inputs

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from trainer_core.config.groups import LoggingConfig, SampleConfig, TextConfig
 from trainer_core.config.reads import GroupPart, KeyedBy, StageSettings
 from trainer_core.stages.group_parts import Resolution, Threads
-from trainer_core.stages.publishing.lora_files import file_for_diffusers
+from trainer_core.stages.publishing.lora_names import file_for_diffusers
 from trainer_core.stages.rendering.encoded_prompts import encoded_key, prompt_inputs
 from trainer_core.stages.rendering.prompts import Prompts, project_prompts
 from trainer_core.stages.rendering.renderer import open_pipeline, render_precision, render_settings

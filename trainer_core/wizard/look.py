@@ -9,12 +9,13 @@ from pathlib import Path
 
 from trainer_core.config.groups import CaptionConfig, DatasetConfig, ModelConfig
 from trainer_core.config.project import Project
+from trainer_core.config.reads import read_settings
 from trainer_core.families import family_of_pipeline, get_family, hub
 from trainer_core.families.model_source import ModelSource
 from trainer_core.hardware.detect import detect_machine
 from trainer_core.hardware.profiles import Machine
 from trainer_core.stages.project.base_model import find_base
-from trainer_core.stages.project.dataset_scan import scan_datasets
+from trainer_core.stages.project.dataset_scan import DatasetSettings, scan_datasets
 from trainer_core.store import Store
 from trainer_core.types import Report
 from trainer_core.wizard.situation import (
@@ -50,7 +51,7 @@ def look(answers: Answers, config_path: Path | None, home: Path, report: Report)
             datasets=(DatasetConfig(path=absolute(answers.dataset)),),
             caption=CaptionConfig(missing="empty"),
         )
-        manifest = scan_datasets(project, spec, store, report).manifest
+        manifest = scan_datasets(read_settings(DatasetSettings, project), spec, store, report).manifest
     finally:
         store.close()
     dataset = look_at_pictures(manifest.samples, base.side)

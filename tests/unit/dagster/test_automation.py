@@ -1,7 +1,5 @@
 """The automation sensor on a real instance, ticked as the daemon does: what it requests, and what it leaves alone."""
 
-from __future__ import annotations
-
 import contextlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path

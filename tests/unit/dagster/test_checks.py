@@ -71,7 +71,7 @@ def test_the_ledger_is_counted_as_written(tmp_path: Path, used: int, passes: boo
 def test_a_dataset_that_was_validated_before_there_were_contact_sheets_is_shown_without_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    manifest = SimpleNamespace(found=0, samples=(), excluded=(), findings=())
+    manifest = SimpleNamespace(total=0, samples=(), excluded=(), findings=())
     length = RunLength(10, 50, 13, 4, 2, 1, 65, (DatasetShare("cats", 10, 50, 1.0),))
     project = SimpleNamespace(schedule=ScheduleConfig(name="cosine"), optimizer=OptimizerConfig())
     warning = Finding("warning", "adapter.rank", "is 300.", "Try 32.")

@@ -10,8 +10,8 @@ import re
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-import click
 import pytest
 import typer
 
@@ -54,8 +54,7 @@ def make_targets() -> set[str]:
 
 def check_lora_assets(arguments: list[str]) -> None:
     """Parse a command line of `lora-assets`; run nothing."""
-    group = typer.main.get_command(app)
-    assert isinstance(group, click.Group)
+    group: Any = typer.main.get_command(app)
     name, rest = arguments[0], arguments[1:]
     command = group.commands.get(name)
     assert command is not None, f"there is no command {name!r}"
@@ -92,5 +91,5 @@ def test_every_exception_is_still_shown() -> None:
 
 @pytest.mark.parametrize("command", ["trian cats", "train cats --sett optimizer.lr=1"])
 def test_a_wrong_command_is_noticed(command: str) -> None:
-    with pytest.raises((AssertionError, click.UsageError)):
+    with pytest.raises(Exception, match="there is no command|No such option"):
         check_lora_assets(shlex.split(command))

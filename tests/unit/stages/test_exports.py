@@ -10,7 +10,7 @@ from trainer_core import run
 from trainer_core.export.safetensors_file import read_metadata
 from trainer_core.families import with_spec
 from trainer_core.stages.preflight.findings import project_findings
-from trainer_core.stages.publishing.lora_files import same_base
+from trainer_core.stages.publishing.lora_names import same_base
 from trainer_core.types import Finding
 
 

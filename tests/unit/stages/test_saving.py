@@ -5,7 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainer_core.stages.training.intermediate_saves import SaveSchedule, is_saved_output, output_names
+from trainer_core.stages.training.intermediate_saves import output_names
+from trainer_core.stages.training.save_schedule import SaveSchedule, is_saved_output
 
 
 def schedule(saved: set[int], last: int = 0, best: int = 0) -> SaveSchedule:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from starlette.types import Message, Receive, Scope, Send
 from lora_assets.web.__main__ import is_loopback, main
 from lora_assets.web.guard import Access, Guard
 
-ACCESS = Access.to_port(3000, ["localhost:8080"])
+ACCESS = replace(Access.to_port(3000, ["localhost:8080"]), token="the-token", session="the-session")
 COOKIE = {"cookie": f"other=1; {ACCESS.cookie}={ACCESS.session}"}
 JSON = {"content-type": "application/json"}
 

@@ -37,7 +37,7 @@ class Inspection:
     manifest: Manifest | None = None
 
     @property
-    def run_length(self) -> RunLength | None:
+    def arithmetic(self) -> RunLength | None:
         """The arithmetic of the run, or None if there is no picture to train on."""
         if self.project is None or self.manifest is None:
             return None

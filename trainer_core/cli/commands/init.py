@@ -84,7 +84,7 @@ def _write(out: Terminal, situation: Situation, target: Path, configs: Path | No
     choices, problems = choose(situation), warnings(situation)
     project = _called(target, situation.answers.name)
     text = write_yaml(situation.answers, choices, _paths(situation.answers, configs, target.parent), project)
-    with replacing(target) as temporary:
+    with replacing(target, target.with_name(f"{target.stem}.tmp")) as temporary:
         temporary.write_text(text, encoding="utf-8")
         load_project(temporary)
     if out.as_json:

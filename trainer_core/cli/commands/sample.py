@@ -184,7 +184,7 @@ def _current_lora(session: Session) -> Path:
         LoraAssetsError: nothing was trained yet.
     """
     from trainer_core.stages.lora_checkpoint import NAME
-    from trainer_core.stages.publishing.lora_files import file_for_diffusers
+    from trainer_core.stages.publishing.lora_names import file_for_diffusers
 
     key = session.workspace.store.refs.get(session.project.name, NAME)
     published = session.workspace.store.objects.get(NAME, key) if key else None

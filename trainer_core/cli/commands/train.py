@@ -90,7 +90,7 @@ def as_dict(results: Sequence[StageResult]) -> dict[str, JSON]:
 
 def _lora(trained: StageResult) -> tuple[str, str]:
     """Return path and SHA-256 of the published file."""
-    from trainer_core.stages.publishing.lora_files import LORA
+    from trainer_core.stages.publishing.lora_names import LORA
 
     path = next(path for path in trained.outputs if path.suffix == ".safetensors")
     return str(path), trained.published.files[LORA].sha256

@@ -25,20 +25,14 @@ from trainer_core.export.write import Lora, exported_tensors, write_lora
 from trainer_core.families.family import KeyStyle
 from trainer_core.stages.lora_settings import DescribedSettings, LoraContext
 from trainer_core.stages.project.base_model import base_name
+from trainer_core.stages.publishing.lora_names import LORA, PROOF, RENDERED, file_of
 from trainer_core.stages.results import Lineage
-from trainer_core.store import Published
-from trainer_core.store.keys import digest
 from trainer_core.train.run_state.adapter_state import split_state
-from trainer_core.types import JSON, Sample
+from trainer_core.types import Sample
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-LORA = "lora.safetensors"
-"""The file in the first format of `export.formats`."""
-PROOF = "proof.json"
-_RENDERED = "rendered.safetensors"
-"""A file for our own sampling, where diffusers reads none of the published ones."""
 _DIFFUSERS = "diffusers"
 _ANY = "lycoris"
 """The format that holds every kind of adapter, which our own sampling puts on the pipeline."""
@@ -54,21 +48,6 @@ class Exports:
     proofs: tuple[FileProof, ...]
     rendered: str
     """The file that pictures are rendered with."""
-
-
-def file_of(format_name: str) -> str:
-    """Return the name in the result of a file that is not in the first format."""
-    return f"lora.{format_name}.safetensors"
-
-
-def published_names() -> dict[str, str]:
-    """Return file of the result -> its name in `outputs/NAME/`, for every format there is."""
-    return {LORA: "{name}.safetensors"} | {file_of(name): f"{{name}}.{name}.safetensors" for name in formats()}
-
-
-def file_for_diffusers(published: Published) -> Path:
-    """Return the LoRA that pictures are rendered with, verified."""
-    return published.file(published.metadata.get("rendered", LORA))
 
 
 def base_modules(context: LoraContext) -> Modules:
@@ -111,11 +90,11 @@ def export_all(context: LoraContext, modules: Modules, adapter: Mapping[str, Ten
         proofs.append(_export(context, lora, name, LORA if not proofs else file_of(name), step))
     readable = [proof.file for proof in proofs if proof.reader == _DIFFUSERS or proof.format == own]
     if not readable:
-        _export(context, lora, own, _RENDERED, step)
+        _export(context, lora, own, RENDERED, step)
     told = {"files": [proof.as_dict() for proof in proofs], "ok": True}
     (context.staging / PROOF).write_text(json.dumps(told, indent=2) + "\n")
     weights = tensors_sha256(exported_tensors(lora, own, settings.dtype))
-    return Exports(weights, tuple(proofs), readable[0] if readable else _RENDERED)
+    return Exports(weights, tuple(proofs), readable[0] if readable else RENDERED)
 
 
 def export_snapshot(
@@ -211,8 +190,3 @@ def _training(context: LoraContext, step: int) -> Training:
         arguments=network_arguments(adapter, options),
         one_size=not (adapter.blocks or adapter.rank_from_weights),
     )
-
-
-def same_base(first: JSON, second: JSON) -> bool:
-    """Say whether two LoRAs' inputs are of one base, whatever it was called."""
-    return digest({**first, "base_name": ""}) == digest({**second, "base_name": ""})

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from trainer_core.stages.project.session import Session
-from trainer_core.stages.publishing.lora_files import LORA, published_names
+from trainer_core.stages.publishing.lora_names import LORA, published_names
 from trainer_core.stages.publishing.promotion import Verdict
 from trainer_core.stages.rendering.prompts import project_prompts
 from trainer_core.stages.results import ExamFigures, TrainingReport

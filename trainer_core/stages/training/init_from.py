@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from trainer_core.errors import ConfigError, ExportError
 from trainer_core.stages.lora_settings import LoraContext
-from trainer_core.stages.publishing.lora_files import base_modules
 from trainer_core.types import JSON, FileStat, Finding
 
 if TYPE_CHECKING:
@@ -30,6 +29,7 @@ def initial_layers(context: LoraContext) -> Mapping[str, Layer] | None:
         ConfigError: it trains a text encoder, or cannot be read as a LoRA of this base.
     """
     from trainer_core.export.readers.read import read_file, read_layers
+    from trainer_core.stages.publishing.lora_files import base_modules
 
     path, component = context.settings.adapter.init_from, context.workspace.family.spec.denoiser
     if path is None:

@@ -9,7 +9,6 @@ What the result holds is made from the snapshots, so it is the same whether or n
 from __future__ import annotations
 
 import logging
-import re
 import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -19,8 +18,10 @@ from typing import TYPE_CHECKING
 from trainer_core.errors import LoraAssetsError
 from trainer_core.export.snapshots import read_snapshot, write_snapshot
 from trainer_core.stages.lora_settings import LoraContext, run_length
-from trainer_core.stages.publishing.lora_files import PROOF, export_all, published_names
+from trainer_core.stages.publishing.lora_files import export_all
+from trainer_core.stages.publishing.lora_names import PROOF, published_names
 from trainer_core.stages.publishing.outputs import publish_files, remove_outputs
+from trainer_core.stages.training.save_schedule import SaveSchedule
 from trainer_core.types import JSON
 
 if TYPE_CHECKING:
@@ -34,65 +35,6 @@ log = logging.getLogger(__name__)
 SNAPSHOTS = "snapshots"
 SAVES = "saves"
 """Folder of the result that holds a folder for each saved step."""
-
-
-@dataclass(frozen=True)
-class SaveSchedule:
-    """The steps of a run at which its weights are kept."""
-
-    sampled: frozenset[int]
-    """For pictures."""
-    saved: frozenset[int]
-    """For files."""
-    keep_last: int
-    """Of the saved ones; 0 for all."""
-    keep_best: int
-
-    @classmethod
-    def of(cls, context: LoraContext) -> SaveSchedule:
-        """Return those of a project."""
-        sample, save, length = context.settings.sample, context.settings.save, run_length(context)
-        return cls(
-            frozenset(length.due_steps(sample.every, sample.every_epochs)),
-            frozenset(length.due_steps(save.every, save.every_epochs)),
-            save.keep_last,
-            save.keep_best if save.keep_last else 0,
-        )
-
-    @property
-    def all(self) -> frozenset[int]:
-        """Steps whose weights are written down."""
-        return self.sampled | self.saved
-
-    @property
-    def measured(self) -> frozenset[int]:
-        """Steps whose held-out loss must be known, so that the best can be told."""
-        return self.saved if self.keep_best else frozenset()
-
-    @property
-    def key(self) -> dict[str, JSON]:
-        """What a run's key holds of them. Weights that are given up are gone, so how many are kept is in it."""
-        key: dict[str, JSON] = {"snapshots": sorted(self.all)} if self.all else {}
-        if self.saved and self.keep_last:
-            key["kept"] = [sorted(self.saved), self.keep_last, self.keep_best]
-        return key
-
-    def kept(self, step: int, losses: Mapping[int, float]) -> frozenset[int]:
-        """Return the saved steps whose files are there after `step` steps.
-
-        A step that is given up is never among the best later, so what is kept depends on no history but the losses.
-        """
-        done = sorted(mark for mark in self.saved if mark <= step)
-        if not self.keep_last:
-            return frozenset(done)
-        best = sorted((mark for mark in done if mark in losses), key=lambda mark: (losses[mark], mark))
-        return frozenset(done[-self.keep_last :]) | frozenset(best[: self.keep_best])
-
-    @property
-    def most_kept(self) -> int:
-        """Most sets of weights that lie there at once."""
-        saved = min(len(self.saved), self.keep_last + self.keep_best + 1) if self.keep_last else len(self.saved)
-        return len(self.sampled) + saved
 
 
 @dataclass(frozen=True)
@@ -153,11 +95,6 @@ def snapshot_path(workdir: Path, step: int) -> Path:
 def output_names(step: int) -> dict[str, str]:
     """Return file of a saved step -> its name in `outputs/NAME/`, for every format there is."""
     return {file: name.replace("{name}", f"{{name}}-step{step:08d}", 1) for file, name in published_names().items()}
-
-
-def is_saved_output(name: str, output_name: str) -> bool:
-    """Say whether an output is the file of a saved step of a project whose files are called `output_name`."""
-    return re.fullmatch(re.escape(output_name) + r"-step\d{8}(\.[a-z]+)?\.safetensors", name) is not None
 
 
 def collect_saves(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from trainer_core.config.reads import settings_key
 from trainer_core.stages.lora_settings import LoraContext, RunSettings, run_length
 from trainer_core.stages.training.init_from import initial_key
-from trainer_core.stages.training.intermediate_saves import SaveSchedule
+from trainer_core.stages.training.save_schedule import SaveSchedule
 from trainer_core.store.keys import digest
 from trainer_core.types import JSON
 
