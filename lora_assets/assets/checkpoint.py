@@ -14,7 +14,7 @@ from lora_assets.upstream import Metadata
 from trainer_core.stages.publishing.lora_names import LORA, PROOF, published_names
 from trainer_core.stages.publishing.outputs import check_outputs
 from trainer_core.stages.results import TrainingReport
-from trainer_core.stages.training.intermediate_saves import SAVES
+from trainer_core.stages.training.save_schedule import SAVES
 
 
 def _describe(finished: Finished) -> Metadata:

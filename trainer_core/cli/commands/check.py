@@ -89,7 +89,7 @@ def as_dict(found: Inspection) -> dict[str, JSON]:
     """The stable JSON form of `check --json`."""
     manifest = found.manifest
     excluded = [{"path": gone.path, "reason": gone.reason} for gone in manifest.excluded] if manifest else []
-    figures = found.run_length
+    figures = found.arithmetic
     return {
         "findings": [finding.as_dict() for finding in found.findings],
         "dataset": {
@@ -120,9 +120,9 @@ def _inspect_project(project: Project, home: Path, report: Report) -> Inspection
             return Inspection(tuple(settings), project)
         dataset, manifest = _dataset(session)
         found = Inspection((*settings, *dataset), project, manifest)
-        if manifest is None or found.run_length is None:
+        if manifest is None or found.arithmetic is None:
             return found
-        return replace(found, findings=(*settings, *run_findings(session, found.run_length), *dataset))
+        return replace(found, findings=(*settings, *run_findings(session, found.arithmetic), *dataset))
     finally:
         session.close()
 
@@ -159,8 +159,8 @@ def _show(out: Terminal, found: Inspection) -> None:
     show_findings(console, found.findings)
     if found.manifest is not None:
         _show_dataset(console, found.manifest)
-        if found.run_length:
-            show_arithmetic(console, found.run_length)
+        if found.arithmetic:
+            show_arithmetic(console, found.arithmetic)
     console.print("\nReady to train." if found.usable else "\nNot ready to train: see the errors above.")
 
 

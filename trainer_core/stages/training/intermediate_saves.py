@@ -21,7 +21,7 @@ from trainer_core.stages.lora_settings import LoraContext, run_length
 from trainer_core.stages.publishing.lora_files import export_all
 from trainer_core.stages.publishing.lora_names import PROOF, published_names
 from trainer_core.stages.publishing.outputs import publish_files, remove_outputs
-from trainer_core.stages.training.save_schedule import SaveSchedule
+from trainer_core.stages.training.save_schedule import SAVES, SaveSchedule
 from trainer_core.types import JSON
 
 if TYPE_CHECKING:
@@ -33,8 +33,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 SNAPSHOTS = "snapshots"
-SAVES = "saves"
-"""Folder of the result that holds a folder for each saved step."""
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,9 @@ from dataclasses import dataclass
 from trainer_core.stages.lora_settings import LoraContext, run_length
 from trainer_core.types import JSON
 
+SAVES = "saves"
+"""Folder of the result that holds a folder for each saved step."""
+
 
 @dataclass(frozen=True)
 class SaveSchedule:
