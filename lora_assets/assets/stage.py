@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 import dagster as dg
 
 from lora_assets import catalog, conditions, upstream
-from lora_assets.assets.overrides import RunSettings, overrides_of_run
 from lora_assets.assets.progress import Progress
+from lora_assets.overrides import RunSettings, overrides_of_run
 from lora_assets.projects import ProjectAssets
 from lora_assets.resources import HardwareResource, StoreResource
 from trainer_core.config.reads import slice_key

@@ -103,45 +103,57 @@ def _part_groups() -> dict[type, str]:
 @contextmanager
 def recording() -> Iterator[Recorder]:
     """Record every read of a setting that is done by a stage's own functions."""
-    recorder, parts = Recorder(), _part_groups()
-    groups: dict[type, str] = {model: name for name, model in group_models().items()}
-    read_group, read_part, read_stage = (kind.__getattribute__ for kind in (Group, GroupPart, reads.StageSettings))
+    recorder = Recorder()
+    with pytest.MonkeyPatch.context() as patch:
+        _record_groups(recorder, patch)
+        _record_declarations(recorder, patch)
+        for name, stage in STAGES.items():
+            patch.setitem(STAGES, name, _watched(stage, recorder))
+        yield recorder
 
-    def of_group(self: Any, name: str) -> Any:
+
+def _record_groups(recorder: Recorder, patch: pytest.MonkeyPatch) -> None:
+    """Record reads of whole groups, field by field; a group that is dumped is read whole."""
+    groups: dict[type, str] = {model: name for name, model in group_models().items()}
+    read, dump, group_key = Group.__getattribute__, Group.model_dump, reads._group_key  # pyright: ignore[reportPrivateUsage]
+
+    def recorded_read(self: Any, name: str) -> Any:
         if (group := groups.get(type(self))) is not None and name in type(self).model_fields:
             recorder.note(group, name)
-        return read_group(self, name)
+        return read(self, name)
 
-    def of_part(self: Any, name: str) -> Any:
-        if not name.startswith("_") and name in {each.name for each in fields(type(self))}:
-            recorder.note(parts[type(self)], name)
-        return read_part(self, name)
-
-    def of_stage(self: Any, name: str) -> Any:
-        if name == "name":
-            recorder.note("", "name")
-        return read_stage(self, name)
-
-    def dumped(self: Group, **options: Any) -> Any:
+    def recorded_dump(self: Group, **options: Any) -> Any:
         for name in type(self).model_fields:
             recorder.note(groups.get(type(self), ""), name)
         return dump(self, **options)
 
-    def key_of_group(*arguments: Any) -> Any:
+    def unrecorded_key(*arguments: Any) -> Any:
         # What is declared is not yet read because it is put into the key.
         with recorder.during(""):
             return group_key(*arguments)
 
-    dump, group_key = Group.model_dump, reads._group_key  # pyright: ignore[reportPrivateUsage]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Group, "model_dump", dumped)
-        patch.setattr(reads, "_group_key", key_of_group)
-        patch.setattr(reads.StageSettings, "__getattribute__", of_stage)
-        patch.setattr(Group, "__getattribute__", of_group)
-        patch.setattr(GroupPart, "__getattribute__", of_part)
-        for name, stage in STAGES.items():
-            patch.setitem(STAGES, name, _watched(stage, recorder))
-        yield recorder
+    patch.setattr(Group, "__getattribute__", recorded_read)
+    patch.setattr(Group, "model_dump", recorded_dump)
+    patch.setattr(reads, "_group_key", unrecorded_key)
+
+
+def _record_declarations(recorder: Recorder, patch: pytest.MonkeyPatch) -> None:
+    """Record reads of the project's name, and of the fields of groups that are declared in part."""
+    parts = _part_groups()
+    read_part, read_stage = GroupPart.__getattribute__, reads.StageSettings.__getattribute__
+
+    def recorded_part(self: Any, name: str) -> Any:
+        if not name.startswith("_") and name in {each.name for each in fields(type(self))}:
+            recorder.note(parts[type(self)], name)
+        return read_part(self, name)
+
+    def recorded_stage(self: Any, name: str) -> Any:
+        if name == "name":
+            recorder.note("", "name")
+        return read_stage(self, name)
+
+    patch.setattr(GroupPart, "__getattribute__", recorded_part)
+    patch.setattr(reads.StageSettings, "__getattribute__", recorded_stage)
 
 
 def _watched(stage: Stage[Any], recorder: Recorder) -> Stage[Any]:

@@ -19,8 +19,8 @@ from trainer_core.adapters import draws
 from trainer_core.diffusion.noise import derive_seed
 from trainer_core.errors import Interrupted
 from trainer_core.train.objective import training_loss
-from trainer_core.train.observe.run_monitor import RunMonitor
 from trainer_core.train.optim.ema import published_weights
+from trainer_core.train.run_monitor import RunMonitor
 from trainer_core.train.signals import StopRequest, stop_on_signals
 from trainer_core.train.trainer import Trainer, micro_batch_number, save_checkpoint
 from trainer_core.types import Batch

@@ -7,7 +7,7 @@ import pytest
 
 from lora_assets.assets.checkpoint import LORA_CHECKPOINT
 from lora_assets.assets.latents import CACHED_LATENTS
-from lora_assets.assets.overrides import overrides_of_run
+from lora_assets.overrides import overrides_of_run
 from lora_assets.projects import ProjectAssets, discover_projects
 from tests.unit.dagster.support import STAGES, definitions, write_config
 from trainer_core.errors import ConfigError

@@ -232,7 +232,7 @@ def _goes_on_exactly(cls: type[Any], given: Mapping[str, Any], lr: float) -> boo
     import torch
 
     from trainer_core.train.optim.state import optimizer_state, restore_optimizer
-    from trainer_core.train.run_state.state_tree import pack, unpack
+    from trainer_core.train.optim.state_tree import pack, unpack
 
     def start(values: torch.Tensor) -> tuple[torch.nn.Parameter, Any]:
         weight = torch.nn.Parameter(values.clone())

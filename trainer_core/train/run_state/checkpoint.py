@@ -26,8 +26,8 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor
 
 from trainer_core.files import fsync_path, write_atomic
+from trainer_core.train.optim.state_tree import pack, unpack
 from trainer_core.train.run_state.run_record import checkpoint_name
-from trainer_core.train.run_state.state_tree import pack, unpack
 
 log = logging.getLogger(__name__)
 

@@ -1,8 +1,6 @@
-"""tdrussell's diffusion-pipe: the main TOML file with its dataset file."""
+"""The main TOML file: everything but its datasets."""
 
 from __future__ import annotations
-
-from collections.abc import Mapping, Sequence
 
 from trainer_core.importers.core import optimizers, schedules
 from trainer_core.importers.core.convert import (
@@ -13,10 +11,8 @@ from trainer_core.importers.core.convert import (
     number,
     on,
     path,
-    paths,
     precision,
     shift_sampling,
-    side_of,
     text,
     truth,
     unless_off,
@@ -39,36 +35,11 @@ from trainer_core.importers.core.key_table import (
 )
 from trainer_core.importers.core.key_table import unsupported as no
 from trainer_core.importers.core.targets import transformer_blocks
-from trainer_core.importers.core.tool_config import (
-    DetectedFamily,
-    Loaded,
-    Replaced,
-    Section,
-    Source,
-    Tool,
-    failure,
-    flat,
-    in_folder,
-    load,
-)
-from trainer_core.types import JSON, Finding
+from trainer_core.types import JSON
 
 HARDWARE = "Hardware: the profile decides (`hardware.profile`)."
 _PROGRAM = "Of its program."
 _PARTS = "Put it into the base's folder: a diffusers-format folder holds all parts."
-FAMILIES: Mapping[str, str] = {
-    "sdxl": "sdxl",
-    "sd3": "sd3",
-    "flux": "flux1",
-    "flux2": "flux2",
-    "chroma": "chroma",
-    "lumina_2": "lumina2",
-    "qwen_image": "qwen_image",
-    "qwen_image_edit": "qwen_image_edit",
-    "z_image": "z_image",
-}
-
-
 _UNET_LINEARS = r"(?!.*conv_shortcut)(down_blocks|mid_block|up_blocks)\..*"
 """SDXL's 739 Linears inside blocks; 1x1 convolutions are left out."""
 
@@ -277,133 +248,3 @@ DEFAULTS: list[Default] = [
 ]
 
 TABLE = Table("Training", ROWS, DEFAULTS)
-
-
-def _sides(value: JSON, context: Context) -> JSON:
-    found: list[int] = []
-    for one in value if isinstance(value, list) else [value]:
-        found.append(side_of(amount(one[0]), amount(one[1]), 16) if isinstance(one, list) else int(amount(one)))
-    return found
-
-
-def _buckets(value: JSON, context: Context) -> JSON:
-    """Ratios become the longest and the shortest side."""
-    if not truth(value):
-        return Conversion({"bucket.table": "square"})
-    areas = _sides(context.get("resolutions", [512]), context)
-    widest = max(amount(context.get("max_ar", 2.0)), 1 / (amount(context.get("min_ar", 0.5)) or 1.0)) ** 0.5
-    longest, shortest = -(-int(max(areas) * widest) // 64) * 64, int(min(areas) / widest) // 64 * 64
-    sides: dict[str, JSON] = {"bucket.max_side": longest, "bucket.min_side": max(64, shortest)}
-    return Conversion({"bucket.table": "grid", **sides}, note="Its ratios as sides.")
-
-
-def _skip(value: JSON, context: Context) -> JSON:
-    return "exclude" if truth(value) else "empty"
-
-
-DATASET_ROWS: list[Row] = [
-    to("path", "datasets.path", path),
-    to("mask_path", "datasets.mask_path", unless_off(path), "White is trained, in both."),
-    to("control_path", "datasets.control_path", unless_off(paths)),
-    to("num_repeats", "datasets.repeats", number),
-    to("resolutions", "datasets.resolutions", _sides),
-    several("enable_ar_bucket", "bucket.table bucket.max_side bucket.min_side", _buckets),
-    *irrelevant("min_ar max_ar", "Written with `enable_ar_bucket`."),
-    *irrelevant("num_ar_buckets", "Ours are every size of the grid."),
-    no("ar_buckets", "Ours are every size of the grid (`bucket.step`)."),
-    no("size_buckets", "Ours are every size of the grid (`bucket.step`)."),
-    *irrelevant("frame_buckets", "Of videos."),
-    to(
-        "cache_shuffle_num",
-        "caption.variants",
-        unless_off(lambda value, context: Conversion({"tags.shuffle": True, "caption.variants": int(amount(value))})),
-    ),
-    to("cache_shuffle_delimiter", "tags.separator", lambda value, context: str(value).strip() or str(value)),
-    to("shuffle_tags", "tags.shuffle", on),
-    to("caption_prefix", "caption.prefix", unless_off(text)),
-    to("skip_empty_caption", "caption.missing", _skip, "Pictures without a caption are left out unless it is false."),
-    *irrelevant("shuffle_metadata online_captions", _PROGRAM),
-    no("subsample_ratio", "Take pictures away, or set `repeats` of the others."),
-    to("(held out)", "datasets.held_out", number, "It trains on every picture; `eval_datasets` are only measured."),
-    to("(lines of a caption)", "caption.multiline", text, "It reads the whole caption file."),
-]
-
-DATASET_DEFAULTS: list[Default] = [
-    Default("enable_ar_bucket", False),
-    Default("skip_empty_caption", True),
-    Default("(held out)", 0.0),
-    Default("(lines of a caption)", "whole"),
-]
-
-DATASET_TABLE = Table("Datasets", DATASET_ROWS, DATASET_DEFAULTS)
-
-
-def recognise(data: JSON) -> str:
-    """Tell by what values are diffusion-pipe's."""
-    if not isinstance(data, Mapping):
-        return ""
-    if isinstance(data.get("directory"), list):
-        return "`[[directory]]`"
-    model = data.get("model")
-    typed = isinstance(model, Mapping) and "type" in model
-    return "`model.type` and `dataset`" if typed and ("dataset" in data or "micro_batch_size_per_gpu" in data) else ""
-
-
-def read(loaded: Loaded) -> Source:
-    """Take a config of diffusion-pipe apart.
-
-    Raises:
-        ImportFailed: it is a dataset file alone, or that file cannot be read.
-    """
-    data: Mapping[str, JSON] = loaded.data
-    if "directory" in data:
-        fix = "Import the main file, with this one as --dataset."
-        raise failure(str(loaded.path), "is a dataset file of diffusion-pipe: it names no model.", fix)
-    findings: list[Finding] = []
-    named = str(data.get("dataset") or "")
-    file = loaded.dataset or loaded.beside(named)
-    if file is None and named and not loaded.folder:
-        findings.append(
-            Finding("error", "dataset", f"is {named}, and no such file is there.", "Give it with --dataset.")
-        )
-    sections = _sections(load(file), "dataset.", 0.0) if file else []
-    more: list[Replaced] = []
-    if loaded.folder:
-        sections, more = in_folder(
-            sections, loaded.folder, ("path", "mask_path", "control_path"), Section({}, DATASET_TABLE)
-        )
-    for one in data.get("eval_datasets") or []:
-        other = loaded.beside(str(one.get("config") or ""))
-        if other is None:
-            message = f"names {one.get('config')}, and no such file is there."
-            findings.append(Finding("warning", "eval_datasets", message, "Add the folder with `held_out: 1`."))
-        else:
-            sections += _sections(load(other), f"eval_datasets.{one.get('name', '')}.", 1.0)
-    values = {key: value for key, value in data.items() if value is not None}
-    name = loaded.path.stem
-    return Source(Section(flat(values), TABLE), sections, _family(data), name, more, findings)
-
-
-def _sections(data: JSON, place: str, held_out: float) -> list[Section]:
-    common = {key: value for key, value in data.items() if key != "directory"}
-    found: list[Section] = []
-    folders: Sequence[Mapping[str, JSON]] = data.get("directory") or []
-    for number_, folder in enumerate(folders):
-        labels = {key: place + key for key in common} | {key: f"{place}directory.{number_}.{key}" for key in folder}
-        values = {**common, **folder}
-        if held_out:
-            values["(held out)"] = held_out
-        found.append(Section(values, DATASET_TABLE, f"{place}directory.{number_}.", labels))
-    return found
-
-
-def _family(data: Mapping[str, JSON]) -> DetectedFamily:
-    model: Mapping[str, JSON] = data.get("model") or {}
-    kind = str(model.get("type") or "")
-    if "adapter" not in data:
-        return DetectedFamily("", "no `[adapter]`", problem="cannot be trained whole: we train adapters alone.")
-    found = FAMILIES.get(kind.replace("-", "_"), FAMILIES.get(kind, ""))
-    return DetectedFamily(found, "`model.type`", problem="" if found else f"is {kind}, which we do not train.")
-
-
-TOOL = Tool("diffusion-pipe", "diffusion-pipe", recognise, read, (TABLE, DATASET_TABLE))
