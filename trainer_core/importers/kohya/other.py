@@ -22,7 +22,7 @@ OTHER: list[Row] = [
     *irrelevant(
         "zero_stage offload_optimizer_nvme_path offload_param_nvme_path zero3_init_flag", "Read with DeepSpeed."
     ),
-    *irrelevant("zero3_init_flag zero3_save_16bit_model", "Read with DeepSpeed."),
+    *irrelevant("zero3_save_16bit_model", "Read with DeepSpeed."),
     *irrelevant("max_data_loader_n_workers persistent_data_loader_workers disable_mmap_load_safetensors", HARDWARE),
     *irrelevant("mem_eff_save t5xxl_device t5xxl_dtype num_cpu_threads_per_process num_machines multi_gpu", HARDWARE),
     *irrelevant("gpu_ids main_process_port extra_accelerate_launch_args ddp_timeout", HARDWARE),
