@@ -1,9 +1,10 @@
 """How exact a measured figure is: intervals of 95 % around means, as pure functions over numbers.
 
 Scores lie in [0, 1] and need be neither 0 nor 1: of all distributions in [0, 1] with one mean, that of zeros and ones
-varies most (Bhatia and Davis, "A better bound on the variance", American Mathematical Monthly 107, 2000). So an interval for a share
-is wide enough for every other score. Pictures of one prompt are more alike than pictures of several, which makes the
-intervals wider than they need be, never narrower. They allow for the chance of the seeds, not for the choice of prompts.
+varies most (Bhatia and Davis, "A better bound on the variance", American Mathematical Monthly 107, 2000). So the
+interval of a share is wide enough for every other score. Pictures of one prompt are more alike than those of several,
+which makes an interval wider than it need be, never narrower. It allows for the chance of the seeds, not for the choice
+of prompts.
 """
 
 from __future__ import annotations
@@ -46,8 +47,8 @@ def mean_score_interval(mean: float, count: int) -> tuple[float, float]:
 def score_change_interval(before: Sequence[float], after: Sequence[float]) -> tuple[float, float]:
     """Return the interval around the mean change of scores of the same pictures, drawn by two models.
 
-    The adjusted Wald interval of matched pairs: two pairs are added, one without a change, and half a pair with a change
-    of 1 in each direction. So a few equal changes prove nothing. Source: Agresti and Min, "Simple improved confidence
+    The adjusted Wald interval of matched pairs adds two pairs: one without a change, and half a pair with a change of 1
+    in each direction. So a few equal changes prove nothing. Source: Agresti and Min, "Simple improved confidence
     intervals for comparing matched proportions", Statistics in Medicine 24, 2005.
 
     Args:
@@ -89,10 +90,11 @@ def noise_of_share(share: float, count: int) -> float:
 
 
 def count_to_tell(share: float) -> int | None:
-    """Return how many pictures it takes to tell a share from none and from all: `noise_of_share` is no larger than both.
+    """Return how many pictures it takes to tell a share from none and from all.
 
     Returns:
-        The smallest such count; None for 0 and 1, which no count tells from what lies beside them.
+        The smallest count whose `noise_of_share` reaches neither 0 nor 1; None for 0 and 1, which no count tells from
+        what lies beside them.
     """
     near = min(share, 1 - share)
     return ceil(_Z**2 * (1 - near) / near) if near > 0 else None

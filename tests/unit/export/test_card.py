@@ -22,10 +22,10 @@ from trainer_core.export.card import (
     Rendered,
     Trained,
     TrainingData,
-    Verdict,
     base_name,
     model_card,
 )
+from trainer_core.types import Verdict
 
 PROMPTS = ("a zorbling on a white background", 'say "hi": a | b')
 FACTS = CardFacts(
