@@ -32,7 +32,7 @@ FACTS = CardFacts(
     name="demo",
     file="demo.safetensors",
     comfyui_file="demo.comfyui.safetensors",
-    trained=Trained("Stable Diffusion 1.5", 16, 16.0, "attention+mlp", 600, 480, "base", "zorbling"),
+    trained=Trained("Stable Diffusion 1.5", 16, 16.0, "attention+mlp", 600, 480, "base", trigger_word="zorbling"),
     data=TrainingData(
         31, 5, {"no caption": 2, "damaged: image file | truncated": 1}, (("48x80", 8, 3), ("64x64", 16, 0))
     ),
