@@ -39,11 +39,11 @@ class Trained:
     """The step that was chosen."""
     base_model: str = ""
     """Hub id or folder name of the base; `base_name` makes it of a path. Empty where unknown."""
-    replaced: Mapping[str, str] = field(default_factory=dict[str, str])
-    """Component of the base -> name of what was read in its place."""
     trigger_word: str = ""
     kind: str = "lora"
     """`adapter.type`."""
+    replaced: Mapping[str, str] = field(default_factory=dict[str, str])
+    """Component of the base -> name of what was read in its place."""
 
 
 @dataclass(frozen=True)
