@@ -75,8 +75,8 @@ class GateConfig(Group):
     """Points of prompt following that a LoRA may lose against its base, in [0, 1]; more, and it is not promoted.
     Default: what a person would hardly see."""
     max_held_out_rise: Annotated[float, Field(ge=0.0, le=10.0), NEUTRAL] = 0.01
-    """How much higher than the champion's, as a share, the held-out loss of a promoted LoRA may be. Default: a rise
-    that is more than rounding."""
+    """How much higher than the champion's, as a share, the held-out loss of a promoted LoRA may be. A rise within the
+    noise of the held-out samples refuses nothing. Default: a rise that is more than rounding."""
 
 
 def _modules_of(folder: Path) -> tuple[str, ...]:
