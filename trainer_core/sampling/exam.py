@@ -23,6 +23,7 @@ from trainer_core.types import Finding
 
 Score = Callable[[Image.Image, str], float]
 """(picture, prompt) -> how much of the prompt is there; for a judge in [0, 1]."""
+_JUDGED = ("concept_score", "following")
 Pictures = Sequence[Sequence[Image.Image]]
 """Of each prompt of an exam its pictures, one a seed."""
 
@@ -54,23 +55,34 @@ def render_exam(pipeline: Any, inputs: Inputs, exam: Exam, on_picture: Callable[
     return render_requests(pipeline, requests, settings.prediction, on_picture)
 
 
-def score_exam(exam: Exam, pictures: Pictures) -> dict[str, float]:
-    """Return the figures of an exam: name -> value.
+@dataclass(frozen=True)
+class ExamScores:
+    """What an exam gave."""
+
+    figures: Mapping[str, float]
+    """Name -> value: `concept_score`, `following`, `diversity`, and the same scores by CLIP."""
+    judged: Mapping[str, tuple[float, ...]]
+    """`concept_score` and `following` -> the judge's score of each picture, in the order of prompts, then of seeds."""
+
+
+def score_exam(exam: Exam, pictures: Pictures) -> ExamScores:
+    """Score the pictures of an exam.
 
     `diversity` is the mean distance between two pictures of one prompt: the root of the mean squared difference of
     their pixels, in [0, 1]. It says that seeds differ, not that they differ in a way that matters.
     """
     taken, concepts = list(zip(exam.prompts, pictures, strict=True)), len(exam.concept_prompts)
-    figures: dict[str, float] = {}
+    by_picture: dict[str, tuple[float, ...]] = {}
     for prefix, score in exam.scores.items():
         for name, part in (("concept_score", taken[:concepts]), ("following", taken[concepts:])):
             if part:
-                figures[prefix + name] = fmean(score(one, prompt) for prompt, of_prompt in part for one in of_prompt)
+                by_picture[prefix + name] = tuple(score(one, prompt) for prompt, of_prompt in part for one in of_prompt)
+    figures = {name: fmean(scores) for name, scores in by_picture.items()}
     if exam.pictures > 1 and taken:
         figures["diversity"] = fmean(
             _distance(first, second) for _, of_prompt in taken for first, second in combinations(of_prompt, 2)
         )
-    return figures
+    return ExamScores(figures, {name: by_picture[name] for name in _JUDGED if name in by_picture})
 
 
 def load_judge(path: Path) -> Score:
@@ -88,13 +100,15 @@ def load_judge(path: Path) -> Score:
     while (root / "__init__.py").exists():
         parts.insert(0, root.name)
         root = root.parent
-    name = f"{'.'.join(parts)}_{hashlib.sha256(path.read_bytes()).hexdigest()[:12]}"
+    source = path.read_bytes()
+    name = f"{'.'.join(parts)}_{hashlib.sha256(source).hexdigest()[:12]}"
     spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
     module = sys.modules[name] = importlib.util.module_from_spec(spec)
     sys.path.insert(0, str(root))
     try:
-        spec.loader.exec_module(module)
+        # Not by the loader, which would keep bytecode beside the user's file and take it for the file's of one second.
+        exec(compile(source, path, "exec"), vars(module))
     except Exception as error:  # noqa: BLE001 - whatever the user's code raises when it is imported
         raise _judge_error(path, f"cannot be imported: {type(error).__name__}: {error}") from error
     finally:

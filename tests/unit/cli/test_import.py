@@ -24,7 +24,7 @@ def test_import_writes_a_project_named_by_the_config_and_tells_every_kind_of_key
     result = call("import", "sdxl_locon.yaml")
     assert result.exit_code == 0, result.stderr
     assert (folder / "configs" / "quilt.yaml").is_file()
-    for words in ("ai-toolkit, told by", "mapped:", "changed:", "unsupported:", "unknown: 1 key (", "train.stepz"):
+    for words in ("ai-toolkit, detected by", "mapped:", "changed:", "unsupported:", "unknown: 1 key (", "train.stepz"):
         assert words in result.stdout
     assert "performance_log_every" not in result.stdout
     assert "lora-assets check configs/quilt.yaml" in result.stdout

@@ -160,7 +160,7 @@ def test_an_unusable_folder_is_an_error_that_says_what_was_seen(tmp_path: Path) 
         build(look(tmp_path))
     told = str(caught.value)
     assert str(tmp_path) in told
-    assert "(2 pictures, none usable: 1 no caption, 1 not a picture)" in told
+    assert "(2 pictures found, none usable: 1 no caption, 1 not a picture)" in told
     assert "caption.missing" in told
 
 

@@ -23,9 +23,6 @@ PAGES = sorted(
 )
 PROGRAMS = ("lora-assets", "make", "python")
 NOT_PARSED = {
-    "lora-assets import FILE [-o configs/NAME.yaml] [--from TOOL] [--dataset PATH] [--model PATH] [--family NAME]": (
-        "a synopsis; the same options stand in the examples of `lora-assets import --help`"
-    ),
     "python -m benchmarks [--only NAME] [--quick] [--json FILE]": "a synopsis",
 }
 """Command -> why it cannot be parsed as it stands."""

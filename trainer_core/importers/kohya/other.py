@@ -19,9 +19,7 @@ OTHER: list[Row] = [
     *memory("lowram lowvram split_mode deepspeed offload_optimizer_device offload_param_device use_ramtorch"),
     *memory("fp16_master_weights_and_gradients"),
     *irrelevant("dynamo_mode dynamo_use_fullgraph dynamo_use_dynamic", "Read with `dynamo_backend`."),
-    *irrelevant(
-        "zero_stage offload_optimizer_nvme_path offload_param_nvme_path zero3_init_flag", "Read with DeepSpeed."
-    ),
+    *irrelevant("zero_stage offload_optimizer_nvme_path offload_param_nvme_path", "Read with DeepSpeed."),
     *irrelevant("zero3_init_flag zero3_save_16bit_model", "Read with DeepSpeed."),
     *irrelevant("max_data_loader_n_workers persistent_data_loader_workers disable_mmap_load_safetensors", HARDWARE),
     *irrelevant("mem_eff_save t5xxl_device t5xxl_dtype num_cpu_threads_per_process num_machines multi_gpu", HARDWARE),
