@@ -21,7 +21,8 @@ CODE_VERSION = "lora-assets/code_version"
 """Tag of an asset's op, which Dagster keeps with each planned run, and of overridden results: the code version that the
 project's own settings give."""
 OVERRIDES = "lora-assets/overrides"
-"""Tag of a result that was made with settings of one run: those settings."""
+"""Tag of a run and of its results, where the run had settings of its own: those settings. A result's tag can hold few
+letters, so it has other signs replaced; its metadata has them in full."""
 
 
 def when_stale() -> dg.AutomationCondition:

@@ -54,13 +54,13 @@ def open_session(
     Args:
         config: the YAML file.
         overrides: `group.field=value` each.
-        report: told how far the work is.
+        report: called with the progress of the work.
         home: folder of store and outputs, where it is not the project's own.
         fetch: download what the hub's cache lacks of the base model.
 
     Raises:
         ModelError: the download failed.
-        ConfigError: the settings are wrong, or cannot work together; all of it is told at once.
+        ConfigError: the settings are wrong, or cannot work together; all of it is reported at once.
     """
     session = Session.open(load_project(config, overrides), home or project_home(config), report)
     if fetch:
@@ -106,12 +106,12 @@ def run_until(
         except Exception as error:  # noqa: BLE001 - whatever rendering raises, the LoRA is there and is measured
             if name == until or any(name in STAGES[other].needs for other in names) or failed:
                 raise
-            log.error("%s failed: %s", name, _told(error))
+            log.error("%s failed: %s", name, _message(error))
             failed = name, error
             continue
         on_result(results[name])
     if failed:
-        raise StageFailed(failed[0], _told(failed[1]), list(results.values())) from failed[1]
+        raise StageFailed(failed[0], _message(failed[1]), list(results.values())) from failed[1]
     return list(results.values())
 
 
@@ -137,7 +137,7 @@ def find_lr(session: Session, asked: RangeTest, on_result: Callable[[StageResult
     )
 
 
-def _told(error: Exception) -> str:
+def _message(error: Exception) -> str:
     return str(error) if isinstance(error, LoraAssetsError) else f"{type(error).__name__}: {error}"
 
 
@@ -202,8 +202,8 @@ def _reasons(
         "gone": sum(name not in items for name in before),
         "changed": sum(name in before and before[name]["key"] != item.key for name, item in items.items()),
     }
-    told = tuple(f"{count} {what}" for what, count in counts.items() if count)
-    return told or tuple(recipe_changes(recipe, previous.recipe))
+    changes = tuple(f"{count} {what}" for what, count in counts.items() if count)
+    return changes or tuple(recipe_changes(recipe, previous.recipe))
 
 
 def _previous(session: Session, stage: Stage[Any]) -> Published | None:

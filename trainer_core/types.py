@@ -36,6 +36,16 @@ class Finding:
         return asdict(self)
 
 
+@dataclass(frozen=True)
+class Verdict:
+    """What the gate decided of a finished LoRA, and why."""
+
+    promoted: bool
+    """Whether it became the project's champion."""
+    reasons: tuple[str, ...] = ()
+    """Of a refused LoRA, every limit that it broke; of a promoted one, what was measured and is within its limit."""
+
+
 class FileStat(NamedTuple):
     """What the file system says of a file without reading it; a changed field means: hash again.
 

@@ -216,8 +216,8 @@ def _validate(source: _Source) -> Project | None:
         details = error.errors(include_url=False)
         # A list counts only its valid items: with a bad one it is "too short" as well, which would mislead.
         bad_items = {detail["loc"][:1] for detail in details if len(detail["loc"]) > 1}
-        told = [detail for detail in details if detail["type"] != "too_short" or detail["loc"] not in bad_items]
-        source.findings.extend(_finding(detail, source) for detail in told)
+        clear = [detail for detail in details if detail["type"] != "too_short" or detail["loc"] not in bad_items]
+        source.findings.extend(_finding(detail, source) for detail in clear)
         return None
 
 
@@ -263,12 +263,12 @@ _WORDS = {"on": "true", "yes": "true", "1": "true", "off": "false", "no": "false
 def _fix(detail: ErrorDetails, row: FieldRow | None) -> str:
     if row is None:
         return "Write the settings of the group indented below it, one on a line."
-    kind, seen = detail["type"], str(detail["input"])
-    meant = suggest_choice(seen, row.wanted.split("`")[1::2]) if kind == "literal_error" else None
+    kind, given = detail["type"], str(detail["input"])
+    meant = suggest_choice(given, row.wanted.split("`")[1::2]) if kind == "literal_error" else None
     if meant:
         return f"Did you mean `{meant}`?"
-    if kind == "bool_type" and seen.lower() in _WORDS:
-        return f"Write `{_WORDS[seen.lower()]}`: YAML 1.2 knows no other word for it."
+    if kind == "bool_type" and given.lower() in _WORDS:
+        return f"Write `{_WORDS[given.lower()]}`: YAML 1.2 knows no other word for it."
     if kind in {"int_type", "float_type"} and isinstance(detail["input"], str):
         return "Write the number without quotes."
     if kind in {"string_type", "path_type"}:

@@ -13,6 +13,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePath
 
+from trainer_core.types import Verdict
+
 SAMPLES = "samples.png"
 _TAGS = ("lora", "diffusers", "template:sd-lora")
 _HUB_ID = re.compile(r"[\w.-]{1,96}/[\w.-]{1,96}", re.ASCII)
@@ -69,15 +71,6 @@ class Figure:
     name: str
     base: float | None
     lora: float | None
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """What the gate decided, and why."""
-
-    promoted: bool
-    """Whether it became the project's champion."""
-    reasons: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ from trainer_core.types import Finding
 
 Score = Callable[[Image.Image, str], float]
 """(picture, prompt) -> how much of the prompt is there; for a judge in [0, 1]."""
+_JUDGED = ("concept_score", "following")
 Pictures = Sequence[Sequence[Image.Image]]
 """Of each prompt of an exam its pictures, one a seed."""
 
@@ -54,23 +55,34 @@ def render_exam(pipeline: Any, inputs: Inputs, exam: Exam, on_picture: Callable[
     return render_requests(pipeline, requests, settings.prediction, on_picture)
 
 
-def score_exam(exam: Exam, pictures: Pictures) -> dict[str, float]:
-    """Return the figures of an exam: name -> value.
+@dataclass(frozen=True)
+class ExamScores:
+    """What an exam gave."""
+
+    figures: Mapping[str, float]
+    """Name -> value: `concept_score`, `following`, `diversity`, and the same scores by CLIP."""
+    judged: Mapping[str, tuple[float, ...]]
+    """`concept_score` and `following` -> the judge's score of each picture, in the order of prompts, then of seeds."""
+
+
+def score_exam(exam: Exam, pictures: Pictures) -> ExamScores:
+    """Score the pictures of an exam.
 
     `diversity` is the mean distance between two pictures of one prompt: the root of the mean squared difference of
     their pixels, in [0, 1]. It says that seeds differ, not that they differ in a way that matters.
     """
     taken, concepts = list(zip(exam.prompts, pictures, strict=True)), len(exam.concept_prompts)
-    figures: dict[str, float] = {}
+    by_picture: dict[str, tuple[float, ...]] = {}
     for prefix, score in exam.scores.items():
         for name, part in (("concept_score", taken[:concepts]), ("following", taken[concepts:])):
             if part:
-                figures[prefix + name] = fmean(score(one, prompt) for prompt, of_prompt in part for one in of_prompt)
+                by_picture[prefix + name] = tuple(score(one, prompt) for prompt, of_prompt in part for one in of_prompt)
+    figures = {name: fmean(scores) for name, scores in by_picture.items()}
     if exam.pictures > 1 and taken:
         figures["diversity"] = fmean(
             _distance(first, second) for _, of_prompt in taken for first, second in combinations(of_prompt, 2)
         )
-    return figures
+    return ExamScores(figures, {name: by_picture[name] for name in _JUDGED if name in by_picture})
 
 
 def load_judge(path: Path) -> Score:

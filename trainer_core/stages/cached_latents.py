@@ -87,7 +87,7 @@ def _version(context: LatentsContext) -> str:
         key = context.items[sample.id].key
         row: list[JSON] = [sample.id, key, sample.repeats, sample.split, sample.geometry.original]
         if sample.controls:
-            row.append([context.items[control_id(sample.id, place)].key for place in range(len(sample.controls))])
+            row.append([context.items[control_id(sample.id, number)].key for number in range(len(sample.controls))])
         if extra := training_parts(sample) | {name: context.items[name].key for name in extra_names(sample)}:
             row.append(extra)
         rows.append(row)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Annotated, Any
@@ -22,7 +22,7 @@ from trainer_core.stages.publishing.outputs import publish_outputs
 from trainer_core.stages.rendering.encoded_prompts import encoded_key, prompt_inputs
 from trainer_core.stages.rendering.prompts import Prompts, own_prompts
 from trainer_core.stages.rendering.renderer import RenderedSample, open_pipeline, render_precision, render_settings
-from trainer_core.stages.results import BaseAndLora, ChampionLoss, ExamFigures
+from trainer_core.stages.results import BaseAndLora, ChampionLoss, ExamFigures, PictureScores
 from trainer_core.stages.stage import Outcome, Stage, StageContext
 from trainer_core.stages.training.live_text import held_out_with_lora
 from trainer_core.store import Published
@@ -37,6 +37,8 @@ METRICS = "metrics.json"
 CHAMPION = "champion.safetensors"
 """In `outputs/NAME/`: the LoRA that was promoted last."""
 _CLIP_FILES = ("*.json", "*.safetensors", "*.txt")
+_NOT_OF_CONCEPT_PICTURES = ("clip", "held_out", "precision")
+"""Inputs that change neither a picture nor what the judge says of it."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,7 @@ class MetricsSettings(StageSettings):
 MetricsContext = StageContext[MetricsSettings]
 
 
-def _inputs(context: MetricsContext) -> JSON:
+def _inputs(context: MetricsContext) -> dict[str, JSON]:
     workspace = context.workspace
     gate = context.settings.gate
     controls = _exam_prompts(context).key
@@ -93,7 +95,7 @@ def _exam_prompts(context: MetricsContext) -> Prompts:
 
 
 def _hashes(context: MetricsContext, files: list[Path]) -> dict[str, str]:
-    """File name -> SHA-256 of what scores pictures; a file that is not there is told when it is needed."""
+    """File name -> SHA-256 of what scores pictures; a missing file is an error where it is needed."""
     found = {str(path): FileStat.of_path(path) for path in files if path.is_file()}
     return {Path(path).name: sha256 for path, sha256 in context.workspace.store.index.file_hashes(found).items()}
 
@@ -117,6 +119,16 @@ def _exam_key(context: MetricsContext) -> str:
     return digest([weights, workspace.precision("train", context.settings.train.precision), noise, held_out])
 
 
+def _picture_exam_key(context: MetricsContext) -> str:
+    """Digest of what concept scores must share to be compared picture by picture; empty where none are given."""
+    gate, sample, noise = context.settings.gate, context.settings.sample, context.settings.noise
+    if gate.judge is None or not gate.concept_prompts:
+        return ""
+    inputs = {name: part for name, part in _inputs(context).items() if name not in _NOT_OF_CONCEPT_PICTURES}
+    questions = [list(gate.concept_prompts), gate.pictures, gate.seed, context.settings.bucket.resolution]
+    return digest([inputs, questions, asdict(sample), noise.prediction, noise.zero_terminal_snr])
+
+
 def _run(context: MetricsContext) -> Outcome:
     from trainer_core.hardware.placement import torch_work
 
@@ -124,22 +136,20 @@ def _run(context: MetricsContext) -> Outcome:
     progress = _Progress(context)
     with torch_work(context.workspace.profile, context.settings.hardware.threads):
         losses = _held_out_losses(context, progress)
-        scores = _exam_scores(context, progress)
-    gate = context.settings.gate
-    figures = ExamFigures(
+        figures, scores = _exam_scores(context, progress)
+    exam = ExamFigures(
         held_out_samples=len(losses.by_sample),
         weights_sha256=lora.data_version,
         exam=_exam_key(context),
-        figures=losses.mean | scores,
+        figures=losses.mean | figures,
         by_sample=losses.by_sample,
         champion=losses.champion,
-        exam_pictures=len(gate.concept_prompts) * gate.pictures,
-        # Left to the examination's statistics.
-        concept_score_interval=None,
+        picture_exam=_picture_exam_key(context),
+        scores=scores,
     )
-    stored = figures.to_json()
+    stored = exam.to_json()
     (context.staging / METRICS).write_text(json.dumps(stored, indent=2, sort_keys=True))
-    return Outcome(digest(figures.meaning()), stored, items_computed=progress.done)
+    return Outcome(digest(exam.meaning()), stored, items_computed=progress.done)
 
 
 class _Progress:
@@ -194,8 +204,9 @@ def _held_out_losses(context: MetricsContext, progress: _Progress) -> _HeldOutLo
     by_sample = {name: BaseAndLora(base[name], lora[name]) for name in sorted(base)}
     if (champion := _champion_to_measure(context)) is None:
         return _HeldOutLosses(by_sample)
-    loss = fmean(losses_with(champion).values())
-    return _HeldOutLosses(by_sample, ChampionLoss(champion.data_version, loss))
+    losses = losses_with(champion)
+    of_champion = {name: losses[name] for name in sorted(losses)}
+    return _HeldOutLosses(by_sample, ChampionLoss(champion.data_version, fmean(of_champion.values()), of_champion))
 
 
 def _champion_to_measure(context: MetricsContext) -> Published | None:
@@ -208,11 +219,13 @@ def _champion_to_measure(context: MetricsContext) -> Published | None:
     return champion.lora if of_this_base and not known else None
 
 
-def _exam_scores(context: MetricsContext, progress: _Progress) -> dict[str, BaseAndLora]:
-    """Score pictures of the gate's prompts, by the base and with the LoRA."""
+def _exam_scores(
+    context: MetricsContext, progress: _Progress
+) -> tuple[dict[str, BaseAndLora], dict[str, PictureScores]]:
+    """Score pictures of the gate's prompts, by the base and with the LoRA; return figures, and scores by picture."""
     workspace, gate = context.workspace, context.settings.gate
     if not gate.concept_prompts + gate.other_prompts:
-        return {}
+        return {}, {}
     from trainer_core.sampling.exam import render_exam, score_exam
     from trainer_core.stages.rendering.lora_loading import load_lora
 
@@ -222,7 +235,10 @@ def _exam_scores(context: MetricsContext, progress: _Progress) -> dict[str, Base
     base = score_exam(exam, render_exam(pipeline, inputs, exam, progress))
     load_lora(pipeline, file_for_diffusers(context.upstream["lora_checkpoint"]), workspace.family.spec)
     lora = score_exam(exam, render_exam(pipeline, inputs, exam, progress))
-    return {name: BaseAndLora(base[name], lora[name]) for name in base}
+    return (
+        {name: BaseAndLora(base.figures[name], lora.figures[name]) for name in base.figures},
+        {name: PictureScores(base.judged[name], lora.judged[name]) for name in base.judged},
+    )
 
 
 def _exam(context: MetricsContext) -> Exam:
@@ -264,7 +280,7 @@ def _after_publish(session: Session, upstream: Mapping[str, Published], publishe
 
 METRICS_STAGE = Stage(
     name=NAME,
-    version=3,
+    version=4,
     description="Held-out loss with fixed noise and sigmas, and scores of pictures of fixed prompts and seeds, of base "
     "and LoRA, measured from the exported file. They decide whether it becomes the project's champion.",
     settings=MetricsSettings,

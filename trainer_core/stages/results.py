@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
+from statistics import fmean
 from typing import Any
 
+from trainer_core.confidence import mean_score_interval
 from trainer_core.types import JSON
 
 _PREFIX = "lora_assets."
@@ -123,11 +125,21 @@ class BaseAndLora:
 
 
 @dataclass(frozen=True)
+class PictureScores:
+    """Scores of the same pictures, drawn by the base and with the LoRA: in the order of prompts, then of seeds."""
+
+    base: tuple[float, ...]
+    lora: tuple[float, ...]
+
+
+@dataclass(frozen=True)
 class ChampionLoss:
     """The held-out loss of the project's champion, measured beside a candidate's."""
 
     weights_sha256: str
     held_out_loss: float
+    by_sample: Mapping[str, float] = field(default_factory=dict[str, float])
+    """Held-out sample -> its loss; empty in results of version 2 and before."""
 
 
 @dataclass(frozen=True)
@@ -145,13 +157,33 @@ class ExamFigures:
     """Held-out sample -> its losses."""
     champion: ChampionLoss | None = None
     """None where the champion's loss is known from an equal examination, or there is no champion."""
-    exam_pictures: int = 0
-    """Pictures that the concept score rests on."""
-    concept_score_interval: tuple[float, float] | None = None
-    """[low, high] around `concept_score_lora`; None where it was not worked out."""
+    picture_exam: str = ""
+    """Digest of what concept scores must share to be compared, picture by picture; empty where none was given."""
+    scores: Mapping[str, PictureScores] = field(default_factory=dict[str, PictureScores])
+    """`concept_score` and `following` -> what the judge gave to each picture, in [0, 1]."""
 
-    VERSION = 2
-    """1 had neither `exam_pictures` nor `concept_score_interval`."""
+    VERSION = 3
+    """1 had neither `exam_pictures` nor `concept_score_interval`; 2 neither `picture_exam` nor `scores`."""
+
+    @property
+    def exam_pictures(self) -> int:
+        """Return the number of pictures that the concept score rests on; 0 if it was not measured."""
+        return self.pictures("concept_score")
+
+    @property
+    def concept_score_interval(self) -> tuple[float, float] | None:
+        """Return the interval of 95 % around the LoRA's concept score; None if it was not measured."""
+        return self.interval("concept_score")
+
+    def pictures(self, name: str) -> int:
+        """Return the number of pictures that a score rests on; 0 if it was not measured, or is no score of a judge."""
+        return len(self.scores[name].lora) if name in self.scores else 0
+
+    def interval(self, name: str) -> tuple[float, float] | None:
+        """Return the interval of 95 % around the LoRA's score; None where `pictures` is 0."""
+        if not self.pictures(name):
+            return None
+        return mean_score_interval(fmean(self.scores[name].lora), self.pictures(name))
 
     def of_base(self, name: str) -> float | None:
         """Return the base's figure; None if it was not measured."""
@@ -169,20 +201,25 @@ class ExamFigures:
         if (loss := self.figures.get("held_out_loss")) is not None:
             meaning["held_out_loss_change"] = loss.lora / loss.base - 1
             meaning["by_sample"] = {name: asdict(both) for name, both in self.by_sample.items()}
+        if self.scores:
+            meaning["scores"] = {
+                name: {"base": list(both.base), "lora": list(both.lora)} for name, both in self.scores.items()
+            }
         return meaning
 
     def to_json(self) -> dict[str, JSON]:
         """Return the content of metrics.json, which is also the result's metadata."""
-        stored = self.meaning() | {"version": self.VERSION, "exam": self.exam, "exam_pictures": self.exam_pictures}
+        stored = self.meaning() | {"version": self.VERSION, "exam": self.exam, "picture_exam": self.picture_exam}
         interval = self.concept_score_interval
+        stored["exam_pictures"] = self.exam_pictures
         stored["concept_score_interval"] = None if interval is None else list(interval)
         return stored | ({"champion": asdict(self.champion)} if self.champion else {})
 
     @classmethod
     def from_json(cls, stored: Mapping[str, Any]) -> ExamFigures:
-        """Read the stored form, of this version or of version 1."""
+        """Read the stored form, of this version or of an earlier one."""
         names = [name.removesuffix(_BASE) for name in stored if name.endswith(_BASE)]
-        interval, champion = stored.get("concept_score_interval"), stored.get("champion")
+        champion, scores = stored.get("champion"), stored.get("scores", {})
         return cls(
             held_out_samples=stored["held_out_samples"],
             weights_sha256=stored.get("weights_sha256", ""),
@@ -190,6 +227,6 @@ class ExamFigures:
             figures={name: BaseAndLora(stored[name + _BASE], stored[name + _LORA]) for name in names},
             by_sample={name: BaseAndLora(**both) for name, both in stored.get("by_sample", {}).items()},
             champion=None if champion is None else ChampionLoss(**champion),
-            exam_pictures=stored.get("exam_pictures", 0),
-            concept_score_interval=None if interval is None else (interval[0], interval[1]),
+            picture_exam=stored.get("picture_exam", ""),
+            scores={name: PictureScores(tuple(both["base"]), tuple(both["lora"])) for name, both in scores.items()},
         )

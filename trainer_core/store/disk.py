@@ -20,11 +20,11 @@ from trainer_core.errors import StoreError
 log = logging.getLogger(__name__)
 
 TOUCH_AFTER_SECONDS = 900.0
-_ROOM = "Free some space on this disk (`lora-assets gc` removes what no project uses)."
+_FREE_SPACE = "Free some space on this disk (`lora-assets gc` removes what no project uses)."
 _WRITABLE = "Make it writable, or point LORA_ASSETS_HOME at a folder that is."
 _FIXES = {
-    errno.ENOSPC: _ROOM,
-    errno.EDQUOT: _ROOM,
+    errno.ENOSPC: _FREE_SPACE,
+    errno.EDQUOT: _FREE_SPACE,
     errno.EFBIG: "The file system or a limit of the process refuses files this large: use another disk.",
     errno.EROFS: _WRITABLE,
     errno.EACCES: _WRITABLE,

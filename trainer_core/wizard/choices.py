@@ -192,8 +192,8 @@ def run(situation: Situation) -> Iterator[Choice]:
     _, batch, checkpointing = fit(situation)
     wanted = PUSHES[answers.effort].batch
     side, steps = fit(situation)[0], length(situation)
-    seen = round(steps * wanted / max(1, dataset.pictures))
-    yield Choice("train.steps", steps, f"{dataset.pictures} pictures, each seen about {seen} times")
+    passes = round(steps * wanted / max(1, dataset.pictures))
+    yield Choice("train.steps", steps, f"{dataset.pictures} pictures, each seen about {passes} times")
     need = training_gib(situation, side, batch, checkpointing)
     memory = f"about {need:.0f} of {situation.machine.memory_gib:.0f} GiB (estimated)"
     yield Choice("train.batch_size", batch, memory)
@@ -240,10 +240,10 @@ def hardware(situation: Situation) -> Iterator[Choice]:
     machine = situation.machine
     workers = max(1, min(machine.cores, int(machine.ram_gib // _GIB_A_WORKER), 16))
     yield Choice("hardware.decode_threads", workers, f"{machine.cores} cores, {machine.ram_gib:.0f} GiB of memory")
-    cache, room = cache_mib(situation), int(1024 * machine.memory_gib // 8)
-    where = "kept on the device" if cache <= room else "read from disk as it is needed"
+    cache, available_mib = cache_mib(situation), int(1024 * machine.memory_gib // 8)
+    where = "kept on the device" if cache <= available_mib else "read from disk as it is needed"
     why = f"caches of about {cache:.0f} MiB are {where} (an eighth of its memory at most)"
-    yield Choice("hardware.resident_cache_mib", room, why)
+    yield Choice("hardware.resident_cache_mib", available_mib, why)
 
 
 def cache_mib(situation: Situation) -> float:

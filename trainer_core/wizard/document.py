@@ -55,17 +55,17 @@ def _put(document: Any, choice: Choice) -> None:
     from ruamel.yaml.comments import CommentedMap
 
     *way, field = choice.path.split(".")
-    place = document
+    node = document
     for name in way:
-        if isinstance(place, list):
-            place = place[int(name)]
+        if isinstance(node, list):
+            node = node[int(name)]
             continue
-        if name not in place:
-            place[name] = CommentedMap()
-        place = place[name]
-    place[field] = choice.value
+        if name not in node:
+            node[name] = CommentedMap()
+        node = node[name]
+    node[field] = choice.value
     line = f"  {field}: {choice.value}  # {choice.reason}"
     if isinstance(choice.value, list) or len(line) > _BROAD:
-        place.yaml_set_comment_before_after_key(field, before=choice.reason, indent=2 * len(way))
+        node.yaml_set_comment_before_after_key(field, before=choice.reason, indent=2 * len(way))
     else:
-        place.yaml_add_eol_comment(choice.reason, field)
+        node.yaml_add_eol_comment(choice.reason, field)

@@ -7,9 +7,10 @@ from pathlib import Path
 import dagster as dg
 import pytest
 from dagster._core.loader import LoadingContextForTest
+from dagster._core.remote_origin import RegisteredCodeLocationOrigin, RemoteJobOrigin, RemoteRepositoryOrigin
 
 from lora_assets import conditions, upstream
-from lora_assets.projects import PROJECT_TAG
+from lora_assets.projects import PROJECT_TAG, tag_value
 from lora_assets.sensors import automation
 from lora_assets.sensors.automation import automation_sensor
 
@@ -72,7 +73,7 @@ class Projects:
                 version += f" at {self.overrides or self.rates[group]}"
             if self.overrides and name == "lora":
                 tags = upstream.code_version_tags(self.overrides)
-                tags |= {conditions.OVERRIDES: self.overrides, conditions.CODE_VERSION: code_version}
+                tags |= {conditions.OVERRIDES: tag_value(self.overrides), conditions.CODE_VERSION: code_version}
             return dg.MaterializeResult(data_version=dg.DataVersion(version), tags=tags)
 
         return stage
@@ -220,8 +221,10 @@ def test_after_a_stop_a_change_that_is_taken_back_is_none(made: Projects) -> Non
 def test_any_unfinished_run_of_the_project_counts(made: Projects, status: dg.DagsterRunStatus) -> None:
     job = made.definitions().resolve_implicit_global_asset_job_def()
     selected = frozenset({dg.AssetKey(["cat", "lora"])})
+    location = RegisteredCodeLocationOrigin("lora_assets")
+    origin = RemoteJobOrigin(RemoteRepositoryOrigin(location, "__repository__"), job.name)
     run = made.instance.create_run_for_job(
-        job.get_subset(asset_selection=selected), asset_selection=selected, status=status
+        job.get_subset(asset_selection=selected), asset_selection=selected, status=status, remote_job_origin=origin
     )
     made.versions = dict.fromkeys(GROUPS, "v2")
     made.look()
@@ -278,6 +281,14 @@ def test_a_tick_without_news_evaluates_nothing_and_with_news_only_that_project(
     made.rates["cat"] = "5e-5"
     assert {"cat/lora"} in made.tick()
     assert evaluated[1:] == [{"cat", "dog"}]
+
+
+def test_a_request_of_which_no_run_came_is_made_again(made: Projects) -> None:
+    made.rates["cat"] = "5e-5"
+    assert made.tick() == [{"cat/lora"}]
+    # The daemon could not create the run: no event says so.
+    assert made.launch() == [{"cat/lora"}]
+    assert [made.tick() for _ in range(3)] == [[]] * 3
 
 
 def test_a_cursor_of_another_version_costs_one_look_at_everything(made: Projects) -> None:

@@ -22,17 +22,17 @@ from trainer_core.export.card import (
     Rendered,
     Trained,
     TrainingData,
-    Verdict,
     base_name,
     model_card,
 )
+from trainer_core.types import Verdict
 
 PROMPTS = ("a zorbling on a white background", 'say "hi": a | b')
 FACTS = CardFacts(
     name="demo",
     file="demo.safetensors",
     comfyui_file="demo.comfyui.safetensors",
-    trained=Trained("Stable Diffusion 1.5", 16, 16.0, "attention+mlp", 600, 480, "base", "zorbling"),
+    trained=Trained("Stable Diffusion 1.5", 16, 16.0, "attention+mlp", 600, 480, "base", trigger_word="zorbling"),
     data=TrainingData(
         31, 5, {"no caption": 2, "damaged: image file | truncated": 1}, (("48x80", 8, 3), ("64x64", 16, 0))
     ),

@@ -36,10 +36,17 @@ def judge_file(folder: Path, code: str, name: str = "judge.py") -> Path:
 @pytest.mark.setting("gate.concept_prompts", "gate.other_prompts")
 def test_scores_are_means_over_the_pictures_of_their_own_prompts() -> None:
     pictures = [[grey(255), grey(0)], [grey(255)] * 2, [grey(0)] * 2]
-    figures = score_exam(Exam(("a cat",), ("a dog", "a cow"), 2, SETTINGS, {"": brightness, "clip_": half}), pictures)
+    exam = Exam(("a cat",), ("a dog", "a cow"), 2, SETTINGS, {"": brightness, "clip_": half})
+    figures = score_exam(exam, pictures).figures
     assert figures["concept_score"] == 0.5
     assert figures["following"] == 0.5
     assert figures["clip_concept_score"] == figures["clip_following"] == 0.5
+
+
+def test_the_judges_score_of_every_picture_is_kept_in_the_order_of_prompts_and_seeds() -> None:
+    pictures = [[grey(255), grey(0)], [grey(255)] * 2, [grey(0), grey(51)]]
+    judged = score_exam(exam(2, **{"": brightness, "clip_": half}), pictures).judged
+    assert judged == {"concept_score": (1.0, 0.0), "following": (1.0, 1.0, 0.0, 0.2)}
 
 
 def brightness(picture: Image.Image, prompt: str) -> float:
@@ -52,13 +59,13 @@ def half(picture: Image.Image, prompt: str) -> float:
 
 def test_diversity_is_the_distance_between_seeds_of_one_prompt() -> None:
     alike = [[grey(10)] * 3] * 3
-    assert score_exam(exam(3), alike)["diversity"] == 0.0
+    assert score_exam(exam(3), alike).figures["diversity"] == 0.0
     opposite = [[grey(0), grey(255)]] * 3
-    assert score_exam(exam(2), opposite)["diversity"] == 1.0
+    assert score_exam(exam(2), opposite).figures["diversity"] == 1.0
 
 
 def test_one_picture_a_prompt_has_no_diversity() -> None:
-    assert "diversity" not in score_exam(exam(1), [[grey(1)]] * 3)
+    assert "diversity" not in score_exam(exam(1), [[grey(1)]] * 3).figures
 
 
 class Pipeline:

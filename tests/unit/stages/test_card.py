@@ -11,7 +11,7 @@ from tests.projects import TinyProject
 from trainer_core import run
 from trainer_core.stages import lora_checkpoint, metrics
 from trainer_core.stages.publishing import model_card
-from trainer_core.stages.publishing.promotion import Verdict
+from trainer_core.types import Verdict
 
 
 @pytest.mark.parametrize(("path", "name"), [("stabilityai/sdxl", "stabilityai/sdxl"), ("/models/sdxl", "sdxl")])

@@ -82,12 +82,12 @@ def list_variants(source: CaptionSource, limit: int) -> CaptionVariants:
     """Return the texts of a caption that are encoded: all if there are no more than `limit`, else so many by seed.
 
     Of more lines than `limit`, so many are taken, chosen by seed and left in their order. Drawn texts differ as long as
-    all are equally likely; tags that are left out make some likelier, and those may stand in several places.
+    all are equally likely; tags that are left out make some likelier, and those may come several times.
     """
     lines = _some(source.lines, limit)
     turns = len(lines) if source.rules.in_turn else 1
-    if (places := _all_places(source, lines, limit)) is not None:
-        return CaptionVariants() if _one_plain(places, source) else CaptionVariants(places, turns)
+    if (variants := _all_variants(source, lines, limit)) is not None:
+        return CaptionVariants() if _one_plain(variants, source) else CaptionVariants(variants, turns)
     each = max(1, limit // len(lines))
     return CaptionVariants(tuple(text for line in lines for text in _drawn(line, source, each)), turns)
 
@@ -98,7 +98,7 @@ def count_possible_texts(source: CaptionSource) -> int:
 
 
 def chosen_variant(sample: Sample, seed: int, epoch: int, repeat: int) -> int | None:
-    """Return which place of `Sample.texts` a draw takes, as a pure function; None where there is one text only."""
+    """Return the index in `Sample.texts` of a draw, as a pure function; None where there is one text only."""
     if not sample.texts:
         return None
     span = len(sample.texts) // sample.epoch_groups
@@ -142,7 +142,7 @@ def _draw(line: str, source: CaptionSource, dice: HashRng) -> str:
     if not rules.shuffle and not rules.dropout:
         return _finished(text, source)
     tags = split_tags(text, rules)
-    loose = [tags.loose[place] for place in dice.permutation(len(tags.loose))] if rules.shuffle else list(tags.loose)
+    loose = [tags.loose[index] for index in dice.permutation(len(tags.loose))] if rules.shuffle else list(tags.loose)
     if rules.dropout:
         gone = dice.bernoulli(rules.dropout, len(loose))
         loose = [tag for tag, leaves in zip(loose, gone, strict=True) if not leaves]
@@ -159,21 +159,21 @@ def _drawn(line: str, source: CaptionSource, count: int) -> Iterator[str]:
     rules = source.rules
     # Every order is as likely as the others: none need come twice.
     even = not rules.dropout and not (rules.wildcards and choices_in(line))
-    seen: set[str] = set()
+    drawn: set[str] = set()
     spare: list[str] = []
     for number in range(count * _TRIES if even else count):
         text = _draw(line, source, HashRng("caption variant", line, number))
-        if even and text in seen:
+        if even and text in drawn:
             spare.append(text)
             continue
-        seen.add(text)
+        drawn.add(text)
         yield text
-        if len(seen) == count:
+        if len(drawn) == count:
             return
-    yield from spare[: count - len(seen)] if even else ()
+    yield from spare[: count - len(drawn)] if even else ()
 
 
-def _all_places(source: CaptionSource, lines: tuple[str, ...], limit: int) -> tuple[str, ...] | None:
+def _all_variants(source: CaptionSource, lines: tuple[str, ...], limit: int) -> tuple[str, ...] | None:
     """Return all texts, each in as many places as it is likely; None if they are more than `limit`, or too uneven.
 
     The places of a line stand together, and all lines have equally many.
@@ -254,13 +254,13 @@ def _possible(line: str, rules: CaptionRules) -> int:
     return ways * kept
 
 
-def _one_plain(places: tuple[str, ...], source: CaptionSource) -> bool:
+def _one_plain(variants: tuple[str, ...], source: CaptionSource) -> bool:
     """Say whether there is only one text, which is the sample's caption."""
-    return set(places) == {plain_text(source.lines[0], source.trigger_word, source.rules)}
+    return set(variants) == {plain_text(source.lines[0], source.trigger_word, source.rules)}
 
 
 def _some(lines: tuple[str, ...], limit: int) -> tuple[str, ...]:
     if len(lines) <= limit:
         return lines
     ranked = HashRng("lines", *lines).permutation(len(lines))[:limit]
-    return tuple(lines[place] for place in sorted(ranked))
+    return tuple(lines[index] for index in sorted(ranked))

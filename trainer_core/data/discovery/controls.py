@@ -108,20 +108,20 @@ def pair_controls(
         rules: what the family takes.
     """
     pairing = Pairing()
-    places: dict[str, list[tuple[int, File]]] = {}
+    in_folders: dict[str, list[tuple[int, File]]] = {}
     numbered: dict[str, list[tuple[int, File]]] = {}
     several = len(folders) == 1 and rules.max_controls > 1
-    for place, folder in enumerate(folders):
+    for position, folder in enumerate(folders):
         for file in folder.files:
             # A picture may itself be called NAME_0: its own control comes first.
             if file.stem in owners:
-                places.setdefault(file.stem, []).append((place, file))
+                in_folders.setdefault(file.stem, []).append((position, file))
             elif several and (match := _NUMBERED.fullmatch(file.stem)) and match[1] in owners:
                 numbered.setdefault(match[1], []).append((int(match[2]), file))
             else:
                 pairing.orphans.append(file.path)
-    for stem in places | numbered:
-        _join(pairing, stem, places.get(stem, []), numbered.get(stem, []))
+    for stem in in_folders | numbered:
+        _join(pairing, stem, in_folders.get(stem, []), numbered.get(stem, []))
     _judge(pairing, wanted, len(folders), rules)
     return pairing
 
@@ -198,16 +198,18 @@ def control_name(control: Control) -> str:
     return printable(f"{control.path.parent.name}/{control.path.name}")
 
 
-def _join(pairing: Pairing, stem: str, places: Sequence[tuple[int, File]], numbers: Sequence[tuple[int, File]]) -> None:
+def _join(
+    pairing: Pairing, stem: str, in_folders: Sequence[tuple[int, File]], numbers: Sequence[tuple[int, File]]
+) -> None:
     """Put the files of one picture in order, and note doubles and gaps."""
-    if len(places) == 1 and not places[0][0] and not numbers:
-        pairing.controls[stem] = (places[0][1],)
+    if len(in_folders) == 1 and not in_folders[0][0] and not numbers:
+        pairing.controls[stem] = (in_folders[0][1],)
         return
-    used = sorted(places or numbers, key=itemgetter(0))
+    used = sorted(in_folders or numbers, key=itemgetter(0))
     order = [number for number, _ in used]
-    if len(set(order)) < len(order) or (places and numbers):
-        pairing.duplicates.append(" = ".join(printable(file.path) for _, file in (*places, *numbers)))
-    first = 0 if places else min(order[0], 1)
+    if len(set(order)) < len(order) or (in_folders and numbers):
+        pairing.duplicates.append(" = ".join(printable(file.path) for _, file in (*in_folders, *numbers)))
+    first = 0 if in_folders else min(order[0], 1)
     if sorted(set(order)) != list(range(first, first + len(set(order)))):
         pairing.gaps.append(stem)
     pairing.controls[stem] = tuple(file for _, file in used)

@@ -69,11 +69,11 @@ def discover(dataset: DatasetConfig, caption: CaptionConfig, controls: ControlRu
     masks = _masks(dataset, root, shelves)
     layout: LayoutName = detect_layout(shelves) if dataset.layout == "auto" else dataset.layout
     table = read_metadata(shelves.metadata) if layout == "imagefolder" else MetadataTable()
-    pictures, excluded = _place_all(shelves, layout, table, _Frame(name, dataset.repeats))
+    pictures, excluded = _sort_pictures(shelves, layout, table, _Frame(name, dataset.repeats))
     found: list[Finding] = []
     if dataset.class_tokens is not None:
         pictures, given = _with_class_tokens(pictures, dataset.class_tokens, layout)
-        found += _class_tokens_told(given, dataset.class_tokens, f"datasets.{name}.class_tokens")
+        found += _class_token_findings(given, dataset.class_tokens, f"datasets.{name}.class_tokens")
     if control_roots and controls is not None:
         prefix = len(name) + 1
         owners = {file.stem for file in shelves.pictures}
@@ -165,15 +165,15 @@ def _folder(dataset: DatasetConfig) -> str:
     return root
 
 
-def _place_all(
+def _sort_pictures(
     shelves: FilesByKind, layout: LayoutName, table: MetadataTable, frame: _Frame
 ) -> tuple[list[PictureFile], list[Exclusion]]:
     pictures: list[PictureFile] = []
     excluded: list[Exclusion] = []
-    place = LAYOUTS[layout]
+    assign = LAYOUTS[layout]
     for file in shelves.pictures:
         identity = f"{frame.name}/{file.relative}"
-        verdict = reason_unreadable(file) or reason_to_ignore(file) or place(file, shelves, table)
+        verdict = reason_unreadable(file) or reason_to_ignore(file) or assign(file, shelves, table)
         if not isinstance(verdict, str):
             caption = None if verdict.inline_caption is not None else caption_file_of(shelves, file)
             verdict = _picture(file, identity, frame.repeats * verdict.repeats, verdict.inline_caption, caption)
@@ -209,7 +209,7 @@ def _with_class_tokens(
     return replaced, sorted(given)
 
 
-def _class_tokens_told(given: Sequence[str], tokens: str, field: str) -> Iterator[Finding]:
+def _class_token_findings(given: Sequence[str], tokens: str, field: str) -> Iterator[Finding]:
     if given:
         message = f"{len(given)} picture(s) have no caption file: {tokens!r} is their caption: {join_names(given, 5)}."
         yield Finding("info", field, message, "Add caption files to describe them one by one.")

@@ -52,7 +52,7 @@ def spread_repeats(own: Mapping[str, int], wanted: int) -> dict[str, int]:
         repeats[name] = min(own[name], left)
         left -= repeats[name]
     more, rest = divmod(left, len(ranked))
-    return {name: count + more + (place < rest) for place, (name, count) in enumerate(repeats.items())}
+    return {name: count + more + (index < rest) for index, (name, count) in enumerate(repeats.items())}
 
 
 def _findings(repeats: Mapping[str, int], wanted: int, left_out: Sequence[Exclusion]) -> Iterator[Finding]:

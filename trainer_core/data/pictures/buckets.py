@@ -201,12 +201,12 @@ def _area(bucket: Bucket) -> int:
 
 
 def _no_bucket(config: BucketConfig, step: int) -> Finding:
-    seen = f"No size in steps of {step} has sides from {config.min_side} to {config.max_side} and at most "
+    problem = f"No size in steps of {step} has sides from {config.min_side} to {config.max_side} and at most "
     fix = f"Set bucket.min_side to {max(step, config.resolution // 2 // step * step)} or raise bucket.resolution."
-    return Finding("error", "bucket.min_side", f"{seen}{config.resolution}x{config.resolution} pixels.", fix)
+    return Finding("error", "bucket.min_side", f"{problem}{config.resolution}x{config.resolution} pixels.", fix)
 
 
 def _no_square(config: BucketConfig, step: int, side: int) -> Finding:
-    seen = f"The square of {config.resolution} in steps of {step} has a side of {side}, which is not from "
+    problem = f"The square of {config.resolution} in steps of {step} has a side of {side}, which is not from "
     fix = "Change bucket.resolution, bucket.min_side or bucket.max_side."
-    return Finding("error", "bucket.table", f"{seen}{config.min_side} to {config.max_side}.", fix)
+    return Finding("error", "bucket.table", f"{problem}{config.min_side} to {config.max_side}.", fix)

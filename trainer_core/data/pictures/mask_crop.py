@@ -50,9 +50,11 @@ def best_window_start(shares: Sequence[float], length: int, window: int) -> int:
     margin, bins = length - window, len(shares) - 1
     if not margin:
         return 0
-    centre = sum((shares[place + 1] - shares[place]) * (place + 0.5) for place in range(bins)) / bins * length
+    centre = (
+        sum((shares[position + 1] - shares[position]) * (position + 0.5) for position in range(bins)) / bins * length
+    )
     ideal = min(max(round(centre - window / 2), 0), margin)
-    edges = [round(place * length / bins) for place in range(bins + 1)]
+    edges = [round(position * length / bins) for position in range(bins + 1)]
     starts = {0, margin, ideal, *(one for edge in edges for one in (edge, edge - window) if 0 <= one <= margin)}
 
     def weight(start: int) -> float:
@@ -61,8 +63,8 @@ def best_window_start(shares: Sequence[float], length: int, window: int) -> int:
     return max(sorted(starts), key=lambda start: (weight(start), -abs(start - ideal)))
 
 
-def _before(shares: Sequence[float], place: float) -> float:
+def _before(shares: Sequence[float], position: float) -> float:
     """Return the share of the weight before a place in [0, 1]."""
     bins = len(shares) - 1
-    index = min(int(place * bins), bins - 1)
-    return shares[index] + (shares[index + 1] - shares[index]) * (place * bins - index)
+    index = min(int(position * bins), bins - 1)
+    return shares[index] + (shares[index + 1] - shares[index]) * (position * bins - index)

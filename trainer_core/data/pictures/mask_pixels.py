@@ -52,6 +52,6 @@ def mask_profile(image: Image.Image) -> MaskProfile:
 def _shares(weights: NDArray[np.float64]) -> tuple[float, ...]:
     """Return the share of the weight before each of `BINS` + 1 equally spaced places."""
     before = np.concatenate([[0.0], np.cumsum(weights)])
-    places = np.linspace(0, len(weights), BINS + 1)
-    shares = np.interp(places, np.arange(len(before)), before) / before[-1]
+    positions = np.linspace(0, len(weights), BINS + 1)
+    shares = np.interp(positions, np.arange(len(before)), before) / before[-1]
     return tuple(round(float(share), 6) for share in shares)

@@ -278,11 +278,9 @@ def _draw_controls(sheet: Image.Image, group: Group, block: Block, pool: ThreadP
     """Paste the control pictures small to the right of their pictures, one below the other."""
     width, height = block.thumbnail
     box = (max(1, width // 2), max(1, height // max(2, group.controls)))
-    shown = [
-        (number, place, one) for number, sample in enumerate(group.shown) for place, one in enumerate(sample.controls)
-    ]
+    shown = [(number, row, one) for number, sample in enumerate(group.shown) for row, one in enumerate(sample.controls)]
     small = pool.map(_control_thumbnail, [one for *_, one in shown], [box] * len(shown))
-    for (number, place, _), picture in zip(shown, small, strict=True):
+    for (number, row, _), picture in zip(shown, small, strict=True):
         left, top = block.corner(number)
         if picture is not None:
-            sheet.paste(picture, (left + width + _BESIDE, top + place * box[1]))
+            sheet.paste(picture, (left + width + _BESIDE, top + row * box[1]))

@@ -17,6 +17,7 @@ from trainer_core.families.spec import (
     TextLimit,
     TextSpec,
 )
+from trainer_core.lazy import torch
 from trainer_core.types import TextCondition
 
 if TYPE_CHECKING:
@@ -129,8 +130,6 @@ class Chroma:
 
         T5 itself is masked too, unlike in FLUX.1: the pad reads the caption, but the caption no pads.
         """
-        import torch
-
         encoder, length = encoders["text_encoder"], self.spec.text.length
         tokens = encoders["tokenizer"](
             list(captions), padding="max_length", max_length=length, truncation=True, return_tensors="pt"
@@ -142,8 +141,6 @@ class Chroma:
 
     def predict(self, denoiser: nn.Module, noisy: Tensor, timesteps: Tensor, given: Conditioning) -> Tensor:
         """Run the transformer at time sigma (it multiplies by 1000 itself); guidance plays no part."""
-        import torch
-
         dtype, device = denoisers.dtype_of(denoiser), denoisers.device_of(denoiser)
         height, width = noisy.shape[-2:]
         latent_tokens = packing.pack(noisy.to(device, dtype))
@@ -167,8 +164,6 @@ class Chroma:
 
 def _joint_mask(text_BL: Tensor | None, latent_tokens_BND: Tensor) -> Tensor | None:
     """Return the mask bool [B, L + N] of captions and latents; None where all captions are of one length."""
-    import torch
-
     if text_BL is None:
         return None
     latents_BN = torch.ones(latent_tokens_BND.shape[:2], dtype=torch.bool, device=latent_tokens_BND.device)

@@ -21,10 +21,10 @@ from trainer_core.families.spec import (
     TextLora,
     TextSpec,
 )
+from trainer_core.lazy import torch
 from trainer_core.types import TextCondition
 
 if TYPE_CHECKING:
-    import torch
     from PIL import Image
     from torch import Tensor, nn
 
@@ -155,8 +155,6 @@ class Flux1:
     def predict(self, denoiser: nn.Module, noisy: Tensor, timesteps: Tensor, given: Conditioning) -> Tensor:
         """Run the transformer at time sigma (it multiplies by 1000 itself), controls after the noisy latents."""
         assert given.text.pooled is not None, "FLUX.1's conditions are pooled"
-        import torch
-
         dtype, device = denoisers.dtype_of(denoiser), denoisers.device_of(denoiser)
         height, width = noisy.shape[-2:]
         guided = bool(denoisers.config_of(denoiser)["guidance_embeds"])

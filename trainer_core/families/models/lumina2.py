@@ -16,9 +16,9 @@ from trainer_core.families.spec import (
     TextLimit,
     TextSpec,
 )
+from trainer_core.lazy import torch
 
 if TYPE_CHECKING:
-    import torch
     from PIL import Image
     from torch import Tensor, nn
 
@@ -147,8 +147,6 @@ class Lumina2:
 
 def _mask(text: TextCondition, device: torch.device) -> Tensor:
     """Return the mask bool [B, L] of stacked captions; all True where none was needed."""
-    import torch
-
     if text.mask is None:
         return torch.ones(text.embeds.shape[:2], dtype=torch.bool, device=device)
     return text.mask.to(device)

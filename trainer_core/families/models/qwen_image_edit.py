@@ -18,6 +18,7 @@ from trainer_core.families.spec import (
     SingleFileSpec,
     TextSpec,
 )
+from trainer_core.lazy import torch
 from trainer_core.types import TextCondition
 
 if TYPE_CHECKING:
@@ -155,8 +156,6 @@ class QwenImageEdit:
         The pipeline's own encoding leaves out the positions of the pictures' tokens (diffusers issue 14194). It guides
         only where it is given a negative prompt: a space stands for none, as its authors have it.
         """
-        import torch
-
         from trainer_core.config.groups import TextConfig
 
         encoders = {"text_encoder": pipeline.text_encoder, "processor": pipeline.processor}

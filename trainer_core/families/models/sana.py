@@ -16,6 +16,7 @@ from trainer_core.families.spec import (
     TextLimit,
     TextSpec,
 )
+from trainer_core.lazy import torch
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -103,8 +104,6 @@ class Sana:
 
     def encode_latents(self, vae: nn.Module, pixels: Tensor) -> Tensor:
         """Return latents [B, 32, H/32, W/32]; the autoencoder has no posterior, and no shift."""
-        import torch
-
         autoencoder: Any = vae
         like: Tensor = next(autoencoder.parameters())
         with torch.no_grad():

@@ -18,6 +18,7 @@ from trainer_core.families.spec import (
     TextLora,
     TextSpec,
 )
+from trainer_core.lazy import torch
 from trainer_core.types import TextCondition
 
 if TYPE_CHECKING:
@@ -131,8 +132,6 @@ class StableDiffusion3:
         The last states but one of both CLIPs stand beside each other, zeros beside them up to T5's width D; T5's last
         state follows below, pads included and not masked.
         """
-        import torch
-
         length = self.spec.text.tokens(text.max_length)
         outputs = [
             clip.states(encoders[f"text_encoder{number}"], encoders[f"tokenizer{number}"], captions)

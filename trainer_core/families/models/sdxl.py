@@ -18,6 +18,7 @@ from trainer_core.families.spec import (
     TextLora,
     TextSpec,
 )
+from trainer_core.lazy import torch
 from trainer_core.types import TextCondition
 
 if TYPE_CHECKING:
@@ -144,8 +145,6 @@ class StableDiffusionXL:
 
         Captions in several pieces of 75 tokens: [75 * pieces + 2, 2048], and the projection of the first piece.
         """
-        import torch
-
         # each tokenizer pads with its own token: the second with `!`, which changes what bigG sees
         pieces = text.clip_tokens // clip.PIECE
         first = clip.states(encoders["text_encoder"], encoders["tokenizer"], captions, pieces)
@@ -182,8 +181,6 @@ def time_ids(geometries: Sequence[Geometry]) -> Tensor:
 
     Stays float32 for every denoiser: bf16 has no odd numbers above 256. The UNet embeds it in float32.
     """
-    import torch
-
     return torch.tensor([[*g.original, *g.crop, *g.target] for g in geometries], dtype=torch.float32)
 
 

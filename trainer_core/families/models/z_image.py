@@ -16,6 +16,7 @@ from trainer_core.families.spec import (
     TextLimit,
     TextSpec,
 )
+from trainer_core.lazy import torch
 from trainer_core.types import TextCondition
 
 if TYPE_CHECKING:
@@ -127,8 +128,6 @@ class ZImage:
 
         It predicts the way from noise to the picture, which is the target with its sign turned.
         """
-        import torch
-
         dtype, device = denoisers.dtype_of(denoiser), denoisers.device_of(denoiser)
         embeds, mask = given.text.embeds.to(device, dtype), given.text.mask
         # pads stand at the end; one transfer for the batch tells where

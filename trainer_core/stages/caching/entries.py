@@ -28,9 +28,9 @@ def entry_key(*parts: str) -> str:
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
-def control_id(sample: str, place: int) -> str:
+def control_id(sample: str, number: int) -> str:
     """Return the name of a control picture's entry; no sample is called that, as ids end like picture files."""
-    return f"{sample} [control {place + 1}]"
+    return f"{sample} [control {number + 1}]"
 
 
 EMPTY = "[no caption]"
@@ -122,6 +122,6 @@ def control_keys_of(published: Published, samples: Sequence[Sample]) -> dict[str
     paired = [sample for sample in samples if sample.controls]
     items = read_items(published) if paired else {}
     return {
-        sample.id: tuple(str(items[control_id(sample.id, place)]["key"]) for place in range(len(sample.controls)))
+        sample.id: tuple(str(items[control_id(sample.id, number)]["key"]) for number in range(len(sample.controls)))
         for sample in paired
     }

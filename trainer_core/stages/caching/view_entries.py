@@ -59,8 +59,8 @@ def controls_to_encode(sample: Sample, spec: FamilySpec) -> list[Picture]:
     if control is None or not sample.controls:
         return []
     return [
-        Picture(control_id(sample.id, place), one.path, one.picture, View(control_geometry(one, control.crop)))
-        for place, one in enumerate(sample.controls)
+        Picture(control_id(sample.id, number), one.path, one.picture, View(control_geometry(one, control.crop)))
+        for number, one in enumerate(sample.controls)
     ]
 
 

@@ -59,8 +59,8 @@ def _texts(varied: Sequence[Sample], session: Session) -> Iterator[Finding]:
 def _causes(rules: CaptionRules, varied: Sequence[Sample]) -> Iterator[str]:
     if any(one.source is not None and len(one.source.lines) > 1 for one in varied):
         yield "lines in turn" if rules.in_turn else "random lines"
-    told = {"wildcards": rules.wildcards, "shuffled tags": rules.shuffle, "tag dropout": rules.dropout}
-    yield from (name for name, asked in told.items() if asked)
+    drawn = {"wildcards": rules.wildcards, "shuffled tags": rules.shuffle, "tag dropout": rules.dropout}
+    yield from (name for name, asked in drawn.items() if asked)
 
 
 def _captions(samples: Sequence[Sample]) -> str:

@@ -61,12 +61,12 @@ def _finding(session: Session, limit: TextLimit, captions: Mapping[str, str], sa
     kind = f"tokens {_VERSION} {digest([spec.identity, tokenizer, length, pieces])}"
     # All captions together are a fact as well: a no-op over 10,000 of them asks for one.
     whole = hashlib.sha256(json.dumps([long, len(captions), samples]).encode()).hexdigest()
-    told = index.facts(kind, [whole]).get(whole)
-    if told is None:
-        told = _told(limit, _counted(session, limit, kind, long), len(captions), samples)
-        told |= {"fix": _fix(spec, text, told["longest"])} if told else {}
-        index.remember(kind, {whole: told})
-    return Finding("warning", "datasets", told["message"], told["fix"]) if told else None
+    stored = index.facts(kind, [whole]).get(whole)
+    if stored is None:
+        stored = _truncation(limit, _counted(session, limit, kind, long), len(captions), samples)
+        stored |= {"fix": _fix(spec, text, stored["longest"])} if stored else {}
+        index.remember(kind, {whole: stored})
+    return Finding("warning", "datasets", stored["message"], stored["fix"]) if stored else None
 
 
 def _counted(
@@ -85,7 +85,9 @@ def _counted(
     return [(name, known[hashes[caption]]) for caption, name in captions.items() if known[hashes[caption]]]
 
 
-def _told(limit: TextLimit, cut: Sequence[tuple[str, dict[str, JSON]]], captions: int, samples: int) -> dict[str, JSON]:
+def _truncation(
+    limit: TextLimit, cut: Sequence[tuple[str, dict[str, JSON]]], captions: int, samples: int
+) -> dict[str, JSON]:
     """Return the message, and the tokens of the longest caption; nothing if none is cut."""
     if not cut:
         return {}
@@ -118,8 +120,8 @@ def _cuts(
     most = pieces or own_tokens(tokenizer, limit, length)
     for start in range(0, len(captions), _AT_ONCE):
         some = list(captions[start : start + _AT_ONCE])
-        told = tokenizer(some, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
-        for caption, spans in zip(some, told["offset_mapping"], strict=True):
+        tokens = tokenizer(some, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+        for caption, spans in zip(some, tokens["offset_mapping"], strict=True):
             if len(spans) <= most:
                 yield {}
             else:

@@ -9,7 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trainer_core.adapters import ADAPTERS, TEXT_ENCODERS
+from trainer_core.adapters.adapter import ADAPTERS, TEXT_ENCODERS
 from trainer_core.config.reads import settings_key
 from trainer_core.data.epoch.batch_order import BatchOrder
 from trainer_core.export.format_support import held_formats, unsupported_reason
@@ -91,8 +91,8 @@ def export_all(context: LoraContext, modules: Modules, adapter: Mapping[str, Ten
     readable = [proof.file for proof in proofs if proof.reader == _DIFFUSERS or proof.format == own]
     if not readable:
         _export(context, lora, own, RENDERED, step)
-    told = {"files": [proof.as_dict() for proof in proofs], "ok": True}
-    (context.staging / PROOF).write_text(json.dumps(told, indent=2) + "\n")
+    proven = {"files": [proof.as_dict() for proof in proofs], "ok": True}
+    (context.staging / PROOF).write_text(json.dumps(proven, indent=2) + "\n")
     weights = tensors_sha256(exported_tensors(lora, own, settings.dtype))
     return Exports(weights, tuple(proofs), readable[0] if readable else RENDERED)
 
@@ -169,7 +169,7 @@ def _training(context: LoraContext, step: int) -> Training:
     samples: list[Sample] = [sample for sample in workspace.manifest.samples if sample.split == "train"]
     order = BatchOrder.of(samples, settings.train.batch_size, settings.train.seed)
     batches = step * settings.train.gradient_accumulation_steps * settings.hardware.num_processes
-    told = str(workspace.source.config("scheduler").get("prediction_type", ""))
+    of_base = str(workspace.source.config("scheduler").get("prediction_type", ""))
     words = [settings.caption.trigger_word, *(dataset.trigger_word for dataset in settings.datasets)]
     return Training(
         name=settings.name,
@@ -183,7 +183,7 @@ def _training(context: LoraContext, step: int) -> Training:
         epoch=-(-batches // order.batches_per_epoch),
         samples=samples,
         trigger_word=next((word for word in words if word), ""),
-        prediction=told if settings.noise.prediction == "auto" else settings.noise.prediction,
+        prediction=of_base if settings.noise.prediction == "auto" else settings.noise.prediction,
         tag_separator=settings.tags.separator,
         objective=objective_metadata(settings.noise, settings.loss),
         base_config=workspace.source.config(workspace.family.spec.denoiser),

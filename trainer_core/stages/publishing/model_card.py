@@ -10,13 +10,12 @@ from trainer_core.adapter_kinds import adapter_kinds
 from trainer_core.export.formats import formats
 from trainer_core.stages.project.session import Session
 from trainer_core.stages.publishing.lora_names import LORA, published_names
-from trainer_core.stages.publishing.promotion import Verdict
 from trainer_core.stages.rendering.prompts import project_prompts
 from trainer_core.stages.results import ExamFigures, TrainingReport
 from trainer_core.store import Published
 from trainer_core.store.disk import write_atomic
 from trainer_core.store.keys import digest, sha256_file
-from trainer_core.types import FileStat
+from trainer_core.types import FileStat, Verdict
 
 if TYPE_CHECKING:
     from trainer_core.export.card import CardFacts, Rendered, TrainingData
@@ -88,7 +87,7 @@ def _facts(session: Session, lora: Published, metrics: Published, verdict: Verdi
             card.Figure(_FIGURES.get(name, name), both.base, both.lora)
             for name, both in ExamFigures.from_json(metrics.metadata).figures.items()
         ),
-        verdict=card.Verdict(verdict.promoted, verdict.reasons),
+        verdict=verdict,
         settings={f"{group}.{name}": value for group, fields in settings.items() for name, value in fields.items()},
     )
 

@@ -54,13 +54,13 @@ def train_in_processes(context: LoraContext, workdir: Path) -> TrainOutcome:
         raise Interrupted(f"stopped by {stop.signal_name} before training began. The same command starts it.")
     if status != 0 or not (workdir / OUTCOME).exists():
         raise LoraAssetsError(f"a training process failed with status {status}; see {workdir / LOG}.")
-    told = json.loads((workdir / "outcome.json").read_bytes())
-    return TrainOutcome(load((workdir / OUTCOME).read_bytes()), told["steps_run"], told["steps_per_second"])
+    outcome = json.loads((workdir / "outcome.json").read_bytes())
+    return TrainOutcome(load((workdir / OUTCOME).read_bytes()), outcome["steps_run"], outcome["steps_per_second"])
 
 
 def _run(context: LoraContext, request: Path, stop: StopRequest) -> int:
-    """Start the workers and wait, telling what their metrics tell; pass a stop on once."""
-    workdir, told, passed_on = request.parent, 0, False
+    """Start the workers and wait, reporting their metrics; pass a stop on once."""
+    workdir, reported_step, passed_on = request.parent, 0, False
     with (workdir / LOG).open("wb") as log:
         # A session of their own: a terminal's Ctrl-C reaches them once, through us.
         workers = subprocess.Popen(
@@ -69,7 +69,7 @@ def _run(context: LoraContext, request: Path, stop: StopRequest) -> int:
         try:
             while workers.poll() is None:
                 time.sleep(_POLL)
-                told = _tell(context, workdir, told)
+                reported_step = _report_progress(context, workdir, reported_step)
                 if stop.received and not passed_on:
                     workers.send_signal(signal.SIGINT)
                     passed_on = True
@@ -79,13 +79,13 @@ def _run(context: LoraContext, request: Path, stop: StopRequest) -> int:
                 workers.terminate()
 
 
-def _tell(context: LoraContext, workdir: Path, told: int) -> int:
+def _report_progress(context: LoraContext, workdir: Path, reported_step: int) -> int:
     """Report the newest line of metrics if it is new; return its step."""
     from trainer_core.train.observe.metrics import read_metrics
 
     lines = read_metrics(workdir / "metrics.jsonl")
-    if not lines or lines[-1].step == told:
-        return told
+    if not lines or lines[-1].step == reported_step:
+        return reported_step
     line = lines[-1]
     values = {"loss": line.loss, "lr": line.lr, "grad_norm": line.grad_norm or 0.0, "it/s": line.it_per_s}
     total = run_length(context).steps
@@ -114,8 +114,8 @@ def _command(context: LoraContext, request: Path) -> list[str]:
 
 def _first_error(errors: Sequence[Path]) -> LoraAssetsError:
     """Return what went wrong first: a NaN spreads to every process with the next step."""
-    told: list[dict[str, Any]] = [json.loads(path.read_bytes()) for path in errors]
-    first = min(told, key=lambda error: (error["micro_batch"] is None, error["micro_batch"] or 0))
+    reported: list[dict[str, Any]] = [json.loads(path.read_bytes()) for path in errors]
+    first = min(reported, key=lambda error: (error["micro_batch"] is None, error["micro_batch"] or 0))
     if first["kind"] == NonFiniteError.__name__:
         return NonFiniteError(first["message"], first["samples"], first["micro_batch"])
     return Interrupted(first["message"]) if first["kind"] == Interrupted.__name__ else LoraAssetsError(first["message"])
@@ -133,5 +133,5 @@ def write_outcome(workdir: Path, outcome: TrainOutcome) -> None:
 def write_error(workdir: Path, rank: int, error: LoraAssetsError) -> None:
     """Leave a worker's error for the process that started it."""
     samples, number = (error.samples, error.micro_batch) if isinstance(error, NonFiniteError) else ((), None)
-    told = {"kind": type(error).__name__, "message": str(error), "samples": samples, "micro_batch": number}
-    (workdir / _ERRORS.replace("*", str(rank))).write_text(json.dumps(told))
+    stored = {"kind": type(error).__name__, "message": str(error), "samples": samples, "micro_batch": number}
+    (workdir / _ERRORS.replace("*", str(rank))).write_text(json.dumps(stored))
