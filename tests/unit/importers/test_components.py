@@ -101,7 +101,12 @@ def test_parts_of_simpletuner_and_ai_toolkit_become_settings(tmp_path: Path) -> 
         "type": "sd_trainer",
         "network": {"type": "lora"},
         "datasets": [{"folder_path": "pictures"}],
-        "model": {"name_or_path": "owner/base", "arch": "flux", "vae_path": "./parts/vae", "te_name_or_path": "./parts/t5"},
+        "model": {
+            "name_or_path": "owner/base",
+            "arch": "flux",
+            "vae_path": "./parts/vae",
+            "te_name_or_path": "./parts/t5",
+        },
     }
     report = import_json(tmp_path, {"job": "extension", "config": {"name": "one", "process": [process]}})
     model = project_of(tmp_path, report).model
