@@ -15,6 +15,7 @@ from trainer_core.families.component_files import PICKLES
 from trainer_core.families.family import Family
 from trainer_core.families.model_source import ModelSource, single_file_digests
 from trainer_core.files import replacing
+from trainer_core.lazy import torch
 from trainer_core.store import Store
 from trainer_core.store.keys import digest
 from trainer_core.types import FileStat
@@ -174,7 +175,6 @@ def _converted(path: Path, store: Store) -> Path:
 def _convert(path: Path, target: Path) -> None:
     import pickle
 
-    import torch
     from safetensors.torch import save_file
 
     try:

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from trainer_core.adapter_kinds import adapter_kinds
+from trainer_core.export import card
+from trainer_core.export.card import Rendered, TrainingData, model_card
 from trainer_core.export.formats import formats
 from trainer_core.stages.project.session import Session
 from trainer_core.stages.publishing.lora_names import LORA, published_names
@@ -18,7 +20,7 @@ from trainer_core.store.keys import digest, sha256_file
 from trainer_core.types import FileStat, Verdict
 
 if TYPE_CHECKING:
-    from trainer_core.export.card import CardFacts, Rendered, TrainingData
+    from trainer_core.export.card import CardFacts
 
 CARD = "README.md"
 _KIND = "model card 1"
@@ -41,16 +43,12 @@ def publish_card(session: Session, lora: Published, metrics: Published, verdict:
     known = index.facts(_KIND, [key]).get(key)
     if known is not None and known == there.get(str(target)):
         return
-    from trainer_core.export.card import model_card
-
     session.workspace.outputs.mkdir(parents=True, exist_ok=True)
     write_atomic(session.workspace.store.root, target, model_card(_facts(session, lora, metrics, verdict)).encode())
     index.remember(_KIND, {key: sha256_file(target)})
 
 
 def _facts(session: Session, lora: Published, metrics: Published, verdict: Verdict) -> CardFacts:
-    from trainer_core.export import card
-
     project, report = session.project, TrainingReport.from_json(lora.metadata)
     names = {file: output.format(name=session.workspace.output_name) for file, output in published_names().items()}
     settings = report.lineage.settings
@@ -103,8 +101,6 @@ def _lycoris_file(report: TrainingReport, names: Mapping[str, str]) -> str:
 
 
 def _training_data(session: Session) -> TrainingData:
-    from trainer_core.export.card import TrainingData
-
     manifest = session.workspace.manifest
     buckets = Counter(sample.bucket for sample in manifest.samples)
     held_out = Counter(sample.bucket for sample in manifest.samples if sample.split == "held_out")
@@ -118,8 +114,6 @@ def _training_data(session: Session) -> TrainingData:
 
 
 def _rendered(session: Session) -> Rendered:
-    from trainer_core.export.card import Rendered
-
     sample, side = session.project.sample, session.project.bucket.resolution
     nothing = session.workspace.family.spec.rendering.no_negative_prompt
     prompts = project_prompts(sample, session.workspace)
