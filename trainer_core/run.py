@@ -62,9 +62,11 @@ def open_session(
         ModelError: the download failed.
         ConfigError: the settings are wrong, or cannot work together; all of it is reported at once.
     """
-    session = Session.open(load_project(config, overrides), home or project_home(config), report)
-    if fetch:
-        fetch_base(session.project.model)
+    project, home = load_project(config, overrides), home or project_home(config)
+    session = Session.open(project, home, report)
+    if fetch and fetch_base(project.model):
+        session.close()
+        session = Session.open(project, home, report)
     if errors := [finding for finding in project_findings(session) if finding.level == "error"]:
         session.close()
         raise ConfigError(errors)

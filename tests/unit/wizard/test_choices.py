@@ -21,7 +21,6 @@ from trainer_core.wizard.situation import (
     MachineLook,
     Situation,
     are_tags,
-    trained_side,
 )
 
 ANSWERS = Answers("cats", Path("/pictures"), "/base", "sdxl", trigger_word="ohwx")
@@ -61,7 +60,7 @@ def test_what_is_chosen_is_a_project_without_conflicts(goal: str, effort: str, b
 def _facts(base: BaseLook):
     from trainer_core.config.rules import Facts
 
-    return Facts(prediction=base.prediction)
+    return Facts(prediction=base.prediction, resolution=base.side)
 
 
 def test_every_choice_is_a_setting_with_a_reason() -> None:
@@ -175,11 +174,6 @@ def test_flow_families_get_no_min_snr() -> None:
 )
 def test_tags_are_distinguished_from_sentences(captions: list[str], tags: bool) -> None:
     assert are_tags(captions) is tags
-
-
-def test_the_trained_side_comes_from_the_config() -> None:
-    assert trained_side({"sample_size": 64}, 8) == 512
-    assert trained_side({"in_channels": 64}, 8) == 1024
 
 
 def test_rules_of_choices_are_named_once() -> None:
