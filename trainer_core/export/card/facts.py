@@ -1,4 +1,4 @@
-"""What a model card tells, as plain data."""
+"""What a model card says, as plain data."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ class Lineage:
 
 @dataclass(frozen=True)
 class CardFacts:
-    """Everything that a card tells."""
+    """Everything that a card says."""
 
     name: str
     """The project's name."""

@@ -1,4 +1,4 @@
-"""The model card of a project: `outputs/NAME/README.md`, written anew when what it tells has changed."""
+"""The model card of a project: `outputs/NAME/README.md`, written anew when what it says has changed."""
 
 from __future__ import annotations
 
