@@ -111,23 +111,24 @@ def _trigger_words(project: Project) -> tuple[str, ...]:
 
 
 def _shown_settings(settings: Mapping[str, Mapping[str, JSON]]) -> dict[str, JSON]:
-    """Return the settings that people ask for, and those that are not the default."""
-    rows = field_rows()
+    """Return the settings that people ask for, and those that are not the default, in the order of the project."""
     values = {f"{group}.{name}": value for group, named in settings.items() for name, value in named.items()}
     return {
-        path: value
-        for path, value in values.items()
-        if path in _ALWAYS_SHOWN or path not in rows or value != to_jsonable_python(rows[path].default)
+        path: values[path]
+        for path, row in field_rows().items()
+        if path in values
+        and (values[path] != to_jsonable_python(row.default) or (path in _ALWAYS_SHOWN and values[path] is not None))
     }
 
 
 def _figures(exam: ExamFigures) -> Iterator[Figure]:
     from trainer_core.export.card.facts import Figure
 
-    for name, both in exam.figures.items():
+    for name in (one for one in _FIGURES if one in exam.figures):
+        both = exam.figures[name]
         losses = exam.by_sample.values() if name == "held_out_loss" else ()
         yield Figure(
-            _FIGURES.get(name, name),
+            _FIGURES[name],
             both.base,
             both.lora,
             share=name in _SHARES,
