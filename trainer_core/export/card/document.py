@@ -10,6 +10,9 @@ import io
 from collections.abc import Mapping, Sequence
 from pathlib import PurePath
 
+from ruamel.yaml import YAML
+from ruamel.yaml.scalarstring import DoubleQuotedScalarString as Quoted
+
 from trainer_core.data.names import pluralize
 from trainer_core.export.card.facts import (
     GRID,
@@ -49,9 +52,6 @@ def model_card(facts: CardFacts) -> str:
 
 
 def _front_matter(facts: CardFacts) -> str:
-    from ruamel.yaml import YAML
-    from ruamel.yaml.scalarstring import DoubleQuotedScalarString as Quoted
-
     trained = facts.trained
     front: dict[str, object] = {"license": Quoted(facts.license)}
     if facts.license == "other":
