@@ -353,7 +353,7 @@ def _memory_error(stage: Stage[Any], error: MemoryError | RuntimeError) -> LoraA
 
 def _publish_outputs(session: Session, stage: Stage[Any], published: Published) -> tuple[Path, ...]:
     workspace, folder = session.workspace, session.workspace.outputs
-    wanted = {**stage.outputs, **published.metadata.get("outputs", {})}
+    wanted = {**stage.outputs, **stage.more_outputs(published)}
     names = {name: output.format(name=workspace.output_name) for name, output in wanted.items()}
     present = read_checksums(folder / CHECKSUMS)
     outdated = [

@@ -182,7 +182,7 @@ class _Step:
 
 
 def _bring_up_to_date(step: _Step, asset: StageAsset, session: Session) -> dg.MaterializeResult:
-    """Run a stage, and before it whatever above it is stale; a stage that is fresh costs a look."""
+    """Run a stage, and before it whatever above it is stale; a stage that is fresh is only checked."""
     ancestors = asset.ancestors()
     above = (asset, *ancestors.values())
     for source in (name for name in SOURCES if any(name in each.sources for each in above)):

@@ -1,6 +1,6 @@
 """Launches what is stale, level by level, by the condition on each asset: one run a project.
 
-A look at all conditions costs several queries an asset, so a tick evaluates only projects to which something happened:
+Evaluating a condition costs several queries an asset, so a tick evaluates only projects to which something happened:
 an event of one of their assets, or the beginning or the end of one of their runs. That loses nothing, because the
 conditions depend on these and on the loaded code alone (`conditions.py`). Projects that the last tick requested runs
 of are evaluated again, so that a request of which no run came is not lost.

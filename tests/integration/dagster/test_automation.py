@@ -32,7 +32,7 @@ class Daemon:
     def __init__(self, world: World, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch) -> None:
         self.world, self.instance, self._patch = world, instance, monkeypatch
         self._cursors: dict[str, str | None] = {}
-        self.now = dataset_folder.look(self.project("cat")).newest
+        self.now = dataset_folder.list_files(self.project("cat")).newest
         monkeypatch.setattr(dataset_folder, "time", SimpleNamespace(time=lambda: self.now))
 
     def project(self, name: str):  # type: ignore[no-untyped-def]
@@ -41,7 +41,7 @@ class Daemon:
         return load_project(self.world.root / "configs" / f"{name}.yaml")
 
     def tick(self) -> list[dg.RunRequest]:
-        """Let a minute pass; tick each folder's sensor twice, since it acts when two looks agree, then automation."""
+        """Let a minute pass; tick each folder's sensor twice, as two listings must agree, then automation."""
         for _ in range(2):
             self.now += 60
             for project in PROJECTS:
@@ -100,7 +100,7 @@ class Daemon:
     def caption(self, text: str) -> None:
         self.world.caption(0, text)
         # The files' times are real ones, the sensors' clock is not.
-        self.now = max(self.now, dataset_folder.look(self.project("cat")).newest)
+        self.now = max(self.now, dataset_folder.list_files(self.project("cat")).newest)
 
 
 def assets_of(request: dg.RunRequest) -> Assets:

@@ -709,7 +709,7 @@ CASES = [
     ),
     # The chance of n pictures is 1.96 * sqrt(p * (1 - p) / n): for 0.8 it is 0.196 with 16 pictures.
     Case(
-        "the_concept_limit_can_be_told",
+        "the_concept_limit_fits_the_number_of_pictures",
         "warning",
         "gate.min_concept_score",
         "gate.min_concept_score=0.8 gate.judge=/x/a.py gate.concept_prompts=[a,b,c,d,e] gate.pictures=3",
@@ -717,7 +717,7 @@ CASES = [
     ),
     # For 0.1 it is 0.099 with 35 pictures.
     Case(
-        "the_following_limit_can_be_told",
+        "the_following_limit_fits_the_number_of_pictures",
         "warning",
         "gate.max_following_loss",
         "gate.judge=/x/a.py gate.other_prompts=[a,b] gate.pictures=17",
@@ -772,7 +772,7 @@ def test_a_limit_that_is_too_fine_says_how_many_pictures_it_takes(make) -> None:
     settings = ("gate.min_concept_score=0.8", "gate.judge=/x/a.py", "gate.concept_prompts=[a,b,c,d]", "gate.pictures=3")
     project = make(*settings)
     (found,) = (one for one in check_rules(project, DIFFUSION) if one.field == "gate.min_concept_score")
-    assert "80% give or take 23% with 12 pictures (4 of gate.concept_prompts x gate.pictures 3)" in found.message
+    assert "80% ± 23% with 12 pictures (4 of gate.concept_prompts x gate.pictures 3)" in found.message
     assert found.fix == "Examine at least 16 pictures: add prompts, or set `gate.pictures: 4`."
 
     fine = make(*settings, "gate.min_concept_score=0.99")

@@ -78,7 +78,7 @@ class Projects:
 
         return stage
 
-    def look(self, *groups: str) -> None:
+    def observe(self, *groups: str) -> None:
         """Record what the folders hold, as the folder sensor does."""
         for group in groups or GROUPS:
             key, version = dg.AssetKey([group, "folder"]), self.versions[group]
@@ -120,7 +120,7 @@ class Projects:
 def projects(tmp_path: Path) -> Iterator[Projects]:
     with dg.DagsterInstance.local_temp(str(tmp_path)) as instance:
         made = Projects(instance)
-        made.look()
+        made.observe()
         yield made
 
 
@@ -135,18 +135,18 @@ def test_opening_the_ui_starts_nothing_that_was_never_made(projects: Projects) -
     assert [projects.tick() for _ in range(3)] == [[]] * 3
     projects.run(["cat/data"])
     projects.versions["dog"] = "v2"
-    projects.look()
+    projects.observe()
     # Neither the other project, nor what stands below the one asset that was made.
     assert [projects.tick() for _ in range(2)] == [[]] * 2
     projects.versions["cat"] = "v2"
-    projects.look()
+    projects.observe()
     assert projects.launch() == [{"cat/data"}]
     assert projects.tick() == []
 
 
 def test_what_is_stale_is_made_level_by_level_in_one_run_a_project(made: Projects) -> None:
     made.versions = dict.fromkeys(GROUPS, "v2")
-    made.look()
+    made.observe()
     requests = made.requests()
     assert [{key.to_user_string() for key in request.asset_selection or ()} for request in requests] == [
         {"cat/data"},
@@ -162,11 +162,11 @@ def test_what_is_stale_is_made_level_by_level_in_one_run_a_project(made: Project
 
 def test_a_failure_in_one_project_leaves_the_other_alone(made: Projects) -> None:
     made.versions["cat"] = "v2"
-    made.look()
+    made.observe()
     made.stop_at, made.stops_with = "data", ValueError("broken")
     assert made.launch() == [{"cat/data"}]
     made.stop_at, made.versions["dog"] = None, "v2"
-    made.look()
+    made.observe()
     assert [made.launch() for _ in range(4)] == [[{"dog/data"}], [{"dog/latents"}], [{"dog/lora"}], []]
 
 
@@ -181,12 +181,12 @@ def test_a_run_that_was_stopped_is_not_requested_until_something_changes(
     made.stop_at = "lora"
     if ending == dg.DagsterRunStatus.FAILURE:
         made.stops_with = ValueError("broken")
-    made.look()
+    made.observe()
     assert made.run(["cat/data", "cat/latents", "cat/lora"]) == ending
     made.stop_at = None
     assert [made.tick() for _ in range(3)] == [[]] * 3
-    # The folder sensor looks again, finds what the run found, and a run by hand makes the very same data again.
-    made.look()
+    # The folder sensor finds what the run found, and a run by hand makes the very same data again.
+    made.observe()
     made.run(["cat/data"])
     assert made.tick() == []
     made.rates["cat"] = "5e-5"
@@ -196,23 +196,23 @@ def test_a_run_that_was_stopped_is_not_requested_until_something_changes(
 
 def test_after_a_stop_new_data_is_a_reason_to_go_on(made: Projects) -> None:
     made.versions["cat"] = "v2"
-    made.look()
+    made.observe()
     made.stop_at = "lora"
     made.run(["cat/data", "cat/latents", "cat/lora"])
     made.stop_at, made.versions["cat"] = None, "v3"
-    made.look()
+    made.observe()
     assert [made.launch() for _ in range(4)] == [[{"cat/data"}], [{"cat/latents"}], [{"cat/lora"}], []]
 
 
 def test_after_a_stop_a_change_that_is_taken_back_is_none(made: Projects) -> None:
     made.versions["cat"] = "v2"
-    made.look()
+    made.observe()
     made.stop_at = "lora"
     made.run(["cat/data", "cat/latents", "cat/lora"])
     made.stop_at = None
     for version in ("v3", "v2"):
         made.versions["cat"] = version
-        made.look()
+        made.observe()
         made.run(["cat/data", "cat/latents"])
     assert [made.tick() for _ in range(2)] == [[]] * 2
 
@@ -227,7 +227,7 @@ def test_any_unfinished_run_of_the_project_counts(made: Projects, status: dg.Dag
         job.get_subset(asset_selection=selected), asset_selection=selected, status=status, remote_job_origin=origin
     )
     made.versions = dict.fromkeys(GROUPS, "v2")
-    made.look()
+    made.observe()
     assert made.tick() == [{"dog/data"}]
     made.instance.delete_run(run.run_id)
     made.run(["dog/data"])
@@ -254,7 +254,7 @@ def test_a_change_while_an_asset_is_made_is_not_lost(made: Projects) -> None:
     made.rates["cat"] = "5e-5"
     assert made.tick() == [{"cat/lora"}]
     made.versions["cat"] = "v2"
-    made.look()
+    made.observe()
     made.versions["cat"] = "v1"  # The run began before the change.
     made.run(["cat/lora"])
     made.versions["cat"] = "v2"
@@ -275,7 +275,7 @@ def test_a_tick_without_news_evaluates_nothing_and_with_news_only_that_project(
     made.tick()
     assert evaluated == []
     made.versions["dog"] = "v2"
-    made.look()
+    made.observe()
     assert made.tick() == [{"dog/data"}]
     assert evaluated == [{"dog"}]
     made.rates["cat"] = "5e-5"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from trainer_core.config.groups import ModelConfig
 from trainer_core.errors import ModelError
-from trainer_core.export.card import base_name as name_of_path
+from trainer_core.export.card.facts import base_name as name_of_path
 from trainer_core.families import get_family, hub, with_spec
 from trainer_core.families.component_files import PICKLES
 from trainer_core.families.facts import native_resolution
