@@ -9,6 +9,8 @@ import pytest
 from trainer_core.config.fields import field_rows
 from trainer_core.config.load import load_project
 from trainer_core.config.rules import check_rules
+from trainer_core.families import get_family
+from trainer_core.families.facts import family_facts
 from trainer_core.types import JSON
 from trainer_core.wizard.choices import CHOICES, choose, fit, length, training_gib, warnings
 from trainer_core.wizard.document import write_yaml
@@ -58,9 +60,7 @@ def test_what_is_chosen_is_a_project_without_conflicts(goal: str, effort: str, b
 
 
 def _facts(base: BaseLook):
-    from trainer_core.config.rules import Facts
-
-    return Facts(prediction=base.prediction, resolution=base.side)
+    return family_facts(get_family("flux1" if base is FLUX else "sdxl").spec)
 
 
 def test_every_choice_is_a_setting_with_a_reason() -> None:
