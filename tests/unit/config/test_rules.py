@@ -29,8 +29,8 @@ def make(tmp_path: Path):
     return build
 
 
-def overrides(text: str) -> list[str]:
-    return text.split()
+def overrides(settings: str) -> list[str]:
+    return settings.split()
 
 
 @pytest.mark.parametrize("facts", [DIFFUSION, FLOW, TEN_STEPS], ids=["diffusion", "flow", "pictures"])
