@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from trainer_core.importers.core.convert import amount, number, on, several_numbers, truth, unless_off
+from trainer_core.importers.core.convert import amount, number, on, path, several_numbers, truth, unless_off
 from trainer_core.importers.core.key_table import (
     Context,
     Conversion,
@@ -262,8 +262,6 @@ ROWS: list[Row] = [
 
 
 def _weights(value: JSON, context: Context) -> JSON:
-    from trainer_core.importers.core.convert import path
-
     return path(value, context)
 
 
