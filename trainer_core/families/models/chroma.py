@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from trainer_core.diffusion.flow import flow_schedule
 from trainer_core.families.shared import denoisers, flux_names, kl_vae, loading, packing
 from trainer_core.families.spec import (
     ComponentSpec,
@@ -73,6 +74,7 @@ def _with_working_masks(denoiser: Any) -> Any:
 SPEC = FamilySpec(
     name="chroma",
     title="Chroma",
+    resolution_range=(0.5, 1.5),  # Chroma1-Base was trained at 512, Chroma1-HD at 1024: their model cards
     prediction="flow",
     pipeline="ChromaPipeline",
     components={
@@ -111,8 +113,6 @@ class Chroma:
 
     def noise_schedule(self, source: ModelSource, noise: NoiseConfig) -> NoiseSchedule:
         """Return the flow schedule with the scheduler's shift."""
-        from trainer_core.diffusion.flow import flow_schedule
-
         return flow_schedule(source.config("scheduler"), noise, patch=2)
 
     def encode_latents(self, vae: nn.Module, pixels: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from trainer_core.diffusion.flow import flow_schedule
 from trainer_core.families.shared import clip, denoisers, flux_names, kl_vae, loading, packing, t5
 from trainer_core.families.spec import (
     BaseKind,
@@ -66,6 +67,7 @@ def _keep_size(pipeline: Any) -> Any:
 _MAIN = FamilySpec(
     name="flux1",
     title="FLUX.1",
+    resolution_range=(0.31, 1.41),  # 0.1 to 2 megapixels: blackforestlabs.ai, announcement of FLUX.1
     prediction="flow",
     pipeline="FluxPipeline",
     components={
@@ -131,8 +133,6 @@ class Flux1:
 
     def noise_schedule(self, source: ModelSource, noise: NoiseConfig) -> NoiseSchedule:
         """Return the flow schedule; dev shifts it by the number of packed tokens, schnell not at all."""
-        from trainer_core.diffusion.flow import flow_schedule
-
         return flow_schedule(source.config("scheduler"), noise, patch=2)
 
     def encode_latents(self, vae: nn.Module, pixels: Tensor) -> Tensor:

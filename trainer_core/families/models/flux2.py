@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from trainer_core.diffusion.flow import flow_schedule
 from trainer_core.families.shared import denoisers, packing, qwen3, text_models
 from trainer_core.families.spec import (
     BaseKind,
@@ -102,6 +103,7 @@ def _klein_options(config: Mapping[str, Any]) -> dict[str, Any]:
 _DEV = FamilySpec(
     name="flux2",
     title="FLUX.2",
+    resolution_range=(0.25, 2.0),  # up to 4 megapixels: the model card of FLUX.2-dev
     prediction="flow",
     pipeline="Flux2Pipeline",
     components={
@@ -178,8 +180,6 @@ class Flux2:
 
     def noise_schedule(self, source: ModelSource, noise: NoiseConfig) -> NoiseSchedule:
         """Return the flow schedule, shifted by the number of tokens: a token is one latent pixel."""
-        from trainer_core.diffusion.flow import flow_schedule
-
         return flow_schedule(source.config("scheduler"), noise, patch=1)
 
     def encode_latents(self, vae: nn.Module, pixels: Tensor) -> Tensor:
@@ -242,8 +242,6 @@ class Flux2:
 
 
 def _qwen3_states(encoder: Any, tokenizer: Any, captions: Sequence[str], length: int) -> Sequence[Tensor]:
-    from trainer_core.families.shared import qwen3
-
     return qwen3.chat_states(encoder, tokenizer, captions, length, thinking=False)[0]
 
 
