@@ -23,7 +23,7 @@ from trainer_core.export.proof import FileProof, prove
 from trainer_core.export.readers.read import module_and_role, read_file, read_layers, refuse_others
 from trainer_core.export.write import WEIGHTS, Lora, exported_tensors, write_lora
 from trainer_core.families import family_names, get_family
-from trainer_core.families.spec import FamilySpec, PrecisionName
+from trainer_core.families.spec import STYLES_WITH_ALPHA, FamilySpec, PrecisionName
 from trainer_core.files import replacing
 
 if TYPE_CHECKING:
@@ -240,7 +240,7 @@ def _metadata(
     architecture, version = names_of_base(spec, config)
     ranks = [_rank(one) for one in lora.layers.values()]
     plain = all(isinstance(one, LoraLayer) and one.magnitude is None for one in lora.layers.values())
-    folded = formats()[format_name].style(names) == "peft"
+    folded = formats()[format_name].style(names) not in STYLES_WITH_ALPHA
     alphas = ranks if folded else [one.alpha for one in lora.layers.values()]
     needed = {
         "ss_base_model_version": version,

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from trainer_core.families.spec import FamilySpec, KeyStyle
+from trainer_core.families.spec import STYLES_WITH_ALPHA, FamilySpec, KeyStyle
 from trainer_core.types import Bucket, Sample
 
 _MODELSPEC = "1.0.1"
@@ -81,8 +81,8 @@ def names_of_base(spec: FamilySpec, config: Mapping[str, Any]) -> tuple[str, str
 def _kohya(spec: FamilySpec, training: Training, style: KeyStyle) -> dict[str, str]:
     datasets = _by_dataset(training.samples)
     arguments = {**({"dropout": training.dropout} if training.dropout else {}), **training.arguments}
-    # PEFT's keys have the scale folded in, so what belongs to these tensors is alpha = rank
-    alpha = training.rank if style == "peft" else training.alpha
+    # where the scale is folded in, what belongs to these tensors is alpha = rank
+    alpha = training.alpha if style in STYLES_WITH_ALPHA else training.rank
     return {
         "ss_base_model_version": names_of_base(spec, training.base_config)[1],
         "ss_network_module": training.module or spec.lora.network_module,
