@@ -54,12 +54,12 @@ def _measure(root: Path, number: int) -> list[Figure]:
         instance.report_runless_asset_event(upstream.observation(projects[0].key("dataset_folder"), "other"))
         one = _cpu_seconds(tick)
         none = _cpu_seconds(tick)
-        look = _cpu_seconds(lambda: dataset_folder.look(projects[0].project))
+        listing = _cpu_seconds(lambda: dataset_folder.list_files(projects[0].project))
     return [
         Figure("automation, every project", every, "CPU s"),
         Figure("automation, news of one project", one, "CPU s", Goal(1.0, "at most")),
         Figure("automation, no news", none, "CPU s", Goal(0.25, "at most")),
-        Figure("folder sensor, one look at a small folder", look, "CPU s"),
+        Figure("folder sensor, one listing of a small folder", listing, "CPU s"),
     ]
 
 

@@ -21,12 +21,13 @@ CODE_VERSION = "lora-assets/code_version"
 """Tag of an asset's op, which Dagster keeps with each planned run, and of overridden results: the code version that the
 project's own settings give."""
 OVERRIDES = "lora-assets/overrides"
-"""Tag of a result that was made with settings of one run: those settings."""
+"""Tag of a run and of its results, where the run had settings of its own: those settings. A result's tag can hold few
+letters, so it has other signs replaced; its metadata has them in full."""
 
 
 def when_stale() -> dg.AutomationCondition:
     """Return the condition of every stage's asset."""
-    return IsStale() & AncestorsFresh() & ~ProjectHasUnfinishedRun() & ~LeftAlone()
+    return IsStale() & AncestorsFresh() & ~ProjectHasUnfinishedRun() & ~StoppedAndNothingNew()
 
 
 @dataclass(frozen=True)
@@ -117,11 +118,11 @@ class ProjectHasUnfinishedRun(_Condition):
         return "project_has_unfinished_run"
 
     def holds(self, facts: Facts, key: dg.AssetKey) -> bool:
-        """Look for the asset's group among those with unfinished runs."""
+        """Find the asset's group among those with unfinished runs."""
         return facts.view.asset_graph.get(key).group_name in facts.busy_groups
 
 
-class LeftAlone(_Condition):
+class StoppedAndNothingNew(_Condition):
     """True when the last run was stopped, failed or had overrides, and nothing has changed since it was planned."""
 
     @property
@@ -131,13 +132,13 @@ class LeftAlone(_Condition):
 
     def holds(self, facts: Facts, key: dg.AssetKey) -> bool:
         """Compare what there is now with what the last run knew."""
-        last = last_word(facts.view.instance, key)
-        return last is not None and not _something_new(facts.view, key, last)
+        run = blocking_run(facts.view.instance, key)
+        return run is not None and not _something_new(facts.view, key, run)
 
 
 @dataclass(frozen=True)
-class LastWord:
-    """A run whose outcome automation must not undo, and what it knew."""
+class BlockingRun:
+    """A run that was stopped, failed or had overrides, and what it knew: automation repeats it only after a change."""
 
     run_id: str
     planned_at: int
@@ -146,34 +147,34 @@ class LastWord:
     """Code version of the asset by the project's own settings, where it is on record."""
 
 
-def last_word(instance: dg.DagsterInstance, key: dg.AssetKey) -> LastWord | None:
+def blocking_run(instance: dg.DagsterInstance, key: dg.AssetKey) -> BlockingRun | None:
     """Return the asset's last run if it ended without making the asset, or made it with settings of its own."""
     plan, made = upstream.latest_plan(instance, key), upstream.version_record(instance, key, observed=False)
     if plan and (made is None or made.storage_id < plan.storage_id):
         code_version = upstream.op_tag_at_planning(instance, plan.run, key, CODE_VERSION)
-        return LastWord(plan.run.run_id, plan.storage_id, code_version)
+        return BlockingRun(plan.run.run_id, plan.storage_id, code_version)
     if made and OVERRIDES in made.tags:
         planned_at = plan.storage_id if plan and plan.run.run_id == made.run_id else made.storage_id
-        return LastWord(made.run_id, planned_at, made.tags.get(CODE_VERSION))
+        return BlockingRun(made.run_id, planned_at, made.tags.get(CODE_VERSION))
     return None
 
 
-def _something_new(view: AssetGraphView, key: dg.AssetKey, last: LastWord) -> bool:
+def _something_new(view: AssetGraphView, key: dg.AssetKey, run: BlockingRun) -> bool:
     """Return whether the settings, or a result or source above the asset, are other than the run knew or made them."""
     graph = view.asset_graph
-    if last.code_version is not None and graph.get(key).code_version != last.code_version:
+    if run.code_version is not None and graph.get(key).code_version != run.code_version:
         return True
-    return any(_changed(view, ancestor, last) for ancestor in graph.get_ancestor_asset_keys(key))
+    return any(_changed(view, ancestor, run) for ancestor in graph.get_ancestor_asset_keys(key))
 
 
-def _changed(view: AssetGraphView, key: dg.AssetKey, last: LastWord) -> bool:
+def _changed(view: AssetGraphView, key: dg.AssetKey, run: BlockingRun) -> bool:
     """Return whether something other than the run gave an asset a data version that the run did not see."""
     instance, observed = view.instance, view.asset_graph.get(key).is_observable
     now = upstream.version_record(instance, key, observed)
-    if now is None or now.storage_id <= last.planned_at or now.run_id == last.run_id:
+    if now is None or now.storage_id <= run.planned_at or now.run_id == run.run_id:
         return False
-    known = upstream.version_in_run(instance, key, last.run_id)
+    known = upstream.version_in_run(instance, key, run.run_id)
     if known is None:
-        before = upstream.version_record(instance, key, observed, before=last.planned_at)
+        before = upstream.version_record(instance, key, observed, before=run.planned_at)
         known = before.version if before else None
     return now.version != known

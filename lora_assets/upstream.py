@@ -6,7 +6,9 @@ them into its own run, with the tags that Dagster would have written: the `Journ
 holds all this against the installed Dagster.
 """
 
+import base64
 import warnings
+import zlib
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -31,10 +33,8 @@ from dagster._core.definitions.sensor_definition import wrap_sensor_evaluation
 from dagster._core.errors import DagsterExecutionInterruptedError
 from dagster._core.execution.plan import active
 from dagster._core.storage.dagster_run import NOT_FINISHED_STATUSES
-from dagster._daemon.asset_daemon import (
-    asset_daemon_cursor_from_instigator_serialized_cursor,
-    asset_daemon_cursor_to_instigator_serialized_cursor,
-)
+from dagster_shared.serdes import deserialize_value, serialize_value
+from dagster_shared.serdes.errors import DeserializationError
 
 RunInterrupted = DagsterExecutionInterruptedError
 """Raised in a step, it makes a terminated run CANCELED instead of failed. A BaseException."""
@@ -297,7 +297,7 @@ def evaluate_conditions(
 ) -> Evaluation:
     """Evaluate the automation conditions of some assets, as Dagster's own sensor does for all of its assets."""
     graph = asset_graph(context)
-    before = asset_daemon_cursor_from_instigator_serialized_cursor(cursor or None, graph)
+    before = _read_cursor(cursor)
     tick = AutomationTickEvaluationContext(
         evaluation_id=before.evaluation_id,
         instance=context.instance,
@@ -312,8 +312,20 @@ def evaluate_conditions(
         logger=context.log,
     )
     requests, after, evaluations = tick.evaluate()
-    text = asset_daemon_cursor_to_instigator_serialized_cursor(_keeping(before, after))
-    return Evaluation(requests, text, evaluations)
+    return Evaluation(requests, _write_cursor(_keeping(before, after)), evaluations)
+
+
+def _read_cursor(text: str | None) -> AssetDaemonCursor:
+    """Read Dagster's cursor; one that cannot be read is an empty one. Dagster's own reader imports its whole daemon."""
+    try:
+        return deserialize_value(zlib.decompress(base64.b64decode(text or "")).decode(), AssetDaemonCursor)
+    except (ValueError, zlib.error, DeserializationError):
+        return AssetDaemonCursor.empty()
+
+
+def _write_cursor(cursor: AssetDaemonCursor) -> str:
+    """Return Dagster's cursor as a short text: each tick keeps one."""
+    return base64.b64encode(zlib.compress(serialize_value(cursor).encode())).decode()
 
 
 def _keeping(before: AssetDaemonCursor, after: AssetDaemonCursor) -> AssetDaemonCursor:

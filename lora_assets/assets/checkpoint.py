@@ -64,13 +64,13 @@ def _sha256_matches(finished: Finished) -> Verdict:
 def _export_proven(finished: Finished) -> Verdict:
     """Hold the files that were published against the proof that was written when each was read back."""
     published = finished.result.published
-    told = json.loads(published.file(PROOF).read_bytes())
+    proofs = json.loads(published.file(PROOF).read_bytes())["files"]
     for name in sorted(published.files):
         folder, _, file = name.rpartition("/")
         if folder and file == PROOF:
             saved = json.loads(published.file(name).read_bytes())["files"]
-            told["files"] += [proof | {"file": f"{folder}/{proof['file']}"} for proof in saved]
-    proven = {proof["file"] for proof in told["files"] if proof["ok"]}
+            proofs += [proof | {"file": f"{folder}/{proof['file']}"} for proof in saved]
+    proven = {proof["file"] for proof in proofs if proof["ok"]}
     saved_files = {name for name in published.files if name.startswith(f"{SAVES}/") and name.endswith(".safetensors")}
     unproven = sorted((published.files.keys() & published_names().keys() | saved_files) - proven)
     rows = [
@@ -78,7 +78,7 @@ def _export_proven(finished: Finished) -> Verdict:
             *(proof["file"], proof["format"], proof["reader"], proof["modules"], proof["keys"]),
             *(f"{proof['max_relative_error']:.2g}", f"{proof['bound']:.2g}", f"{proof['comfyui_coverage']:.0%}"),
         )
-        for proof in told["files"]
+        for proof in proofs
     ]
     head = ("file", "format", "read by", "modules", "keys", "largest error", "bound", "ComfyUI maps")
     text = f"no proof of {', '.join(unproven)}" if unproven else f"{len(proven)} files hold what was trained"

@@ -54,10 +54,10 @@ def _promoted(finished: Finished) -> Verdict:
         reasons += "; nothing is held out, so no loss was measured: raise datasets.held_out"
     promoted = bool(settled["promoted"])
     text = f"{'promoted' if promoted else 'not promoted'}: {reasons}"
-    # Promoted without a measurement is told as a warning; it is the user's choice to hold nothing out.
+    # Promoted without a measurement is a warning: the user chose to hold nothing out.
     severity = dg.AssetCheckSeverity.WARN if promoted else dg.AssetCheckSeverity.ERROR
-    told = {"reasons": dg.MetadataValue.json(list(settled["reasons"]))}
-    return Verdict(promoted and bool(held_out), text, told, severity)
+    metadata = {"reasons": dg.MetadataValue.json(list(settled["reasons"]))}
+    return Verdict(promoted and bool(held_out), text, metadata, severity)
 
 
 METRICS = StageAsset(

@@ -28,12 +28,12 @@ def sparkline(values: Sequence[float], title: str) -> dg.MetadataValue:
     points = _averaged(values)
     low, high = min(points), max(points)
     across, span = _WIDTH / max(1, len(points) - 1), (high - low) or 1.0
-    places = " ".join(
+    coordinates = " ".join(
         f"{i * across:.0f},{_HEIGHT - (value - low) / span * _HEIGHT:.0f}" for i, value in enumerate(points)
     )
     drawing = (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 -2 {_WIDTH} {_HEIGHT + 4}" width="{_WIDTH}">'
-        f'<polyline fill="none" stroke="#4c78a8" points="{places}"/></svg>'
+        f'<polyline fill="none" stroke="#4c78a8" points="{coordinates}"/></svg>'
     )
     text = _image(drawing.encode(), "svg+xml", title)
     assert len(text) < INLINE_CHARACTERS, len(text)

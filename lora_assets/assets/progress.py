@@ -22,6 +22,8 @@ SILENCE_SECONDS = 10.0
 
 _LOCKS = logging.getLogger("trainer_core.store.locks")
 
+log = logging.getLogger(__name__)
+
 
 class Progress:
     """A `Report` that writes to the log of a run, seldom, but never stays silent for long while its block runs."""
@@ -80,11 +82,14 @@ class Progress:
         return ", ".join(parts) + (f": {event.message}" if event.message else "")
 
     def _break_silence(self) -> None:
-        while not self._ended.wait(max(0.05, self._logged + SILENCE_SECONDS - time.monotonic())):
+        while not self._ended.wait(max(0.02, self._logged + SILENCE_SECONDS - time.monotonic())):
             now = time.monotonic()
             if now - self._logged >= SILENCE_SECONDS:
                 self._logged = now
-                self._context.log.info(self._state(now))
+                try:
+                    self._context.log.info(self._state(now))
+                except Exception as error:  # noqa: BLE001 - a busy database of Dagster's must not end these lines
+                    log.warning("%s: the log of the run could not be written: %s", self._stage, error)
 
     def _state(self, now: float) -> str:
         """Say what the stage does when it reports nothing."""

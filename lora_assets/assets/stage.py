@@ -9,7 +9,7 @@ import dagster as dg
 from lora_assets import catalog, conditions, upstream
 from lora_assets.assets.progress import Progress
 from lora_assets.overrides import RunSettings, overrides_of_run
-from lora_assets.projects import ProjectAssets
+from lora_assets.projects import ProjectAssets, tag_value
 from lora_assets.resources import HardwareResource, StoreResource
 from trainer_core.config.reads import slice_key
 from trainer_core.errors import Interrupted, LoraAssetsError
@@ -170,19 +170,19 @@ class _Step:
         tags = dict(self.own.tags) | ({conditions.OVERRIDES: "; ".join(self.overrides)} if self.overrides else {})
         missing = {name: value for name, value in tags.items() if name not in self.context.run.tags}
         if missing:
-            self.context.instance.add_run_tags(self.context.run_id, missing)
+            self.context.instance.add_run_tags(self.context.run.run_id, missing)
 
     def tags(self, asset: StageAsset) -> dict[str, str]:
         """Return the tags of a result: its code version, and the overrides if they decide the result."""
         own, actual = asset.code_version(self.own), asset.code_version(self.project)
         if own == actual:
             return upstream.code_version_tags(own)
-        overridden = {conditions.OVERRIDES: "; ".join(self.overrides), conditions.CODE_VERSION: own}
+        overridden = {conditions.OVERRIDES: tag_value("; ".join(self.overrides)), conditions.CODE_VERSION: own}
         return upstream.code_version_tags(actual) | overridden
 
 
 def _bring_up_to_date(step: _Step, asset: StageAsset, session: Session) -> dg.MaterializeResult:
-    """Run a stage, and before it whatever above it is stale; a stage that is fresh costs a look."""
+    """Run a stage, and before it whatever above it is stale; a stage that is fresh is only checked."""
     ancestors = asset.ancestors()
     above = (asset, *ancestors.values())
     for source in (name for name in SOURCES if any(name in each.sources for each in above)):
@@ -198,7 +198,7 @@ def _bring_up_to_date(step: _Step, asset: StageAsset, session: Session) -> dg.Ma
     return dg.MaterializeResult(
         asset_key=key,
         data_version=dg.DataVersion(finished.result.data_version),
-        metadata=_metadata(asset, finished),
+        metadata=_metadata(step, asset, finished),
         tags=step.journal.provenance(asset.deps(step.project)) | step.tags(asset),
         check_results=[check.result(key, check.run(finished)) for check in asset.checks],
     )
@@ -212,7 +212,7 @@ def _record_parent(step: _Step, parent: StageAsset, finished: Finished) -> None:
         for check in parent.checks:
             _refuse(parent, check, check.run(finished))
         return
-    step.journal.materialized(key, deps, tags, _metadata(parent, finished))
+    step.journal.materialized(key, deps, tags, _metadata(step, parent, finished))
     verdicts = [(check, check.run(finished)) for check in parent.checks]
     for check, verdict in verdicts:
         step.context.instance.report_runless_asset_event(check.evaluation(key, verdict))
@@ -227,15 +227,16 @@ def _refuse(parent: StageAsset, check: Check, verdict: Verdict) -> None:
         raise dg.Failure(message, metadata=dict(verdict.metadata), allow_retries=False)
 
 
-def _metadata(asset: StageAsset, finished: Finished) -> dict[str, dg.MetadataValue]:
+def _metadata(step: _Step, asset: StageAsset, finished: Finished) -> dict[str, dg.MetadataValue]:
     result = finished.result
+    overrides = {"overrides": dg.MetadataValue.json(list(step.overrides))} if step.overrides else {}
     work: dict[str, dg.MetadataValue] = {
         "action": dg.MetadataValue.text(result.action),
         "items_computed": dg.MetadataValue.int(result.items_computed),
         "items_reused": dg.MetadataValue.int(result.items_reused),
         "seconds": dg.MetadataValue.float(round(result.seconds, 3)),
     }
-    return dict(asset.describe(finished)) | work
+    return dict(asset.describe(finished)) | work | overrides
 
 
 def _log_result(context: dg.AssetExecutionContext, result: StageResult) -> None:

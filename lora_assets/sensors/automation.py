@@ -1,8 +1,9 @@
 """Launches what is stale, level by level, by the condition on each asset: one run a project.
 
-A look at all conditions costs several queries an asset, so a tick evaluates only projects to which something happened:
+Evaluating a condition costs several queries an asset, so a tick evaluates only projects to which something happened:
 an event of one of their assets, or the beginning or the end of one of their runs. That loses nothing, because the
-conditions depend on these and on the loaded code alone (`conditions.py`).
+conditions depend on these and on the loaded code alone (`conditions.py`). Projects that the last tick requested runs
+of are evaluated again, so that a request of which no run came is not lost.
 """
 
 import json
@@ -32,6 +33,8 @@ class Cursor:
     """Storage id of the newest event of an asset."""
     unfinished: Mapping[str, Sequence[str]] = field(default_factory=dict[str, Sequence[str]])
     """Run id -> groups, of every run that had not ended."""
+    requested: Sequence[str] = ()
+    """Groups of which the last tick requested runs."""
     conditions: str | None = None
     """Dagster's own cursor of the conditions."""
 
@@ -69,14 +72,16 @@ def automation_sensor() -> dg.AutomationConditionSensorDefinition:
 
 def _evaluate(context: dg.SensorEvaluationContext, sensor: dg.AutomationConditionSensorDefinition) -> dg.SensorResult:
     before, graph = Cursor.read(context.cursor), upstream.asset_graph(context)
-    now = replace(before, **_state(context.instance, graph))
+    now = replace(before, **_state(context.instance, graph), requested=())
     groups = _changed_groups(context.instance, graph, before, now)
     if not groups:
         return dg.SensorResult(skip_reason="nothing happened since the last tick", cursor=now.write())
     selection = dg.AssetSelection.groups(*sorted(groups))
     outcome = upstream.evaluate_conditions(context, sensor, selection, before.conditions)
     requests = [each for request in outcome.requests for each in split_by_project(request, graph)]
-    return upstream.automation_result(requests, replace(now, conditions=outcome.cursor).write(), outcome.evaluations)
+    requested = _groups(graph, (key for request in requests for key in request.asset_selection or ()))
+    now = replace(now, conditions=outcome.cursor, requested=requested)
+    return upstream.automation_result(requests, now.write(), outcome.evaluations)
 
 
 def split_by_project(request: dg.RunRequest, graph: upstream.BaseAssetGraph) -> list[dg.RunRequest]:
@@ -115,6 +120,7 @@ def _changed_groups(
         return everything
     runs = {**before.unfinished, **now.unfinished}
     changed = {group for run in before.unfinished.keys() ^ now.unfinished.keys() for group in runs[run]}
+    changed.update(before.requested)
     if now.event > before.event:
         keys = upstream.assets_with_events_after(instance, before.event, _EVENTS_PER_TICK)
         if keys is None:

@@ -1,8 +1,8 @@
 """Watches a project's folders and records in Dagster when their content changed. The automation sensor launches runs.
 
-A look at the folders reads names and stats, no file. Content is read only when two looks agree and nothing has changed
-for a while (somebody may still be copying), and then only the files that are new. A project of which nothing was ever
-made is not looked at: its first run records its folders by itself.
+A listing of the folders reads names, sizes and times, and opens no file. Content is read only when two listings agree
+and nothing has changed for a while, because somebody may still be copying, and then only of files that are new. The
+folders of a project of which nothing was ever made are not listed: its first run records them by itself.
 """
 
 import json
@@ -28,27 +28,27 @@ QUIET_SECONDS = 5.0
 """Files younger than this may still be written."""
 INTERVAL_SECONDS = 5
 PROJECTS_PER_SECOND = 4
-"""With many projects each is looked at less often, so that all sensors together cost the same."""
+"""With many projects each folder is listed less often, so that all sensors together cost the same."""
 RESTS = 10
-"""A sensor rests for this many times as long as its last look took: a large folder costs a tenth of a core at most."""
+"""A sensor rests this many times as long as its last listing took: a large folder costs a tenth of a core at most."""
 
 
 @dataclass(frozen=True)
 class Cursor:
-    """What the sensor remembers between looks."""
+    """What the sensor remembers between ticks."""
 
-    seen: str = ""
-    """Fingerprint of the last look."""
+    last: str = ""
+    """Fingerprint of the last listing."""
     done: str = ""
-    """Fingerprint of the look whose content Dagster has on record."""
+    """Fingerprint of the listing whose content Dagster has on record."""
     made: bool = False
     """Whether any asset of the project was ever made."""
     rest_until: float = 0.0
-    """No look before this time, in seconds since 1970."""
+    """No listing before this time, in seconds since 1970."""
 
     @classmethod
     def read(cls, text: str | None) -> "Cursor":
-        """Read a cursor; one that cannot be read is an empty one, which costs a look."""
+        """Read a cursor; one that cannot be read is an empty one, which costs a listing."""
         try:
             return cls(**json.loads(text or "{}"))
         except (ValueError, TypeError):
@@ -60,7 +60,7 @@ class Cursor:
 
 
 @dataclass(frozen=True)
-class Look:
+class Listing:
     """State of the folders at one moment."""
 
     fingerprint: str
@@ -90,12 +90,11 @@ def dataset_folder_sensor(project: ProjectAssets, projects: int = 1) -> dg.Senso
             return _skip("nothing of this project was made yet: materialize an asset first", Cursor())
         now = time.time()
         if now < cursor.rest_until:
-            return _skip(f"resting for {cursor.rest_until - now:.0f} s after a long look", cursor)
-        seen = look(project.project)
+            return _skip(f"resting for {cursor.rest_until - now:.0f} s after a long listing", cursor)
+        listing = list_files(project.project)
         took = max(0.0, time.time() - now)
-        return _answer(
-            context, project, (store, hardware), seen, Cursor(cursor.seen, cursor.done, True, now + RESTS * took)
-        )
+        cursor = replace(cursor, made=True, rest_until=now + RESTS * took)
+        return _answer(context, project, (store, hardware), listing, cursor)
 
     return sensor
 
@@ -104,13 +103,13 @@ def _answer(
     context: dg.SensorEvaluationContext,
     project: ProjectAssets,
     resources: tuple[StoreResource, HardwareResource],
-    now: Look,
+    now: Listing,
     cursor: Cursor,
 ) -> dg.SensorResult:
-    waiting = replace(cursor, seen=now.fingerprint)
+    waiting = replace(cursor, last=now.fingerprint)
     if now.fingerprint == cursor.done:
         return _skip("nothing changed", waiting)
-    if now.fingerprint != cursor.seen or time.time() - now.newest < QUIET_SECONDS:
+    if now.fingerprint != cursor.last or time.time() - now.newest < QUIET_SECONDS:
         return _skip("something is changing: waiting until it stays as it is", waiting)
     try:
         events = _observations(context, project, *resources)
@@ -126,12 +125,12 @@ def _any_was_made(instance: dg.DagsterInstance, project: ProjectAssets) -> bool:
     return upstream.any_was_made(instance, [project.key(stage) for stage in STAGES])
 
 
-def look(project: Project) -> Look:
-    """Look at dataset folders and base model without opening a file."""
+def list_files(project: Project) -> Listing:
+    """List the files of dataset folders and base model without opening one."""
     stats = list(_stats(project.model.path))
     newest = max((changed for *_, changed in stats), default=0) / 1e9
     fingerprint = digest([folder_fingerprint(project.datasets), stats])
-    return Look(fingerprint, max(newest, newest_change(project.datasets)))
+    return Listing(fingerprint, max(newest, newest_change(project.datasets)))
 
 
 def _observations(

@@ -9,7 +9,7 @@ from trainer_core.stages import STAGES
 
 
 def nightly_schedule(projects: Sequence[ProjectAssets]) -> dg.ScheduleDefinition:
-    """Return a schedule for those who turn the automation off: one run a project at 03:00; fresh assets cost a look."""
+    """Return a schedule for those who turn the automation off: one run a project at 03:00; what is fresh is reused."""
 
     @dg.schedule(
         name="nightly",

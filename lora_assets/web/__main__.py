@@ -6,7 +6,7 @@ import os
 import socket
 import sys
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import dagster as dg
@@ -43,7 +43,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             stack.enter_context(daemon(options.workspace))
         server, address = guarded_server(app, bound, options.allow_host)
         print(f"Dagster: {address}", flush=True)
-        server.run([bound])
+        # uvicorn shuts down in order on Ctrl-C, and then raises it again.
+        with suppress(KeyboardInterrupt):
+            server.run([bound])
     return 0
 
 

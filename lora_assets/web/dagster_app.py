@@ -14,6 +14,7 @@ import dagster as dg
 from dagster._core.workspace.context import WorkspaceProcessContext
 from dagster._core.workspace.load_target import ModuleTarget, WorkspaceFileTarget, WorkspaceLoadTarget
 from dagster_webserver.app import create_app_from_workspace_process_context
+from dagster_webserver.version import __version__
 from starlette.types import ASGIApp
 
 PREFIX = "/dagster"
@@ -21,6 +22,8 @@ MODULE = "lora_assets.definitions"
 LOCATION = "lora_assets"
 _STATEMENT_MILLISECONDS, _RECYCLE_SECONDS, _OVERFLOW = 15_000, 3600, 20
 """How Dagster's own command sets up its connections to the database."""
+_POLL_MILLISECONDS = 2000
+"""How often a page asks for the newest state, as with Dagster's own command."""
 
 
 @contextmanager
@@ -32,8 +35,8 @@ def dagster_app(instance: dg.DagsterInstance, workspace: Path | None) -> Generat
         workspace: a workspace.yaml; without it, this package's own definitions.
     """
     instance.optimize_for_webserver(_STATEMENT_MILLISECONDS, _RECYCLE_SECONDS, _OVERFLOW)
-    with WorkspaceProcessContext(instance, _target(workspace)) as context:
-        yield create_app_from_workspace_process_context(context, PREFIX)
+    with WorkspaceProcessContext(instance, _target(workspace), __version__) as context:
+        yield create_app_from_workspace_process_context(context, PREFIX, _POLL_MILLISECONDS)
 
 
 @contextmanager

@@ -91,7 +91,8 @@ def shrink_control_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (pipeline_qwenimage_edit, pipeline_qwenimage_edit_plus):
         monkeypatch.setattr(module, "calculate_dimensions", capped(module.calculate_dimensions))
     readings: Any = qwen_image_edit._READING  # pyright: ignore[reportPrivateUsage]
-    monkeypatch.setitem(readings, "single", replace(readings["single"], side=384))
+    for variant, reading in list(readings.items()):
+        monkeypatch.setitem(readings, variant, replace(reading, side=min(reading.side, 384)))
 
 
 def pixels(count: int = 2, seed: int = 1) -> Tensor:

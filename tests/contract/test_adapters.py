@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from tests.contract.support import open_tiny
 from tests.contract.whole_run import STEPS, TRAINED, stop_training, trained_weights
 from tests.projects import TinyProject, computed, make_project
-from trainer_core.adapters import ADAPTERS
+from trainer_core.adapters.adapter import ADAPTERS
 from trainer_core.config.groups import AdapterConfig, AdapterOptionsConfig
 from trainer_core.export.hollow_models import hollow_denoiser, modules_of
 from trainer_core.export.proof import prove

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from trainer_core.adapters import ADAPTERS
+from trainer_core.adapters.adapter import ADAPTERS
 from trainer_core.config.groups import AdapterConfig, AdapterOptionsConfig, OptimizerConfig
 from trainer_core.config.optimizers import OPTIMIZERS
 from trainer_core.train.optim.build import TrainedPart, build_optimizer

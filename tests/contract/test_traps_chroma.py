@@ -79,7 +79,7 @@ def test_the_mask_is_bool_and_numbers_would_be_added_to_the_scores(open_family: 
     assert call["attention_mask"].dtype == torch.bool
     with torch.no_grad():
         right, wrong = (
-            tiny.denoiser(**(call | {"attention_mask": call["attention_mask"].to(kind)})).sample
+            tiny.theirs(**(call | {"attention_mask": call["attention_mask"].to(kind)})).sample
             for kind in (torch.bool, torch.float32)
         )
     assert (right - wrong).abs().max() > 0.01

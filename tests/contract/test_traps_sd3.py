@@ -42,7 +42,7 @@ def test_the_time_counts_to_a_thousand(sd3: Tiny) -> None:
 
 
 def test_the_time_is_exact_for_a_low_precision_denoiser(sd3: Tiny) -> None:
-    low = Tiny(**{**sd3.__dict__, "denoiser": sd3.loading.load_denoiser(sd3.source, torch.bfloat16)})
+    low = Tiny(**{**sd3.__dict__, "denoiser": loading.load_denoiser(sd3.source, torch.bfloat16)})
     run = partial(low.family.predict, low.denoiser, NOISY, torch.tensor([0.7771, 0.3]), given(low, conditions(low)))
     time = spy(low.denoiser, run)[0][0]["timestep"]
     assert time.dtype == torch.float32

@@ -273,7 +273,8 @@ def test_gc_keeps_all_that_the_project_needs(copied: Project) -> None:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_stopped_training_is_130_and_goes_on_from_there(copied: Project, number: signal.Signals) -> None:
     # The loop looks for signals between steps: there have to be some left when the first one is told.
-    longer = ("--until", "lora_checkpoint", "--set", "train.steps=60", "--set", "train.checkpoint_every=0")
+    settings = ("train.steps=60", "train.seed=7", "train.checkpoint_every=0")
+    longer = ("--until", "lora_checkpoint", *(word for setting in settings for word in ("--set", setting)))
     code, rest = stopped(copied, *longer, after="lora_checkpoint: 1/60", number=number)
     assert code == 130, rest
     assert "state saved" in rest

@@ -129,7 +129,7 @@ def stop_the_optimizer(patch: pytest.MonkeyPatch) -> None:
 
 
 def ignore_alpha(patch: pytest.MonkeyPatch) -> None:
-    from trainer_core.adapters import ADAPTERS
+    from trainer_core.adapters.adapter import ADAPTERS
 
     real = ADAPTERS["lora"]
 

@@ -18,7 +18,8 @@ from trainer_core.train.observe.metrics import read_metrics
 from trainer_core.types import ProgressEvent
 
 KEY = "5ecret" * 6 + "abcd"
-STEPS = ("train.steps=8", "train.checkpoint_every=4", "train.evaluate_every=4", "logging.every=2")
+# Another seed than the finished run's, which would otherwise go on.
+STEPS = ("train.steps=8", "train.seed=8", "train.checkpoint_every=4", "train.evaluate_every=4", "logging.every=2")
 TENSORBOARD, OFFLINE = "logging.tensorboard=true", "logging.wandb=offline"
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from trainer_core.adapter_kinds.kind import Call, LayerKind, Tensors, matrix_of
+from trainer_core.lazy import torch
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -32,8 +33,6 @@ def output_delta(kind: LayerKind, tensors: Tensors, call: Call) -> Tensor:
 
 def _decomposed(kind: LayerKind, tensors: Tensors, call: Call) -> Tensor:
     """Return what the changed weight adds to `call.z`."""
-    import torch
-
     weight, matrix = call.weight(), matrix_of(kind, tensors, call)
     with torch.no_grad(), torch.autocast(weight.device.type, enabled=False):
         norm = magnitudes(weight.to(matrix.dtype) + matrix) + torch.finfo(matrix.dtype).eps

@@ -16,6 +16,7 @@ from trainer_core.adapter_kinds.kind import (
     kaiming,
     scale,
 )
+from trainer_core.lazy import functional, torch
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor
@@ -25,8 +26,6 @@ if TYPE_CHECKING:
 
 def start(target: AdapterTarget, options: AdapterOptionsConfig, generator: Generator) -> dict[str, Tensor]:
     """Return Kaiming-uniform outer factors, and inner ones of zeros."""
-    import torch
-
     out, into, *kernel = target.shape
     rank, ones = target.rank, [1] * len(kernel)
     return {
@@ -40,8 +39,6 @@ def start(target: AdapterTarget, options: AdapterOptionsConfig, generator: Gener
 
 def update(tensors: Tensors, call: Call) -> Tensor:
     """Return alpha / rank * (W a1 a2 x + b1 b2 x)."""
-    import torch.nn.functional as functional
-
     factor, weight = scale(tensors, tensors["a2.weight"].shape[0]), call.weight()
     if tensors["a2.weight"].ndim == 2:
         inner = _kept(functional.linear(call.x, tensors["a2.weight"]), call)

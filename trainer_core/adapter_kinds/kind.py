@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from trainer_core.lazy import torch
+
 if TYPE_CHECKING:
     from torch import Generator, Tensor
 
@@ -154,8 +156,6 @@ class LayerKind:
 
 def matrix_of(kind: LayerKind, tensors: Tensors, call: Call) -> Tensor:
     """Return a layer's matrix, made in float32 whatever precision models run in: sums with a weight need the digits."""
-    import torch
-
     assert kind.matrix is not None, "a kind has a matrix or an update"
     with torch.autocast(call.x.device.type, enabled=False):
         return kind.matrix(tensors, tuple(call.weight().shape), call.keep)
@@ -168,8 +168,6 @@ def scale(tensors: Tensors, rank: int) -> Tensor | float:
 
 def kaiming(shape: Shape, generator: Generator) -> Tensor:
     """Return what nn.Linear's own initialisation draws: uniform within 1 / sqrt(fan in)."""
-    import torch
-
     tensor = torch.empty(shape)
     bound = (tensor[0].numel() or 1) ** -0.5
     return tensor.uniform_(-bound, bound, generator=generator)
@@ -177,6 +175,4 @@ def kaiming(shape: Shape, generator: Generator) -> Tensor:
 
 def normal(shape: Shape, std: float, generator: Generator) -> Tensor:
     """Return numbers from a normal distribution of mean zero."""
-    import torch
-
     return torch.empty(shape).normal_(std=std, generator=generator)

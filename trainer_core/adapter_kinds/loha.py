@@ -15,6 +15,7 @@ from trainer_core.adapter_kinds.kind import (
     normal,
     scale,
 )
+from trainer_core.lazy import torch
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor
@@ -24,8 +25,6 @@ if TYPE_CHECKING:
 
 def start(target: AdapterTarget, options: AdapterOptionsConfig, generator: Generator) -> dict[str, Tensor]:
     """Return LyCORIS's start: everything normal, but one factor of zeros."""
-    import torch
-
     out, into, *kernel = target.shape
     rank = target.rank
     alpha = {"alpha": torch.tensor(target.alpha)}
@@ -49,8 +48,6 @@ def start(target: AdapterTarget, options: AdapterOptionsConfig, generator: Gener
 
 def matrix(tensors: Tensors, shape: Shape, keep: Tensor | None) -> Tensor:
     """Return alpha / rank * (w1_a @ w1_b) * (w2_a @ w2_b); with `keep` on the second factor's ranks."""
-    import torch
-
     second = tensors["hada_w2_b"]
     if keep is not None:
         second = second * keep[:, None]

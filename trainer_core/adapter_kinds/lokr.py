@@ -16,6 +16,7 @@ from trainer_core.adapter_kinds.kind import (
     kaiming,
     scale,
 )
+from trainer_core.lazy import torch
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor
@@ -41,8 +42,6 @@ def split(dimension: int, factor: int) -> tuple[int, int]:
 
 def start(target: AdapterTarget, options: AdapterOptionsConfig, generator: Generator) -> dict[str, Tensor]:
     """Return LyCORIS's start; the larger matrix is whole where its low-rank factors would not be smaller."""
-    import torch
-
     out, into, *kernel = target.shape
     (small_out, large_out), (small_in, large_in) = split(out, options.factor), split(into, options.factor)
     tensors = {"lokr_w1": kaiming((small_out, small_in), generator), "alpha": torch.tensor(target.alpha)}
@@ -68,16 +67,12 @@ def start(target: AdapterTarget, options: AdapterOptionsConfig, generator: Gener
 
 def matrix(tensors: Tensors, shape: Shape, keep: Tensor | None) -> Tensor:
     """Return the Kronecker product of the small matrix and the large one, alpha / rank included."""
-    import torch
-
     small, large = _small(tensors), _large(tensors, shape, keep)
     return torch.kron(small.reshape(*small.shape, *[1] * (large.ndim - 2)), large).reshape(shape)
 
 
 def update(tensors: Tensors, call: Call) -> Tensor:
     """Return the update of a linear layer without making its matrix: the input is cut and multiplied from two sides."""
-    import torch
-
     shape = tuple(call.weight().shape)
     if len(shape) > 2:
         return call.apply(call.x, matrix(tensors, shape, call.keep))
@@ -103,8 +98,6 @@ def _small(tensors: Tensors) -> Tensor:
 
 def _large(tensors: Tensors, shape: Shape, keep: Tensor | None) -> Tensor:
     """Return the large matrix [out, in, ...], with all of the scale: 1 where nothing is low-rank."""
-    import torch
-
     kernel = shape[2:]
     low = tensors.get("lokr_w2_b", tensors.get("lokr_w1_b"))
     factor = 1.0 if low is None else scale(tensors, int(low.shape[0]))

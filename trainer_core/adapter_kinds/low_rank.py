@@ -21,6 +21,7 @@ from trainer_core.adapter_kinds.kind import (
     kaiming,
     scale,
 )
+from trainer_core.lazy import functional, torch
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor
@@ -32,8 +33,6 @@ DOWN, UP, MID = "lora_down.weight", "lora_up.weight", "lora_mid.weight"
 
 def start(target: AdapterTarget, options: AdapterOptionsConfig, generator: Generator) -> dict[str, Tensor]:
     """Return Kaiming-uniform down matrices and an up matrix of zeros."""
-    import torch
-
     out, into, *kernel = target.shape
     ones = [1] * len(kernel)
     if options.tucker and any(side > 1 for side in kernel):
@@ -48,8 +47,6 @@ def start(target: AdapterTarget, options: AdapterOptionsConfig, generator: Gener
 
 def matrix(tensors: Tensors, shape: Shape, keep: Tensor | None) -> Tensor:
     """Return alpha / rank * up @ down, or with the middle of a Tucker decomposition between them."""
-    import torch
-
     down, up = tensors[DOWN], tensors[UP].flatten(1)
     up = up * scale(tensors, up.shape[1])
     if keep is not None:
@@ -61,8 +58,6 @@ def matrix(tensors: Tensors, shape: Shape, keep: Tensor | None) -> Tensor:
 
 def update(tensors: Tensors, call: Call) -> Tensor:
     """Return the same applied to the input, one factor after the other: the whole matrix is never made."""
-    import torch.nn.functional as functional
-
     down, up = tensors[DOWN], tensors[UP]
     factor = scale(tensors, up.shape[1])
     if down.ndim == 2:
@@ -87,8 +82,6 @@ def truncated(tensors: Tensors, block: int, draw: int) -> dict[str, Tensor]:
         block: ranks that are trained together.
         draw: number of the block, from 0.
     """
-    import torch
-
     down, up = tensors[DOWN], tensors[UP]
     first, end, rank = draw * block, (draw + 1) * block, up.shape[1]
     down = torch.cat([down[:first].detach(), down[first:end]])

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from trainer_core.adapter_kinds.kind import TRAINS_NORMS, AdapterKind, AdapterTarget, Call, LayerKind, Shape, Tensors
 from trainer_core.adapter_kinds.lokr import split
+from trainer_core.lazy import torch
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor
@@ -20,8 +21,6 @@ if TYPE_CHECKING:
 
 def start_diagonal(target: AdapterTarget, options: AdapterOptionsConfig, generator: Generator) -> dict[str, Tensor]:
     """Return one block of zeros for each run of outputs: no rotation."""
-    import torch
-
     side, number = split(target.shape[0], options.block_size or target.rank)
     return _with_scales({"oft_blocks": torch.zeros(number, side, side)}, target, options)
 
@@ -37,8 +36,6 @@ def butterfly_blocks(outputs: int, side: int) -> tuple[int, int] | None:
 
 def start_butterfly(target: AdapterTarget, options: AdapterOptionsConfig, generator: Generator) -> dict[str, Tensor]:
     """Return log2(blocks) + 1 stages of blocks of zeros."""
-    import torch
-
     found = butterfly_blocks(target.shape[0], options.block_size or target.rank)
     assert found is not None, "targets that no butterfly fits are refused before"
     side, number = found
@@ -48,8 +45,6 @@ def start_butterfly(target: AdapterTarget, options: AdapterOptionsConfig, genera
 
 def turn(tensors: Tensors) -> Tensor:
     """Return R - I of every block; the constraint limits the norm of all Q of the layer together."""
-    import torch
-
     blocks = clamped(tensors)["oft_blocks"]
     skew = blocks - blocks.transpose(-1, -2)
     identity = torch.eye(blocks.shape[-1], device=blocks.device, dtype=blocks.dtype)
@@ -58,8 +53,6 @@ def turn(tensors: Tensors) -> Tensor:
 
 def clamped(tensors: Tensors) -> dict[str, Tensor]:
     """Return the layer with its constraint put into the blocks, and none left: readers differ in how they take one."""
-    import torch
-
     blocks = tensors["oft_blocks"]
     rows = blocks.shape[-3] * blocks.shape[-1]
     limit = tensors["alpha"] * rows
@@ -71,8 +64,6 @@ def clamped(tensors: Tensors) -> dict[str, Tensor]:
 
 def diagonal(tensors: Tensors, call: Call) -> Tensor:
     """Return what the rotation of the outputs adds to them."""
-    import torch
-
     turned = turn(tensors)
     z = _channels_last(call).to(turned.dtype)
     parts = z.unflatten(-1, (turned.shape[0], turned.shape[1]))
@@ -82,8 +73,6 @@ def diagonal(tensors: Tensors, call: Call) -> Tensor:
 
 def butterfly(tensors: Tensors, call: Call) -> Tensor:
     """Return what all stages together add to the outputs; stage i mixes outputs that are 2^i half blocks apart."""
-    import torch
-
     turned = turn(tensors)
     z = _channels_last(call).to(turned.dtype)
     side, change = turned.shape[-1], torch.zeros_like(z)
@@ -97,8 +86,6 @@ def butterfly(tensors: Tensors, call: Call) -> Tensor:
 
 
 def _with_scales(tensors: dict[str, Tensor], target: AdapterTarget, options: AdapterOptionsConfig) -> dict[str, Tensor]:
-    import torch
-
     tensors["alpha"] = torch.tensor(options.constraint)
     if options.rescaled:
         tensors["rescale"] = torch.ones(target.shape[0], *[1] * (len(target.shape) - 1))

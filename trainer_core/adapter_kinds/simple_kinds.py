@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from trainer_core.adapter_kinds.kind import TRAINS_NORMS, AdapterKind, AdapterTarget, Call, LayerKind, Shape, Tensors
+from trainer_core.lazy import torch
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor
@@ -14,8 +15,6 @@ if TYPE_CHECKING:
 
 def start_ia3(target: AdapterTarget, options: AdapterOptionsConfig, generator: Generator) -> dict[str, Tensor]:
     """Return zeros, one for each output (arXiv 2205.05638 scales by 1 + them)."""
-    import torch
-
     out, _, *kernel = target.shape
     shape = (1, out, *[1] * len(kernel)) if kernel else (out,)
     return {"weight": torch.zeros(shape), "on_input": torch.tensor(0)}
@@ -39,8 +38,6 @@ def _factor(tensors: Tensors, call: Call) -> Tensor:
 
 def start_full(target: AdapterTarget, options: AdapterOptionsConfig, generator: Generator) -> dict[str, Tensor]:
     """Return a difference of zero, as large as the weight; biases stay as they are."""
-    import torch
-
     return {"diff": torch.zeros(target.shape)}
 
 
@@ -51,8 +48,6 @@ def difference(tensors: Tensors, shape: Shape, keep: Tensor | None) -> Tensor:
 
 def start_norm(target: AdapterTarget, options: AdapterOptionsConfig, generator: Generator) -> dict[str, Tensor]:
     """Return zeros to be added to a norm's weight; the one for its bias is added where there is one."""
-    import torch
-
     return {"w_norm": torch.zeros(target.shape)}
 
 

@@ -6,6 +6,9 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+import torch
+from torch import Tensor
+
 from trainer_core.adapter_kinds import layer_kinds
 from trainer_core.adapter_kinds.kind import AdapterTarget
 from trainer_core.adapter_kinds.low_rank import DOWN
@@ -14,8 +17,6 @@ from trainer_core.errors import ConfigError
 from trainer_core.types import Finding
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from trainer_core.config.groups import AdapterConfig
 
 log = logging.getLogger(__name__)
@@ -83,8 +84,6 @@ _KRONECKER = frozenset({"lokr_w1", "lokr_w1_a", "lokr_w1_b", "lokr_w2", "lokr_w2
 
 def rescaled(kind: str, tensors: Mapping[str, Tensor], alpha: float) -> dict[str, Tensor]:
     """Return the same update with another alpha."""
-    import torch
-
     changed = dict(tensors)
     own = float(changed.get("alpha", torch.tensor(alpha)))
     if own != alpha:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from trainer_core.adapter_kinds.low_rank import DOWN, FILE_KIND, MID, UP
 from trainer_core.adapter_kinds.oft import clamped
+from trainer_core.lazy import torch
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -64,8 +65,6 @@ def as_layer(kind: str, tensors: Mapping[str, Tensor]) -> Layer:
 
 def as_tensors(layer: Layer) -> tuple[str, dict[str, Tensor]]:
     """Return (kind of layer in files, tensors) of a layer, as adapters hold them."""
-    import torch
-
     if isinstance(layer, LycorisLayer):
         return layer.kind, dict(layer.tensors)
     tensors = {DOWN: layer.down, UP: layer.up, "alpha": torch.tensor(layer.alpha, dtype=torch.float32)}

@@ -8,14 +8,16 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import torch
+from diffusers.training_utils import cast_training_params
+from torch import Tensor, nn
+
 from trainer_core.adapter_kinds.kind import AdapterTarget
 from trainer_core.adapters.initial import checked, lora_factors
 from trainer_core.adapters.layers import Layer, LoraLayer
 from trainer_core.adapters.targets import adapter_targets, matched_modules
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
-
     from trainer_core.config.groups import AdapterConfig, AdapterOptionsConfig
 
 __all__ = ["attach", "layers", "load_state", "matched_modules", "state"]
@@ -46,8 +48,6 @@ def attach(
     Raises:
         ConfigError: a setting does not fit the model, or `initial` does not fit the settings.
     """
-    import torch
-    from diffusers.training_utils import cast_training_params
     from peft import LoraConfig
 
     denoiser.requires_grad_(False)
@@ -90,9 +90,7 @@ def state(denoiser: nn.Module) -> dict[str, Tensor]:
 
 def load_state(denoiser: nn.Module, tensors: Mapping[str, Tensor]) -> None:
     """Put back what `state` returned, bit for bit."""
-    import torch
-
-    own: dict[str, torch.nn.Parameter] = {}
+    own: dict[str, nn.Parameter] = {}
     for name, parameter in denoiser.named_parameters():
         if parameter.requires_grad:
             own[name.replace(f".{NAME}.", ".")] = parameter
@@ -137,8 +135,6 @@ def _tuned(denoiser: nn.Module) -> dict[str, Any]:
 
 
 def _alphas(denoiser: nn.Module) -> dict[str, Tensor]:
-    import torch
-
     with_peft: Any = denoiser
     if not with_peft.peft_config[NAME].alpha_pattern:
         return {}
@@ -147,8 +143,6 @@ def _alphas(denoiser: nn.Module) -> dict[str, Tensor]:
 
 
 def _begin_with(denoiser: nn.Module, starts: Mapping[str, LoraLayer]) -> None:
-    import torch
-
     tuned = _tuned(denoiser) if starts else dict[str, Any]()
     with torch.no_grad():
         for name, layer in starts.items():
@@ -159,7 +153,6 @@ def _begin_with(denoiser: nn.Module, starts: Mapping[str, LoraLayer]) -> None:
 
 def _drop(denoiser: nn.Module, config: AdapterConfig) -> None:
     """Add what PEFT lacks: ranks, and whole modules, that are left out of a training step."""
-    import torch
 
     def some_ranks(module: Any, _: Any, output: Tensor) -> Tensor:
         if not module.training:

@@ -7,19 +7,22 @@ from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+import torch
+from torch import Tensor, nn
+
 from trainer_core.adapter_kinds import adapter_kinds, layer_kinds
 from trainer_core.adapter_kinds.kind import AdapterTarget
 from trainer_core.adapter_kinds.low_rank import DOWN, MID, UP
 from trainer_core.adapter_kinds.simple_kinds import NORM
+from trainer_core.adapters.adapter_module import adapters_of, begin, put_on
 from trainer_core.adapters.initial import checked, convert_to_settings
 from trainer_core.adapters.layers import Layer, as_layer
 from trainer_core.adapters.targets import adapter_targets, norms
+from trainer_core.diffusion.noise import derive_seed
 from trainer_core.errors import ConfigError
 from trainer_core.types import Finding
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
-
     from trainer_core.config.groups import AdapterConfig, AdapterOptionsConfig
 
 log = logging.getLogger(__name__)
@@ -46,11 +49,6 @@ def attach(
     Raises:
         ConfigError: a setting does not fit the model, or `initial` does not fit the settings.
     """
-    import torch
-
-    from trainer_core.adapters.adapter_module import adapters_of, begin, put_on
-    from trainer_core.diffusion.noise import derive_seed
-
     module.requires_grad_(False)
     targets, of_type = adapter_targets(module, config, options, presets), adapter_kinds()[config.type]
     _check(module, targets, config, options)
@@ -74,14 +72,12 @@ def attach(
         f"{name}.{key}": tensor
         for name, adapter in adapters_of(module).items()
         for key, tensor in adapter.tensors().items()
-        if isinstance(tensor, torch.nn.Parameter)
+        if isinstance(tensor, nn.Parameter)
     }
 
 
 def state(module: nn.Module) -> dict[str, Tensor]:
     """Return `<module>.<end of the key>` -> tensor of everything that the adapters hold, on the CPU."""
-    from trainer_core.adapters.adapter_module import adapters_of
-
     tensors = {
         f"{name}.{key}": tensor.detach().to("cpu", copy=True).contiguous()
         for name, adapter in adapters_of(module).items()
@@ -92,10 +88,6 @@ def state(module: nn.Module) -> dict[str, Tensor]:
 
 def load_state(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
     """Put back what `state` returned, bit for bit."""
-    import torch
-
-    from trainer_core.adapters.adapter_module import adapters_of
-
     own = {
         f"{name}.{key}": tensor
         for name, adapter in adapters_of(module).items()
@@ -111,8 +103,6 @@ def load_state(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
 @contextmanager
 def disabled(module: nn.Module) -> Generator[None]:
     """Let the model be the base for a while; its adapters are back, and trained as before, when the block ends."""
-    from trainer_core.adapters.adapter_module import adapters_of
-
     before = {adapter: adapter.strength for adapter in adapters_of(module).values()}
     for adapter in before:
         adapter.strength = 0.0
@@ -175,8 +165,6 @@ def _is_quantised(module: Any) -> bool:
 
 def _warn_of_idle_dropout(module: nn.Module, config: AdapterConfig) -> None:
     """Say how many modules have no ranks that could be dropped."""
-    from trainer_core.adapters.adapter_module import adapters_of
-
     adapters = adapters_of(module)
     ranks = {name: layer_kinds()[adapter.kind].rank for name, adapter in adapters.items()}
     without = [name for name, adapter in adapters.items() if not ((rank := ranks[name]) and rank(adapter.tensors()))]

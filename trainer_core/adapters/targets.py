@@ -7,14 +7,15 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from diffusers.models.normalization import RMSNorm
+from torch import nn
+
 from trainer_core.adapter_kinds import adapter_kinds
 from trainer_core.adapter_kinds.kind import AdapterTarget
 from trainer_core.errors import ConfigError
 from trainer_core.types import Finding
 
 if TYPE_CHECKING:
-    from torch import nn
-
     from trainer_core.config.groups import AdapterConfig, AdapterOptionsConfig
 
 log = logging.getLogger(__name__)
@@ -143,22 +144,15 @@ def _compiled(targets: str, presets: Mapping[str, str]) -> re.Pattern[str]:
 
 
 def _is_small(module: nn.Module) -> bool:
-    from torch import nn
-
     return isinstance(module, nn.Linear) or (isinstance(module, nn.Conv2d) and module.kernel_size == (1, 1))
 
 
 def _is_larger(module: nn.Module) -> bool:
-    from torch import nn
-
     return isinstance(module, nn.Conv2d) and module.kernel_size != (1, 1) and module.groups == 1
 
 
 def is_norm(module: nn.Module) -> bool:
     """Say whether a module is a norm with a weight."""
-    from diffusers.models.normalization import RMSNorm
-    from torch import nn
-
     if not isinstance(module, nn.LayerNorm | nn.GroupNorm | nn.RMSNorm | RMSNorm):
         return False
     weight = getattr(module, "weight", None)
@@ -166,8 +160,6 @@ def is_norm(module: nn.Module) -> bool:
 
 
 def _shape(module: Any) -> tuple[int, ...]:
-    from torch import nn
-
     if isinstance(module, nn.Linear):
         # a quantised weight is stored in another shape
         return (module.out_features, module.in_features)

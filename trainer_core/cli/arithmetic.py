@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from trainer_core.cli.tables import table
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -12,8 +14,6 @@ if TYPE_CHECKING:
 
 def show_arithmetic(console: Console, found: RunLength) -> None:
     """Print what each dataset has of an epoch, where there are several, and how pictures and steps relate."""
-    from trainer_core.cli.tables import table
-
     if len(found.datasets) > 1:
         head = ("dataset", "images", "repeats", "draws per epoch", "share")
         rows = [

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from trainer_core.config.load import project_home
 from trainer_core.errors import ConfigError
 from trainer_core.types import Finding
 
@@ -27,12 +28,6 @@ Home = Annotated[
 ]
 
 
-def examples(*lines: tuple[str, str]) -> str:
-    """Lay out commands and what they do for the end of a help text."""
-    # \b keeps the lines below it as they are.
-    return "\b\nExamples:\n" + "\n".join(f"  {command}\n      {meaning}" for command, meaning in lines)
-
-
 def find_config(name: str) -> Path:
     """Return the YAML file that a CONFIG argument means.
 
@@ -51,8 +46,6 @@ def find_config(name: str) -> Path:
 
 def find_home(chosen: Path | None, config: str | None = None) -> Path:
     """Return the home folder: the one chosen, or the project's, or the one of the current folder."""
-    from trainer_core.config.load import project_home
-
     if chosen is not None:
         return chosen.expanduser().absolute()
     return project_home(find_config(config) if config else CONFIGS / "any.yaml")

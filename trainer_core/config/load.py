@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import io
 import json
 import os
 import re
@@ -12,6 +13,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
+from ruamel.yaml import YAML
 
 from trainer_core.config.document import KeyPath, dotted, parse_scalar, parse_yaml
 from trainer_core.config.fields import REQUIRED, FieldRow, field_rows, group_models
@@ -88,10 +90,6 @@ def load_project(path: Path, overrides: Sequence[str] = ()) -> Project:
 
 def dump_project(project: Project) -> str:
     """Write a project as YAML with every setting, from which `load_project` reads an equal one."""
-    import io
-
-    from ruamel.yaml import YAML
-
     yaml = YAML(typ="safe", pure=True)
     yaml.default_flow_style = False
     yaml.width = 120

@@ -7,12 +7,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-import torch
-from torch import Tensor
-
 from trainer_core.diffusion.shift import shift_sigma, unshift_sigma
+from trainer_core.lazy import torch
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from trainer_core.config.groups import NoiseConfig
 
 Sampling = Literal["uniform", "logit_normal", "sigmoid", "mode", "cosmap"]

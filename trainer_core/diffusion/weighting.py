@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-import torch
-from torch import Tensor
+from trainer_core.lazy import torch
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from trainer_core.config.groups import LossConfig
     from trainer_core.diffusion.schedule import NoiseSchedule
 

@@ -13,6 +13,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePath
 
+from ruamel.yaml import YAML
+from ruamel.yaml.scalarstring import DoubleQuotedScalarString as Quoted
+
 from trainer_core.types import Verdict
 
 SAMPLES = "samples.png"
@@ -154,9 +157,6 @@ def base_name(path: PurePath) -> str:
 
 
 def _front_matter(facts: CardFacts) -> str:
-    from ruamel.yaml import YAML
-    from ruamel.yaml.scalarstring import DoubleQuotedScalarString as Quoted
-
     trained = facts.trained
     front: dict[str, object] = {"license": Quoted(facts.license), "library_name": "diffusers"}
     task = "image-to-image" if facts.rendered.controls else "text-to-image"

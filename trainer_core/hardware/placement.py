@@ -8,14 +8,15 @@ import os
 import resource
 from collections.abc import Generator
 from contextlib import contextmanager
-from typing import Any
-
-import torch
-from torch import nn
+from typing import TYPE_CHECKING, Any
 
 from trainer_core.errors import ConfigError
 from trainer_core.hardware.profiles import Attention, HardwareProfile, PrecisionName
+from trainer_core.lazy import torch
 from trainer_core.types import Finding
+
+if TYPE_CHECKING:
+    from torch import nn
 
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
 """Parameters of glibc's mallopt(3). By default it gives every large block back to the kernel when it is freed, and the

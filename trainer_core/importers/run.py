@@ -74,7 +74,7 @@ def run_import(request: Request) -> ImportReport:
         _free(target.with_name(file_name), request.force)
         _write(target.with_name(file_name), content)
     _write(target, text)
-    findings = [*draft.findings, *_conflicts(project), *_unseen(draft, folder)]
+    findings = [*draft.findings, *_conflicts(project), *_without_configs(draft), *_unseen(draft, folder)]
     return ImportReport(
         tool.name,
         detected_by,
@@ -239,6 +239,17 @@ def _write(target: Path, text: str) -> None:
         raise failure(str(target), f"cannot be written: {error}.", "Give another place with -o.") from error
 
 
+def _without_configs(draft: Draft) -> list[Finding]:
+    """Warn of a single file as the base: the tools bring the configs and tokenizers that it lacks, we do not."""
+    path = str(draft.settings["model.path"].value)
+    if Path(path).suffix not in (".safetensors", ".ckpt", ".pt") or "model.config_path" in draft.settings:
+        return []
+    fix = "Give a diffusers-format folder of the same kind of model, or its id on the hub; it needs no weights."
+    message = "is not set: the base is a single file, which holds no configs and tokenizers."
+    return [Finding("warning", "model.config_path", message, fix)]
+
+
+_FILES = ("model.path", "model.vae_path", "model.text_encoder_paths", "adapter.init_from", "sample.prompt_file")
 _PATHS: Mapping[str, str] = {"path": "the pictures", "mask_path": "the masks"}
 
 
@@ -248,7 +259,7 @@ def _unseen(draft: Draft, folder: Path) -> list[Finding]:
     for number, dataset in enumerate(draft.datasets):
         names = [*_PATHS, "control_path"]
         found += [(f"datasets.{number}.{name}", dataset[name].value) for name in names if name in dataset]
-    for setting in ("model.path", "adapter.init_from", "sample.prompt_file"):
+    for setting in _FILES:
         if setting in draft.settings:
             found.append((setting, draft.settings[setting].value))
     findings: list[Finding] = []

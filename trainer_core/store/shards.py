@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING
 
 from trainer_core.errors import StoreError
 from trainer_core.files import fsync_path
+from trainer_core.lazy import torch
 from trainer_core.store.disk import disk_errors, temp_path
 from trainer_core.store.keys import canonical_json, seal, unseal
 from trainer_core.types import JSON
 
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor
 
 SUFFIX = ".safetensors"
@@ -166,8 +166,6 @@ class MappedShard:
 
     @cached_property
     def _bytes(self) -> torch.Tensor:
-        import torch
-
         # Unlike Python's mmap this keeps no file open: a large store has more shards than a process may open files.
         return torch.from_file(str(self.path), shared=False, size=self.header.size, dtype=torch.uint8)
 
@@ -205,15 +203,11 @@ class MappedShard:
 
 
 def _typed(span: Tensor, tensor: TensorRecord) -> Tensor:
-    import torch
-
     dtype: torch.dtype = getattr(torch, DTYPES[tensor.dtype])
     return span.view(dtype).view(tensor.shape)
 
 
 def _describe(entry: PendingEntry) -> dict[str, JSON]:
-    import torch
-
     shapes = {name: (_dtype_name(tensor), tuple(tensor.shape)) for name, tensor in entry.tensors.items()}
     spans = [tensor.reshape(-1).view(torch.uint8) for _, tensor in sorted(entry.tensors.items())]
     tensors = {name: [dtype, list(shape)] for name, (dtype, shape) in shapes.items()}

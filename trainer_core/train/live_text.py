@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from trainer_core.adapters import TEXT_ENCODERS
+from trainer_core.adapters.adapter import TEXT_ENCODERS
 from trainer_core.config.groups import AdapterConfig, AdapterOptionsConfig, OptimizerConfig, TextConfig
 from trainer_core.diffusion.noise import derive_seed
 from trainer_core.families.family import Family

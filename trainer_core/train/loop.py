@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 import torch
 from torch import Tensor
 
-from trainer_core.adapters import draws
+from trainer_core.adapters.adapter import draws
 from trainer_core.diffusion.noise import derive_seed
 from trainer_core.errors import Interrupted
 from trainer_core.train.objective import training_loss

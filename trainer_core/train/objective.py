@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from trainer_core.adapters import ADAPTERS
+from trainer_core.adapters.adapter import ADAPTERS
 from trainer_core.diffusion.loss import HUBER, per_sample_error, per_sample_mse, pixel_weights
 from trainer_core.diffusion.weighting import huber_thresholds
 from trainer_core.types import Batch, Conditioning, Sample, TextCondition

@@ -11,7 +11,7 @@ from typing import Any
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from trainer_core.adapters import ADAPTERS, module_of
+from trainer_core.adapters.adapter import ADAPTERS, module_of
 from trainer_core.adapters.layers import Layer
 from trainer_core.config.optimizers import draws_numbers
 from trainer_core.data.epoch.batch_order import BatchOrder

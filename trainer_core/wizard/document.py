@@ -6,6 +6,9 @@ import io
 from collections.abc import Sequence
 from typing import Any
 
+from ruamel.yaml import YAML
+from ruamel.yaml.comments import CommentedMap
+
 from trainer_core.wizard.choices import Choice
 from trainer_core.wizard.situation import Answers
 
@@ -26,9 +29,6 @@ def write_yaml(answers: Answers, choices: Sequence[Choice], paths: dict[str, str
         paths: `base`, `dataset`, and `configs` and `regularisation` where there are some, as the file names them.
         project: what commands call the project: its path where it lies outside of `configs`; its name unless given.
     """
-    from ruamel.yaml import YAML
-    from ruamel.yaml.comments import CommentedMap
-
     document: Any = CommentedMap()
     document["model"] = CommentedMap(family=answers.family, path=paths["base"])
     if "configs" in paths:
@@ -52,8 +52,6 @@ def write_yaml(answers: Answers, choices: Sequence[Choice], paths: dict[str, str
 
 
 def _put(document: Any, choice: Choice) -> None:
-    from ruamel.yaml.comments import CommentedMap
-
     *way, field = choice.path.split(".")
     node = document
     for name in way:

@@ -13,7 +13,7 @@ from trainer_core.adapter_kinds import layer_kinds
 from trainer_core.adapter_kinds.kind import AdapterTarget
 from trainer_core.adapter_kinds.lokr import split
 from trainer_core.adapter_kinds.oft import butterfly_blocks
-from trainer_core.adapters import ADAPTERS, module_of
+from trainer_core.adapters.adapter import ADAPTERS, module_of
 from trainer_core.adapters.adapter_module import begin
 from trainer_core.adapters.layers import as_layer
 from trainer_core.config.groups import AdapterConfig, AdapterOptionsConfig

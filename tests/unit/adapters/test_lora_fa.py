@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from tests.unit.adapters.support import Model, attach, disturb, output
-from trainer_core.adapters import ADAPTERS
+from trainer_core.adapters.adapter import ADAPTERS
 from trainer_core.adapters.layers import LoraLayer
 from trainer_core.config.groups import AdapterConfig
 

@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn import functional
 
 from tests.unit.adapters.support import Model, attach, gradients, inputs, on_model, output
-from trainer_core.adapters import ADAPTERS, draws
+from trainer_core.adapters.adapter import ADAPTERS, draws
 from trainer_core.adapters.adapter_module import adapters_of
 from trainer_core.adapters.settings import KNOWN_BY, adapter_findings
 from trainer_core.config.groups import AdapterConfig, AdapterOptionsConfig

@@ -707,6 +707,22 @@ CASES = [
         "gate.min_concept_score=0.5",
         "gate.min_concept_score=0.5 gate.judge=/x/a.py gate.concept_prompts=[a]",
     ),
+    # The chance of n pictures is 1.96 * sqrt(p * (1 - p) / n): for 0.8 it is 0.196 with 16 pictures.
+    Case(
+        "the_concept_limit_can_be_told",
+        "warning",
+        "gate.min_concept_score",
+        "gate.min_concept_score=0.8 gate.judge=/x/a.py gate.concept_prompts=[a,b,c,d,e] gate.pictures=3",
+        "gate.min_concept_score=0.8 gate.judge=/x/a.py gate.concept_prompts=[a,b,c,d] gate.pictures=4",
+    ),
+    # For 0.1 it is 0.099 with 35 pictures.
+    Case(
+        "the_following_limit_can_be_told",
+        "warning",
+        "gate.max_following_loss",
+        "gate.judge=/x/a.py gate.other_prompts=[a,b] gate.pictures=17",
+        "gate.judge=/x/a.py gate.other_prompts=[a,b,c,d,e] gate.pictures=7",
+    ),
     Case(
         "wandb_settings_need_wandb",
         "warning",
@@ -750,3 +766,21 @@ def test_every_rule_has_a_case() -> None:
 def test_a_text_encoder_of_rate_zero_is_refused(make) -> None:
     with pytest.raises(ConfigError, match="text_encoder_lr"):
         make("optimizer.text_encoder_lr=0")
+
+
+def test_a_limit_that_is_too_fine_says_how_many_pictures_it_takes(make) -> None:
+    settings = ("gate.min_concept_score=0.8", "gate.judge=/x/a.py", "gate.concept_prompts=[a,b,c,d]", "gate.pictures=3")
+    project = make(*settings)
+    (found,) = (one for one in check_rules(project, DIFFUSION) if one.field == "gate.min_concept_score")
+    assert "80% give or take 23% with 12 pictures (4 of gate.concept_prompts x gate.pictures 3)" in found.message
+    assert found.fix == "Examine at least 16 pictures: add prompts, or set `gate.pictures: 4`."
+
+    fine = make(*settings, "gate.min_concept_score=0.99")
+    (found,) = (one for one in check_rules(fine, DIFFUSION) if one.field == "gate.min_concept_score")
+    assert found.fix == "Examine at least 381 pictures: add prompts."
+
+
+@pytest.mark.parametrize("limit", ["gate.min_concept_score=1", "gate.min_concept_score=0"])
+def test_a_limit_that_asks_for_every_picture_or_for_none_is_meant_as_it_stands(make, limit: str) -> None:
+    project = make(limit, "gate.judge=/x/a.py", "gate.concept_prompts=[a]")
+    assert not [one for one in check_rules(project, DIFFUSION) if one.field == "gate.min_concept_score"]

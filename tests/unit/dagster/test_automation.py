@@ -7,9 +7,10 @@ from pathlib import Path
 import dagster as dg
 import pytest
 from dagster._core.loader import LoadingContextForTest
+from dagster._core.remote_origin import RegisteredCodeLocationOrigin, RemoteJobOrigin, RemoteRepositoryOrigin
 
 from lora_assets import conditions, upstream
-from lora_assets.projects import PROJECT_TAG
+from lora_assets.projects import PROJECT_TAG, tag_value
 from lora_assets.sensors import automation
 from lora_assets.sensors.automation import automation_sensor
 
@@ -72,12 +73,12 @@ class Projects:
                 version += f" at {self.overrides or self.rates[group]}"
             if self.overrides and name == "lora":
                 tags = upstream.code_version_tags(self.overrides)
-                tags |= {conditions.OVERRIDES: self.overrides, conditions.CODE_VERSION: code_version}
+                tags |= {conditions.OVERRIDES: tag_value(self.overrides), conditions.CODE_VERSION: code_version}
             return dg.MaterializeResult(data_version=dg.DataVersion(version), tags=tags)
 
         return stage
 
-    def look(self, *groups: str) -> None:
+    def observe(self, *groups: str) -> None:
         """Record what the folders hold, as the folder sensor does."""
         for group in groups or GROUPS:
             key, version = dg.AssetKey([group, "folder"]), self.versions[group]
@@ -119,7 +120,7 @@ class Projects:
 def projects(tmp_path: Path) -> Iterator[Projects]:
     with dg.DagsterInstance.local_temp(str(tmp_path)) as instance:
         made = Projects(instance)
-        made.look()
+        made.observe()
         yield made
 
 
@@ -134,18 +135,18 @@ def test_opening_the_ui_starts_nothing_that_was_never_made(projects: Projects) -
     assert [projects.tick() for _ in range(3)] == [[]] * 3
     projects.run(["cat/data"])
     projects.versions["dog"] = "v2"
-    projects.look()
+    projects.observe()
     # Neither the other project, nor what stands below the one asset that was made.
     assert [projects.tick() for _ in range(2)] == [[]] * 2
     projects.versions["cat"] = "v2"
-    projects.look()
+    projects.observe()
     assert projects.launch() == [{"cat/data"}]
     assert projects.tick() == []
 
 
 def test_what_is_stale_is_made_level_by_level_in_one_run_a_project(made: Projects) -> None:
     made.versions = dict.fromkeys(GROUPS, "v2")
-    made.look()
+    made.observe()
     requests = made.requests()
     assert [{key.to_user_string() for key in request.asset_selection or ()} for request in requests] == [
         {"cat/data"},
@@ -161,11 +162,11 @@ def test_what_is_stale_is_made_level_by_level_in_one_run_a_project(made: Project
 
 def test_a_failure_in_one_project_leaves_the_other_alone(made: Projects) -> None:
     made.versions["cat"] = "v2"
-    made.look()
+    made.observe()
     made.stop_at, made.stops_with = "data", ValueError("broken")
     assert made.launch() == [{"cat/data"}]
     made.stop_at, made.versions["dog"] = None, "v2"
-    made.look()
+    made.observe()
     assert [made.launch() for _ in range(4)] == [[{"dog/data"}], [{"dog/latents"}], [{"dog/lora"}], []]
 
 
@@ -180,12 +181,12 @@ def test_a_run_that_was_stopped_is_not_requested_until_something_changes(
     made.stop_at = "lora"
     if ending == dg.DagsterRunStatus.FAILURE:
         made.stops_with = ValueError("broken")
-    made.look()
+    made.observe()
     assert made.run(["cat/data", "cat/latents", "cat/lora"]) == ending
     made.stop_at = None
     assert [made.tick() for _ in range(3)] == [[]] * 3
-    # The folder sensor looks again, finds what the run found, and a run by hand makes the very same data again.
-    made.look()
+    # The folder sensor finds what the run found, and a run by hand makes the very same data again.
+    made.observe()
     made.run(["cat/data"])
     assert made.tick() == []
     made.rates["cat"] = "5e-5"
@@ -195,23 +196,23 @@ def test_a_run_that_was_stopped_is_not_requested_until_something_changes(
 
 def test_after_a_stop_new_data_is_a_reason_to_go_on(made: Projects) -> None:
     made.versions["cat"] = "v2"
-    made.look()
+    made.observe()
     made.stop_at = "lora"
     made.run(["cat/data", "cat/latents", "cat/lora"])
     made.stop_at, made.versions["cat"] = None, "v3"
-    made.look()
+    made.observe()
     assert [made.launch() for _ in range(4)] == [[{"cat/data"}], [{"cat/latents"}], [{"cat/lora"}], []]
 
 
 def test_after_a_stop_a_change_that_is_taken_back_is_none(made: Projects) -> None:
     made.versions["cat"] = "v2"
-    made.look()
+    made.observe()
     made.stop_at = "lora"
     made.run(["cat/data", "cat/latents", "cat/lora"])
     made.stop_at = None
     for version in ("v3", "v2"):
         made.versions["cat"] = version
-        made.look()
+        made.observe()
         made.run(["cat/data", "cat/latents"])
     assert [made.tick() for _ in range(2)] == [[]] * 2
 
@@ -220,11 +221,13 @@ def test_after_a_stop_a_change_that_is_taken_back_is_none(made: Projects) -> Non
 def test_any_unfinished_run_of_the_project_counts(made: Projects, status: dg.DagsterRunStatus) -> None:
     job = made.definitions().resolve_implicit_global_asset_job_def()
     selected = frozenset({dg.AssetKey(["cat", "lora"])})
+    location = RegisteredCodeLocationOrigin("lora_assets")
+    origin = RemoteJobOrigin(RemoteRepositoryOrigin(location, "__repository__"), job.name)
     run = made.instance.create_run_for_job(
-        job.get_subset(asset_selection=selected), asset_selection=selected, status=status
+        job.get_subset(asset_selection=selected), asset_selection=selected, status=status, remote_job_origin=origin
     )
     made.versions = dict.fromkeys(GROUPS, "v2")
-    made.look()
+    made.observe()
     assert made.tick() == [{"dog/data"}]
     made.instance.delete_run(run.run_id)
     made.run(["dog/data"])
@@ -251,7 +254,7 @@ def test_a_change_while_an_asset_is_made_is_not_lost(made: Projects) -> None:
     made.rates["cat"] = "5e-5"
     assert made.tick() == [{"cat/lora"}]
     made.versions["cat"] = "v2"
-    made.look()
+    made.observe()
     made.versions["cat"] = "v1"  # The run began before the change.
     made.run(["cat/lora"])
     made.versions["cat"] = "v2"
@@ -272,12 +275,20 @@ def test_a_tick_without_news_evaluates_nothing_and_with_news_only_that_project(
     made.tick()
     assert evaluated == []
     made.versions["dog"] = "v2"
-    made.look()
+    made.observe()
     assert made.tick() == [{"dog/data"}]
     assert evaluated == [{"dog"}]
     made.rates["cat"] = "5e-5"
     assert {"cat/lora"} in made.tick()
     assert evaluated[1:] == [{"cat", "dog"}]
+
+
+def test_a_request_of_which_no_run_came_is_made_again(made: Projects) -> None:
+    made.rates["cat"] = "5e-5"
+    assert made.tick() == [{"cat/lora"}]
+    # The daemon could not create the run: no event says so.
+    assert made.launch() == [{"cat/lora"}]
+    assert [made.tick() for _ in range(3)] == [[]] * 3
 
 
 def test_a_cursor_of_another_version_costs_one_look_at_everything(made: Projects) -> None:

@@ -33,11 +33,13 @@ def judge(
 
 def settled(promoted: bool, held_out: int = 2) -> Verdict:
     published = SimpleNamespace(metadata={"held_out_samples": held_out})
-    told = {
+    decision = {
         "promoted": promoted,
         "reasons": ["its held-out loss is too high"] if not promoted else ["it is the champion"],
     }
-    return METRICS.check.run(SimpleNamespace(session=None, result=SimpleNamespace(published=published, settled=told)))
+    return METRICS.check.run(
+        SimpleNamespace(session=None, result=SimpleNamespace(published=published, settled=decision))
+    )
 
 
 def test_a_promoted_lora_passes() -> None:

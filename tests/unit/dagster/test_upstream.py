@@ -3,6 +3,7 @@
 import os
 import signal
 from collections.abc import Iterator
+from pathlib import Path
 
 import dagster as dg
 import pytest
@@ -233,3 +234,33 @@ def test_automation_repeats_no_failure_and_resumes_nothing_that_was_stopped(
     assert names == {"parent"}
     make(instance, world, "parent")
     assert requested(instance, world, cursor)[1] == {"child"}
+
+
+def test_a_step_that_waits_for_its_pool_says_so_again_and_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert upstream.active.CONCURRENCY_CLAIM_MESSAGE_INTERVAL == upstream.POOL_SECONDS <= 10
+    monkeypatch.setattr(upstream.active, "CONCURRENCY_CLAIM_MESSAGE_INTERVAL", 0.05)
+    monkeypatch.setattr(upstream.active, "CONCURRENCY_CLAIM_BLOCKED_INTERVAL", 0.1)
+    pools = {"concurrency": {"pools": {"default_limit": 1, "granularity": "op"}}}
+
+    @dg.asset(pool="gpu")
+    def lora() -> None: ...
+
+    with dg.DagsterInstance.local_temp(str(tmp_path), overrides=pools) as instance:
+        storage = instance.event_log_storage
+        storage.initialize_concurrency_limit_to_default("gpu")
+        assert storage.claim_concurrency_slot("gpu", "another-run", "its-step").is_claimed
+        said: list[str] = []
+        real = dg.DagsterEvent.step_concurrency_blocked
+
+        def blocked(*arguments: object, **options: object) -> dg.DagsterEvent:
+            event = real(*arguments, **options)  # type: ignore[arg-type]
+            said.append(event.message or "")
+            if len(said) == 3:
+                storage.free_concurrency_slot_for_step("another-run", "its-step")
+            return event
+
+        monkeypatch.setattr(dg.DagsterEvent, "step_concurrency_blocked", blocked)
+        assert dg.materialize([lora], instance=instance).success
+    assert len(said) >= 3 and all("gpu" in line for line in said)

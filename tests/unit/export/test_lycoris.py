@@ -12,7 +12,7 @@ import torch
 
 from tests.unit.export.support import config_of, modules_in
 from trainer_core.adapter_kinds import adapter_kinds
-from trainer_core.adapters import ADAPTERS
+from trainer_core.adapters.adapter import ADAPTERS
 from trainer_core.adapters.layers import Layer, LoraLayer, LycorisLayer
 from trainer_core.config.groups import AdapterConfig, AdapterOptionsConfig
 from trainer_core.errors import ExportError

@@ -12,9 +12,17 @@ import typer
 
 from trainer_core.cli.arithmetic import show_arithmetic
 from trainer_core.cli.options import Config, Debug, Json, Set, Verbose, find_config
+from trainer_core.cli.tables import table
 from trainer_core.cli.terminal import Terminal, show_findings, terminal
+from trainer_core.config.groups import HardwareConfig
+from trainer_core.config.load import load_project, project_home
 from trainer_core.data.epoch.run_length import KEYS, RunLength, run_length
 from trainer_core.errors import ConfigError, DatasetError, ModelError
+from trainer_core.families import get_family
+from trainer_core.hardware.detect import detect_machine, select_profile
+from trainer_core.stages.preflight.findings import caption_findings, project_findings
+from trainer_core.stages.preflight.rule_facts import run_findings
+from trainer_core.stages.project.session import Session
 from trainer_core.types import JSON, Finding, Report
 
 if TYPE_CHECKING:
@@ -22,7 +30,6 @@ if TYPE_CHECKING:
 
     from trainer_core.config.project import Project
     from trainer_core.data.manifest import Manifest
-    from trainer_core.stages.project.session import Session
 
 _SHOWN = 5
 """Excluded pictures named for each cause."""
@@ -51,6 +58,10 @@ class Inspection:
         return not any(finding.level == "error" for finding in self.findings)
 
 
+EXAMPLES = (("lora-assets check cats --set train.steps=500", "check with another setting"),)
+"""Shown under `--help`."""
+
+
 def check(  # noqa: PLR0913 - an argument an option
     config: Config,
     settings: Set = None,
@@ -75,8 +86,6 @@ def check(  # noqa: PLR0913 - an argument an option
 
 def inspect(config: str, overrides: Sequence[str], report: Report) -> Inspection:
     """Look at everything and collect what there is to say."""
-    from trainer_core.config.load import load_project, project_home
-
     try:
         path = find_config(config)
         project = load_project(path, overrides)
@@ -102,12 +111,6 @@ def as_dict(found: Inspection) -> dict[str, JSON]:
 
 
 def _inspect_project(project: Project, home: Path, report: Report) -> Inspection:
-    from trainer_core.config.groups import HardwareConfig
-    from trainer_core.families import get_family
-    from trainer_core.stages.preflight.findings import project_findings
-    from trainer_core.stages.preflight.rule_facts import run_findings
-    from trainer_core.stages.project.session import Session
-
     try:
         get_family(project.model.family)
     except ModelError as error:
@@ -128,8 +131,6 @@ def _inspect_project(project: Project, home: Path, report: Report) -> Inspection
 
 
 def _profile(project: Project) -> Sequence[Finding]:
-    from trainer_core.hardware.detect import detect_machine, select_profile
-
     try:
         select_profile(project.hardware.profile, detect_machine())
     except ConfigError as error:
@@ -138,8 +139,6 @@ def _profile(project: Project) -> Sequence[Finding]:
 
 
 def _dataset(session: Session) -> tuple[Sequence[Finding], Manifest | None]:
-    from trainer_core.stages.preflight.findings import caption_findings
-
     try:
         manifest = session.workspace.scanned.manifest
     except DatasetError as error:
@@ -165,7 +164,6 @@ def _show(out: Terminal, found: Inspection) -> None:
 
 
 def _show_dataset(console: Console, manifest: Manifest) -> None:
-    from trainer_core.cli.tables import table
     from trainer_core.data.reports.tables import bucket_table, statistics
 
     console.print(

@@ -17,6 +17,8 @@ import typer
 
 from trainer_core.cli.options import Debug, Home, Json, Verbose, find_home
 from trainer_core.cli.terminal import show_findings, terminal
+from trainer_core.hardware.detect import detect_machine, select_profile
+from trainer_core.store import Store, verify_store
 from trainer_core.types import Finding, Level
 
 if TYPE_CHECKING:
@@ -45,6 +47,9 @@ OLDEST_DRIVERS = {11: "450.80.02", 12: "525.60.13", 13: "580"}
 """CUDA major version -> oldest Linux driver that runs it. Source: NVIDIA's CUDA Toolkit release notes, table 2."""
 _LITTLE_MEMORY_MIB, _LITTLE_DISK_GIB, _NO_DISK_GIB = 8 * 1024, 20, 1
 
+EXAMPLES = (("lora-assets doctor", "is this machine fit?"),)
+"""Shown under `--help`."""
+
 
 def doctor(home: Home = None, as_json: Json = False, debug: Debug = False, verbose: Verbose = 0) -> None:
     """Say whether this machine is fit and the store whole.
@@ -64,8 +69,6 @@ def doctor(home: Home = None, as_json: Json = False, debug: Debug = False, verbo
 
 def examine(home: Path) -> Iterator[Finding]:
     """Look at everything, cheapest first."""
-    from trainer_core.hardware.detect import detect_machine
-
     machine = detect_machine()
     yield from _python()
     yield from _packages()
@@ -146,8 +149,6 @@ def _driver() -> str | None:
 
 
 def _machine(machine: Machine) -> Iterator[Finding]:
-    from trainer_core.hardware.detect import select_profile
-
     if machine.gpu_name is not None:
         memory = f", {machine.gpu_memory_mib} MiB" if machine.gpu_memory_mib else ""
         capability = ".".join(map(str, machine.compute_capability or ()))
@@ -183,8 +184,6 @@ def _dagster_home(chosen: str) -> Iterator[Finding]:
 
 
 def _store(root: Path) -> Iterator[Finding]:
-    from trainer_core.store import Store, verify_store
-
     if not (root / "VERSION").exists():
         yield Finding("info", "store", f"none yet at {root}.", "")
         return

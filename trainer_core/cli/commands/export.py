@@ -9,12 +9,20 @@ import typer
 
 from trainer_core.cli.options import Debug, Json, Verbose
 from trainer_core.cli.terminal import Terminal, UsageError, terminal
+from trainer_core.export.formats import formats
 from trainer_core.types import JSON
 
 if TYPE_CHECKING:
     from trainer_core.export.convert import Converted
 
 _PRECISIONS = ("fp32", "fp16", "bf16")
+
+EXAMPLES = (
+    ("lora-assets export cats.safetensors --format comfyui", "for ComfyUI"),
+    ("lora-assets export flux.safetensors --format diffusers --base models/flux", "from kohya's keys, fused"),
+    ("lora-assets export cats.safetensors --format kohya --dtype fp16 -o a1111/cats.safetensors", "elsewhere"),
+)
+"""Shown under `--help`."""
 
 
 def export(  # noqa: PLR0913 - an argument an option
@@ -45,7 +53,6 @@ def export(  # noqa: PLR0913 - an argument an option
     """
     with terminal(as_json, debug, verbose) as out:
         from trainer_core.export.convert import Request, convert
-        from trainer_core.export.formats import formats
 
         if to_format not in formats():
             raise UsageError(f"--format: `{to_format}` is not a format. Choose one of {', '.join(formats())}.")

@@ -6,8 +6,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from trainer_core import run
 from trainer_core.cli.options import Config, Debug, Json, Set, Verbose, find_config
+from trainer_core.cli.tables import table
 from trainer_core.cli.terminal import Terminal, UsageError, terminal
+from trainer_core.stages.training.lr_finder import FIGURES, PICTURE, refuse_adaptive
 
 if TYPE_CHECKING:
     from trainer_core.train.lr_finder import FoundLr
@@ -15,6 +18,12 @@ if TYPE_CHECKING:
 _ROWS = 12
 """Readings shown in the table."""
 _FEWEST = 10
+
+EXAMPLES = (
+    ("lora-assets find-lr cats", "which learning rate suits the project?"),
+    ("lora-assets find-lr cats --from 1e-5 --to 1e-2 --steps 200", "a closer look"),
+)
+"""Shown under `--help`."""
 
 
 def find_lr(  # noqa: PLR0913 - an argument an option
@@ -37,9 +46,6 @@ def find_lr(  # noqa: PLR0913 - an argument an option
     """
     with terminal(as_json, debug, verbose) as out:
         _check(first, last, steps)
-        from trainer_core import run
-        from trainer_core.stages.training.lr_finder import FIGURES, PICTURE, refuse_adaptive
-
         with out.progress([*run.ancestors("lora_checkpoint")[:-1], "untrained_loss", "find_lr"]) as shown:
             session = run.open_session(find_config(config), settings or [], shown, fetch=True)
             try:
@@ -66,8 +72,6 @@ def _check(first: float, last: float, steps: int) -> None:
 
 
 def _show(out: Terminal, found: FoundLr, picture: str) -> None:
-    from trainer_core.cli.tables import table
-
     console, readings = out.console, found.readings
     shown = sorted({round((len(readings) - 1) * row / (_ROWS - 1)) for row in range(_ROWS)})
     rows = [[f"{readings[at].rate:.2e}", f"{readings[at].share:.3f}"] for at in shown if readings]

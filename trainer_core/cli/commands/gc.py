@@ -10,6 +10,7 @@ import typer
 
 from trainer_core.cli.options import Debug, Home, Json, Verbose, find_home
 from trainer_core.cli.terminal import Terminal, UsageError, terminal
+from trainer_core.store import Store, collect
 from trainer_core.types import JSON
 
 _NAMES = {
@@ -20,6 +21,9 @@ _NAMES = {
     "runs_removed": "abandoned runs",
     "temp_removed": "temporary files",
 }
+
+EXAMPLES = (("lora-assets gc --dry-run", "what could be removed?"),)
+"""Shown under `--help`."""
 
 
 def gc(  # noqa: PLR0913 - an argument an option
@@ -46,8 +50,6 @@ def gc(  # noqa: PLR0913 - an argument an option
 
 
 def _collect(root: Path, dry_run: bool, grace: float) -> dict[str, JSON]:
-    from trainer_core.store import Store, collect
-
     if not (root / "VERSION").exists():
         raise UsageError(f"{root}: there is no store. Give a CONFIG, or --home with the folder that holds `store`.")
     with Store.open(root) as store:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from trainer_core.cli.options import Debug, Json, Verbose
+from trainer_core.cli.tables import table
 from trainer_core.cli.terminal import Terminal, UsageError, show_findings, terminal
+from trainer_core.importers.run import Request, run_import
 
 if TYPE_CHECKING:
     from trainer_core.importers.core.engine import Entry
@@ -22,6 +25,13 @@ _MEANING = {
     "unknown": "nobody knows this key",
     "irrelevant": "does not matter here",
 }
+
+EXAMPLES = (
+    ("lora-assets import lora_sdxl.toml", "sd-scripts, with the dataset file that it names"),
+    ("lora-assets import config.json --dataset multidatabackend.json", "SimpleTuner"),
+    ("lora-assets import train_lora_flux.yaml -o configs/flux.yaml", "ai-toolkit, under a name of your own"),
+)
+"""Shown under `--help`."""
 
 
 def import_config(  # noqa: PLR0913 - an argument an option
@@ -58,8 +68,6 @@ def import_config(  # noqa: PLR0913 - an argument an option
     overwritten without --force, and nothing written where something that is needed is missing (exit code 1).
     """
     with terminal(as_json, debug, verbose) as out:
-        from trainer_core.importers.run import Request, run_import
-
         if not file.is_file():
             raise UsageError(f"{file}: there is no such file. Give a config of another trainer.")
         if dataset is not None and not dataset.exists():
@@ -98,8 +106,6 @@ def _show(out: Terminal, report: ImportReport, verbose: int) -> None:
 
 
 def _table(out: Terminal, entries: list[Entry]) -> None:
-    from trainer_core.cli.tables import table
-
     rows = [
         [
             f"{entry.key} (its default)" if entry.default else entry.key,
@@ -113,7 +119,5 @@ def _table(out: Terminal, entries: list[Entry]) -> None:
 
 
 def _short(value: object) -> str:
-    import json
-
     text = json.dumps(value, ensure_ascii=False, default=str)
     return text if len(text) <= 60 else f"{text[:57]}..."

@@ -10,15 +10,26 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 import typer
 
 from trainer_core.cli.options import CONFIGS, Debug, Json, Verbose
+from trainer_core.cli.tables import table
 from trainer_core.cli.terminal import Terminal, UsageError, show_findings, terminal
+from trainer_core.config.load import load_project, project_home
 from trainer_core.files import replacing
 from trainer_core.types import Finding
+from trainer_core.wizard.choices import choose, warnings
+from trainer_core.wizard.document import write_yaml
+from trainer_core.wizard.look import base_path, family_of, look, missing_model, path_from
 from trainer_core.wizard.situation import EFFORTS, GOALS, Answers, Effort, Goal, Situation
 
 if TYPE_CHECKING:
     from trainer_core.wizard.choices import Choice
 
 Word = TypeVar("Word", bound=str)
+
+EXAMPLES = (
+    ("lora-assets init pictures/cats --base models/sdxl", "asks what it cannot know"),
+    ("lora-assets init pictures/cats --base models/sdxl --trigger ohwx --goal style --yes", "asks nothing"),
+)
+"""Shown under `--help`."""
 
 
 def init(  # noqa: PLR0913 - an argument an option
@@ -44,9 +55,6 @@ def init(  # noqa: PLR0913 - an argument an option
     choice.
     """
     with terminal(as_json, debug, verbose) as out:
-        from trainer_core.config.load import project_home
-        from trainer_core.wizard.look import family_of, look, missing_model
-
         ask = _Asking(yes or as_json or not on_terminal())
         pictures = dataset or Path(ask.text("Folder of pictures", None, "PICTURES"))
         model = base or ask.text("Base model (folder, file or hub id)", None, "--base")
@@ -77,10 +85,6 @@ def on_terminal() -> bool:
 
 
 def _write(out: Terminal, situation: Situation, target: Path, configs: Path | None) -> None:
-    from trainer_core.config.load import load_project
-    from trainer_core.wizard.choices import choose, warnings
-    from trainer_core.wizard.document import write_yaml
-
     choices, problems = choose(situation), warnings(situation)
     project = _called(target, situation.answers.name)
     text = write_yaml(situation.answers, choices, _paths(situation.answers, configs, target.parent), project)
@@ -105,8 +109,6 @@ def _called(target: Path, name: str) -> str:
 
 def _paths(answers: Answers, configs: Path | None, folder: Path) -> dict[str, str]:
     """Return how the file names base, configs and folders of pictures."""
-    from trainer_core.wizard.look import base_path, path_from
-
     base = base_path(answers.base)
     paths = {"base": path_from(base, folder) if base.is_absolute() else base.as_posix()}
     paths["dataset"] = path_from(answers.dataset, folder)
@@ -115,8 +117,6 @@ def _paths(answers: Answers, configs: Path | None, folder: Path) -> dict[str, st
 
 
 def _show(out: Terminal, choices: list[Choice]) -> None:
-    from trainer_core.cli.tables import table
-
     rows = [[one.path, _short(one.value), one.reason] for one in choices]
     out.console.print(table(("setting", "value", "why"), rows))
 

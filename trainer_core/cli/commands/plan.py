@@ -9,7 +9,12 @@ from typing import TYPE_CHECKING
 from trainer_core.cli.arithmetic import show_arithmetic
 from trainer_core.cli.options import Config, Debug, Json, Set, Verbose, find_config
 from trainer_core.cli.progress import duration
+from trainer_core.cli.tables import table
 from trainer_core.cli.terminal import Terminal, show_findings, terminal
+from trainer_core.run import open_session
+from trainer_core.run import plan as make_plan
+from trainer_core.stages.preflight.findings import caption_findings, warnings
+from trainer_core.train.optim.rate_curve import RateCurve
 
 if TYPE_CHECKING:
     from trainer_core.run import StagePlan
@@ -17,17 +22,15 @@ if TYPE_CHECKING:
 _SHOWN = 3
 """Samples named for each reason."""
 
+EXAMPLES = (("lora-assets plan cats --json", "for programs"),)
+"""Shown under `--help`."""
+
 
 def plan(
     config: Config, settings: Set = None, as_json: Json = False, debug: Debug = False, verbose: Verbose = 0
 ) -> None:
     """Say what would be computed, and why, sample by sample."""
     with terminal(as_json, debug, verbose) as out:
-        from trainer_core.run import open_session
-        from trainer_core.run import plan as make_plan
-        from trainer_core.stages.preflight.findings import caption_findings, warnings
-        from trainer_core.train.optim.rate_curve import RateCurve
-
         with out.progress(["validated_dataset"]) as shown:
             session = open_session(find_config(config), settings or [], shown)
             try:
@@ -54,8 +57,6 @@ def plan(
 
 
 def _show(out: Terminal, plans: list[StagePlan]) -> None:
-    from trainer_core.cli.tables import table
-
     console = out.console
     rows = [[one.name, one.status, _work(one), "; ".join(one.reasons), _estimate(one)] for one in plans]
     console.print(table(("stage", "status", "work", "why", "estimate"), rows))

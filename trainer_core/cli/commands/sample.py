@@ -26,6 +26,12 @@ if TYPE_CHECKING:
 
 _STAGE = "samples"
 
+EXAMPLES = (
+    ("lora-assets sample cats", "the project's own samples"),
+    ('lora-assets sample cats --prompt "a cat on the moon" --seed 7', "a prompt of your own, base beside LoRA"),
+)
+"""Shown under `--help`."""
+
 
 def sample(  # noqa: PLR0913 - an argument an option
     config: Config,

@@ -11,14 +11,26 @@ import typer
 
 from trainer_core.cli.options import Config, Debug, Json, Set, Verbose, find_config
 from trainer_core.cli.progress import duration
+from trainer_core.cli.tables import table
 from trainer_core.cli.terminal import Terminal, UsageError, terminal
 from trainer_core.errors import LoraAssetsError, StageFailed
+from trainer_core.run import ancestors, open_session, run_until
+from trainer_core.stages import STAGES
+from trainer_core.stages.preflight.findings import warnings
+from trainer_core.stages.publishing.lora_names import LORA
 from trainer_core.types import JSON
 
 if TYPE_CHECKING:
     from trainer_core.run import StageResult
 
 _LORA_STAGE = "lora_checkpoint"
+
+EXAMPLES = (
+    ("lora-assets train cats", "train and publish the LoRA, its samples and its metrics"),
+    ("lora-assets train cats --until cached_latents", "encode the pictures only"),
+    ("lora-assets train cats --set optimizer.lr=5e-5", "with another learning rate"),
+)
+"""Shown under `--help`."""
 
 
 def train(  # noqa: PLR0913 - an argument an option
@@ -52,10 +64,6 @@ def bring_up_to_date(out: Terminal, config: str, until: str | None, overrides: S
     Raises:
         UsageError: there is no stage called `until`.
     """
-    from trainer_core.run import ancestors, open_session, run_until
-    from trainer_core.stages import STAGES
-    from trainer_core.stages.preflight.findings import warnings
-
     if until is not None and until not in STAGES:
         raise UsageError(f"--until: `{until}` is not a stage. Choose one of {', '.join(STAGES)}.")
     with out.progress(list(STAGES) if until is None else ancestors(until)) as shown:
@@ -90,15 +98,11 @@ def as_dict(results: Sequence[StageResult]) -> dict[str, JSON]:
 
 def _lora(trained: StageResult) -> tuple[str, str]:
     """Return path and SHA-256 of the published file."""
-    from trainer_core.stages.publishing.lora_names import LORA
-
     path = next(path for path in trained.outputs if path.suffix == ".safetensors")
     return str(path), trained.published.files[LORA].sha256
 
 
 def _show(out: Terminal, results: Sequence[StageResult]) -> None:
-    from trainer_core.cli.tables import table
-
     console = out.console
     rows = [
         [one.name, one.action, str(one.items_computed), str(one.items_reused), duration(one.seconds)] for one in results

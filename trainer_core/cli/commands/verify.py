@@ -28,6 +28,12 @@ _STEPS = 4
 _LARGEST = 512
 """Side in pixels of the picture that shows whether a LoRA does anything."""
 
+EXAMPLES = (
+    ("lora-assets verify .lora-assets/outputs/cats", "everything that was published"),
+    ("lora-assets verify cats.safetensors --base models/sd15", "does it load, and change a picture?"),
+)
+"""Shown under `--help`."""
+
 
 def verify(  # noqa: PLR0913 - an argument an option
     path: Annotated[str, typer.Argument(metavar="PATH", help="A LoRA file, an outputs folder, a store or a CONFIG.")],

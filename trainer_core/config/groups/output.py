@@ -48,6 +48,10 @@ class SampleConfig(Group):
     what overfits shows there first."""
 
 
+MAX_PICTURES = 64
+"""Of one prompt of the gate."""
+
+
 class GateConfig(Group):
     """What a finished LoRA is examined on, and what it must keep to be promoted over the project's champion."""
 
@@ -64,7 +68,7 @@ class GateConfig(Group):
     control_paths: Annotated[tuple[Paths, ...], NEUTRAL] = ()
     """For edit families: the picture, or list of pictures, that each prompt edits: those of `concept_prompts`, then
     those of `other_prompts`."""
-    pictures: Annotated[int, Field(ge=1, le=64)] = 4
+    pictures: Annotated[int, Field(ge=1, le=MAX_PICTURES)] = 4
     """Pictures of each prompt, each from a seed of its own; diversity is measured between them. Default: the fewest
     whose diversity can be told."""
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 1000

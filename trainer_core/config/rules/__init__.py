@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from trainer_core.config.project import Project
-from trainer_core.config.rules import adapter, loss, noise, optimizer, pictures, run, text
+from trainer_core.config.rules import adapter, gate, loss, noise, optimizer, pictures, run, text
 from trainer_core.config.rules.base import DataFacts, Facts, Rule
 from trainer_core.types import Finding
 
@@ -23,6 +23,7 @@ TOPICS: Mapping[str, tuple[Rule, ...]] = {
     "Captions and text encoders": text.RULES,
     "Pictures": pictures.RULES,
     "The run": run.RULES,
+    "The gate": gate.RULES,
 }
 RULES: tuple[Rule, ...] = tuple(rule for rules in TOPICS.values() for rule in rules)
 

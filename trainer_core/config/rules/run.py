@@ -156,25 +156,6 @@ def fp16_holds_the_model(project: Project, facts: Facts) -> Finding | None:
     return Finding("warning", "train.precision", message, "Use bf16 or auto.")
 
 
-def scores_have_prompts(project: Project, facts: Facts) -> Finding | None:
-    """A judge or a CLIP model that never sees a picture."""
-    gate = project.gate
-    if gate.concept_prompts or gate.other_prompts or (gate.judge is None and gate.clip_path is None):
-        return None
-    name = "gate.clip_path" if gate.judge is None else "gate.judge"
-    fix = "Set `gate.concept_prompts` and `gate.other_prompts`."
-    return Finding("warning", name, "is set, but there is no prompt to render: nothing is scored.", fix)
-
-
-def the_concept_score_is_measured(project: Project, facts: Facts) -> Finding | None:
-    """A limit on a figure that nothing gives."""
-    gate = project.gate
-    if not gate.min_concept_score or (gate.judge is not None and gate.concept_prompts):
-        return None
-    message = f"is {gate.min_concept_score:g}, but no concept score is measured: the limit forbids nothing."
-    return Finding("warning", "gate.min_concept_score", message, "Set `gate.judge` and `gate.concept_prompts`.")
-
-
 def wandb_settings_need_wandb(project: Project, facts: Facts) -> Finding | None:
     """Names in a service that is not told anything."""
     idle = changed(project.logging, "wandb_project", "wandb_run")
@@ -229,7 +210,5 @@ RULES: tuple[Rule, ...] = (
     kept_files_are_saved,
     prompts_come_from_one_place,
     fp16_holds_the_model,
-    scores_have_prompts,
-    the_concept_score_is_measured,
     wandb_settings_need_wandb,
 )

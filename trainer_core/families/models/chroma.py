@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from trainer_core.diffusion.flow import flow_schedule
 from trainer_core.families.shared import denoisers, flux_names, kl_vae, loading, packing
 from trainer_core.families.spec import (
     ComponentSpec,
@@ -17,6 +18,7 @@ from trainer_core.families.spec import (
     TextLimit,
     TextSpec,
 )
+from trainer_core.lazy import torch
 from trainer_core.types import TextCondition
 
 if TYPE_CHECKING:
@@ -110,8 +112,6 @@ class Chroma:
 
     def noise_schedule(self, source: ModelSource, noise: NoiseConfig) -> NoiseSchedule:
         """Return the flow schedule with the scheduler's shift."""
-        from trainer_core.diffusion.flow import flow_schedule
-
         return flow_schedule(source.config("scheduler"), noise, patch=2)
 
     def encode_latents(self, vae: nn.Module, pixels: Tensor) -> Tensor:
@@ -129,8 +129,6 @@ class Chroma:
 
         T5 itself is masked too, unlike in FLUX.1: the pad reads the caption, but the caption no pads.
         """
-        import torch
-
         encoder, length = encoders["text_encoder"], self.spec.text.length
         tokens = encoders["tokenizer"](
             list(captions), padding="max_length", max_length=length, truncation=True, return_tensors="pt"
@@ -142,8 +140,6 @@ class Chroma:
 
     def predict(self, denoiser: nn.Module, noisy: Tensor, timesteps: Tensor, given: Conditioning) -> Tensor:
         """Run the transformer at time sigma (it multiplies by 1000 itself); guidance plays no part."""
-        import torch
-
         dtype, device = denoisers.dtype_of(denoiser), denoisers.device_of(denoiser)
         height, width = noisy.shape[-2:]
         latent_tokens = packing.pack(noisy.to(device, dtype))
@@ -167,8 +163,6 @@ class Chroma:
 
 def _joint_mask(text_BL: Tensor | None, latent_tokens_BND: Tensor) -> Tensor | None:
     """Return the mask bool [B, L + N] of captions and latents; None where all captions are of one length."""
-    import torch
-
     if text_BL is None:
         return None
     latents_BN = torch.ones(latent_tokens_BND.shape[:2], dtype=torch.bool, device=latent_tokens_BND.device)

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from trainer_core.diffusion.flow import flow_schedule
 from trainer_core.families.shared import clip, denoisers, flux_names, kl_vae, loading, packing, t5
 from trainer_core.families.spec import (
     BaseKind,
@@ -21,10 +22,10 @@ from trainer_core.families.spec import (
     TextLora,
     TextSpec,
 )
+from trainer_core.lazy import torch
 from trainer_core.types import TextCondition
 
 if TYPE_CHECKING:
-    import torch
     from PIL import Image
     from torch import Tensor, nn
 
@@ -131,8 +132,6 @@ class Flux1:
 
     def noise_schedule(self, source: ModelSource, noise: NoiseConfig) -> NoiseSchedule:
         """Return the flow schedule; dev shifts it by the number of packed tokens, schnell not at all."""
-        from trainer_core.diffusion.flow import flow_schedule
-
         return flow_schedule(source.config("scheduler"), noise, patch=2)
 
     def encode_latents(self, vae: nn.Module, pixels: Tensor) -> Tensor:
@@ -155,8 +154,6 @@ class Flux1:
     def predict(self, denoiser: nn.Module, noisy: Tensor, timesteps: Tensor, given: Conditioning) -> Tensor:
         """Run the transformer at time sigma (it multiplies by 1000 itself), controls after the noisy latents."""
         assert given.text.pooled is not None, "FLUX.1's conditions are pooled"
-        import torch
-
         dtype, device = denoisers.dtype_of(denoiser), denoisers.device_of(denoiser)
         height, width = noisy.shape[-2:]
         guided = bool(denoisers.config_of(denoiser)["guidance_embeds"])

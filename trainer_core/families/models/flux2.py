@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from trainer_core.diffusion.flow import flow_schedule
 from trainer_core.families.shared import denoisers, packing, qwen3, text_models
 from trainer_core.families.spec import (
     BaseKind,
@@ -20,10 +21,10 @@ from trainer_core.families.spec import (
     TextLimit,
     TextSpec,
 )
+from trainer_core.lazy import torch
 from trainer_core.types import TextCondition
 
 if TYPE_CHECKING:
-    import torch
     from PIL import Image
     from torch import Tensor, nn
 
@@ -178,14 +179,10 @@ class Flux2:
 
     def noise_schedule(self, source: ModelSource, noise: NoiseConfig) -> NoiseSchedule:
         """Return the flow schedule, shifted by the number of tokens: a token is one latent pixel."""
-        from trainer_core.diffusion.flow import flow_schedule
-
         return flow_schedule(source.config("scheduler"), noise, patch=1)
 
     def encode_latents(self, vae: nn.Module, pixels: Tensor) -> Tensor:
         """Return latents [B, 128, H/16, W/16]: 2x2 patches of 32 channels, whitened by the VAE's statistics."""
-        import torch
-
         like: Tensor = next(vae.parameters())
         autoencoder: Any = vae
         with torch.no_grad():
@@ -205,8 +202,6 @@ class Flux2:
         controls: Sequence[Sequence[Image.Image]] = (),
     ) -> list[TextCondition]:
         """Return [512, 3 * D] for each caption: three hidden states beside each other, pads included and not masked."""
-        import torch
-
         read = _qwen3_states if self.spec.variant else _mistral_states
         states = read(encoders["text_encoder"], encoders["tokenizer"], captions, self.spec.text.length)
         joined = torch.cat([states[layer] for layer in _LAYERS[self.spec.variant]], dim=-1)
@@ -214,8 +209,6 @@ class Flux2:
 
     def predict(self, denoiser: nn.Module, noisy: Tensor, timesteps: Tensor, given: Conditioning) -> Tensor:
         """Run the transformer at time sigma (it multiplies by 1000 itself), controls after the noisy latents."""
-        import torch
-
         dtype, device = denoisers.dtype_of(denoiser), denoisers.device_of(denoiser)
         guided = bool(denoisers.config_of(denoiser)["guidance_embeds"])
         pictures = (noisy, *given.controls)
@@ -240,8 +233,6 @@ class Flux2:
         self, pipeline: Any, prompt: str, negative_prompt: str, controls: Sequence[Image.Image]
     ) -> dict[str, Any]:
         """Return the prompt as text, a negative one encoded (Klein alone takes it), and the control pictures."""
-        import torch
-
         inputs: dict[str, Any] = {"prompt": prompt} | ({"image": list(controls)} if controls else {})
         if negative_prompt and self.spec.variant:
             with torch.no_grad():
@@ -250,8 +241,6 @@ class Flux2:
 
 
 def _qwen3_states(encoder: Any, tokenizer: Any, captions: Sequence[str], length: int) -> Sequence[Tensor]:
-    from trainer_core.families.shared import qwen3
-
     return qwen3.chat_states(encoder, tokenizer, captions, length, thinking=False)[0]
 
 
@@ -279,8 +268,6 @@ def _mistral_states(encoder: Any, tokenizer: Any, captions: Sequence[str], lengt
 
 def _grid(latents: Tensor, time: int, device: torch.device) -> Tensor:
     """Return the position (time, row, column, 0) of each token of latents [B, C, h, w]: int64 [h * w, 4]."""
-    import torch
-
     rows, columns = (torch.arange(length, device=device) for length in latents.shape[-2:])
     zero = torch.zeros(1, dtype=torch.int64, device=device)
     return torch.cartesian_prod(zero + time, rows, columns, zero)

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from trainer_core.diffusion.flow import flow_schedule
 from trainer_core.families.shared import clip, kl_vae, loading, qwen_vl
 from trainer_core.families.spec import (
     ComponentSpec,
@@ -16,6 +17,7 @@ from trainer_core.families.spec import (
     TextLimit,
     TextSpec,
 )
+from trainer_core.lazy import torch
 from trainer_core.types import TextCondition
 
 if TYPE_CHECKING:
@@ -87,8 +89,6 @@ class Kandinsky5:
 
     def noise_schedule(self, source: ModelSource, noise: NoiseConfig) -> NoiseSchedule:
         """Return the flow schedule with the scheduler's static shift."""
-        from trainer_core.diffusion.flow import flow_schedule
-
         return flow_schedule(source.config("scheduler"), noise, patch=2)
 
     def encode_latents(self, vae: nn.Module, pixels: Tensor) -> Tensor:
@@ -115,8 +115,6 @@ class Kandinsky5:
 
         It has no text mask: captions of mixed length are run one by one.
         """
-        import torch
-
         text = given.text
         assert text.pooled is not None, "Kandinsky 5's conditions are pooled"
         if text.mask is None:
@@ -136,8 +134,6 @@ class Kandinsky5:
 
 def _run(denoiser: Any, noisy: Tensor, timesteps: Tensor, embeds: Tensor, pooled: Tensor) -> Tensor:
     """Run captions of one length; the model holds pictures as [B, frames, H, W, C]."""
-    import torch
-
     # The first weights of the model are of the time embedding, which stays in float32: its own dtype is that of others.
     like: Tensor = getattr(denoiser, "module", denoiser).visual_embeddings.in_layer.weight
     device, dtype = like.device, like.dtype

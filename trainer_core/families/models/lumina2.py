@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from trainer_core.diffusion.flow import flow_schedule
 from trainer_core.families.shared import denoisers, gemma2, kl_vae, loading
 from trainer_core.families.spec import (
     ComponentSpec,
@@ -16,9 +17,9 @@ from trainer_core.families.spec import (
     TextLimit,
     TextSpec,
 )
+from trainer_core.lazy import torch
 
 if TYPE_CHECKING:
-    import torch
     from PIL import Image
     from torch import Tensor, nn
 
@@ -101,8 +102,6 @@ class Lumina2:
 
     def noise_schedule(self, source: ModelSource, noise: NoiseConfig) -> NoiseSchedule:
         """Return the flow schedule with the scheduler's shift."""
-        from trainer_core.diffusion.flow import flow_schedule
-
         return flow_schedule(source.config("scheduler"), noise, patch=2)
 
     def encode_latents(self, vae: nn.Module, pixels: Tensor) -> Tensor:
@@ -147,8 +146,6 @@ class Lumina2:
 
 def _mask(text: TextCondition, device: torch.device) -> Tensor:
     """Return the mask bool [B, L] of stacked captions; all True where none was needed."""
-    import torch
-
     if text.mask is None:
         return torch.ones(text.embeds.shape[:2], dtype=torch.bool, device=device)
     return text.mask.to(device)

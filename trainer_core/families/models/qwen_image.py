@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from trainer_core.diffusion.flow import flow_schedule
 from trainer_core.families.shared import qwen_image_parts, qwen_vl
 from trainer_core.families.spec import FamilySpec, LatentSpec, RenderSpec, SingleFileSpec, TextLimit, TextSpec
 from trainer_core.types import TextCondition
@@ -68,8 +69,6 @@ class QwenImage:
 
     def noise_schedule(self, source: ModelSource, noise: NoiseConfig) -> NoiseSchedule:
         """Return the flow schedule, shifted by the number of packed tokens."""
-        from trainer_core.diffusion.flow import flow_schedule
-
         return flow_schedule(source.config("scheduler"), noise, patch=2)
 
     def encode_latents(self, vae: nn.Module, pixels: Tensor) -> Tensor:

@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from trainer_core.config.groups import TextConfig
+from trainer_core.diffusion.flow import flow_schedule
 from trainer_core.families.shared import qwen_image_parts, qwen_vl
 from trainer_core.families.spec import (
     BaseKind,
@@ -18,13 +20,14 @@ from trainer_core.families.spec import (
     SingleFileSpec,
     TextSpec,
 )
+from trainer_core.lazy import torch
 from trainer_core.types import TextCondition
 
 if TYPE_CHECKING:
     from PIL import Image
     from torch import Tensor, nn
 
-    from trainer_core.config.groups import NoiseConfig, TextConfig
+    from trainer_core.config.groups import NoiseConfig
     from trainer_core.diffusion.schedule import NoiseSchedule
     from trainer_core.families.model_source import ModelSource
     from trainer_core.types import Conditioning
@@ -120,8 +123,6 @@ class QwenImageEdit:
 
     def noise_schedule(self, source: ModelSource, noise: NoiseConfig) -> NoiseSchedule:
         """Return the flow schedule, shifted by the number of packed tokens of the target alone."""
-        from trainer_core.diffusion.flow import flow_schedule
-
         return flow_schedule(source.config("scheduler"), noise, patch=2)
 
     def encode_latents(self, vae: nn.Module, pixels: Tensor) -> Tensor:
@@ -155,10 +156,6 @@ class QwenImageEdit:
         The pipeline's own encoding leaves out the positions of the pictures' tokens (diffusers issue 14194). It guides
         only where it is given a negative prompt: a space stands for none, as its authors have it.
         """
-        import torch
-
-        from trainer_core.config.groups import TextConfig
-
         encoders = {"text_encoder": pipeline.text_encoder, "processor": pipeline.processor}
         inputs: dict[str, Any] = {"image": list(controls) if self._several else controls[0]}
         for name, words in (("prompt", prompt), ("negative_prompt", negative_prompt or " ")):

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from trainer_core.diffusion.flow import flow_schedule
 from trainer_core.families.shared import denoisers, gemma2, loading
 from trainer_core.families.spec import (
     ComponentSpec,
@@ -16,6 +17,7 @@ from trainer_core.families.spec import (
     TextLimit,
     TextSpec,
 )
+from trainer_core.lazy import torch
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -96,15 +98,11 @@ class Sana:
 
     def noise_schedule(self, source: ModelSource, noise: NoiseConfig) -> NoiseSchedule:
         """Return the flow schedule; the DPM solver that Sana comes with calls its shift `flow_shift`."""
-        from trainer_core.diffusion.flow import flow_schedule
-
         config = source.config("scheduler")
         return flow_schedule({"shift": config.get("flow_shift", 1.0)} | config, noise, patch=1)
 
     def encode_latents(self, vae: nn.Module, pixels: Tensor) -> Tensor:
         """Return latents [B, 32, H/32, W/32]; the autoencoder has no posterior, and no shift."""
-        import torch
-
         autoencoder: Any = vae
         like: Tensor = next(autoencoder.parameters())
         with torch.no_grad():

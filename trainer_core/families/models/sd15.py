@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from trainer_core.diffusion.ddpm import ddpm_schedule
 from trainer_core.errors import ModelError
 from trainer_core.families.shared import clip, denoisers, kl_vae, loading
 from trainer_core.families.spec import (
@@ -99,8 +100,6 @@ class StableDiffusion15:
 
     def noise_schedule(self, source: ModelSource, noise: NoiseConfig) -> NoiseSchedule:
         """Return the DDPM schedule of the scheduler's config."""
-        from trainer_core.diffusion.ddpm import ddpm_schedule
-
         return ddpm_schedule(source.config("scheduler"), noise)
 
     def encode_latents(self, vae: nn.Module, pixels: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from trainer_core.diffusion.flow import flow_schedule
 from trainer_core.families.shared import clip, denoisers, kl_vae, loading, t5
 from trainer_core.families.spec import (
     BaseKind,
@@ -18,6 +19,7 @@ from trainer_core.families.spec import (
     TextLora,
     TextSpec,
 )
+from trainer_core.lazy import torch
 from trainer_core.types import TextCondition
 
 if TYPE_CHECKING:
@@ -111,8 +113,6 @@ class StableDiffusion3:
 
     def noise_schedule(self, source: ModelSource, noise: NoiseConfig) -> NoiseSchedule:
         """Return the flow schedule, shifted alike for all sizes."""
-        from trainer_core.diffusion.flow import flow_schedule
-
         return flow_schedule(source.config("scheduler"), noise, patch=2)
 
     def encode_latents(self, vae: nn.Module, pixels: Tensor) -> Tensor:
@@ -131,8 +131,6 @@ class StableDiffusion3:
         The last states but one of both CLIPs stand beside each other, zeros beside them up to T5's width D; T5's last
         state follows below, pads included and not masked.
         """
-        import torch
-
         length = self.spec.text.tokens(text.max_length)
         outputs = [
             clip.states(encoders[f"text_encoder{number}"], encoders[f"tokenizer{number}"], captions)

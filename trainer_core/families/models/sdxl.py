@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from trainer_core.diffusion.ddpm import ddpm_schedule
 from trainer_core.families.shared import clip, denoisers, kl_vae, loading
 from trainer_core.families.spec import (
     ComponentSpec,
@@ -18,6 +19,7 @@ from trainer_core.families.spec import (
     TextLora,
     TextSpec,
 )
+from trainer_core.lazy import torch
 from trainer_core.types import TextCondition
 
 if TYPE_CHECKING:
@@ -125,8 +127,6 @@ class StableDiffusionXL:
 
     def noise_schedule(self, source: ModelSource, noise: NoiseConfig) -> NoiseSchedule:
         """Return the DDPM schedule of the scheduler's config."""
-        from trainer_core.diffusion.ddpm import ddpm_schedule
-
         return ddpm_schedule(source.config("scheduler"), noise)
 
     def encode_latents(self, vae: nn.Module, pixels: Tensor) -> Tensor:
@@ -144,8 +144,6 @@ class StableDiffusionXL:
 
         Captions in several pieces of 75 tokens: [75 * pieces + 2, 2048], and the projection of the first piece.
         """
-        import torch
-
         # each tokenizer pads with its own token: the second with `!`, which changes what bigG sees
         pieces = text.clip_tokens // clip.PIECE
         first = clip.states(encoders["text_encoder"], encoders["tokenizer"], captions, pieces)
@@ -182,8 +180,6 @@ def time_ids(geometries: Sequence[Geometry]) -> Tensor:
 
     Stays float32 for every denoiser: bf16 has no odd numbers above 256. The UNet embeds it in float32.
     """
-    import torch
-
     return torch.tensor([[*g.original, *g.crop, *g.target] for g in geometries], dtype=torch.float32)
 
 

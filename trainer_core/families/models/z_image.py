@@ -6,7 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from trainer_core.diffusion.flow import flow_schedule
 from trainer_core.families.shared import denoisers, kl_vae, loading, qwen3
+from trainer_core.families.shared.qwen3 import chat_states
 from trainer_core.families.spec import (
     ComponentSpec,
     FamilySpec,
@@ -16,6 +18,7 @@ from trainer_core.families.spec import (
     TextLimit,
     TextSpec,
 )
+from trainer_core.lazy import torch
 from trainer_core.types import TextCondition
 
 if TYPE_CHECKING:
@@ -97,8 +100,6 @@ class ZImage:
 
     def noise_schedule(self, source: ModelSource, noise: NoiseConfig) -> NoiseSchedule:
         """Return the flow schedule, shifted alike for all sizes."""
-        from trainer_core.diffusion.flow import flow_schedule
-
         return flow_schedule(source.config("scheduler"), noise, patch=2)
 
     def encode_latents(self, vae: nn.Module, pixels: Tensor) -> Tensor:
@@ -113,8 +114,6 @@ class ZImage:
         controls: Sequence[Sequence[Image.Image]] = (),
     ) -> list[TextCondition]:
         """Return [L, D] for each caption: Qwen3's last state but one, without pads, so L differs."""
-        from trainer_core.families.shared.qwen3 import chat_states
-
         # the template of a thinking assistant is the one without an empty thought in it
         states, mask = chat_states(
             encoders["text_encoder"], encoders["tokenizer"], captions, self.spec.text.length, thinking=True
@@ -127,8 +126,6 @@ class ZImage:
 
         It predicts the way from noise to the picture, which is the target with its sign turned.
         """
-        import torch
-
         dtype, device = denoisers.dtype_of(denoiser), denoisers.device_of(denoiser)
         embeds, mask = given.text.embeds.to(device, dtype), given.text.mask
         # pads stand at the end; one transfer for the batch tells where

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from trainer_core.families.shared import text_models
+from trainer_core.lazy import torch
 
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor
 
 PIECE = 75
@@ -32,8 +32,6 @@ def piece_ids(tokenizer: Any, captions: Sequence[str], tokens: int, device: torc
     Returns:
         int64 [B * tokens / 75, 77], the pieces of a caption one after another.
     """
-    import torch
-
     start, end, pad = tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id
     rows: list[list[int]] = []
     for words in tokenizer(list(captions), add_special_tokens=False, verbose=False).input_ids:
@@ -53,8 +51,6 @@ def joined(states: Tensor, pieces: int) -> Tensor:
     Returns:
         [B, 75 * pieces + 2, D].
     """
-    import torch
-
     if pieces == 1:
         return states
     of_caption = states.unflatten(0, (-1, pieces))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from trainer_core.lazy import torch
 from trainer_core.types import TextCondition
 
 if TYPE_CHECKING:
@@ -16,8 +17,6 @@ def states(encoder: Any, tokenizer: Any, texts: Sequence[str], length: int, laye
 
     The padding side is said at every call: Gemma's tokenizers are saved with pads on the left.
     """
-    import torch
-
     tokens = tokenizer(
         list(texts),
         padding="max_length",

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from trainer_core.lazy import torch
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -13,8 +15,6 @@ def encode_normalised(vae: Any, pixels: Tensor, shift: float | None = None) -> T
 
     `shift` replaces that of the VAE's config.
     """
-    import torch
-
     # Not `vae.device` and `vae.dtype`: diffusers walks all modules for each, 1 ms a picture.
     like: Tensor = next(vae.parameters())
     with torch.no_grad():

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 from trainer_core.errors import ModelError
 from trainer_core.families.shared import fast_loading, processors
 from trainer_core.families.single_file import DENOISER_PREFIX
+from trainer_core.lazy import torch
 
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor
 
     from trainer_core.families.model_source import ModelSource
@@ -134,8 +134,6 @@ def _model_from_folder(source: ModelSource, name: str, dtype: torch.dtype) -> An
 
 
 def _model_to_gpu(source: ModelSource, name: str, dtype: torch.dtype) -> Any:
-    import torch
-
     cls, folder = _class("diffusers", source.spec.components[name].loader), source.folder(name)
     files = [file for file in source.component_files(name) if file.suffix == ".safetensors"]
     model, missing = fast_loading.load(cls, folder, files, dtype, torch.device("cuda", torch.cuda.current_device()))
@@ -182,8 +180,6 @@ def _file_tensors(source: ModelSource, name: str) -> dict[str, Tensor]:
 
 def _with_projection(tensors: dict[str, Tensor], prefix: str, source: ModelSource, name: str) -> dict[str, Tensor]:
     """Add the projection of CLIP-L that separate files leave out: the identity, as diffusers and ComfyUI have it."""
-    import torch
-
     config, projection = source.config(name), f"{prefix}text_projection.weight"
     square = config.get("projection_dim") == config.get("hidden_size")
     if source.spec.components[name].loader == "CLIPTextModelWithProjection" and square and projection not in tensors:
@@ -197,8 +193,6 @@ def _freeze(model: Any, origin: str) -> Any:
     Loaders leave views into the mapped file, whose alignment is the file's: kernels may then sum in another order than
     with aligned memory, and a result would not be repeatable bit for bit. On a GPU memory is dear and aligned anyway.
     """
-    import torch
-
     if hasattr(model, "tie_weights"):
         model.tie_weights()
     tensors = [*model.named_parameters(), *model.named_buffers()]

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from trainer_core.lazy import torch
+
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor
 
 
@@ -25,8 +26,6 @@ def unpack(tokens_BND: Tensor, height: int, width: int) -> Tensor:
 
 def grid_ids(height: int, width: int, device: torch.device) -> Tensor:
     """Return the position (0, row, column) of each packed token of latents `height` x `width`: [N, 3] float32."""
-    import torch
-
     rows, columns = torch.arange(height // 2, device=device), torch.arange(width // 2, device=device)
     grid = torch.cartesian_prod(rows, columns).reshape(-1, 2)
     return torch.cat([torch.zeros_like(grid[:, :1]), grid], dim=1).float()

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from trainer_core.families.shared import denoisers, packing
 from trainer_core.families.spec import ComponentSpec, LoraNames
+from trainer_core.lazy import torch
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -45,8 +46,6 @@ def encode_latents(vae: Any, pixels: Tensor) -> Tensor:
 
     The VAE is one for videos: a picture is a video of one frame.
     """
-    import torch
-
     like: Tensor = next(vae.parameters())
     with torch.no_grad():
         mode = vae.encode(pixels.to(like.device, like.dtype)[:, :, None]).latent_dist.mode()[:, :, 0].float()
@@ -62,8 +61,6 @@ def predict(denoiser: nn.Module, noisy: Tensor, timesteps: Tensor, given: Condit
 
     A picture's number in the sequence is the frame of its positions, so pictures may differ in size.
     """
-    import torch
-
     dtype, device = denoisers.dtype_of(denoiser), denoisers.device_of(denoiser)
     pictures = [picture.to(device, dtype) for picture in (noisy, *given.controls)]
     shapes = [(1, picture.shape[-2] // 2, picture.shape[-1] // 2) for picture in pictures]

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from trainer_core.lazy import torch
+
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor
 
 
@@ -18,16 +19,12 @@ def token_ids(tokenizer: Any, captions: Sequence[str], length: int, device: torc
 
 def gradients_if_trained(model: Any) -> Any:
     """Return a context that records gradients only where the model has something that is trained."""
-    import torch
-
     trained = torch.is_grad_enabled() and any(parameter.requires_grad for parameter in model.parameters())
     return torch.set_grad_enabled(trained)
 
 
 def language_states(body: Any, tokens: Any) -> tuple[Tensor, ...]:
     """Return all hidden states of a language model without its head, for `input_ids` and `attention_mask` [B, L]."""
-    import torch
-
     device = next(body.parameters()).device
     with torch.no_grad():
         return body(

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from trainer_core.importers.ai_toolkit.training import HARDWARE, NETWORK, TRAIN
+from trainer_core.importers.core.components import text_encoder_rows, vae_row
 from trainer_core.importers.core.convert import (
     amount,
     count,
@@ -121,8 +122,10 @@ MODEL: list[Row] = [
     no("model.unconditional_lora_path", "Merge it into the base first."),
     *[
         no(f"model.{key}", "Put it into the base's folder: a diffusers-format folder holds all parts.")
-        for key in ("vae_path", "unet_path", "te_name_or_path", "refiner_name_or_path", "extras_name_or_path")
+        for key in ("unet_path", "refiner_name_or_path", "extras_name_or_path")
     ],
+    vae_row("model.vae_path"),
+    *text_encoder_rows(("model.te_name_or_path",)),
     no("model.model_kwargs.*", "Options of one model there: see our page of the family."),
     no("model.model_paths.*", "Put them into the base's folder."),
     *irrelevant("model.refiner_start_at model.use_text_encoder_1 model.use_text_encoder_2", "Of other models."),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import re
 from collections.abc import Mapping
@@ -154,8 +155,6 @@ def pairs(value: JSON) -> dict[str, JSON]:
 
 def literal(written: str) -> JSON:
     """Read a value as Python or YAML would: `0.9,0.99` is a list, `True` a switch."""
-    import ast
-
     try:
         found = ast.literal_eval(written)
     except (ValueError, SyntaxError):

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import datetime
 import json
+import shlex
+import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from trainer_core.config.document import parse_yaml
 from trainer_core.errors import ConfigError, LoraAssetsError
 from trainer_core.importers.core.key_table import Conversion, Table
 from trainer_core.types import JSON, Finding
@@ -179,8 +182,6 @@ def flat(values: Mapping[str, JSON], whole: Sequence[str] = (), before: str = ""
 
 
 def _toml(written: str, name: str) -> JSON:
-    import tomllib
-
     return _plain(tomllib.loads(written))
 
 
@@ -189,8 +190,6 @@ def _json(written: str, name: str) -> JSON:
 
 
 def _yaml(written: str, name: str) -> JSON:
-    from trainer_core.config.document import parse_yaml
-
     document = parse_yaml(written, name)
     if document.findings:
         raise ConfigError(document.findings)
@@ -199,8 +198,6 @@ def _yaml(written: str, name: str) -> JSON:
 
 def _env(written: str, name: str) -> JSON:
     """Read `KEY=value` lines as a shell would; `+=` appends."""
-    import shlex
-
     found: dict[str, JSON] = {}
     for line in written.splitlines():
         words = line.strip().removeprefix("export ").strip()

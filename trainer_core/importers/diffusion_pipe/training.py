@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from trainer_core.importers.core import optimizers, schedules
+from trainer_core.importers.core.components import text_encoder_rows, vae_row
 from trainer_core.importers.core.convert import (
     amount,
     diffusion_only,
@@ -123,16 +124,14 @@ ROWS: list[Row] = [
         no(f"model.{key}", _PARTS)
         for key in (
             "transformer_path",
-            "vae_path",
-            "llm_path",
-            "clip_path",
-            "text_encoder_path",
             "single_file_path",
             "diffusion_model_path",
             "byt5_path",
             "text_encoders",
         )
     ],
+    vae_row("model.vae_path"),
+    *text_encoder_rows(("model.llm_path", "model.clip_path", "model.text_encoder_path")),
     to("model.dtype", "train.precision", precision),
     *[several(f"model.{key}", "", quantised) for key in ("transformer_dtype", "diffusion_model_dtype")],
     *memory("model.text_encoder_nf4 model.text_encoder_fp8 blocks_to_swap compile"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -162,8 +163,6 @@ def to_script(data: Mapping[str, JSON]) -> Script:
 
 def _additional(line: str) -> dict[str, JSON]:
     """Read `--key value`, `--key a=1 b=2` and `--switch` as a shell would."""
-    import shlex
-
     try:
         words = shlex.split(line)
     except ValueError:

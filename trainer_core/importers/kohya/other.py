@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+from trainer_core.importers.core.components import text_encoder_rows, vae_row
 from trainer_core.importers.core.key_table import Row, irrelevant, memory
 from trainer_core.importers.core.key_table import unsupported as no
 
 HARDWARE = "Hardware: the profile decides (`hardware.profile`)."
 
 CACHED = "Latents and embeddings are always cached here, under keys that notice every change."
-
-BASE_ONLY = "Give a diffusers-format folder or hub id as `model.path`, or `model.config_path` for a single file."
 
 OTHER: list[Row] = [
     *irrelevant("cache_latents cache_latents_to_disk skip_cache_check cache_info", CACHED),
@@ -40,8 +39,9 @@ OTHER: list[Row] = [
     *irrelevant("use_safetensors", "We write .safetensors."),
     *irrelevant("dataset_config in_json", "Read, and reported key by key."),
     *irrelevant("v2 sdxl model_type", "Read to detect the family."),
-    no("vae", "Put the VAE into the base's folder: " + BASE_ONLY),
-    *[no(key, "A separate encoder or VAE file: " + BASE_ONLY) for key in ("clip_l", "clip_g", "t5xxl", "ae", "gemma2")],
+    vae_row("vae"),
+    vae_row("ae"),
+    *text_encoder_rows(("clip_l", "clip_g", "t5xxl", "gemma2")),
     no("apply_t5_attn_mask", "T5's padding takes part, as in diffusers' pipeline."),
     no("apply_lg_attn_mask", "CLIP's padding takes part, as in diffusers' pipeline."),
     *[

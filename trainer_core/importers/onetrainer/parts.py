@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from trainer_core.importers.core import optimizers, schedules
+from trainer_core.importers.core.components import text_encoder_rows, vae_row
 from trainer_core.importers.core.convert import (
     amount,
     number,
@@ -190,17 +191,14 @@ PARTS: list[Row] = [
     *irrelevant("unet.guidance_scale prior.guidance_scale", "Of other models."),
     *irrelevant("transformer.attention_mask", "As in diffusers' pipeline."),
     to("vae.weight_dtype", "latents.precision", lambda value, context: precision(value, context)),
+    vae_row("vae.model_name"),
+    *text_encoder_rows(tuple(f"{part}.model_name" for part in _PARTS if part.startswith("text_encoder"))),
     *[
         no(f"{part}.model_name", "Put it into the base's folder: a diffusers-format folder holds all parts.")
         for part in (
             "unet",
             "transformer",
             "prior",
-            "vae",
-            "text_encoder",
-            "text_encoder_2",
-            "text_encoder_3",
-            "text_encoder_4",
             "effnet_encoder",
             "decoder",
             "decoder_text_encoder",

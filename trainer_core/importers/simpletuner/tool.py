@@ -19,7 +19,7 @@ from trainer_core.importers.core.tool_config import (
 )
 from trainer_core.importers.simpletuner.datasets import TABLE as BACKENDS
 from trainer_core.importers.simpletuner.training import TABLE
-from trainer_core.types import JSON
+from trainer_core.types import JSON, Finding
 
 FAMILIES: Mapping[str, str] = {
     "sd1x": "sd15",
@@ -76,6 +76,15 @@ BASES: Mapping[str, Mapping[str, str]] = {
     "lumina2": {"2.0": "Alpha-VLLM/Lumina-Image-2.0"},
 }
 """What a family's flavours mean where no path is given; the first is the flavour that is taken unasked."""
+_OTHER_MEDIA: Mapping[str, tuple[str, ...]] = {
+    "audio": ("ace_step", "heartmula", "minimaxmusic"),
+    "video": (
+        *("wan", "wan_s2v", "ltxvideo", "ltxvideo2", "hunyuanvideo", "kandinsky5_video", "longcat_video", "sanavideo"),
+        *("infinitetalk", "minimaxh3"),
+    ),
+}
+"""What families make that are not of pictures: its folders below simpletuner/helpers/models."""
+_CACHES = ("text_embeds", "image_embeds", "conditioning_image_embeds")
 _MARKS = ("data_backend_config", "model_family", "lora_rank", "model_type", "lora_type")
 _ENV: Mapping[str, str] = {
     "DATALOADER_CONFIG": "data_backend_config",
@@ -138,11 +147,22 @@ def read(loaded: Loaded) -> Source:
         empty = Section({"caption_strategy": "textfile"}, BACKENDS)
         sections, more = in_folder(sections, loaded.folder, ("instance_data_dir", "id", "(conditions)"), empty)
         extra += more
+    findings = [] if sections else _no_pictures(backends)
     name = str(values.get("hub_model_id") or values.get("tracker_run_name") or "").rpartition("/")[2]
     family = _family(values)
     if not values.get("pretrained_model_name_or_path") and (base := _base(values)):
         values["pretrained_model_name_or_path"] = base
-    return Source(Section(flat(values), TABLE), sections, family, name, extra)
+    return Source(Section(flat(values), TABLE), sections, family, name, extra, findings)
+
+
+def _no_pictures(backends: Sequence[JSON]) -> list[Finding]:
+    """Refuse a dataloader whose folders hold something else than pictures."""
+    kinds = {str(one.get("dataset_type") or "image") for one in backends if isinstance(one, Mapping)}
+    other = sorted(kinds - {"image", "eval", "conditioning", *_CACHES})
+    if not other:
+        return []
+    fix = "Give a folder of pictures with --dataset, or train it with SimpleTuner."
+    return [Finding("error", "dataset_type", f"is {' and '.join(other)}: only pictures are trained here.", fix)]
 
 
 def _base(values: Mapping[str, JSON]) -> str:
@@ -213,7 +233,7 @@ def _sections(
             extra += [(f"{name}.{key}", value, dropped("Not used there.")) for key, value in one.items()]
         elif kind in ("image", "eval"):
             found.append(_section(one, name, known, values))
-        elif kind in ("text_embeds", "image_embeds", "conditioning_image_embeds"):
+        elif kind in _CACHES:
             extra += [(f"{name}.{key}", value, dropped("A cache; ours is the store.")) for key, value in one.items()]
         elif kind == "conditioning":
             why = dropped("Read with the pictures that name it.") if name in linked else refused("No pictures name it.")
@@ -247,10 +267,16 @@ def _section(
 def _family(values: Mapping[str, JSON]) -> DetectedFamily:
     if str(values.get("model_type") or "lora") != "lora":
         return DetectedFamily("", "`model_type`", problem="cannot be trained whole: we train adapters alone.")
-    if truth(values.get("controlnet")):
-        return DetectedFamily("", "`controlnet`", problem="is ControlNet, which is not trained here.")
+    for key, title in (("controlnet", "a ControlNet"), ("control", "a control LoRA (more input channels)")):
+        if truth(values.get(key)):
+            problem = f"cannot be trained: `{key}` asks for {title}, and only LoRAs of the base alone are trained here."
+            return DetectedFamily("", f"`{key}`", problem=problem)
     kind = str(values.get("model_family") or "")
     flavour = str(values.get("model_flavour") or "")
+    for medium, families in _OTHER_MEDIA.items():
+        if kind.replace("-", "_") in families:
+            problem = f"is {kind}, a model of {medium}: only models of pictures are trained here."
+            return DetectedFamily("", "`model_family`", problem=problem)
     if kind == "qwen_image" and flavour.startswith("edit"):
         return DetectedFamily("qwen_image_edit", "`model_family` and `model_flavour`")
     if flavour.startswith("i2i"):

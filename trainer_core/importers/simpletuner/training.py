@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from trainer_core.importers.core.components import text_encoder_rows, vae_row
 from trainer_core.importers.core.convert import (
     amount,
     choice,
@@ -84,14 +85,18 @@ TRAINING: list[Row] = [
     *[
         no(key, "Put it into the base's folder: a diffusers-format folder holds all parts.")
         for key in (
-            "pretrained_vae_model_name_or_path",
             "pretrained_transformer_model_name_or_path",
             "pretrained_unet_model_name_or_path",
+        )
+    ],
+    vae_row("pretrained_vae_model_name_or_path"),
+    *text_encoder_rows(
+        (
             "pretrained_t5_model_name_or_path",
             "pretrained_gemma_model_name_or_path",
             "qwen_text_encoder_model_name_or_path",
         )
-    ],
+    ),
     *irrelevant("pretrained_transformer_subfolder pretrained_unet_subfolder trust_remote_code", PROGRAM),
     to("max_train_steps", "train.steps", _length),
     to("num_train_epochs", "train.epochs", _length),

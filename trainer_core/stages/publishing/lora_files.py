@@ -9,7 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trainer_core.adapters import ADAPTERS, TEXT_ENCODERS
+from trainer_core.adapters.adapter import ADAPTERS, TEXT_ENCODERS
 from trainer_core.config.reads import settings_key
 from trainer_core.data.epoch.batch_order import BatchOrder
 from trainer_core.export.format_support import held_formats, unsupported_reason

@@ -17,8 +17,8 @@ from trainer_core.config.groups import ScheduleConfig
 from trainer_core.errors import StoreError
 from trainer_core.stages.lora_settings import LoraContext, run_length
 from trainer_core.stages.training.best_checkpoint import Selection
-from trainer_core.stages.training.intermediate_saves import SNAPSHOTS, SaveSchedule, snapshot_path
 from trainer_core.stages.training.run_key import run_key_over, training_recipe
+from trainer_core.stages.training.save_schedule import SNAPSHOTS, SaveSchedule, snapshot_path
 from trainer_core.store.disk import temp_path
 from trainer_core.store.keys import digest
 from trainer_core.train.optim.schedules import depends_on_length

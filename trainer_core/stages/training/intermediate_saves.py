@@ -21,7 +21,7 @@ from trainer_core.stages.lora_settings import LoraContext, run_length
 from trainer_core.stages.publishing.lora_files import export_all
 from trainer_core.stages.publishing.lora_names import PROOF, published_names
 from trainer_core.stages.publishing.outputs import publish_files, remove_outputs
-from trainer_core.stages.training.save_schedule import SAVES, SaveSchedule
+from trainer_core.stages.training.save_schedule import SAVES, SaveSchedule, snapshot_path
 from trainer_core.types import JSON
 
 if TYPE_CHECKING:
@@ -31,8 +31,6 @@ if TYPE_CHECKING:
     from trainer_core.stages.training.best_checkpoint import Selection
 
 log = logging.getLogger(__name__)
-
-SNAPSHOTS = "snapshots"
 
 
 @dataclass(frozen=True)
@@ -83,11 +81,6 @@ class Saver:
 
     def _names(self, step: int) -> dict[str, str]:
         return {file: name.format(name=self.context.workspace.output_name) for file, name in output_names(step).items()}
-
-
-def snapshot_path(workdir: Path, step: int) -> Path:
-    """Return where a run keeps the weights of a step."""
-    return workdir / SNAPSHOTS / f"step-{step:08d}.safetensors"
 
 
 def output_names(step: int) -> dict[str, str]:

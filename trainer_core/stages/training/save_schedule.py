@@ -5,12 +5,20 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from trainer_core.stages.lora_settings import LoraContext, run_length
 from trainer_core.types import JSON
 
+SNAPSHOTS = "snapshots"
+"""Folder of a run that holds the weights of its sampled and saved steps."""
 SAVES = "saves"
 """Folder of the result that holds a folder for each saved step."""
+
+
+def snapshot_path(workdir: Path, step: int) -> Path:
+    """Return where a run keeps the weights of a step."""
+    return workdir / SNAPSHOTS / f"step-{step:08d}.safetensors"
 
 
 @dataclass(frozen=True)

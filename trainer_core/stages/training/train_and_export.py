@@ -13,10 +13,10 @@ from trainer_core.stages.publishing.lora_files import base_modules, export_all, 
 from trainer_core.stages.results import TrainingReport
 from trainer_core.stages.stage import Outcome
 from trainer_core.stages.training.continuation import continuation_of, selection_of
-from trainer_core.stages.training.intermediate_saves import SNAPSHOTS, collect_saves, snapshot_path
+from trainer_core.stages.training.intermediate_saves import collect_saves
 from trainer_core.stages.training.launch import train_in_processes
 from trainer_core.stages.training.run_key import run_key, upstream_versions
-from trainer_core.stages.training.save_schedule import SaveSchedule
+from trainer_core.stages.training.save_schedule import SNAPSHOTS, SaveSchedule, snapshot_path
 from trainer_core.stages.training.training_data import cached_samples
 from trainer_core.stages.training.training_run import choose_step, train_here
 from trainer_core.train.loop import TrainOutcome

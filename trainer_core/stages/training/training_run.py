@@ -24,9 +24,9 @@ from trainer_core.stages.training.best_checkpoint import Selection
 from trainer_core.stages.training.continuation import selection_of
 from trainer_core.stages.training.disk_budget import Footprint, enforce_disk_budget
 from trainer_core.stages.training.init_from import initial_layers
-from trainer_core.stages.training.intermediate_saves import SNAPSHOTS, Saver
+from trainer_core.stages.training.intermediate_saves import Saver
 from trainer_core.stages.training.live_text import load_live_text, read_anew
-from trainer_core.stages.training.save_schedule import SaveSchedule
+from trainer_core.stages.training.save_schedule import SNAPSHOTS, SaveSchedule
 from trainer_core.stages.training.training_data import (
     cached_samples,
     held_out_samples,

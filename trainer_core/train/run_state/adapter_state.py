@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from trainer_core.adapters import TEXT_ENCODERS
+from trainer_core.adapters.adapter import TEXT_ENCODERS
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from trainer_core.adapters import Adapter
+    from trainer_core.adapters.adapter import Adapter
     from trainer_core.train.optim.build import TrainedPart
 
 
