@@ -118,7 +118,7 @@ def load_lora(pipeline: Any, path: Path) -> None:
     """Load a LoRA file as any user of diffusers would.
 
     Raises:
-        ModelError: diffusers took nothing from the file, which it does without an error for unknown keys.
+        ModelError: diffusers loaded nothing from the file; it reports no error for unknown keys.
     """
     logger = logging.getLogger("diffusers.loaders.lora_base")
     before = logger.level
