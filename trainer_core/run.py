@@ -62,9 +62,11 @@ def open_session(
         ModelError: the download failed.
         ConfigError: the settings are wrong, or cannot work together; all of it is reported at once.
     """
-    session = Session.open(load_project(config, overrides), home or project_home(config), report)
-    if fetch:
-        fetch_base(session.project.model)
+    project, home = load_project(config, overrides), home or project_home(config)
+    session = Session.open(project, home, report)
+    if fetch and fetch_base(project.model):
+        session.close()
+        session = Session.open(project, home, report)
     if errors := [finding for finding in project_findings(session) if finding.level == "error"]:
         session.close()
         raise ConfigError(errors)
@@ -351,7 +353,7 @@ def _memory_error(stage: Stage[Any], error: MemoryError | RuntimeError) -> LoraA
 
 def _publish_outputs(session: Session, stage: Stage[Any], published: Published) -> tuple[Path, ...]:
     workspace, folder = session.workspace, session.workspace.outputs
-    wanted = {**stage.outputs, **published.metadata.get("outputs", {})}
+    wanted = {**stage.outputs, **stage.more_outputs(published)}
     names = {name: output.format(name=workspace.output_name) for name, output in wanted.items()}
     present = read_checksums(folder / CHECKSUMS)
     outdated = [

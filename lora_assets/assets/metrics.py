@@ -9,6 +9,7 @@ from lora_assets.assets.stage import BASE_MODEL, Check, Finished, StageAsset, Ve
 from lora_assets.assets.text import CACHED_TEXT_EMBEDDINGS
 from lora_assets.projects import ProjectAssets
 from lora_assets.upstream import Metadata
+from trainer_core.data.names import pluralize
 from trainer_core.stages.publishing.model_card import CARD
 from trainer_core.stages.results import ExamFigures
 
@@ -27,9 +28,9 @@ def _describe(finished: Finished) -> Metadata:
         metadata["card"] = dg.MetadataValue.md(readable_card(card.read_text(encoding="utf-8")))
     metadata |= {f"{name}_lora": dg.MetadataValue.float(round(both.lora, 5)) for name, both in exam.figures.items()}
     metadata["figures"] = table(
-        ("figure", "base", "LoRA", "change"),
+        ("figure", "base", "LoRA", "change", "95 % interval"),
         [
-            (name, f"{both.base:.5f}", f"{both.lora:.5f}", f"{both.lora - both.base:+.5f}")
+            (name, f"{both.base:.5f}", f"{both.lora:.5f}", f"{both.lora - both.base:+.5f}", _interval(exam, name))
             for name, both in exam.figures.items()
         ],
     )
@@ -37,6 +38,13 @@ def _describe(finished: Finished) -> Metadata:
         rows = [(name, f"{both.base:.5f}", f"{both.lora:.5f}") for name, both in exam.by_sample.items()]
         metadata["by_sample"] = table(("sample", "base", "LoRA"), rows[:_SHOWN])
     return metadata
+
+
+def _interval(exam: ExamFigures, name: str) -> str:
+    """Return the interval around the LoRA's score, and what it rests on; empty for what is no score of a judge."""
+    if (interval := exam.interval(name)) is None:
+        return ""
+    return f"{interval[0]:.5f} to {interval[1]:.5f} ({pluralize(exam.pictures(name), 'picture')})"
 
 
 def readable_card(text: str) -> str:

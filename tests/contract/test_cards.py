@@ -15,7 +15,8 @@ from PIL import Image
 
 from tests.contract.support import Tiny
 from tests.unit.export.test_card import FACTS, snippet
-from trainer_core.export.card import Rendered, model_card
+from trainer_core.export.card.document import model_card
+from trainer_core.export.card.facts import Rendered
 
 
 def _parameters(tiny: Tiny) -> set[str]:

@@ -25,6 +25,7 @@ from trainer_core.export.write import WEIGHTS, Lora, exported_tensors, write_lor
 from trainer_core.families import family_names, get_family
 from trainer_core.families.spec import STYLES_WITH_ALPHA, FamilySpec, PrecisionName
 from trainer_core.files import replacing
+from trainer_core.lazy import torch
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -225,8 +226,6 @@ def _modules_of_file(spec: FamilySpec, tensors: Mapping[str, Tensor], format_nam
 
 def _dtype_of(tensors: Mapping[str, Tensor]) -> PrecisionName:
     """Return the precision that most of the weights have; fp32 for one that we do not write."""
-    import torch
-
     names: dict[torch.dtype, PrecisionName] = {torch.float16: "fp16", torch.bfloat16: "bf16"}
     counts = Counter(tensor.dtype for tensor in tensors.values() if tensor.ndim)
     return names.get(counts.most_common(1)[0][0], "fp32") if counts else "fp32"

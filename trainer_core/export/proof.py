@@ -11,8 +11,10 @@ from trainer_core.adapter_kinds import layer_kinds
 from trainer_core.adapters.layers import Layer, LoraLayer, LycorisLayer
 from trainer_core.errors import ExportError
 from trainer_core.export.formats import formats
+from trainer_core.export.low_rank import relative_error
 from trainer_core.export.lycoris_file import lycoris_ends
 from trainer_core.export.module_names import split
+from trainer_core.export.readers.lycoris import lycoris_error, our_error
 from trainer_core.export.readers.read import read_file, read_layers
 from trainer_core.export.readers.with_diffusers import load_with_diffusers
 from trainer_core.export.write import Lora
@@ -162,8 +164,6 @@ class _Comparison:
         Raises:
             ExportError: it is above the bound.
         """
-        from trainer_core.export.readers.lycoris import lycoris_error
-
         wanted, shapes = self.lora.layers, self.lora.modules.shapes
         errors: dict[str, float] = {}
         for seed, name in enumerate({**wanted, **found}):
@@ -174,11 +174,7 @@ class _Comparison:
         return self._worst(errors, found, wanted)
 
     def _error(self, name: str, found: Layer | None, wanted: Layer | None) -> float:
-        from trainer_core.export.low_rank import relative_error
-
         if isinstance(found, LycorisLayer) or isinstance(wanted, LycorisLayer):
-            from trainer_core.export.readers.lycoris import our_error
-
             return our_error(found, wanted, self.lora.modules.shapes[name]) if found and wanted else float("inf")
         return relative_error(found, wanted)
 

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 from trainer_core.errors import NonFiniteError
 from trainer_core.export.formats import formats
 from trainer_core.export.lycoris_file import is_exact
-from trainer_core.export.safetensors_file import body_sha256, tensors_sha256, with_metadata
+from trainer_core.export.safetensors_file import body_sha256, read_metadata, tensors_sha256, with_metadata
+from trainer_core.hardware.placement import torch_dtype
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -42,8 +43,6 @@ def exported_tensors(lora: Lora, format_name: str, dtype: PrecisionName) -> dict
         NonFiniteError: a weight is NaN, infinite, or too large for `dtype`.
         ExportError: a module has no name in this format.
     """
-    from trainer_core.hardware.placement import torch_dtype
-
     tensors = {
         key: (tensor if is_exact(key) else tensor.to(torch_dtype(dtype))).contiguous()
         for key, tensor in formats()[format_name].tensors(lora.layers, lora.modules).items()
@@ -85,8 +84,6 @@ def check_lora(path: Path) -> tuple[str, str]:
         ValueError: it is not a LoRA file of ours.
     """
     from safetensors.torch import load_file
-
-    from trainer_core.export.safetensors_file import read_metadata
 
     stated = read_metadata(path).get(WEIGHTS)
     if stated is None:

@@ -225,6 +225,10 @@ class FamilySpec:
     rendering: RenderSpec = RenderSpec()
     lora: LoraNames = LoraNames()
     """How LoRA files name its modules."""
+    resolution: int = 1024
+    """Side in pixels of the square that it was trained at, where the base's config has no `sample_size`."""
+    resolution_range: tuple[float, float] = (0.75, 1.5)
+    """Shares of it between which the model draws well; `check` warns outside."""
     overflows_in_fp16: bool = False
     """Whether the denoiser reaches values above fp16's 65504: it was trained in bf16."""
     control: ControlSpec | None = None

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from trainer_core.config.groups import NoiseConfig, TextConfig
 from trainer_core.config.reads import GroupPart, KeyedBy, StageSettings
 from trainer_core.families.shared import loading
+from trainer_core.hardware.placement import move_to_device, torch_device, torch_dtype, torch_work, use_attention
 from trainer_core.stages.caching.entries import control_keys_of, keys_of
 from trainer_core.stages.group_parts import Resolution, Threads, TrainPrecision
 from trainer_core.stages.project.session import Session
@@ -130,8 +131,6 @@ def _picture_exam_key(context: MetricsContext) -> str:
 
 
 def _run(context: MetricsContext) -> Outcome:
-    from trainer_core.hardware.placement import torch_work
-
     lora = context.upstream["lora_checkpoint"]
     progress = _Progress(context)
     with torch_work(context.workspace.profile, context.settings.hardware.threads):
@@ -181,7 +180,6 @@ class _HeldOutLosses:
 
 def _held_out_losses(context: MetricsContext, progress: _Progress) -> _HeldOutLosses:
     """Measure the base, the same base with the exported LoRA, and with the champion's if it must be measured."""
-    from trainer_core.hardware.placement import move_to_device, torch_device, torch_dtype, use_attention
     from trainer_core.sampling.evaluate import Evaluator
     from trainer_core.stages.training.training_data import held_out_samples
 
@@ -242,7 +240,6 @@ def _exam_scores(
 
 
 def _exam(context: MetricsContext) -> Exam:
-    from trainer_core.hardware.placement import torch_device
     from trainer_core.sampling.exam import Exam, Score, load_clip_score, load_judge
 
     gate = context.settings.gate

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from trainer_core.config.groups import LoggingConfig, SampleConfig, TextConfig
 from trainer_core.config.reads import GroupPart, KeyedBy, StageSettings
+from trainer_core.export.card.facts import GRID as SAMPLES_GRID
+from trainer_core.export.card.facts import MOST_PICTURES, is_picture_name, picture_name
 from trainer_core.stages.group_parts import Resolution, Threads
 from trainer_core.stages.publishing.lora_names import file_for_diffusers
 from trainer_core.stages.rendering.encoded_prompts import encoded_key, prompt_inputs
@@ -15,6 +18,7 @@ from trainer_core.stages.rendering.prompts import Prompts, project_prompts
 from trainer_core.stages.rendering.renderer import open_pipeline, render_precision, render_settings
 from trainer_core.stages.results import TrainingReport
 from trainer_core.stages.stage import Outcome, Stage, StageContext
+from trainer_core.store import Published
 from trainer_core.store.keys import digest
 from trainer_core.types import JSON
 
@@ -25,6 +29,8 @@ if TYPE_CHECKING:
 
 NAME = "samples"
 GRID = "grid.png"
+_COLUMN = "LoRA-"
+_OF_LORA = f"pictures/{_COLUMN}"
 
 
 @dataclass(frozen=True)
@@ -151,6 +157,19 @@ def _tell_services(context: SamplesContext, columns: dict[str, list[Image.Image]
     show_samples(RunFolders(workdir, workspace.outputs, workspace.name), logging, pictures)
 
 
+def _pictures_for_the_card(published: Published) -> dict[str, str]:
+    """Return file of the result -> its name in `outputs/NAME/`: the first prompts, at the strength nearest 1."""
+    columns = {Path(name).parent.name for name in published.files if name.startswith(_OF_LORA)}
+    if not columns:
+        return {}
+    nearest = min(columns, key=lambda column: (abs(float(column.removeprefix(_COLUMN)) - 1), column))
+    return {
+        name: picture_name(int(Path(name).stem))
+        for name in sorted(published.files)
+        if Path(name).parent.name == nearest and int(Path(name).stem) < MOST_PICTURES
+    }
+
+
 class _Counter:
     """Counts pictures over several renderings."""
 
@@ -179,5 +198,7 @@ SAMPLES = Stage(
     run=_run,
     inputs=_inputs,
     total=_total,
-    outputs={GRID: "samples.png"},
+    outputs={GRID: SAMPLES_GRID},
+    more_outputs=_pictures_for_the_card,
+    is_own_output=lambda name, output_name: is_picture_name(name),
 )

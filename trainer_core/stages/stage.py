@@ -99,7 +99,9 @@ class Stage(Generic[S]):
     """File of the result -> its name in `outputs/NAME/`; `{name}` is the project's."""
     is_own_output: Callable[[str, str], bool] = lambda name, output_name: False
     """(name of an output, what the project's files are called) -> whether this stage left it. Those that its result has
-    no file for are removed. `outputs` in a result's metadata names further files of it, as `outputs` here does."""
+    no file for are removed."""
+    more_outputs: Callable[[Published], Mapping[str, str]] = lambda published: published.metadata.get("outputs", {})
+    """Result -> further files of it, as in `outputs`, where they differ from result to result."""
     forecast: Callable[[StageContext[S], Mapping[str, str]], str] = lambda context, upstream: ""
     """(context, stage -> data version of its result) -> what a stale stage will do, in words for `plan`: where training
     goes on from. Must cost next to nothing."""

@@ -114,3 +114,36 @@ def test_steps_are_epochs_times_steps_per_epoch(batches: int, accumulation: int,
     assert found.epochs * found.steps_per_epoch == pytest.approx(steps)
     # Every epoch takes all its micro-batches, whatever they are grouped into.
     assert found.epochs * batches == pytest.approx(steps * accumulation * processes)
+
+
+@pytest.mark.parametrize(
+    ("captions", "settings", "warned"),
+    [
+        ([""] * 4, (), True),
+        ([""] * 4, ("caption.trigger_word=zorbling",), False),
+        ([""] * 4, ("datasets.0.trigger_word=zorbling",), False),
+        (["a red cat", "", "", ""], (), False),
+        (["lines in ink", "a house at night", "two boats", "portrait"], (), False),
+    ],
+)
+def test_only_pictures_without_any_word_are_told_that_nothing_calls_the_concept(
+    project: Project, captions: list[str], settings: tuple[str, ...], warned: bool
+) -> None:
+    for path, caption in zip(sorted(project.pictures.glob("*.txt")), captions, strict=True):
+        path.write_text(caption)
+    given = ("caption.missing=empty", *settings)
+    answer = told(call("check", "cats", "--json", *(part for one in given for part in ("--set", one))))
+    found = [one for one in answer["findings"] if one["field"] == "caption.trigger_word"]
+    assert [one["level"] for one in found] == (["warning"] if warned else [])
+    assert all("no word calls what is trained" in one["message"] for one in found)
+
+
+def test_pictures_that_the_trigger_word_stands_for_are_not_said_to_have_an_empty_caption(project: Project) -> None:
+    for path in project.pictures.glob("*.txt"):
+        path.write_text("")
+    given = ("--set", "caption.missing=empty", "--set", "caption.trigger_word=zorbling")
+    (found,) = (
+        one for one in told(call("check", "cats", "--json", *given))["findings"] if one["field"] == "caption.missing"
+    )
+    assert found["level"] == "info"
+    assert "4 pictures without a caption: trained on the trigger word, prefix and suffix alone" in found["message"]

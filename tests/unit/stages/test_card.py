@@ -30,3 +30,18 @@ def test_a_base_of_the_hub_keeps_its_owner_and_a_folder_its_name(finished_sd15: 
         assert facts.trained.base_model == name
     finally:
         session.close()
+
+
+def test_the_samples_lie_beside_the_card_as_pictures_of_their_own(finished_sd15: Path) -> None:
+    outputs = TinyProject(finished_sd15).lora.parent
+    assert [path.name for path in outputs.glob("sample-*.png")] == ["sample-1.png"]
+    assert "url: sample-1.png" in (outputs / "README.md").read_text()
+    assert "sample-1.png" in (outputs / "checksums.sha256").read_text()
+
+
+def test_the_card_lists_the_settings_that_people_ask_for_and_those_that_were_changed(finished_sd15: Path) -> None:
+    card = (TinyProject(finished_sd15).lora.parent / "README.md").read_text()
+    settings = card.partition("## Training settings\n")[2].partition("\n## ")[0]
+    for asked in ("adapter.rank | 4", "optimizer.lr | 0.01", "train.steps | 4", "train.batch_size | 2"):
+        assert f"| {asked} |" in settings
+    assert len([line for line in settings.splitlines() if line.startswith("|")]) < 25

@@ -1,4 +1,4 @@
-"""What comes out: samples, the examination, files, and what is told on the way."""
+"""What comes out: samples, the examination, files, and what is logged on the way."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class GateConfig(Group):
     those of `other_prompts`."""
     pictures: Annotated[int, Field(ge=1, le=MAX_PICTURES)] = 4
     """Pictures of each prompt, each from a seed of its own; diversity is measured between them. Default: the fewest
-    whose diversity can be told."""
+    whose diversity can be measured."""
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 1000
     """Seed of the first picture of each prompt. Default: away from the seeds of samples."""
     min_concept_score: Annotated[float, Field(ge=0.0, le=1.0), NEUTRAL] = 0.0
@@ -149,7 +149,7 @@ class HardwareConfig(Group):
 
 
 class LoggingConfig(Group):
-    """What is told while training. Keys of services come from the environment (`WANDB_API_KEY`) and nowhere else."""
+    """What is logged while training. Keys of services come from the environment (`WANDB_API_KEY`) and nowhere else."""
 
     every: Annotated[int, Field(ge=1, le=100_000), NEUTRAL] = 10
     """Steps between lines of metrics; the only times at which a GPU is waited for. Default: often enough for a curve,

@@ -28,13 +28,13 @@ def the_concept_score_is_measured(project: Project, facts: Facts) -> Finding | N
     return Finding("warning", "gate.min_concept_score", message, "Set `gate.judge` and `gate.concept_prompts`.")
 
 
-def the_concept_limit_can_be_told(project: Project, facts: Facts) -> Finding | None:
-    """So few pictures that chance alone takes a LoRA at the limit to 0 or 100 %."""
+def the_concept_limit_fits_the_number_of_pictures(project: Project, facts: Facts) -> Finding | None:
+    """So few concept pictures that chance alone takes a LoRA at the limit to 0 or 100 %."""
     limit = project.gate.min_concept_score
     return _too_few("min_concept_score", limit, "a LoRA at the limit", "concept_prompts", project.gate)
 
 
-def the_following_limit_can_be_told(project: Project, facts: Facts) -> Finding | None:
+def the_following_limit_fits_the_number_of_pictures(project: Project, facts: Facts) -> Finding | None:
     """So few pictures that chance alone explains a loss of prompt following as large as the limit."""
     limit = project.gate.max_following_loss
     return _too_few("max_following_loss", limit, "a loss at the limit", "other_prompts", project.gate)
@@ -48,7 +48,7 @@ def _too_few(name: str, limit: float, measured: str, prompts: str, gate: GateCon
         return None
     noise = noise_of_share(limit, examined)
     message = (
-        f"is {limit:g}, finer than the exam can tell: {measured} is measured as {limit:.0%} give or take {noise:.0%} "
+        f"is {limit:g}, finer than so few pictures can measure: {measured} comes out as {limit:.0%} ± {noise:.0%} "
         f"with {examined} pictures ({asked} of gate.{prompts} x gate.pictures {gate.pictures})."
     )
     each = -(-needed // asked)
@@ -60,6 +60,6 @@ def _too_few(name: str, limit: float, measured: str, prompts: str, gate: GateCon
 RULES: tuple[Rule, ...] = (
     scores_have_prompts,
     the_concept_score_is_measured,
-    the_concept_limit_can_be_told,
-    the_following_limit_can_be_told,
+    the_concept_limit_fits_the_number_of_pictures,
+    the_following_limit_fits_the_number_of_pictures,
 )

@@ -10,7 +10,7 @@ from trainer_core.config.groups import CaptionConfig
 from trainer_core.data.discovery.discovery_types import Exclusion
 from trainer_core.data.draft import Draft
 from trainer_core.data.epoch.regularisation import NOT_NEEDED
-from trainer_core.data.names import join_names
+from trainer_core.data.names import join_names, pluralize
 from trainer_core.data.pictures.buckets import enlargement, kept_share
 from trainer_core.types import Finding
 
@@ -57,10 +57,18 @@ def _captions(drafts: Sequence[Draft], caption: CaptionConfig) -> Iterator[Findi
         names = join_names(several, 5)
         message = f"{len(several)} caption file(s) have several lines, of which only the first is used: {names}."
         yield Finding("info", "caption.multiline", message, "Set it to `whole`, `each` or `random` to use all lines.")
-    empty = [draft.picture.id for draft in drafts if not draft.lines]
+    empty = [draft.picture.id for draft in drafts if not draft.lines and not draft.caption]
     if empty:
-        message = f"{len(empty)} picture(s) without a caption are trained on an empty one: {join_names(empty)}."
+        files = pluralize(len(empty), "picture")
+        message = f"{files} without a caption: trained on an empty one: {join_names(empty)}."
         yield Finding("warning", "caption.missing", message, "Write captions, or set it to `exclude`.")
+    framed = [draft.picture.id for draft in drafts if not draft.lines and draft.caption]
+    if framed:
+        files = pluralize(len(framed), "picture")
+        message = (
+            f"{files} without a caption: trained on the trigger word, prefix and suffix alone: {join_names(framed)}."
+        )
+        yield Finding("info", "caption.missing", message, "")
 
 
 def _duplicates(drafts: Sequence[Draft], held: frozenset[str]) -> Iterator[Finding]:

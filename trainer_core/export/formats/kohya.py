@@ -14,7 +14,10 @@ from typing import TYPE_CHECKING
 
 from trainer_core.adapter_kinds import adapter_kinds
 from trainer_core.adapters.layers import Layer, LoraLayer
+from trainer_core.export.fused_layers import fused_layers
 from trainer_core.export.lora_format import LoraFormat
+from trainer_core.export.lycoris_file import named_tensors
+from trainer_core.export.module_names import flat, split
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -26,8 +29,6 @@ if TYPE_CHECKING:
 
 def tensors(layers: Mapping[str, Layer], modules: Modules) -> dict[str, Tensor]:
     """Return `.lora_down.weight`, `.lora_up.weight` and `.alpha` of every module, fused where the family's are."""
-    from trainer_core.export.lycoris_file import named_tensors
-
     found: dict[str, Tensor] = {}
     for key, layer in (_fused(layers, modules) if modules.native else _plain(layers, modules)).items():
         found |= {f"{key}.{end}": tensor for end, tensor in named_tensors(layer).items()}
@@ -53,9 +54,6 @@ def _with_one_alpha(layers: Mapping[str, Layer]) -> Mapping[str, Layer]:
 
 
 def _fused(layers: Mapping[str, Layer], modules: Modules) -> dict[str, Layer]:
-    from trainer_core.export.fused_layers import fused_layers
-    from trainer_core.export.module_names import flat, split
-
     text = {name: layer for name, layer in layers.items() if split(name)[0] != modules.spec.denoiser}
     fused = fused_layers(layers, modules, "kohya")
     return _plain(text, modules) | {f"lora_unet_{flat(native)}": layer for native, layer in fused.items()}

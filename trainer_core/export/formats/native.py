@@ -16,7 +16,10 @@ from typing import TYPE_CHECKING
 from trainer_core.adapter_kinds import adapter_kinds
 from trainer_core.adapters.layers import Layer, LoraLayer
 from trainer_core.errors import ExportError
+from trainer_core.export.fused_layers import fused_layers
 from trainer_core.export.lora_format import LoraFormat
+from trainer_core.export.low_rank import balanced, folded
+from trainer_core.export.module_names import split
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -32,8 +35,6 @@ def tensors(layers: Mapping[str, Layer], modules: Modules) -> dict[str, Tensor]:
     Raises:
         ExportError: a layer is no plain LoRA, or its module has no name in the original code.
     """
-    from trainer_core.export.low_rank import balanced, folded
-
     found: dict[str, Tensor] = {}
     for key, layer in _by_key(layers, modules).items():
         whole = balanced(folded(layer))
@@ -42,9 +43,6 @@ def tensors(layers: Mapping[str, Layer], modules: Modules) -> dict[str, Tensor]:
 
 
 def _by_key(layers: Mapping[str, Layer], modules: Modules) -> dict[str, LoraLayer]:
-    from trainer_core.export.fused_layers import fused_layers
-    from trainer_core.export.module_names import split
-
     plain = {name: layer for name, layer in layers.items() if isinstance(layer, LoraLayer) and layer.magnitude is None}
     if others := sorted(layers.keys() - plain.keys()):
         raise ExportError(f"{others[0]}: is no plain LoRA. Leave `native` out of export.formats.")

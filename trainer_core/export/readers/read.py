@@ -9,10 +9,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from safetensors import SafetensorError
+from safetensors.torch import load
+
 from trainer_core.adapters.layers import Layer, LoraLayer
 from trainer_core.errors import ExportError
+from trainer_core.export.low_rank import rows
 from trainer_core.export.lycoris_file import kind_of, lycoris_ends, lycoris_layer
 from trainer_core.export.module_names import Modules, Part, Shape
+from trainer_core.export.safetensors_file import read_metadata
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -42,11 +47,6 @@ def read_file(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     Raises:
         ExportError: there is none at `path`, or it is damaged.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import load
-
-    from trainer_core.export.safetensors_file import read_metadata
-
     if path.suffix.lower() != ".safetensors":
         message = f"{path}: is no .safetensors file; pickled weights can run code when they are opened."
         raise ExportError(message + " Give a .safetensors file.")
@@ -182,8 +182,6 @@ def _magnitude(halves: _Halves, rows: int, source: str) -> Tensor | None:
 
 
 def _cut(layer: LoraLayer, parts: tuple[Part, ...]) -> dict[str, LoraLayer]:
-    from trainer_core.export.low_rank import rows
-
     if len(parts) == 1:
         return {parts[0].name: layer}
     cut = {part.name: rows(layer, part.start, part.stop) for part in parts}

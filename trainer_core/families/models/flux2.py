@@ -103,6 +103,7 @@ def _klein_options(config: Mapping[str, Any]) -> dict[str, Any]:
 _DEV = FamilySpec(
     name="flux2",
     title="FLUX.2",
+    resolution_range=(0.25, 2.0),  # up to 4 megapixels: the model card of FLUX.2-dev
     prediction="flow",
     pipeline="Flux2Pipeline",
     components={

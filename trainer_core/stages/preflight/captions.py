@@ -23,6 +23,21 @@ def varied_caption_findings(session: Session) -> list[Finding]:
     return [*_lines(varied, session), *_texts(varied, session)] if varied else []
 
 
+def uncalled_concept_findings(session: Session) -> list[Finding]:
+    """Return a warning where no picture of the concept has a word to call it by.
+
+    Captions that share no word are no reason: those of a style need none, as it is meant to be there without a call.
+    """
+    samples = [one for one in session.workspace.scanned.manifest.samples if not one.regularisation]
+    if not samples or any(text.strip() for one in samples for text in (one.caption, *one.texts)):
+        return []
+    message = (
+        "is empty, and no picture has a caption: no word calls what is trained, so the LoRA changes every picture."
+    )
+    fix = "Set it to a word for what the pictures show, or write captions."
+    return [Finding("warning", "caption.trigger_word", message, fix)]
+
+
 def _lines(varied: Sequence[Sample], session: Session) -> Iterator[Finding]:
     limit = session.project.caption.variants
     cut = [one.id for one in varied if one.texts and one.source is not None and len(one.source.lines) > limit]

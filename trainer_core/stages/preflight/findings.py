@@ -10,7 +10,7 @@ from trainer_core.stages.preflight.base_and_paths import (
     precision_findings,
     target_findings,
 )
-from trainer_core.stages.preflight.captions import varied_caption_findings
+from trainer_core.stages.preflight.captions import uncalled_concept_findings, varied_caption_findings
 from trainer_core.stages.preflight.datasets import picture_findings
 from trainer_core.stages.preflight.exports import format_findings
 from trainer_core.stages.preflight.rule_facts import run_findings, setting_findings
@@ -44,7 +44,7 @@ def project_findings(session: Session) -> list[Finding]:
 
 def caption_findings(session: Session) -> tuple[Finding, ...]:
     """Return what is worth knowing of captions and the text encoders that read them."""
-    return (*varied_caption_findings(session), *truncation_findings(session))
+    return (*uncalled_concept_findings(session), *varied_caption_findings(session), *truncation_findings(session))
 
 
 def warnings(session: Session) -> tuple[Finding, ...]:

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from trainer_core.config.groups import TextConfig
 from trainer_core.families.shared import loading
+from trainer_core.hardware.placement import move_to_device, torch_dtype
+from trainer_core.lazy import torch
 from trainer_core.stages.project.verified_pictures import read_picture
 from trainer_core.stages.project.workspace import Workspace
 from trainer_core.types import Sample
@@ -27,9 +29,6 @@ if TYPE_CHECKING:
 
 def load_live_text(workspace: Workspace, text: TextConfig) -> LiveText:
     """Load the text encoders onto their device, in the precision in which captions are cached otherwise."""
-    import torch
-
-    from trainer_core.hardware.placement import move_to_device, torch_dtype
     from trainer_core.train.live_text import LiveText
 
     control = workspace.family.spec.control
@@ -73,8 +72,6 @@ def held_out_with_lora(
 
 def read_anew(live: LiveText, held_out: Sequence[HeldOut], samples: Sequence[Sample]) -> list[HeldOut]:
     """Return held-out samples with their captions as the encoders read them now."""
-    import torch
-
     captions: Mapping[str, str] = {sample.id: sample.caption for sample in samples}
     with torch.no_grad():
         return [
