@@ -70,16 +70,16 @@ def load_into(path: Path, spec: FamilySpec, denoiser: Any, encoders: Mapping[str
         state, metadata, alphas = found[0], found[-1], found[1] if len(found) == 3 else None
         if left := [key for key in state if not key.startswith((f"{spec.denoiser}.", "text_encoder"))]:
             raise ExportError(f"{path.name}: diffusers leaves out {left[0]} and {len(left) - 1} more keys.")
-        told = {"metadata": metadata, "adapter_name": _NAME}
+        arguments = {"metadata": metadata, "adapter_name": _NAME}
         getattr(pipeline, f"load_lora_into_{spec.denoiser}")(
             state,
             **{spec.denoiser: denoiser},
             **({"network_alphas": alphas} if len(found) == 3 else {}),
-            **told,
+            **arguments,
             low_cpu_mem_usage=True,
         )
         for name, encoder in encoders.items():
-            pipeline.load_lora_into_text_encoder(state, alphas, encoder, prefix=name, **told)
+            pipeline.load_lora_into_text_encoder(state, alphas, encoder, prefix=name, **arguments)
 
 
 def text_encoders_in(path: Path, spec: FamilySpec) -> list[str]:
