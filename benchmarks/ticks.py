@@ -46,17 +46,20 @@ def _measure(root: Path, number: int) -> list[Figure]:
         _materialize_all(instance, repository)
         sensor, cursor = repository.get_sensor_def(automation.NAME), [""]
 
-        def tick() -> None:
+        def tick(requests: int) -> None:
             with dg.build_sensor_context(instance, cursor[0] or None, repository_def=repository) as context:
-                cursor[0] = sensor.evaluate_tick(context).cursor or ""
+                answer = sensor.evaluate_tick(context)
+            cursor[0] = answer.cursor or ""
+            found = len(answer.run_requests or [])
+            assert found == requests, f"the tick requested {found} runs instead of {requests}"
 
-        every = _cpu_seconds(tick)
+        every = _cpu_seconds(lambda: tick(0))
+        none = _cpu_seconds(lambda: tick(0))
         instance.report_runless_asset_event(upstream.observation(projects[0].key("dataset_folder"), "other"))
-        one = _cpu_seconds(tick)
-        none = _cpu_seconds(tick)
+        one = _cpu_seconds(lambda: tick(1))
         listing = _cpu_seconds(lambda: dataset_folder.list_files(projects[0].project))
     return [
-        Figure("automation, every project", every, "CPU s"),
+        Figure("automation, every project", every, "CPU s", Goal(5.0, "at most")),
         Figure("automation, news of one project", one, "CPU s", Goal(1.0, "at most")),
         Figure("automation, no news", none, "CPU s", Goal(0.25, "at most")),
         Figure("folder sensor, one listing of a small folder", listing, "CPU s"),

@@ -84,7 +84,10 @@ def code_version_tags(code_version: str) -> dict[str, str]:
 def result_tags(version: str, code_version: str, inputs: Mapping[dg.AssetKey, str]) -> dict[str, str]:
     """Return the tags of a result of a data version, made by some code from inputs of some data versions."""
     own = {DATA_VERSION_TAG: version, DATA_VERSION_IS_USER_PROVIDED_TAG: "true"}
-    return own | code_version_tags(code_version) | {get_input_data_version_tag(key): v for key, v in inputs.items()}
+    versions = {get_input_data_version_tag(key): given for key, given in inputs.items()}
+    # Dagster takes an input without a pointer for a new one.
+    pointers = {get_input_event_pointer_tag(key): NULL_EVENT_POINTER for key in inputs}
+    return own | code_version_tags(code_version) | versions | pointers
 
 
 class Journal:

@@ -3,10 +3,11 @@
 import argparse
 import ipaddress
 import os
+import signal
 import socket
 import sys
 from collections.abc import Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from pathlib import Path
 
 import dagster as dg
@@ -23,7 +24,7 @@ _NOT_LOOPBACK = (
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Serve until Ctrl-C; return the exit code."""
+    """Serve until Ctrl-C or SIGTERM; return the exit code."""
     options = _parser().parse_args(arguments)
     if not is_loopback(options.host):
         print(_NOT_LOOPBACK.format(host=options.host, port=options.port), file=sys.stderr)
@@ -31,6 +32,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not os.environ.get("DAGSTER_HOME"):
         print("DAGSTER_HOME is not set, so nothing would be kept. Source env.sh first: . ./env.sh", file=sys.stderr)
         return 2
+    # As Ctrl-C: what was started here is ended in order, and not left behind.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        return _serve(options)
+    except KeyboardInterrupt:
+        return 0
+
+
+def _serve(options: argparse.Namespace) -> int:
     with ExitStack() as stack:
         try:
             bound = stack.enter_context(listen(options.host, options.port))
@@ -43,9 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             stack.enter_context(daemon(options.workspace))
         server, address = guarded_server(app, bound, options.allow_host)
         print(f"Dagster: {address}", flush=True)
-        # uvicorn shuts down in order on Ctrl-C, and then raises it again.
-        with suppress(KeyboardInterrupt):
-            server.run([bound])
+        server.run([bound])
     return 0
 
 

@@ -143,23 +143,31 @@ def test_every_file_holds_what_was_trained_and_is_read_by_those_that_it_is_for(b
                 proof = prove(path, name, lora, dtype, base.config)
                 assert proof.modules == len(lora.layers) > 0
                 assert proof.max_relative_error <= BOUNDS[dtype]
-                reads = style in base.spec.lora.diffusers_reads and not (style == "kohya" and base.is_narrow)
+                reads = style in base.spec.lora.diffusers_reads and (style == "peft" or not base.is_narrow)
                 reader = "lycoris" if name == "lycoris" else "diffusers" if reads else "lora-assets"
                 assert proof.reader == reader, (preset, name, dtype, proof.note)
                 assert name != "comfyui" or proof.comfyui_coverage == 1.0
                 assert_same(read_layers(read_file(path)[0], lora.modules), lora.layers, BOUNDS[dtype])
 
 
-def test_diffusers_reads_kohyas_keys_where_a_family_says_so_and_nowhere_else(base: Base, tmp_path: Path) -> None:
-    claims = replace(base.spec, lora=replace(base.spec.lora, diffusers_reads=("peft", "kohya")))
+@pytest.mark.parametrize(
+    "name", [name for name, one in formats().items() if not (one.for_diffusers or one.for_lycoris)]
+)
+def test_diffusers_reads_a_formats_keys_where_a_family_says_so_and_nowhere_else(
+    base: Base, tmp_path: Path, name: str
+) -> None:
+    style = formats()[name].style(base.spec.lora)
+    if style is None:
+        return
+    claims = replace(base.spec, lora=replace(base.spec.lora, diffusers_reads=("peft", style)))
     lora, path = base.wide.lora("all-linear"), tmp_path / "lora.safetensors"
     asked = Lora(lora.layers, replace(lora.modules, spec=claims))
-    write_lora(path, exported_tensors(asked, "kohya", "fp16"), {})
+    write_lora(path, exported_tensors(asked, name, "fp16"), {})
     try:
-        reads = prove(path, "kohya", asked, "fp16", base.wide.config).reader == "diffusers"
+        reads = prove(path, name, asked, "fp16", base.wide.config).reader == "diffusers"
     except ExportError:  # it reads something else
         reads = False
-    assert reads == ("kohya" in base.spec.lora.diffusers_reads)
+    assert reads == (style in base.spec.lora.diffusers_reads)
 
 
 def test_from_diffusers_to_kohya_and_back_every_update_stays(base: Base, tmp_path: Path) -> None:

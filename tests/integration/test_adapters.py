@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from tests.projects import TinyProject
 from trainer_core import run
-from trainer_core.cli.commands.verify import changes_picture
+from trainer_core.cli.picture_change import changes_picture
 from trainer_core.errors import ConfigError
 from trainer_core.stages.preflight.findings import project_findings
 

@@ -149,6 +149,14 @@ def test_going_back_to_an_earlier_setting_reuses_its_result(project: TinyProject
     assert again["lora_checkpoint"].data_version == first
 
 
+@pytest.mark.setting("bucket.resolution")
+@pytest.mark.setting("bucket.max_side")
+def test_sides_that_the_base_decides_make_the_keys_of_the_same_numbers(project: TinyProject) -> None:
+    # The tiny base's config has 8 latent pixels of 8 pixels each: 64, what the project's file says, and twice that.
+    plans = project.plan("bucket.resolution=null", "bucket.max_side=0")
+    assert set(statuses(plans).values()) == {"fresh"}
+
+
 @pytest.mark.setting("export.dtype")
 def test_another_export_precision_exports_again_and_trains_nothing(project: TinyProject) -> None:
     result = project.run("export.dtype=fp32")["lora_checkpoint"]

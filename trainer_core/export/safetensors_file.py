@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from trainer_core.lazy import torch
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -49,8 +51,6 @@ def body_sha256(data: bytes) -> str:
 
 def tensors_sha256(tensors: Mapping[str, Tensor]) -> str:
     """Return the SHA-256 over names, dtypes, shapes and bytes of tensors, whatever the metadata says."""
-    import torch
-
     total = hashlib.sha256()
     for name, tensor in sorted(tensors.items()):
         total.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())

@@ -29,12 +29,12 @@ def read_snapshot(path: Path) -> dict[str, Tensor] | None:
     from safetensors.torch import load
 
     try:
-        told, adapter = read_metadata(path).get(_SHA256, "no SHA-256"), load(path.read_bytes())
+        expected, adapter = read_metadata(path).get(_SHA256, "no SHA-256"), load(path.read_bytes())
         found = tensors_sha256(adapter)
     except Exception as error:  # noqa: BLE001 - whatever a damaged file makes its readers say
         log.warning("%s: damaged (%s: %s): left out of the samples", path, type(error).__name__, error)
         return None
-    if told != found:
-        log.warning("%s: damaged (expected %s, found %s): left out of the samples", path, told, found)
+    if expected != found:
+        log.warning("%s: damaged (expected %s, found %s): left out of the samples", path, expected, found)
         return None
     return adapter

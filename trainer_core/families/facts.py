@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from trainer_core.config.rules import Facts
 from trainer_core.families.spec import FamilySpec
+from trainer_core.types import JSON
 
 
 def family_facts(spec: FamilySpec) -> Facts:
@@ -16,4 +19,17 @@ def family_facts(spec: FamilySpec) -> Facts:
         skips_clip_layers=spec.text.clip_skip,
         chooses_text_length=spec.text.choosable_length,
         overflows_in_fp16=spec.overflows_in_fp16,
+        resolution=spec.resolution,
+        resolution_range=spec.resolution_range,
     )
+
+
+def native_resolution(spec: FamilySpec, denoiser: Mapping[str, JSON]) -> int:
+    """Return the side in pixels of the square that a base was trained at.
+
+    Args:
+        spec: the family, or its variant.
+        denoiser: config of its denoiser; may be empty.
+    """
+    size = denoiser.get("sample_size")
+    return size * spec.latents.factor if isinstance(size, int) and size > 0 else spec.resolution

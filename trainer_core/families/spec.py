@@ -7,8 +7,11 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 PrecisionName = Literal["fp32", "bf16", "fp16"]
-KeyStyle = Literal["peft", "kohya"]
-"""`peft`: `transformer.<module>.lora_A.weight`, no alpha; `kohya`: `lora_unet_<module>.lora_down.weight`, and alpha."""
+KeyStyle = Literal["peft", "kohya", "native"]
+"""`peft`: `transformer.<module>.lora_A.weight`, no alpha; `kohya`: `lora_unet_<module>.lora_down.weight`, and alpha;
+`native`: `diffusion_model.<module of the original code>.lora_A.weight`, no alpha."""
+STYLES_WITH_ALPHA: frozenset[KeyStyle] = frozenset({"kohya"})
+"""Files of the others have alpha / rank folded into the weights."""
 
 
 @dataclass(frozen=True)
@@ -222,6 +225,10 @@ class FamilySpec:
     rendering: RenderSpec = RenderSpec()
     lora: LoraNames = LoraNames()
     """How LoRA files name its modules."""
+    resolution: int = 1024
+    """Side in pixels of the square that it was trained at, where the base's config has no `sample_size`."""
+    resolution_range: tuple[float, float] = (0.75, 1.5)
+    """Shares of it between which the model draws well; `check` warns outside."""
     overflows_in_fp16: bool = False
     """Whether the denoiser reaches values above fp16's 65504: it was trained in bf16."""
     control: ControlSpec | None = None

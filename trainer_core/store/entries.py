@@ -165,7 +165,7 @@ class EntryStore:
         return path
 
     def close(self) -> None:
-        """Let go of the maps; tensors that were read stay valid."""
+        """Release the mapped files; tensors that were read stay valid."""
         with self._mutex:
             self._mapped.clear()
 

@@ -43,7 +43,7 @@ class GcReport:
 
 @dataclass
 class _Plan:
-    """What to do, decided before anything is done."""
+    """What to remove, decided before anything is removed."""
 
     objects: list[Path] = field(default_factory=list[Path])
     shards: list[ShardInfo] = field(default_factory=list[ShardInfo])
@@ -212,7 +212,7 @@ def _strings(value: JSON) -> Iterator[str]:
 
 
 def _is_working(root: Path) -> bool:
-    """Whether some process works on a stage now: which run it writes to, if any, cannot be told from its lock."""
+    """Whether some process works on a stage now: which run it writes to, if any, its lock does not say."""
     return any(is_held(path) for path in (root / "locks").glob("*.lock") if path.stem not in _OWN_LOCKS)
 
 

@@ -84,7 +84,7 @@ class PendingEntry:
 
 @dataclass(frozen=True)
 class ShardHeader:
-    """What a shard says of itself; `size` is that of the whole file in bytes."""
+    """The header of a shard; `size` is that of the whole file in bytes."""
 
     kind: str
     entries: Mapping[str, EntryRecord]

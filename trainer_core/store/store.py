@@ -65,7 +65,7 @@ class Store:
         return hold_lock(self.root / "locks", name)
 
     def close(self) -> None:
-        """Let go of files; tensors that were read stay valid."""
+        """Release the mapped files; tensors that were read stay valid."""
         self.entries.close()
         self.index.close()
 

@@ -110,7 +110,7 @@ def resolution(situation: Situation) -> Iterator[Choice]:
     """Resolution, and the sides that go with it."""
     side, _, _ = fit(situation)
     natural, base = natural_side(situation), situation.base
-    why = f"what {base.title} was trained at"
+    why = "what this base was trained at"
     if side < natural:
         why = f"{natural} would not fit into {situation.machine.memory_gib:.0f} GiB (estimated)"
     elif natural < base.side:

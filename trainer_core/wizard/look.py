@@ -8,9 +8,11 @@ import shutil
 from pathlib import Path
 
 from trainer_core.config.groups import CaptionConfig, DatasetConfig, ModelConfig
+from trainer_core.config.native import with_native_resolution
 from trainer_core.config.project import Project
 from trainer_core.config.reads import read_settings
 from trainer_core.families import family_of_pipeline, get_family, hub
+from trainer_core.families.facts import native_resolution
 from trainer_core.families.model_source import ModelSource
 from trainer_core.hardware.detect import detect_machine
 from trainer_core.hardware.profiles import Machine
@@ -24,9 +26,9 @@ from trainer_core.wizard.situation import (
     MachineLook,
     Situation,
     look_at_pictures,
-    trained_side,
 )
 
+_ANY_SIDE = 512
 _WEIGHTS = (".safetensors", ".ckpt", ".pt", ".bin")
 _PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".avif", ".bmp", ".gif", ".tif", ".tiff", ".jxl")
 
@@ -51,7 +53,9 @@ def look(answers: Answers, config_path: Path | None, home: Path, report: Report)
             datasets=(DatasetConfig(path=absolute(answers.dataset)),),
             caption=CaptionConfig(missing="empty"),
         )
-        manifest = scan_datasets(read_settings(DatasetSettings, project), spec, store, report).manifest
+        # Only what the pictures are counts here, not the buckets that they would get.
+        settings = read_settings(DatasetSettings, with_native_resolution(project, _ANY_SIDE))
+        manifest = scan_datasets(settings, spec, store, report).manifest
     finally:
         store.close()
     dataset = look_at_pictures(manifest.samples, base.side)
@@ -66,7 +70,7 @@ def look_at_base(source: ModelSource) -> BaseLook:
         title=spec.title,
         prediction=spec.prediction,
         weights_gib=2 * source.parameters(spec.denoiser) / 2**30,
-        side=trained_side(source.config(spec.denoiser), spec.latents.factor),
+        side=native_resolution(spec, source.config(spec.denoiser)),
         latent_bytes=2 * int(channels) / spec.latents.factor**2,
     )
 

@@ -3,7 +3,6 @@
 import asyncio
 import json
 import os
-import signal
 import subprocess
 import sys
 from collections.abc import Generator, Iterator, Mapping
@@ -72,7 +71,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
 
 @contextmanager
 def served(environment: Mapping[str, str], errors: Path) -> Generator[str]:
-    """Run the server; yield the address that it prints. Ctrl-C must end it in order."""
+    """Run the server; yield the address that it prints. SIGTERM must end it in order."""
     command = [sys.executable, "-m", "lora_assets.web", "--port", "0", "--no-daemon"]
     with (
         errors.open("w") as sink,
@@ -83,7 +82,7 @@ def served(environment: Mapping[str, str], errors: Path) -> Generator[str]:
             lines = (line for line in process.stdout if line.startswith("Dagster: "))
             yield next(lines, "").removeprefix("Dagster: ").strip()
         finally:
-            process.send_signal(signal.SIGINT)
+            process.terminate()
             try:
                 process.communicate(timeout=60)
             except subprocess.TimeoutExpired:

@@ -9,6 +9,8 @@ import pytest
 from trainer_core.config.fields import field_rows
 from trainer_core.config.load import load_project
 from trainer_core.config.rules import check_rules
+from trainer_core.families import get_family
+from trainer_core.families.facts import family_facts
 from trainer_core.types import JSON
 from trainer_core.wizard.choices import CHOICES, choose, fit, length, training_gib, warnings
 from trainer_core.wizard.document import write_yaml
@@ -21,7 +23,6 @@ from trainer_core.wizard.situation import (
     MachineLook,
     Situation,
     are_tags,
-    trained_side,
 )
 
 ANSWERS = Answers("cats", Path("/pictures"), "/base", "sdxl", trigger_word="ohwx")
@@ -59,9 +60,7 @@ def test_what_is_chosen_is_a_project_without_conflicts(goal: str, effort: str, b
 
 
 def _facts(base: BaseLook):
-    from trainer_core.config.rules import Facts
-
-    return Facts(prediction=base.prediction)
+    return family_facts(get_family("flux1" if base is FLUX else "sdxl").spec)
 
 
 def test_every_choice_is_a_setting_with_a_reason() -> None:
@@ -175,11 +174,6 @@ def test_flow_families_get_no_min_snr() -> None:
 )
 def test_tags_are_distinguished_from_sentences(captions: list[str], tags: bool) -> None:
     assert are_tags(captions) is tags
-
-
-def test_the_trained_side_comes_from_the_config() -> None:
-    assert trained_side({"sample_size": 64}, 8) == 512
-    assert trained_side({"in_channels": 64}, 8) == 1024
 
 
 def test_rules_of_choices_are_named_once() -> None:

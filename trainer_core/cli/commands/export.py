@@ -27,7 +27,9 @@ EXAMPLES = (
 
 def export(  # noqa: PLR0913 - an argument an option
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A LoRA file of any trainer.", show_default=False)],
-    to_format: Annotated[str, typer.Option("--format", metavar="FORMAT", help="diffusers, kohya, comfyui or lycoris.")],
+    to_format: Annotated[
+        str, typer.Option("--format", metavar="FORMAT", help="A format of docs/exports.md: comfyui ...")
+    ],
     base: Annotated[
         Path | None, typer.Option(metavar="DIR", help="The base model's folder; its configs are enough.")
     ] = None,

@@ -15,11 +15,15 @@ from trainer_core.cli.options import Config, Debug, Json, Set, Verbose, find_con
 from trainer_core.cli.progress import Progress
 from trainer_core.cli.terminal import UsageError, terminal
 from trainer_core.errors import LoraAssetsError
+from trainer_core.run import open_session
+from trainer_core.sampling.prompt_file import read_prompt_file
+from trainer_core.stages.lora_checkpoint import NAME
+from trainer_core.stages.publishing.lora_names import file_for_diffusers
+from trainer_core.stages.rendering.prompts import own_prompts
+from trainer_core.stages.rendering.renderer import render_settings
 from trainer_core.types import JSON, ProgressEvent
 
 if TYPE_CHECKING:
-    from PIL import Image
-
     from trainer_core.run import StageResult
     from trainer_core.sampling.render import RenderSettings
     from trainer_core.stages.project.session import Session
@@ -72,8 +76,6 @@ def sample(  # noqa: PLR0913 - an argument an option
                 )
             told = _published(bring_up_to_date(out, config, _STAGE, settings or [])[-1])
         else:
-            from trainer_core.run import open_session
-
             with out.progress([_STAGE]) as shown:
                 session = open_session(find_config(config), settings or [], shown, fetch=True)
                 try:
@@ -110,10 +112,6 @@ class _Wanted:
 
 
 def _settings(session: Session, wanted: _Wanted) -> RenderSettings:
-    from trainer_core.sampling.prompt_file import read_prompt_file
-    from trainer_core.stages.rendering.prompts import own_prompts
-    from trainer_core.stages.rendering.renderer import render_settings
-
     lines = read_prompt_file(wanted.prompt_file) if wanted.prompt_file else ()
     texts = [line.prompt for line in lines] or wanted.prompts
     controls = [wanted.controls] * len(texts)
@@ -141,46 +139,19 @@ def _check_controls(session: Session, controls: Sequence[Path]) -> None:
 
 
 def _render_prompts(session: Session, settings: RenderSettings, out: Path | None, shown: Progress) -> dict[str, JSON]:
-    from trainer_core.sampling.grid import control_column, largest, make_grid
-    from trainer_core.sampling.render import same_pictures
-
-    lora = _current_lora(session)
-    target = out or _free_name(session.workspace.outputs)
-    if not target.suffix:
-        target = target.with_suffix(".png")
-    base, changed = _columns(session, lora, settings, shown)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    shown_first = control_column(settings.controls, largest([base]))
-    make_grid(shown_first | {"base": base, "LoRA": changed}, settings.prompts, settings.seeds).save(target)
-    return {
-        "path": str(target),
-        "prompts": list(settings.prompts),
-        "changes_picture": not same_pictures(base, changed),
-    }
-
-
-def _columns(
-    session: Session, lora: Path, settings: RenderSettings, shown: Progress
-) -> tuple[list[Image.Image], list[Image.Image]]:
-    """Render all prompts with the base, then with the LoRA."""
-    from trainer_core.hardware.placement import torch_work
-    from trainer_core.sampling.render import render
-    from trainer_core.stages.rendering.encoded_prompts import prompt_inputs
-    from trainer_core.stages.rendering.lora_loading import load_lora
-    from trainer_core.stages.rendering.renderer import open_pipeline
+    from trainer_core.stages.rendering.comparison import write_comparison
 
     counter, total = itertools.count(1), 2 * len(settings.prompts)
 
-    def tell() -> None:
+    def report() -> None:
         shown(ProgressEvent(_STAGE, next(counter), total, "picture"))
 
-    project, workspace = session.project, session.workspace
-    with torch_work(workspace.profile, project.hardware.threads):
-        pipeline = open_pipeline(workspace, project.noise)
-        inputs = prompt_inputs(workspace.family, project.text)
-        base = render(pipeline, inputs, settings, tell)
-        load_lora(pipeline, lora, workspace.family.spec)
-        return base, render(pipeline, inputs, settings, tell)
+    target = out or _free_name(session.workspace.outputs)
+    if not target.suffix:
+        target = target.with_suffix(".png")
+    lora = _current_lora(session)
+    changes = write_comparison(session.workspace, session.project, lora, settings, target, report)
+    return {"path": str(target), "prompts": list(settings.prompts), "changes_picture": changes}
 
 
 def _current_lora(session: Session) -> Path:
@@ -189,9 +160,6 @@ def _current_lora(session: Session) -> Path:
     Raises:
         LoraAssetsError: nothing was trained yet.
     """
-    from trainer_core.stages.lora_checkpoint import NAME
-    from trainer_core.stages.publishing.lora_names import file_for_diffusers
-
     key = session.workspace.store.refs.get(session.project.name, NAME)
     published = session.workspace.store.objects.get(NAME, key) if key else None
     if published is None:

@@ -47,6 +47,21 @@ def resolution_is_a_multiple_of_the_step(project: Project, facts: Facts) -> Find
     return Finding("warning", "bucket.resolution", message, f"Choose {below or above} or {above}.")
 
 
+def resolution_suits_the_base(project: Project, facts: Facts) -> Finding | None:
+    """Far from the resolution it was trained at, a base draws badly, and a LoRA learns to mend that first."""
+    low, high = (round(facts.resolution * share) for share in facts.resolution_range)
+    sides = [("bucket.resolution", (project.bucket.resolution,))]
+    sides += [(f"datasets.{number}.resolutions", one.resolutions) for number, one in enumerate(project.datasets)]
+    if all(dataset.resolutions for dataset in project.datasets):
+        del sides[0]
+    for field, given in sides:
+        if given and not any(low <= side <= high for side in given):
+            named = " and ".join(str(side) for side in given)
+            message = f"is {named}, but the base was trained at {facts.resolution}."
+            return Finding("warning", field, message, f"Choose from {low} to {high}, or leave it out.")
+    return None
+
+
 def dataset_names_differ(project: Project, facts: Facts) -> Finding | None:
     """Two datasets of one name would give two pictures the same id."""
     counts = Counter(dataset.label for dataset in project.datasets)
@@ -148,6 +163,7 @@ RULES: tuple[Rule, ...] = (
     longest_side_is_the_longer_one,
     longest_side_reaches_the_resolution,
     resolution_is_a_multiple_of_the_step,
+    resolution_suits_the_base,
     dataset_names_differ,
     regularisation_is_not_alone,
     some_pictures_weigh_something,

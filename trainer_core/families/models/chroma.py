@@ -74,6 +74,7 @@ def _with_working_masks(denoiser: Any) -> Any:
 SPEC = FamilySpec(
     name="chroma",
     title="Chroma",
+    resolution_range=(0.5, 1.5),  # Chroma1-Base was trained at 512, Chroma1-HD at 1024: their model cards
     prediction="flow",
     pipeline="ChromaPipeline",
     components={

@@ -67,6 +67,7 @@ def _keep_size(pipeline: Any) -> Any:
 _MAIN = FamilySpec(
     name="flux1",
     title="FLUX.1",
+    resolution_range=(0.31, 1.41),  # 0.1 to 2 megapixels: blackforestlabs.ai, announcement of FLUX.1
     prediction="flow",
     pipeline="FluxPipeline",
     components={

@@ -103,6 +103,7 @@ def _klein_options(config: Mapping[str, Any]) -> dict[str, Any]:
 _DEV = FamilySpec(
     name="flux2",
     title="FLUX.2",
+    resolution_range=(0.25, 2.0),  # up to 4 megapixels: the model card of FLUX.2-dev
     prediction="flow",
     pipeline="Flux2Pipeline",
     components={
@@ -126,7 +127,7 @@ _DEV = FamilySpec(
         architecture="Flux.2-dev",
         base_model_version="flux_2_dev",
         network_module="networks.lora_flux_2",
-        diffusers_reads=("peft", "kohya"),
+        diffusers_reads=("peft", "kohya", "native"),
         lokr_in_diffusers=True,
         native=_NATIVE,
     ),

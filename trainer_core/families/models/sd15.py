@@ -46,6 +46,7 @@ def _options(config: Mapping[str, Any]) -> dict[str, Any]:
 SPEC = FamilySpec(
     name="sd15",
     title="Stable Diffusion 1.5",
+    resolution=512,
     prediction="diffusion",
     pipeline="StableDiffusionPipeline",
     components={

@@ -53,6 +53,11 @@ def _crop(value: JSON, context: Context) -> JSON:
     return Conversion({"augment.crop": "random"})
 
 
+def _keeps_size(context: Context) -> bool:
+    """Say whether buckets come from the pictures' own sizes, so that their longest side does not count."""
+    return truth(context.get("bucket_no_upscale"))
+
+
 def _masks(value: JSON, context: Context) -> JSON:
     if truth(context.get("masked_loss")):
         return Conversion({"datasets.mask_path": path(value, context)}, note="White is trained, in both.")
@@ -155,6 +160,7 @@ ROWS: list[Row] = [
 
 DEFAULTS: list[Default] = [
     Default("enable_bucket", False),
+    Default("max_bucket_reso", 1024, lambda context: truth(context.get("enable_bucket")) and not _keeps_size(context)),
     Default("caption_extension", ".caption"),
     Default("validation_split", 0.0),
     Default("(picture without a caption)", "empty"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -12,9 +13,11 @@ from trainer_core.errors import ModelError
 from trainer_core.export.card.facts import base_name as name_of_path
 from trainer_core.families import get_family, hub, with_spec
 from trainer_core.families.component_files import PICKLES
+from trainer_core.families.facts import native_resolution
 from trainer_core.families.family import Family
 from trainer_core.families.model_source import ModelSource, single_file_digests
 from trainer_core.files import replacing
+from trainer_core.lazy import torch
 from trainer_core.store import Store
 from trainer_core.store.keys import digest
 from trainer_core.types import FileStat
@@ -50,6 +53,15 @@ class OpenBase:
             return with_spec(family, self.source.spec)
         except ModelError:
             return family
+
+    @property
+    def resolution(self) -> int:
+        """Side in pixels of the square that it was trained at; its family's while there is no base to ask."""
+        try:
+            denoiser = self.source.config(self.source.spec.denoiser)
+        except (ModelError, OSError):
+            denoiser = {}
+        return native_resolution(self.family.spec, denoiser)
 
     @property
     def name(self) -> str:
@@ -122,16 +134,17 @@ def find_base(model: ModelConfig, store: Store) -> ModelSource:
     return ModelSource.open(path, configs, get_family(model.family).spec, model.vae_path, model.text_encoder_paths)
 
 
-def fetch_base(model: ModelConfig) -> None:
-    """Download what the hub's cache lacks of the base model; does nothing for models on disk.
+def fetch_base(model: ModelConfig) -> bool:
+    """Download what the hub's cache lacks of the base model, and say whether that was anything.
 
     Raises:
         ModelError: the hub cannot be reached or has no such model.
     """
     wanted = [(model.path, model.revision)] + ([(model.config_path, None)] if model.config_path else [])
-    for path, revision in wanted:
-        if not path.is_absolute() and not _whole(path, revision, model.family):
-            hub.download(path.as_posix(), revision)
+    lacking = [one for one in wanted if not one[0].is_absolute() and not _whole(*one, model.family)]
+    for path, revision in lacking:
+        hub.download(path.as_posix(), revision)
+    return bool(lacking)
 
 
 def _whole(path: Path, revision: str | None, family: str) -> bool:
@@ -172,9 +185,6 @@ def _converted(path: Path, store: Store) -> Path:
 
 
 def _convert(path: Path, target: Path) -> None:
-    import pickle
-
-    import torch
     from safetensors.torch import save_file
 
     try:

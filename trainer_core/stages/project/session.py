@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from trainer_core.config.native import with_native_resolution
 from trainer_core.config.project import Project
 from trainer_core.config.reads import read_settings
 from trainer_core.data.epoch.run_length import RunLength
@@ -23,6 +24,7 @@ class Session:
     """An open project. Stages never see it, only its workspace and the settings that they declare."""
 
     project: Project
+    """Its settings; those that the base decides are numbers."""
     workspace: Workspace
 
     @classmethod
@@ -38,6 +40,7 @@ class Session:
         profile = select_profile(project.hardware.profile, detect_machine())
         store = Store.open(home / "store")
         base = OpenBase(project.model, store, profile.device)
+        project = with_native_resolution(project, base.resolution)
         datasets = read_settings(DatasetSettings, project)
         workspace = Workspace(
             name=project.name,
