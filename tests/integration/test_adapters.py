@@ -46,7 +46,7 @@ def test_its_card_does_not_tell_people_to_load_it_with_diffusers(loha: tuple[Tin
     project, _ = loha
     card = (project.lora.parent / "README.md").read_text()
     assert "load_lora_weights" not in card
-    assert "ComfyUI: put `tiny.safetensors`" in card
+    assert "put `tiny.safetensors` into `models/loras`" in card
 
 
 def test_verify_sees_that_it_changes_a_picture(loha: tuple[TinyProject, dict[str, object]]) -> None:

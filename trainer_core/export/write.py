@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from trainer_core.errors import NonFiniteError
 from trainer_core.export.formats import formats
 from trainer_core.export.lycoris_file import is_exact
-from trainer_core.export.safetensors_file import body_sha256, read_metadata, tensors_sha256, with_metadata
+from trainer_core.export.safetensors_file import body_sha256, file_sha256, read_metadata, tensors_sha256, with_metadata
 from trainer_core.hardware.placement import torch_dtype
 
 if TYPE_CHECKING:
@@ -83,9 +83,7 @@ def check_lora(path: Path) -> tuple[str, str]:
     Raises:
         ValueError: it is not a LoRA file of ours.
     """
-    from safetensors.torch import load_file
-
     stated = read_metadata(path).get(WEIGHTS)
     if stated is None:
         raise ValueError(f"{path}: has no {WEIGHTS} in its metadata")
-    return stated, tensors_sha256(load_file(path))
+    return stated, file_sha256(path)
