@@ -25,7 +25,6 @@ from trainer_core.stages.rendering.prompts import Prompts, own_prompts
 from trainer_core.stages.rendering.renderer import RenderedSample, open_pipeline, render_precision, render_settings
 from trainer_core.stages.results import BaseAndLora, ChampionLoss, ExamFigures, PictureScores
 from trainer_core.stages.stage import Outcome, Stage, StageContext
-from trainer_core.stages.training.live_text import held_out_with_lora
 from trainer_core.store import Published
 from trainer_core.store.keys import digest
 from trainer_core.types import JSON, FileStat
@@ -181,6 +180,7 @@ class _HeldOutLosses:
 def _held_out_losses(context: MetricsContext, progress: _Progress) -> _HeldOutLosses:
     """Measure the base, the same base with the exported LoRA, and with the champion's if it must be measured."""
     from trainer_core.sampling.evaluate import Evaluator
+    from trainer_core.stages.training.live_text import held_out_with_lora
     from trainer_core.stages.training.training_data import held_out_samples
 
     workspace, settings = context.workspace, context.settings

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -184,8 +185,6 @@ def _converted(path: Path, store: Store) -> Path:
 
 
 def _convert(path: Path, target: Path) -> None:
-    import pickle
-
     from safetensors.torch import save_file
 
     try:

@@ -10,12 +10,12 @@ from trainer_core.config.reads import GroupPart
 from trainer_core.families.shared import loading
 from trainer_core.families.spec import PrecisionName
 from trainer_core.hardware.placement import torch_device, torch_dtype
+from trainer_core.sampling.render import RenderSettings
 from trainer_core.sampling.trained_noise import use_trained_noise
 from trainer_core.stages.project.workspace import Workspace
 from trainer_core.stages.rendering.prompts import Prompts
 
 if TYPE_CHECKING:
-    from trainer_core.sampling.render import RenderSettings
     from trainer_core.sampling.trained_noise import TrainedNoise
 
 
@@ -62,8 +62,6 @@ def render_settings(
     Raises:
         DatasetError: a control picture changed since it was looked at, or cannot be decoded.
     """
-    from trainer_core.sampling.render import RenderSettings
-
     spec = workspace.family.spec
     multiple = spec.size_multiple
     return RenderSettings(
