@@ -76,9 +76,10 @@ def open_session(
 def plan(session: Session) -> list[StagePlan]:
     """Say of each stage whether it is fresh, and if not, why. Publishes nothing and trains nothing."""
     versions: dict[str, str | None] = {}
+    entries: dict[str, dict[str, str]] = {}
     plans: list[StagePlan] = []
     for stage in STAGES.values():
-        found = _plan_stage(session, stage, versions)
+        found = _plan_stage(session, stage, versions, entries)
         versions[stage.name] = found.data_version
         plans.append(found)
     return plans
@@ -152,8 +153,13 @@ def ancestors(until: str) -> list[str]:
     return [name for name in STAGES if name in wanted]
 
 
-def _plan_stage(session: Session, stage: Stage[Any], versions: Mapping[str, str | None]) -> StagePlan:
+def _plan_stage(
+    session: Session, stage: Stage[Any], versions: Mapping[str, str | None], entries: dict[str, dict[str, str]]
+) -> StagePlan:
+    """Plan a stage after those that it needs; their entries are in `entries`, and it adds its own."""
     context = stage.context(session, {})
+    if stage.cached:
+        entries[stage.name] = {name: item.key for name, item in context.items.items()}
     previous = _previous(session, stage)
     total = stage.total(context)
     upstream = {name: versions[name] for name in stage.needs}
@@ -169,7 +175,7 @@ def _plan_stage(session: Session, stage: Stage[Any], versions: Mapping[str, str 
     known = published.data_version if published else stage.data_version(context) if stage.data_version else None
     reasons = _reasons(stage, recipe, previous, context)
     if not unknown and (
-        forecast := stage.forecast(context, {name: version or "" for name, version in upstream.items()})
+        forecast := stage.forecast(context, {name: version or "" for name, version in upstream.items()}, entries)
     ):
         reasons = (*reasons, forecast)
     return _stale_plan(session, stage, previous, reasons, total, stale, known)

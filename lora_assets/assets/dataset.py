@@ -13,6 +13,7 @@ from lora_assets.upstream import Metadata
 from trainer_core.data.manifest import Manifest
 from trainer_core.stages.preflight.findings import caption_findings, warnings
 from trainer_core.stages.validated_dataset import CONTACT_SHEET
+from trainer_core.train.optim.rate_curve import RateCurve
 from trainer_core.types import Finding
 
 LEDGER = "ledger.csv"
@@ -61,8 +62,6 @@ def _epoch(finished: Finished) -> dg.MetadataValue:
 
 def _learning_rate(finished: Finished) -> dg.MetadataValue:
     """Draw the rate over the run before anything is trained."""
-    from trainer_core.train.optim.rate_curve import RateCurve
-
     session = finished.session
     lines = RateCurve.of(session.project, session.length.steps).drawn()
     return dg.MetadataValue.md("\n".join(["```text", *lines, "```"]))

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from tests.projects import TinyProject
 from trainer_core import run
-from trainer_core.cli.commands.verify import changes_picture
+from trainer_core.cli.picture_change import changes_picture
 from trainer_core.errors import ConfigError
 from trainer_core.stages.preflight.findings import project_findings
 
@@ -46,7 +46,7 @@ def test_its_card_does_not_tell_people_to_load_it_with_diffusers(loha: tuple[Tin
     project, _ = loha
     card = (project.lora.parent / "README.md").read_text()
     assert "load_lora_weights" not in card
-    assert "ComfyUI: put `tiny.safetensors`" in card
+    assert "put `tiny.safetensors` into `models/loras`" in card
 
 
 def test_verify_sees_that_it_changes_a_picture(loha: tuple[TinyProject, dict[str, object]]) -> None:

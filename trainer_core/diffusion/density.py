@@ -110,7 +110,7 @@ def _mode(u: Tensor, density: Density) -> Tensor:
 
 
 def _mode_cdf(share: float, density: Density) -> float:
-    """Turn `_mode` round by halving: it rises for all scales that the settings allow."""
+    """Invert `_mode` by bisection: it rises for all scales that the settings allow."""
     scale, low, high = density.mode_scale, 0.0, 1.0
     for _ in range(60):
         middle = (low + high) / 2

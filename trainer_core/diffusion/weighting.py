@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 Prediction = Literal["epsilon", "v_prediction"]
 SNR_RANGE = (1e-5, 1e3)
-"""Ratios that debiased estimation tells apart: outside, its weights would be endless or nothing."""
+"""Range of ratios for debiased estimation: outside it the weights would be infinite or 0."""
 
 
 def snr_weight(snr: Tensor, prediction: Prediction, loss: LossConfig) -> Tensor:

@@ -47,4 +47,4 @@ class LoraFormat:
 
     def fuses_modules(self, names: LoraNames) -> bool:
         """Say whether modules of diffusers are joined as the family's original code has them."""
-        return bool(names.native) and self.style(names) == "kohya"
+        return bool(names.native) and self.style(names) != "peft"

@@ -10,6 +10,8 @@ from trainer_core.adapter_kinds import layer_kinds
 from trainer_core.adapter_kinds.oft import clamped
 from trainer_core.adapters.layers import Layer, LoraLayer, LycorisLayer, as_tensors
 from trainer_core.errors import ExportError
+from trainer_core.export.low_rank import balanced
+from trainer_core.lazy import torch
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -65,8 +67,6 @@ def lycoris_layer(
     Raises:
         ExportError: a tensor is missing, or makes no update of this shape.
     """
-    import torch
-
     names = {"down": "lora_down.weight", "up": "lora_up.weight"}
     tensors = {names.get(role, role): tensor for role, tensor in roles.items()}
     kind = kind_of(tensors)
@@ -88,8 +88,6 @@ def lycoris_layer(
 
 def updated_shape(layer: LycorisLayer, shape: tuple[int, ...]) -> tuple[int, ...]:
     """Return the shape of the weight that a layer would change; only shapes are computed."""
-    import torch
-
     tensors = {
         key: torch.empty(tensor.shape, device="meta") if tensor.is_floating_point() else tensor
         for key, tensor in layer.tensors.items()
@@ -103,10 +101,6 @@ def updated_shape(layer: LycorisLayer, shape: tuple[int, ...]) -> tuple[int, ...
 
 def named_tensors(layer: Layer) -> dict[str, Tensor]:
     """Return a layer's tensors by the end of their keys, so that few digits lose little."""
-    import torch
-
-    from trainer_core.export.low_rank import balanced
-
     tensors = as_tensors(balanced(layer))[1] if isinstance(layer, LoraLayer) else balanced_layer(layer)
     return {key: tensor.to(torch.float32) if tensor.is_floating_point() else tensor for key, tensor in tensors.items()}
 

@@ -11,12 +11,14 @@ from trainer_core.adapter_kinds import layer_kinds
 from trainer_core.adapters.layers import Layer, LoraLayer, LycorisLayer
 from trainer_core.errors import ExportError
 from trainer_core.export.formats import formats
+from trainer_core.export.low_rank import relative_error
 from trainer_core.export.lycoris_file import lycoris_ends
-from trainer_core.export.module_names import flat, split
+from trainer_core.export.module_names import split
+from trainer_core.export.readers.lycoris import lycoris_error, our_error
 from trainer_core.export.readers.read import read_file, read_layers
 from trainer_core.export.readers.with_diffusers import load_with_diffusers
 from trainer_core.export.write import Lora
-from trainer_core.families.spec import KeyStyle, PrecisionName
+from trainer_core.families.spec import STYLES_WITH_ALPHA, KeyStyle, PrecisionName
 from trainer_core.types import JSON
 
 BOUNDS: Mapping[PrecisionName, float] = {"fp32": 1e-6, "fp16": 1e-3, "bf16": 8e-3}
@@ -162,8 +164,6 @@ class _Comparison:
         Raises:
             ExportError: it is above the bound.
         """
-        from trainer_core.export.readers.lycoris import lycoris_error
-
         wanted, shapes = self.lora.layers, self.lora.modules.shapes
         errors: dict[str, float] = {}
         for seed, name in enumerate({**wanted, **found}):
@@ -174,11 +174,7 @@ class _Comparison:
         return self._worst(errors, found, wanted)
 
     def _error(self, name: str, found: Layer | None, wanted: Layer | None) -> float:
-        from trainer_core.export.low_rank import relative_error
-
         if isinstance(found, LycorisLayer) or isinstance(wanted, LycorisLayer):
-            from trainer_core.export.readers.lycoris import our_error
-
             return our_error(found, wanted, self.lora.modules.shapes[name]) if found and wanted else float("inf")
         return relative_error(found, wanted)
 
@@ -197,10 +193,8 @@ class _Comparison:
         modules, layer = self.lora.modules, self.lora.layers.get(name)
         if isinstance(layer, LycorisLayer):
             return f"{name} ({layer.kind})"
-        if self.style == "peft" or name not in modules.shapes:
-            return f"{name}.lora_B.weight"
-        native = modules.native_of.get(name)
-        return f"lora_unet_{flat(native)}.lora_up.weight" if native else f"{modules.kohya(name)}.lora_up.weight"
+        end = "lora_up.weight" if self.style in STYLES_WITH_ALPHA else "lora_B.weight"
+        return f"{modules.key(name, self.style) if name in modules.shapes else name}.{end}"
 
 
 def _of(lora: Lora, components: tuple[str, ...]) -> dict[str, Layer]:
@@ -216,7 +210,7 @@ def _comfyui_coverage(path: Path, format_name: str, lora: Lora, keys: list[str])
     unmapped = comfyui_unmapped(lora, keys)
     if formats()[format_name].for_comfyui and unmapped:
         message = f"{path.name}: ComfyUI would leave out {unmapped[0]} and {len(unmapped) - 1} more keys. "
-        raise ExportError(message + "Lower adapter.targets, or leave `comfyui` out of export.formats.")
+        raise ExportError(f"{message}Lower adapter.targets, or leave `{format_name}` out of export.formats.")
     return 1 - len(unmapped) / len(keys) if keys else 0.0
 
 

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 from trainer_core.errors import NonFiniteError
 from trainer_core.export.formats import formats
 from trainer_core.export.lycoris_file import is_exact
-from trainer_core.export.safetensors_file import body_sha256, tensors_sha256, with_metadata
+from trainer_core.export.safetensors_file import body_sha256, file_sha256, read_metadata, tensors_sha256, with_metadata
+from trainer_core.hardware.placement import torch_dtype
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -42,8 +43,6 @@ def exported_tensors(lora: Lora, format_name: str, dtype: PrecisionName) -> dict
         NonFiniteError: a weight is NaN, infinite, or too large for `dtype`.
         ExportError: a module has no name in this format.
     """
-    from trainer_core.hardware.placement import torch_dtype
-
     tensors = {
         key: (tensor if is_exact(key) else tensor.to(torch_dtype(dtype))).contiguous()
         for key, tensor in formats()[format_name].tensors(lora.layers, lora.modules).items()
@@ -70,7 +69,7 @@ def write_lora(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str,
 
 
 def hashes(data: bytes, weights: str) -> dict[str, str]:
-    """Return the metadata that can be told only when the tensors are final.
+    """Return the metadata that are known only when the tensors are final.
 
     `sshs_model_hash` is by what A1111 knows a LoRA; modelspec writes the same number in its own way.
     """
@@ -79,16 +78,12 @@ def hashes(data: bytes, weights: str) -> dict[str, str]:
 
 
 def check_lora(path: Path) -> tuple[str, str]:
-    """Return (weights SHA-256 that the metadata tell, weights SHA-256 found) of a LoRA file.
+    """Return (weights SHA-256 in the metadata, weights SHA-256 found) of a LoRA file.
 
     Raises:
         ValueError: it is not a LoRA file of ours.
     """
-    from safetensors.torch import load_file
-
-    from trainer_core.export.safetensors_file import read_metadata
-
-    told = read_metadata(path).get(WEIGHTS)
-    if told is None:
+    stated = read_metadata(path).get(WEIGHTS)
+    if stated is None:
         raise ValueError(f"{path}: has no {WEIGHTS} in its metadata")
-    return told, tensors_sha256(load_file(path))
+    return stated, file_sha256(path)

@@ -1,7 +1,7 @@
 """What the rest of the program calls of a model family: its `FamilySpec` (data) and five methods.
 
 A family module defines `FAMILY`, an object that satisfies `Family`. Importing it must not import torch, because every
-no-op reads the spec. Methods import torch, diffusers and transformers when they are called.
+no-op reads the spec: it takes torch from `trainer_core.lazy`, and imports diffusers and transformers inside methods.
 """
 
 from __future__ import annotations

@@ -11,13 +11,13 @@ from collections import defaultdict
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from inspect import signature
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-from PIL import Image
-from torch import Tensor
-
+from trainer_core.lazy import torch
 from trainer_core.sampling.samplers import sampling_with
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 MAX_PICTURES = 8
 """Most pictures of a call: more of them are no faster on CPUs, where their activations leave the cache."""
@@ -101,7 +101,7 @@ def _group(request: PromptRequest, position: int) -> Hashable:
     for name, value in request.arguments.items():
         if "prompt" in name and isinstance(value, str):
             common.append((name, "text"))
-        elif "prompt" in name and isinstance(value, Tensor):
+        elif "prompt" in name and isinstance(value, torch.Tensor):
             common.append((name, tuple(value.shape), value.dtype))
         elif value is None or isinstance(value, bool | int | float | str):
             common.append((name, value))
@@ -120,7 +120,7 @@ def _merge(arguments: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         values = [one[name] for one in arguments]
         if "prompt" in name and isinstance(values[0], str):
             merged[name] = values
-        elif isinstance(values[0], Tensor):
+        elif isinstance(values[0], torch.Tensor):
             merged[name] = torch.cat(values)
     return merged
 

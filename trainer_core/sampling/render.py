@@ -6,16 +6,17 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-from PIL import Image
+from typing import TYPE_CHECKING, Any
 
 from trainer_core.errors import ModelError
 from trainer_core.families.shared.loading import without_bars
 from trainer_core.sampling.batching import PromptRequest, pipeline_accepts, render_requests
 from trainer_core.sampling.prompt_file import PromptLine
 
-Inputs = Callable[[Any, str, str, Sequence[Image.Image]], dict[str, Any]]
+if TYPE_CHECKING:
+    from PIL import Image
+
+Inputs = Callable[[Any, str, str, Sequence["Image.Image"]], dict[str, Any]]
 """`Family.pipeline_inputs`: (pipeline, prompt, negative prompt, control pictures) -> arguments of the pipeline."""
 
 
@@ -118,11 +119,11 @@ def load_lora(pipeline: Any, path: Path) -> None:
     """Load a LoRA file as any user of diffusers would.
 
     Raises:
-        ModelError: diffusers took nothing from the file, which it does without an error for unknown keys.
+        ModelError: diffusers loaded nothing from the file; it reports no error for unknown keys.
     """
     logger = logging.getLogger("diffusers.loaders.lora_base")
     before = logger.level
-    # It warns of every text encoder that the file has nothing for.
+    # without this it warns about every text encoder that the file has no weights for
     logger.setLevel(logging.ERROR)
     try:
         with without_bars():

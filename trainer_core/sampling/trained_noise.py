@@ -1,4 +1,4 @@
-"""A pipeline's scheduler, told what the settings changed of the noise that the denoiser was trained with."""
+"""A pipeline's scheduler with the noise settings that the denoiser was trained with."""
 
 from __future__ import annotations
 

@@ -16,6 +16,8 @@ from trainer_core.data.pictures.picture_info import DECODE_VERSION
 from trainer_core.data.sample_identity import geometry_parts, training_parts
 from trainer_core.errors import NonFiniteError
 from trainer_core.families.shared import loading
+from trainer_core.hardware.placement import move_to_device, torch_device, torch_dtype, torch_work
+from trainer_core.lazy import torch
 from trainer_core.stages.caching.entries import control_id, entry_key, items_outcome, write_items
 from trainer_core.stages.caching.view_entries import (
     Picture,
@@ -120,10 +122,6 @@ def _one_picture_a_key(context: LatentsContext, pictures: Iterable[Picture], pre
 
 
 def _encode(context: LatentsContext, pictures: Sequence[Picture]) -> None:
-    import torch
-
-    from trainer_core.hardware.placement import move_to_device, torch_device, torch_dtype, torch_work
-
     workspace = context.workspace
     precision = workspace.precision("vae", context.settings.latents.precision)
     size = context.settings.latents.batch_size or workspace.profile.encode_batch_size
@@ -148,8 +146,6 @@ def _encode(context: LatentsContext, pictures: Sequence[Picture]) -> None:
 
 def _write_masks(context: LatentsContext, masks: Sequence[Picture]) -> None:
     """Bring masks to the latents' size; fp16 is exact to 1/4096 in [0, 1]."""
-    import torch
-
     from trainer_core.data.pictures.mask_pixels import to_latent_mask
 
     factor = context.workspace.family.spec.latents.factor
@@ -182,7 +178,6 @@ def _batches(pictures: Sequence[Picture], size: int) -> Iterator[list[Picture]]:
 def _decoded(context: LatentsContext, batches: Sequence[list[Picture]]) -> Iterator[tuple[list[Picture], Tensor]]:
     """Yield batches with their pixels [B, 3, H, W] in [-1, 1], decoded by threads while the VAE works."""
     import numpy
-    import torch
 
     from trainer_core.data.pictures.decode import to_view
 

@@ -14,6 +14,8 @@ from trainer_core.config.reads import StageSettings
 from trainer_core.data.captions.sample_captions import caption_key_parts, encodes_captions_live
 from trainer_core.errors import NonFiniteError
 from trainer_core.families.shared import loading
+from trainer_core.hardware.placement import move_to_device, torch_dtype, torch_work
+from trainer_core.lazy import torch
 from trainer_core.stages.caching.caption_entries import Text, texts_to_encode
 from trainer_core.stages.caching.entries import control_parts, entry_key, items_outcome, write_items
 from trainer_core.stages.group_parts import CaptionDropout, Threads
@@ -111,10 +113,6 @@ def _run(context: TextContext) -> Outcome:
 
 
 def _encode(context: TextContext, captions: Sequence[tuple[str, Text]]) -> None:
-    import torch
-
-    from trainer_core.hardware.placement import move_to_device, torch_dtype, torch_work
-
     workspace, text = context.workspace, context.settings.text
     precision = workspace.precision("text", text.precision)
     size = text.batch_size or workspace.profile.text_batch_size

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from trainer_core.config.groups import NoiseConfig, TextConfig
 from trainer_core.config.reads import GroupPart, KeyedBy, StageSettings
 from trainer_core.families.shared import loading
+from trainer_core.hardware.placement import move_to_device, torch_device, torch_dtype, torch_work, use_attention
 from trainer_core.stages.caching.entries import control_keys_of, keys_of
 from trainer_core.stages.group_parts import Resolution, Threads, TrainPrecision
 from trainer_core.stages.project.session import Session
@@ -24,7 +25,6 @@ from trainer_core.stages.rendering.prompts import Prompts, own_prompts
 from trainer_core.stages.rendering.renderer import RenderedSample, open_pipeline, render_precision, render_settings
 from trainer_core.stages.results import BaseAndLora, ChampionLoss, ExamFigures, PictureScores
 from trainer_core.stages.stage import Outcome, Stage, StageContext
-from trainer_core.stages.training.live_text import held_out_with_lora
 from trainer_core.store import Published
 from trainer_core.store.keys import digest
 from trainer_core.types import JSON, FileStat
@@ -130,8 +130,6 @@ def _picture_exam_key(context: MetricsContext) -> str:
 
 
 def _run(context: MetricsContext) -> Outcome:
-    from trainer_core.hardware.placement import torch_work
-
     lora = context.upstream["lora_checkpoint"]
     progress = _Progress(context)
     with torch_work(context.workspace.profile, context.settings.hardware.threads):
@@ -181,8 +179,8 @@ class _HeldOutLosses:
 
 def _held_out_losses(context: MetricsContext, progress: _Progress) -> _HeldOutLosses:
     """Measure the base, the same base with the exported LoRA, and with the champion's if it must be measured."""
-    from trainer_core.hardware.placement import move_to_device, torch_device, torch_dtype, use_attention
     from trainer_core.sampling.evaluate import Evaluator
+    from trainer_core.stages.training.live_text import held_out_with_lora
     from trainer_core.stages.training.training_data import held_out_samples
 
     workspace, settings = context.workspace, context.settings
@@ -242,7 +240,6 @@ def _exam_scores(
 
 
 def _exam(context: MetricsContext) -> Exam:
-    from trainer_core.hardware.placement import torch_device
     from trainer_core.sampling.exam import Exam, Score, load_clip_score, load_judge
 
     gate = context.settings.gate

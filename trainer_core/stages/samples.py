@@ -11,6 +11,8 @@ from trainer_core.config.groups import LoggingConfig, SampleConfig, TextConfig
 from trainer_core.config.reads import GroupPart, KeyedBy, StageSettings
 from trainer_core.export.card.facts import GRID as SAMPLES_GRID
 from trainer_core.export.card.facts import MOST_PICTURES, is_picture_name, picture_name
+from trainer_core.hardware.placement import torch_work
+from trainer_core.sampling.render import render, same_pictures
 from trainer_core.stages.group_parts import Resolution, Threads
 from trainer_core.stages.publishing.lora_names import file_for_diffusers
 from trainer_core.stages.rendering.encoded_prompts import encoded_key, prompt_inputs
@@ -84,8 +86,6 @@ def strengths(context: SamplesContext) -> dict[str, float]:
 
 
 def _run(context: SamplesContext) -> Outcome:
-    from trainer_core.sampling.render import same_pictures
-
     sample, side = context.settings.sample, context.settings.bucket.resolution
     settings = render_settings(context.workspace, sample, side, prompts(context), sample.seed)
     columns = _render_columns(context, settings)
@@ -103,7 +103,6 @@ def _run(context: SamplesContext) -> Outcome:
 
 def _render_columns(context: SamplesContext, settings: RenderSettings) -> dict[str, list[Image.Image]]:
     """Return heading -> pictures: the base, the snapshots in order at strength 1, the LoRA at each strength."""
-    from trainer_core.hardware.placement import torch_work
     from trainer_core.stages.rendering.lora_loading import load_lora, set_strength, unload_lora
 
     workspace, lora, wanted = context.workspace, context.upstream["lora_checkpoint"], strengths(context)
@@ -178,8 +177,6 @@ class _Counter:
 
     def render(self, pipeline: Any, settings: RenderSettings) -> list[Image.Image]:
         """Render all prompts and report each picture."""
-        from trainer_core.sampling.render import render
-
         inputs = prompt_inputs(self.context.workspace.family, self.context.settings.text)
         return render(pipeline, inputs, settings, self._count)
 

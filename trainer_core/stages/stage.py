@@ -102,8 +102,11 @@ class Stage(Generic[S]):
     no file for are removed."""
     more_outputs: Callable[[Published], Mapping[str, str]] = lambda published: published.metadata.get("outputs", {})
     """Result -> further files of it, as in `outputs`, where they differ from result to result."""
-    forecast: Callable[[StageContext[S], Mapping[str, str]], str] = lambda context, upstream: ""
-    """(context, stage -> data version of its result) -> what a stale stage will do, in words for `plan`: where training
+    forecast: Callable[[StageContext[S], Mapping[str, str], Mapping[str, Mapping[str, str]]], str] = (
+        lambda context, upstream, entries: ""
+    )
+    """(context, stage -> data version of its result, stage -> name of an entry -> its key) ->
+    what a stale stage will do, in words for `plan`: where training
     goes on from. Must cost next to nothing."""
     less_memory: str = ""
     """What to change when memory runs out."""

@@ -1,4 +1,4 @@
-"""Writing so that a kill at any moment leaves either the old thing or the new one, and errors that name the fix."""
+"""Atomic writes: a kill at any moment leaves the old file or the new one. Errors name the fix."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def quarantine(root: Path, path: Path, reason: str) -> Path | None:
 
 
 def remove(root: Path, path: Path) -> None:
-    """Delete a file or a folder; a kill halfway leaves nothing that looks whole."""
+    """Delete a file or a folder; after a kill halfway nothing passes for a complete one."""
     doomed = temp_path(root, ".removed")
     with disk_errors(path, "remove"):
         try:

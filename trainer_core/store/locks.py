@@ -1,4 +1,4 @@
-"""One worker a key: the second process waits, then finds the result of the first."""
+"""Locks: one process works on a key; a second one waits, and finds the result of the first."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def lock_path(directory: Path, name: str) -> Path:
 
 @contextmanager
 def hold_lock(directory: Path, name: str) -> Generator[None]:
-    """Hold the lock `name`, waiting for whoever has it; a killed holder lets go by itself.
+    """Hold the lock `name`, waiting for whoever has it; the lock of a killed process is free again.
 
     Locks of one name taken by two threads exclude each other too, so a thread must not take one name twice.
 

@@ -72,7 +72,7 @@ class Published:
 
 @dataclass(frozen=True)
 class ObjectStore:
-    """objects/<stage>/<key>/ with a MANIFEST.json that proves itself."""
+    """objects/<stage>/<key>/ with a MANIFEST.json with a checksum of its own."""
 
     root: Path
 
@@ -228,7 +228,7 @@ def _hash_files(folder: Path) -> dict[str, FileRecord]:
     files: dict[str, FileRecord] = {}
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
-        # A link would publish something that can change behind our back.
+        # a link would publish something that can change later
         assert not path.is_symlink(), f"{path} is a link: objects hold files"
         assert name != MANIFEST, f"{path}: this name is the store's own"
         if path.is_file():

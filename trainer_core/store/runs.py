@@ -1,4 +1,4 @@
-"""Folders of training runs: whose they are, what they take, and which of them may go."""
+"""Folders of training runs: which projects they belong to, how much disk they use, and which may be removed."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def free_space(store: Store, project: str, most: int, run: str, needs: int) -> t
         store: the store.
         project: whose runs.
         most: bytes that all of its runs may take.
-        run: the run that needs room.
+        run: the run that needs the space.
         needs: bytes that it will take.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Collecting entries until they are worth a shard."""
+"""Collects entries and writes them as shards of a useful size."""
 
 from __future__ import annotations
 

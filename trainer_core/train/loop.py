@@ -51,7 +51,7 @@ def run(trainer: Trainer, should_stop: Callable[[], bool] | None = None) -> Trai
     monitor = RunMonitor(trainer)
     began = time.perf_counter()
     with stop_on_signals() as stop:
-        if trainer.step == 0:
+        if trainer.evaluation is not None and trainer.step not in trainer.evaluation.measured:
             _evaluate(trainer, monitor)
         batches = trainer.loader.stream(_micro_batches(trainer))
         while trainer.step < trainer.total_steps:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -61,6 +61,8 @@ class Evaluation:
 
     due: Callable[[int], bool]
     measure: Callable[[int], None]
+    measured: Collection[int] = ()
+    """Steps that were measured before the run went on."""
 
 
 @dataclass

@@ -98,9 +98,8 @@ class ExportConfig(Group):
     """The published LoRA files."""
 
     formats: Annotated[tuple[FormatName, ...], Field(min_length=1)] = ("diffusers", "comfyui")
-    """Formats to write: `diffusers` (PEFT keys), `kohya`, `comfyui` (what ComfyUI reads for the family), `lycoris` (any
-    adapter). The first becomes NAME.safetensors, the others NAME.FORMAT.safetensors; docs/adapters.md says which can
-    hold what. Default: the two that most people load."""
+    """Formats to write. The first becomes NAME.safetensors, the others NAME.FORMAT.safetensors. docs/exports.md says
+    what loads each, docs/adapters.md which adapters each can hold. Default: the two that most people load."""
     metadata: bool = True
     """Describe training in the file's header: kohya's `ss_*`, modelspec and lineage. `false` writes the tensors alone.
     Default: kohya's. kohya: `no_metadata`, inverted."""

@@ -278,7 +278,8 @@ class TrainConfig(Group):
     exported; starts lower, as min(decay, (1 + step) / (10 + step)); 0 turns it off. ai-toolkit: `ema_decay`."""
     select: Literal["best", "last"] = "best"
     """Which step becomes the LoRA: the one with the lowest held-out loss, or the last. With nothing held out, the last.
-    Default: an overfitted last step is the commonest disappointment."""
+    With `best`, other held-out pictures train anew; with `last`, they are only measured. Default: an overfitted last
+    step is the commonest disappointment."""
     evaluate_every: Annotated[int, Field(ge=0, le=1_000_000)] = 0
     """Steps between measurements of the held-out loss, which `select: best` chooses from; 0 is a tenth of the run.
     kohya: `validate_every_n_steps`."""

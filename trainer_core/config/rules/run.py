@@ -157,7 +157,7 @@ def fp16_holds_the_model(project: Project, facts: Facts) -> Finding | None:
 
 
 def wandb_settings_need_wandb(project: Project, facts: Facts) -> Finding | None:
-    """Names in a service that is not told anything."""
+    """A name in a service that is turned off."""
     idle = changed(project.logging, "wandb_project", "wandb_run")
     if not idle or project.logging.wandb != "off":
         return None

@@ -13,6 +13,7 @@ from trainer_core.adapters.layers import Layer, LoraLayer
 from trainer_core.errors import ExportError
 from trainer_core.export.formats import diffusers, kohya
 from trainer_core.export.lora_format import LoraFormat
+from trainer_core.export.lycoris_file import named_tensors
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -28,8 +29,6 @@ def tensors(layers: Mapping[str, Layer], modules: Modules) -> dict[str, Tensor]:
     Raises:
         ExportError: ComfyUI reads no such layers, or none of the family.
     """
-    from trainer_core.export.lycoris_file import named_tensors
-
     style = modules.spec.lora.comfyui
     if style is None:
         raise ExportError(f"ComfyUI reads no LoRA of {modules.spec.title}. Leave `comfyui` out of export.formats.")

@@ -13,6 +13,7 @@ from trainer_core.adapter_kinds import adapter_kinds, layer_kinds
 from trainer_core.adapters.layers import Layer, LoraLayer
 from trainer_core.errors import ExportError
 from trainer_core.export.lora_format import LoraFormat
+from trainer_core.export.low_rank import balanced, folded
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -28,8 +29,6 @@ def tensors(layers: Mapping[str, Layer], modules: Modules) -> dict[str, Tensor]:
     Raises:
         ExportError: a layer is none that PEFT's keys can hold.
     """
-    from trainer_core.export.low_rank import balanced, folded
-
     found: dict[str, Tensor] = {}
     for name, layer in layers.items():
         key = modules.peft(name)

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from trainer_core.data.captions.caption_variants import Dropout, draw_text
 from trainer_core.data.epoch.batch_order import Draw
 from trainer_core.stages.caching.entries import EMPTY, class_id, empty_id, text_id
 from trainer_core.stages.project.workspace import Workspace
+from trainer_core.train.caption_choice import TextChoice
 from trainer_core.types import Sample
-
-if TYPE_CHECKING:
-    from trainer_core.train.caption_choice import TextChoice
 
 
 class Text(NamedTuple):
@@ -52,8 +50,6 @@ def text_choice(workspace: Workspace, samples: Sequence[Sample], dropout: Dropou
 
     `live`: training encodes its captions itself.
     """
-    from trainer_core.train.caption_choice import TextChoice
-
     varied: dict[str, tuple[Sample, tuple[str, ...]]] = {}
     for sample in samples:
         if sample.texts:

@@ -7,6 +7,7 @@ from importlib.metadata import version
 
 from trainer_core.errors import ConfigError
 from trainer_core.sampling.prompt_file import FIELD, PromptLine
+from trainer_core.sampling.samplers import check_sampler
 from trainer_core.stages.preflight.controls import control_findings
 from trainer_core.stages.project.prompt_lines import prompt_controls, prompt_lines
 from trainer_core.stages.project.session import Session
@@ -59,8 +60,6 @@ def _problem(session: Session, name: str) -> str:
     key = f"{name} {spec.prediction} {spec.pipeline} {version('diffusers')}"
     known = index.facts(_FITS, [key]).get(key)
     if known is None:
-        from trainer_core.sampling.samplers import check_sampler
-
         known = check_sampler(name, spec.prediction, spec.pipeline) or ""
         index.remember(_FITS, {key: known})
     return str(known)

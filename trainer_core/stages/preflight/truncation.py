@@ -13,6 +13,7 @@ from typing import Any
 
 from trainer_core.config.groups import TextConfig
 from trainer_core.errors import ModelError
+from trainer_core.families.shared.loading import load_tokenizer
 from trainer_core.families.spec import FamilySpec, TextLimit
 from trainer_core.stages.project.session import Session
 from trainer_core.store.keys import digest
@@ -136,7 +137,5 @@ def own_tokens(tokenizer: Any, limit: TextLimit, length: int) -> int:
 
 
 def _tokenizer(session: Session, name: str) -> Any:
-    from trainer_core.families.shared.loading import load_tokenizer
-
     loaded = load_tokenizer(session.workspace.source, name)
     return getattr(loaded, "tokenizer", loaded)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -16,6 +17,7 @@ from trainer_core.families.facts import native_resolution
 from trainer_core.families.family import Family
 from trainer_core.families.model_source import ModelSource, single_file_digests
 from trainer_core.files import replacing
+from trainer_core.lazy import torch
 from trainer_core.store import Store
 from trainer_core.store.keys import digest
 from trainer_core.types import FileStat
@@ -183,9 +185,6 @@ def _converted(path: Path, store: Store) -> Path:
 
 
 def _convert(path: Path, target: Path) -> None:
-    import pickle
-
-    import torch
     from safetensors.torch import save_file
 
     try:

@@ -12,6 +12,9 @@ from trainer_core.adapter_kinds import adapter_kinds
 from trainer_core.confidence import noise_of_mean
 from trainer_core.config.fields import field_rows
 from trainer_core.config.project import Project
+from trainer_core.export.card import facts as card
+from trainer_core.export.card.document import model_card
+from trainer_core.export.card.facts import Figure, Rendered, TrainingData
 from trainer_core.export.formats import formats
 from trainer_core.stages.project.session import Session
 from trainer_core.stages.publishing.lora_names import LORA, published_names
@@ -23,7 +26,7 @@ from trainer_core.store.keys import digest, sha256_file
 from trainer_core.types import JSON, FileStat, Verdict
 
 if TYPE_CHECKING:
-    from trainer_core.export.card.facts import CardFacts, Figure, Rendered, TrainingData
+    from trainer_core.export.card.facts import CardFacts
 
 CARD = "README.md"
 _KIND = "model card 2"
@@ -52,16 +55,12 @@ def publish_card(session: Session, lora: Published, metrics: Published, verdict:
     known = index.facts(_KIND, [key]).get(key)
     if known is not None and known == there.get(str(target)):
         return
-    from trainer_core.export.card.document import model_card
-
     session.workspace.outputs.mkdir(parents=True, exist_ok=True)
     write_atomic(session.workspace.store.root, target, model_card(_facts(session, lora, metrics, verdict)).encode())
     index.remember(_KIND, {key: sha256_file(target)})
 
 
 def _facts(session: Session, lora: Published, metrics: Published, verdict: Verdict) -> CardFacts:
-    from trainer_core.export.card import facts as card
-
     project, report = session.project, TrainingReport.from_json(lora.metadata)
     names = {file: output.format(name=session.workspace.output_name) for file, output in published_names().items()}
     settings = report.lineage.settings
@@ -122,8 +121,6 @@ def _shown_settings(settings: Mapping[str, Mapping[str, JSON]]) -> dict[str, JSO
 
 
 def _figures(exam: ExamFigures) -> Iterator[Figure]:
-    from trainer_core.export.card.facts import Figure
-
     for name in (one for one in _FIGURES if one in exam.figures):
         both = exam.figures[name]
         losses = exam.by_sample.values() if name == "held_out_loss" else ()
@@ -157,8 +154,6 @@ def _lycoris_file(report: TrainingReport, names: Mapping[str, str]) -> str:
 
 
 def _training_data(session: Session) -> TrainingData:
-    from trainer_core.export.card.facts import TrainingData
-
     manifest = session.workspace.manifest
     buckets = Counter(sample.bucket for sample in manifest.samples)
     held_out = Counter(sample.bucket for sample in manifest.samples if sample.split == "held_out")
@@ -173,8 +168,6 @@ def _training_data(session: Session) -> TrainingData:
 
 
 def _rendered(session: Session) -> Rendered:
-    from trainer_core.export.card.facts import Rendered
-
     sample, side = session.project.sample, session.project.bucket.resolution
     nothing = session.workspace.family.spec.rendering.no_negative_prompt
     prompts = project_prompts(sample, session.workspace)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from trainer_core.config.groups import TextConfig
 from trainer_core.families.family import Family, FamilySpec
+from trainer_core.lazy import torch
 from trainer_core.types import JSON
 
 if TYPE_CHECKING:
@@ -44,8 +45,6 @@ def encoded_inputs(  # noqa: PLR0913 - `Inputs`, and what captions are encoded w
         negative_prompt: what is not; may be empty.
         controls: ignored, as no family with control pictures reads long captions.
     """
-    import torch
-
     encoders = {name: getattr(pipeline, name) for name in family.spec.text_components}
     with torch.no_grad():
         # one by one, as pipelines do: a batch of two has other last bits

@@ -9,11 +9,13 @@ from trainer_core.config.groups import SampleConfig
 from trainer_core.config.reads import GroupPart
 from trainer_core.families.shared import loading
 from trainer_core.families.spec import PrecisionName
+from trainer_core.hardware.placement import torch_device, torch_dtype
+from trainer_core.sampling.render import RenderSettings
+from trainer_core.sampling.trained_noise import use_trained_noise
 from trainer_core.stages.project.workspace import Workspace
 from trainer_core.stages.rendering.prompts import Prompts
 
 if TYPE_CHECKING:
-    from trainer_core.sampling.render import RenderSettings
     from trainer_core.sampling.trained_noise import TrainedNoise
 
 
@@ -37,9 +39,6 @@ def render_precision(workspace: Workspace) -> PrecisionName:
 
 def open_pipeline(workspace: Workspace, noise: TrainedNoise) -> Any:
     """Load the base's pipeline onto its device, with the noise that the LoRA is trained with and no progress bar."""
-    from trainer_core.hardware.placement import torch_device, torch_dtype
-    from trainer_core.sampling.trained_noise import use_trained_noise
-
     family = workspace.family
     pipeline: Any = loading.load_pipeline(workspace.source, torch_dtype(render_precision(workspace)))
     use_trained_noise(pipeline, noise, family.spec.prediction)
@@ -63,8 +62,6 @@ def render_settings(
     Raises:
         DatasetError: a control picture changed since it was looked at, or cannot be decoded.
     """
-    from trainer_core.sampling.render import RenderSettings
-
     spec = workspace.family.spec
     multiple = spec.size_multiple
     return RenderSettings(

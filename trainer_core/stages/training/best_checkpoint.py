@@ -1,6 +1,7 @@
 """Which step of a run becomes the LoRA: held-out losses by step, and the weights of the best step so far.
 
     runs/KEY/held_out.jsonl                     one sealed line a measurement; step 0 is the base
+    runs/KEY/held_out_from.json                 first step measured, where it went on from another run
     runs/KEY/best/step-00000300.safetensors     weights of a step that was the best when it was measured
 
 Both survive kills with the run's checkpoints: what was measured after the step that a run goes on from is forgotten and
@@ -9,6 +10,7 @@ measured again, and a checkpoint whose measurements are not whole is not gone on
 
 from __future__ import annotations
 
+import json
 import logging
 import shutil
 from collections.abc import Iterable, Mapping
@@ -18,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from trainer_core.export.snapshots import read_snapshot, write_snapshot
-from trainer_core.files import append_record, read_records, rewrite_records
+from trainer_core.files import append_record, read_records, replacing, rewrite_records
 from trainer_core.types import JSON
 
 if TYPE_CHECKING:
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 HELD_OUT = "held_out.jsonl"
+_FROM = "held_out_from.json"
 _BEST = "best"
 
 
@@ -74,6 +77,23 @@ class Selection:
         step = self.best()
         return None if step is None or not self._weights(step).exists() else read_snapshot(self._weights(step))
 
+    @property
+    def first(self) -> int:
+        """The first step that is measured: 0, except where the run went on from one with other held-out pictures."""
+        try:
+            return int(json.loads((self.workdir / _FROM).read_bytes()))
+        except (OSError, ValueError, TypeError):
+            return 0
+
+    def begin_at(self, step: int) -> None:
+        """Note that the losses of earlier steps cannot be measured."""
+        with replacing(self.workdir / _FROM) as temporary:
+            temporary.write_text(json.dumps(step))
+
+    def measure_from_the_beginning(self) -> None:
+        """Require the losses of all steps, as they choose the weights."""
+        (self.workdir / _FROM).unlink(missing_ok=True)
+
     def refuse_checkpoints_without_losses(self, checkpoints: Path) -> None:
         """Remove the checkpoints that a run cannot go on from, as a loss before them or the best weights are lost."""
         losses = self.losses()
@@ -110,6 +130,8 @@ class Selection:
         """
         wanted = {at for at in (*range(0, step + 1, self.every), step) if self.due(at)}
         wanted |= {at for at in self.also if at <= step}
+        if first := self.first:
+            wanted = {at for at in wanted if at > first}
         if missing := wanted - losses.keys():
             return f"the held-out losses of steps {sorted(missing)} are lost"
         best = _best(_until(losses, step))

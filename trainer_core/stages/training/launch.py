@@ -11,13 +11,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from safetensors.torch import load, save
+
 from trainer_core.errors import Interrupted, LoraAssetsError, NonFiniteError
 from trainer_core.files import write_atomic
 from trainer_core.stages.lora_settings import LoraContext, run_length
+from trainer_core.train.loop import TrainOutcome
+from trainer_core.train.observe.metrics import read_metrics
+from trainer_core.train.signals import stop_on_signals
 from trainer_core.types import ProgressEvent
 
 if TYPE_CHECKING:
-    from trainer_core.train.loop import TrainOutcome
     from trainer_core.train.signals import StopRequest
 
 OUTCOME = "outcome.safetensors"
@@ -37,11 +41,6 @@ def train_in_processes(context: LoraContext, workdir: Path) -> TrainOutcome:
         NonFiniteError: a loss was NaN or infinite in some process; it names the first.
         LoraAssetsError: a worker failed; the message names its log.
     """
-    from safetensors.torch import load
-
-    from trainer_core.train.loop import TrainOutcome
-    from trainer_core.train.signals import stop_on_signals
-
     request = workdir / "request.json"
     request.write_text(json.dumps(_request(context, workdir)))
     for leftover in (workdir / OUTCOME, *workdir.glob(_ERRORS)):
@@ -81,8 +80,6 @@ def _run(context: LoraContext, request: Path, stop: StopRequest) -> int:
 
 def _report_progress(context: LoraContext, workdir: Path, reported_step: int) -> int:
     """Report the newest line of metrics if it is new; return its step."""
-    from trainer_core.train.observe.metrics import read_metrics
-
     lines = read_metrics(workdir / "metrics.jsonl")
     if not lines or lines[-1].step == reported_step:
         return reported_step
@@ -123,8 +120,6 @@ def _first_error(errors: Sequence[Path]) -> LoraAssetsError:
 
 def write_outcome(workdir: Path, outcome: TrainOutcome) -> None:
     """Leave a worker's outcome for the process that started it."""
-    from safetensors.torch import save
-
     figures = {"steps_run": outcome.steps_run, "steps_per_second": outcome.steps_per_second}
     write_atomic(workdir / "outcome.json", json.dumps(figures))
     write_atomic(workdir / OUTCOME, save(dict(outcome.adapter)))

@@ -12,26 +12,26 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from trainer_core.config.groups import TextConfig
+from trainer_core.export.readers.with_diffusers import load_into, text_encoders_in
 from trainer_core.families.shared import loading
+from trainer_core.hardware.placement import move_to_device, torch_dtype
 from trainer_core.stages.project.verified_pictures import read_picture
 from trainer_core.stages.project.workspace import Workspace
+from trainer_core.stages.rendering.lora_loading import with_lora
+from trainer_core.train.live_text import LiveText
 from trainer_core.types import Sample
 
 if TYPE_CHECKING:
     from PIL import Image
 
     from trainer_core.sampling.evaluate import HeldOut
-    from trainer_core.train.live_text import LiveText
 
 
 def load_live_text(workspace: Workspace, text: TextConfig) -> LiveText:
     """Load the text encoders onto their device, in the precision in which captions are cached otherwise."""
-    import torch
-
-    from trainer_core.hardware.placement import move_to_device, torch_dtype
-    from trainer_core.train.live_text import LiveText
-
     control = workspace.family.spec.control
     dtype = torch_dtype(workspace.precision("text", text.precision))
     encoders: dict[str, Any] = {
@@ -55,9 +55,6 @@ def held_out_with_lora(
 
     The samples are as they were cached if the file has nothing for text encoders.
     """
-    from trainer_core.export.readers.with_diffusers import load_into, text_encoders_in
-    from trainer_core.stages.rendering.lora_loading import with_lora
-
     spec = workspace.family.spec
     if not (names := text_encoders_in(path, spec)):
         with with_lora(denoiser, path, spec):
@@ -73,8 +70,6 @@ def held_out_with_lora(
 
 def read_anew(live: LiveText, held_out: Sequence[HeldOut], samples: Sequence[Sample]) -> list[HeldOut]:
     """Return held-out samples with their captions as the encoders read them now."""
-    import torch
-
     captions: Mapping[str, str] = {sample.id: sample.caption for sample in samples}
     with torch.no_grad():
         return [

@@ -13,6 +13,7 @@ from trainer_core.config.groups import LoggingConfig
 from trainer_core.config.project import Project
 from trainer_core.config.reads import read_settings
 from trainer_core.errors import ConfigError, Interrupted
+from trainer_core.hardware.placement import torch_work
 from trainer_core.stages.lora_settings import LoraSettings
 from trainer_core.stages.project.session import Session
 from trainer_core.stages.stage import StageContext
@@ -39,7 +40,6 @@ def find_lr(session: Session, upstream: Mapping[str, Published], asked: RangeTes
         ConfigError: the optimizer finds its own rate.
         Interrupted: a signal came; nothing is kept.
     """
-    from trainer_core.hardware.placement import torch_work
     from trainer_core.stages.training.training_run import training_parts
     from trainer_core.train.accelerator import make_accelerator
     from trainer_core.train.lr_finder import range_test, write_picture

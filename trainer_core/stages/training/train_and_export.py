@@ -15,7 +15,7 @@ from trainer_core.stages.stage import Outcome
 from trainer_core.stages.training.continuation import continuation_of, selection_of
 from trainer_core.stages.training.intermediate_saves import collect_saves
 from trainer_core.stages.training.launch import train_in_processes
-from trainer_core.stages.training.run_key import run_key, upstream_versions
+from trainer_core.stages.training.run_key import run_key, upstream_entries, upstream_versions
 from trainer_core.stages.training.save_schedule import SNAPSHOTS, SaveSchedule, snapshot_path
 from trainer_core.stages.training.training_data import cached_samples
 from trainer_core.stages.training.training_run import choose_step, train_here
@@ -64,7 +64,7 @@ def _train(context: LoraContext, workdir: Path) -> TrainOutcome:
         torch_work(context.workspace.profile, context.settings.hardware.threads),
         context.workspace.store.lock(f"run-{workdir.name}"),
     ):
-        continuation = continuation_of(context, upstream_versions(context), workdir)
+        continuation = continuation_of(context, upstream_versions(context), upstream_entries(context), workdir)
         continuation.adopt()
         continuation.record.write(context.workspace.store.root, workdir)
         if context.settings.hardware.num_processes == 1:

@@ -21,7 +21,7 @@ from trainer_core.stages.caching.caption_entries import live_captions, text_choi
 from trainer_core.stages.lora_settings import LoraContext, RunSettings, run_length
 from trainer_core.stages.publishing.lora_files import base_modules
 from trainer_core.stages.training.best_checkpoint import Selection
-from trainer_core.stages.training.continuation import selection_of
+from trainer_core.stages.training.continuation import losses_choose, selection_of
 from trainer_core.stages.training.disk_budget import Footprint, enforce_disk_budget
 from trainer_core.stages.training.init_from import initial_layers
 from trainer_core.stages.training.intermediate_saves import Saver
@@ -51,6 +51,8 @@ def train_here(context: LoraContext, workdir: Path) -> TrainOutcome:
     accelerator = make_accelerator(workspace.profile, precision, settings.train.gradient_accumulation_steps)
     selection, held_out = selection_of(context, workdir), held_out_samples(workspace, context.upstream)
     if held_out and accelerator.is_main_process:
+        if losses_choose(context):
+            selection.measure_from_the_beginning()
         selection.refuse_checkpoints_without_losses(workdir / "checkpoints")
     accelerator.wait_for_everyone()
     trainer = prepare(training_parts(context, accelerator.device), workdir, workspace.report, accelerator)
@@ -169,4 +171,4 @@ def _evaluation(context: LoraContext, trainer: Trainer, selection: Selection, he
         selection.add(step, loss, trainer.adapter_state())
         trainer.trackers.log({"loss/held_out": loss}, step)
 
-    return Evaluation(selection.due, measure)
+    return Evaluation(selection.due, measure, selection.losses())

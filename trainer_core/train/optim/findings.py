@@ -15,6 +15,7 @@ from typing import Any
 from trainer_core.config.groups import OptimizerConfig
 from trainer_core.config.optimizers import LIBRARIES, OPTIMIZERS, REFUSED, OptimizerRow, find_row, nearest_name
 from trainer_core.errors import ConfigError
+from trainer_core.lazy import torch
 from trainer_core.types import Finding
 
 _OWN = {
@@ -213,8 +214,6 @@ def _rates(config: OptimizerConfig) -> list[Finding]:
 
 def _try_out(cls: type[Any], row: OptimizerRow, config: OptimizerConfig) -> list[Finding]:
     """Train a small matrix, stop and resume: errors of the class show now, not after the base model is loaded."""
-    import torch
-
     with torch.random.fork_rng(devices=[]):
         try:
             if _goes_on_exactly(cls, arguments(cls, config), config.lr):
@@ -229,8 +228,6 @@ def _try_out(cls: type[Any], row: OptimizerRow, config: OptimizerConfig) -> list
 
 def _goes_on_exactly(cls: type[Any], given: Mapping[str, Any], lr: float) -> bool:
     """Say whether three steps, its state through a checkpoint's form, and three more end where six steps end."""
-    import torch
-
     from trainer_core.train.optim.state import optimizer_state, restore_optimizer
     from trainer_core.train.optim.state_tree import pack, unpack
 

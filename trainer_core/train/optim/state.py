@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from accelerate.optimizer import AcceleratedOptimizer
 from torch import Tensor
 
 
@@ -53,6 +54,4 @@ def _numbers(optimizer: Any) -> dict[str, Any]:
 
 def _unwrapped(optimizer: Any) -> Any:
     """Return the optimizer inside accelerate's wrapper."""
-    from accelerate.optimizer import AcceleratedOptimizer
-
     return optimizer.optimizer if isinstance(optimizer, AcceleratedOptimizer) else optimizer

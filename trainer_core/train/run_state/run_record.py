@@ -1,9 +1,10 @@
-"""run.json of a training run, and the runs of other lengths that a new run can go on from. No torch here.
+"""run.json of a training run, and the other runs that a new run can go on from. No torch here.
 
-    runs/KEY/run.json    {"version": 1, "training": "...", "steps": 1500}
+    runs/KEY/run.json    {"version": 2, "training": "...", "held_out": "...", "steps": 1500}
 
 `training` is a digest of everything that decides the weights of a step, except how long the run is. Two runs with the
-same one train the same weights as long as their schedules give the same rates.
+same one train the same weights as long as their schedules give the same rates. `held_out` is a digest of the samples
+that losses are measured on.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from trainer_core.store.disk import write_atomic
 from trainer_core.train.optim.schedules import steps_of_any_length
 
 _FILE = "run.json"
-_VERSION = 1
+_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -27,12 +28,14 @@ class RunRecord:
 
     training: str
     """Digest of what decides its weights, except the length."""
+    held_out: str
+    """Digest of the held-out samples."""
     steps: int
     """Optimizer steps of the whole run."""
 
     def write(self, root: Path, workdir: Path) -> None:
         """Write run.json into the folder of a run. `root` is the store's."""
-        values = {"version": _VERSION, "training": self.training, "steps": self.steps}
+        values = {"version": _VERSION, "training": self.training, "held_out": self.held_out, "steps": self.steps}
         write_atomic(root, workdir / _FILE, json.dumps(values).encode())
 
     @classmethod
@@ -40,7 +43,9 @@ class RunRecord:
         """Read run.json; None where it is missing, damaged or of another version."""
         try:
             values = json.loads((workdir / _FILE).read_bytes())
-            return cls(str(values["training"]), int(values["steps"])) if values["version"] == _VERSION else None
+            if values["version"] != _VERSION:
+                return None
+            return cls(str(values["training"]), str(values["held_out"]), int(values["steps"]))
         except (OSError, ValueError, KeyError, TypeError):
             return None
 
@@ -52,8 +57,8 @@ class StartingPoint:
     workdir: Path
     """Folder of the other run."""
     step: int
-    steps: int
-    """Length of the other run."""
+    run: RunRecord
+    """Of the other run."""
 
     @property
     def checkpoint(self) -> Path:
@@ -66,16 +71,16 @@ def checkpoint_name(step: int) -> str:
     return f"step-{step:08d}"
 
 
-def other_lengths(runs: Path, wanted: RunRecord, but: Path) -> Iterator[tuple[Path, int]]:
-    """Yield (folder, steps) of the runs that train the same as `wanted` for another number of steps."""
+def other_runs(runs: Path, wanted: RunRecord, but: Path) -> Iterator[tuple[Path, RunRecord]]:
+    """Yield (folder, record) of the runs that train the same as `wanted`, of another length or measured otherwise."""
     for folder in sorted(runs.glob("*")):
         record = RunRecord.read(folder)
         if record is not None and folder != but and record.training == wanted.training:
-            yield folder, record.steps
+            yield folder, record
 
 
 def starting_points(runs: Path, wanted: RunRecord, schedule: ScheduleConfig, but: Path) -> list[StartingPoint]:
-    """Return the checkpoints of runs of other lengths at which a run of `wanted.steps` has the same weights.
+    """Return the checkpoints of other runs at which a run of `wanted.steps` has the same weights.
 
     Args:
         runs: the store's folder of runs.
@@ -86,14 +91,18 @@ def starting_points(runs: Path, wanted: RunRecord, schedule: ScheduleConfig, but
     Returns:
         The latest step first.
     """
-    own = steps_of_any_length(schedule, wanted.steps)
     points = [
-        StartingPoint(folder, step, steps)
-        for folder, steps in other_lengths(runs, wanted, but)
+        StartingPoint(folder, step, other)
+        for folder, other in other_runs(runs, wanted, but)
         for step in _saved_steps(folder / "checkpoints")
-        if 0 < step <= min(own, steps_of_any_length(schedule, steps))
+        if 0 < step <= _same_weights(other.steps, wanted.steps, schedule)
     ]
     return sorted(points, key=lambda point: (-point.step, point.workdir.name))
+
+
+def _same_weights(one: int, other: int, schedule: ScheduleConfig) -> int:
+    """Return the last step at which runs of these lengths have the same weights."""
+    return one if one == other else min(steps_of_any_length(schedule, steps) for steps in (one, other))
 
 
 def _saved_steps(checkpoints: Path) -> Iterator[int]:
