@@ -1,4 +1,4 @@
-"""The arithmetic of a run, for people."""
+"""Shows how pictures, batches, steps and epochs of a run relate."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def show_arithmetic(console: Console, found: RunLength) -> None:
-    """Print what each dataset has of an epoch, where there are several, and how pictures and steps relate."""
+    """Print each dataset's share of an epoch (if there are several), and how many steps make an epoch."""
     if len(found.datasets) > 1:
         head = ("dataset", "images", "repeats", "draws per epoch", "share")
         rows = [

@@ -19,13 +19,13 @@ COMMANDS = {
     "import": "Turn a config of another trainer into a project.",
     "check": "Say all that is wrong with settings, model and pictures.",
     "plan": "Say what would be computed, and why, sample by sample.",
-    "find-lr": "Find a learning rate: train a little with a rising one.",
-    "train": "Train, render samples and measure; reuse what is fresh.",
+    "find-lr": "Find a learning rate: train a little while the rate rises.",
+    "train": "Train, render samples and measure; reuse what is up to date.",
     "sample": "Render base and LoRA side by side.",
-    "verify": "Compare files with the SHA-256 they were published with.",
+    "verify": "Compare files with the SHA-256 that they were published with.",
     "export": "Convert a LoRA file into another format.",
-    "gc": "Remove from the store what no project uses.",
-    "doctor": "Say whether this machine is fit and the store whole.",
+    "gc": "Delete from the store what no project uses.",
+    "doctor": "Say whether this machine can train and the store is undamaged.",
 }
 """Name -> first line of the command's docstring, in the order of `lora-assets --help`."""
 _MODULES = {"import": "import_config"}
@@ -33,8 +33,8 @@ _MODULES = {"import": "import_config"}
 
 
 def examples(*lines: tuple[str, str]) -> str:
-    """Lay out commands and what they do for the end of a help text."""
-    # \b keeps the lines below it as they are.
+    """Return the end of a help text: commands, each with a line that says what it does."""
+    # After \b the help text keeps its line breaks.
     return "\b\nExamples:\n" + "\n".join(f"  {command}\n      {meaning}" for command, meaning in lines)
 
 

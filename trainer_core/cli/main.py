@@ -12,7 +12,7 @@ from trainer_core.cli.lazy_commands import CommandGroup, examples
 EPILOG = examples(
     ("lora-assets check cats", "is everything right with configs/cats.yaml and its pictures?"),
     ("lora-assets plan cats", "what would be computed, and why?"),
-    ("lora-assets train cats", "train; what is fresh is reused"),
+    ("lora-assets train cats", "train; reuse what is up to date"),
 )
 """Shown under `lora-assets --help`."""
 

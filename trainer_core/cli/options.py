@@ -14,7 +14,7 @@ from trainer_core.errors import ConfigError
 from trainer_core.types import Finding
 
 CONFIGS = Path("configs")
-"""Where projects are looked for by name, from the current folder."""
+"""Folder in which a project is found by its name, relative to the current folder."""
 
 Config = Annotated[str, typer.Argument(metavar="CONFIG", help="A project's YAML file, or NAME for configs/NAME.yaml.")]
 Set = Annotated[
@@ -22,16 +22,18 @@ Set = Annotated[
     typer.Option("--set", metavar="GROUP.FIELD=VALUE", help="Override a setting; may be given several times."),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else there.")]
-Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks and what the libraries below have to say.")]
-Verbose = Annotated[int, typer.Option("--verbose", "-v", count=True, show_default=False, help="Tell more.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks, and the messages of the libraries in use.")]
+Verbose = Annotated[int, typer.Option("--verbose", "-v", count=True, show_default=False, help="Show more messages.")]
 Home = Annotated[
     Path | None,
-    typer.Option(metavar="DIR", help="Folder of store and outputs; LORA_ASSETS_HOME or .lora-assets unless given."),
+    typer.Option(
+        metavar="DIR", help="Folder of the store and the outputs. Default: LORA_ASSETS_HOME, else .lora-assets."
+    ),
 ]
 
 
 def find_config(name: str) -> Path:
-    """Return the YAML file that a CONFIG argument means.
+    """Return the YAML file that a CONFIG argument names.
 
     Raises:
         ConfigError: there is neither such a file nor such a project.
@@ -42,12 +44,12 @@ def find_config(name: str) -> Path:
     if named.is_file():
         return named
     known = ", ".join(sorted(file.stem for file in CONFIGS.glob("*.yaml")))
-    fix = f"Projects there: {known}." if known else "Give the path of a project's YAML file."
+    fix = f"Projects in {CONFIGS}/: {known}." if known else "Give the path of a project's YAML file."
     raise ConfigError([Finding("error", name, f"is neither a file nor a project in {CONFIGS}/.", fix)])
 
 
 def find_home(chosen: Path | None, config: str | None = None) -> Path:
-    """Return the home folder: the one chosen, or the project's, or the one of the current folder."""
+    """Return the home folder: the chosen one, else the project's, else that of the current folder."""
     if chosen is not None:
         return chosen.expanduser().absolute()
     return project_home(find_config(config) if config else CONFIGS / "any.yaml")

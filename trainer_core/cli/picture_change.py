@@ -1,4 +1,4 @@
-"""Does a LoRA change a picture? Loads it into a diffusers pipeline as any user would, and renders. Imports torch."""
+"""Tests whether a LoRA changes a picture: loads it into a diffusers pipeline and renders. Imports torch."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def changes_picture(lora: Path, base: Path, prompt: str) -> bool:
 def _pipeline(base: Path, dtype: torch.dtype) -> tuple[Any, Family | None]:
     """Load the pipeline of a folder, and say of which family it is.
 
-    A family's own loader needs no torchvision, and mends what pipelines get wrong.
+    The family's own loader is used if there is one: it needs no torchvision, and corrects errors of pipelines.
 
     Raises:
         ModelError: there is none, or it cannot be loaded.
@@ -78,7 +78,7 @@ def _pipeline(base: Path, dtype: torch.dtype) -> tuple[Any, Family | None]:
 
 
 def _stock_pipeline(base: Path, dtype: torch.dtype) -> Any:
-    # A folder is never looked up on a hub; this says so to diffusers too.
+    # local_files_only: diffusers must not search a hub for a folder.
     return DiffusionPipeline.from_pretrained(str(base), torch_dtype=dtype, local_files_only=True)
 
 
@@ -94,13 +94,13 @@ def _settings(pipeline: Any, prompt: str, family: Family | None) -> RenderSettin
         return RenderSettings((prompt,), "", _STEPS, 5.0, 0, side, side)
     multiple, control = family.spec.size_multiple, family.spec.control
     side = max(side // multiple, 1) * multiple
-    # A model that only edits is given grey to edit.
+    # A model that can only edit gets a grey picture to edit.
     shown = ((Image.new("RGB", (side, side), "grey"),),) if control is not None and control.required else ()
     return RenderSettings((prompt,), "", _STEPS, 5.0, 0, side, side, shown, family.spec.rendering.guidance_argument)
 
 
 def _own_size(pipeline: Any) -> int:
-    """Return the side in latents for which a denoiser was made, where its pipeline does not tell."""
+    """Return the side in latent pixels that a denoiser was made for, if its pipeline does not say."""
     denoiser = getattr(pipeline, "unet", None) or getattr(pipeline, "transformer", None)
     size = getattr(denoiser.config, "sample_size", None) if denoiser is not None else None
     return size if isinstance(size, int) else 64

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 def table(headings: Sequence[str], rows: Sequence[Sequence[str]], numbers: Collection[int] = ()) -> Table:
-    """Lay out rows; the columns whose positions are in `numbers` are flush right."""
+    """Return a table of rows. Columns whose positions are in `numbers` are aligned to the right."""
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 

@@ -1,4 +1,4 @@
-"""`check`: everything that is wrong or worth knowing, all at once, before anything is computed."""
+"""`check`: reports everything that is wrong or worth knowing, all at once, before anything is computed."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ if TYPE_CHECKING:
     from trainer_core.data.manifest import Manifest
 
 _SHOWN = 5
-"""Excluded pictures named for each cause."""
+"""Number of excluded pictures that are named for each cause."""
 
 
 @dataclass(frozen=True)
 class Inspection:
-    """What was found out; without a manifest when the settings or the dataset did not let us get that far."""
+    """The result of a check. There is no manifest if errors in the settings or the dataset end the check before it."""
 
     findings: tuple[Finding, ...]
     project: Project | None = None
@@ -46,7 +46,7 @@ class Inspection:
 
     @property
     def arithmetic(self) -> RunLength | None:
-        """The arithmetic of the run, or None if there is no picture to train on."""
+        """How pictures and steps relate; None if there is no picture to train on."""
         if self.project is None or self.manifest is None:
             return None
         project = self.project
@@ -86,7 +86,7 @@ def check(  # noqa: PLR0913 - an argument an option
 
 
 def inspect(config: str, overrides: Sequence[str], report: Report) -> Inspection:
-    """Look at everything and collect what there is to say."""
+    """Check settings, model and pictures, and collect all findings."""
     try:
         path = find_config(config)
         project = load_project(path, overrides)
@@ -116,7 +116,7 @@ def _inspect_project(project: Project, home: Path, report: Report) -> Inspection
         get_family(project.model.family)
     except ModelError as error:
         return Inspection((_finding("model.family", error), *_profile(project)), project)
-    # With the profile left to itself, a wrong one does not hide what else is wrong.
+    # The session chooses the profile itself, so that a wrong `hardware.profile` does not hide other errors.
     session = Session.open(project.model_copy(update={"hardware": HardwareConfig()}), home, report)
     try:
         settings = [*project_findings(session), *_profile(project)]
@@ -150,7 +150,7 @@ def _dataset(session: Session) -> tuple[Sequence[Finding], Manifest | None]:
 
 
 def _finding(field: str, error: Exception) -> Finding:
-    """Make an error that names its own fix a finding; its message may begin with the field."""
+    """Turn an error whose message says how to fix it into a finding; the message may begin with the field."""
     return Finding("error", field, str(error).removeprefix(f"{field}: "), "")
 
 

@@ -1,4 +1,4 @@
-"""`find-lr`: which learning rate suits the project."""
+"""`find-lr`: which learning rate suits the project?"""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from trainer_core.train.lr_finder import FoundLr
 
 _ROWS = 12
-"""Readings shown in the table."""
+"""Number of measurements that the table shows."""
 _FEWEST = 10
 
 EXAMPLES = (
@@ -39,7 +39,7 @@ def find_lr(  # noqa: PLR0913 - an argument an option
     debug: Debug = False,
     verbose: Verbose = 0,
 ) -> None:
-    """Find a learning rate: train a little with a rising one.
+    """Find a learning rate: train a little while the rate rises.
 
     First measures the loss of the untrained model on the same draws, which takes about half as long as the test itself.
     Uses the project's caches and leaves its runs alone. Writes find_lr.png and find_lr.json into its outputs.
@@ -66,9 +66,9 @@ def find_lr(  # noqa: PLR0913 - an argument an option
 
 def _check(first: float, last: float, steps: int) -> None:
     if not 0 < first < last <= 10:
-        raise UsageError(f"--from {first:g} --to {last:g}: wanted 0 < from < to <= 10.")
+        raise UsageError(f"--from {first:g} --to {last:g}: it must be 0 < from < to <= 10.")
     if steps < _FEWEST:
-        raise UsageError(f"--steps {steps}: wanted at least {_FEWEST}.")
+        raise UsageError(f"--steps {steps}: it must be at least {_FEWEST}.")
 
 
 def _show(out: Terminal, found: FoundLr, picture: str) -> None:
@@ -81,12 +81,12 @@ def _show(out: Terminal, found: FoundLr, picture: str) -> None:
     if found.suggested is None or found.lowest is None:
         console.print("No rate lowered the loss. Try a higher --to, more --steps, or look at the pictures.")
     else:
-        console.print(f"It falls fastest at {found.steepest:.2g} and is lowest at {found.lowest:.2g}.")
+        console.print(f"The loss falls fastest at {found.steepest:.2g} and is lowest at {found.lowest:.2g}.")
         if found.ended_too_soon:
             highest = readings[-1].rate
             console.print(
                 f"warning: the range ended at {highest:.2g} before the loss rose again: a higher rate may be better. "
                 f"Run again with --to {min(10.0, highest * 10):.2g}."
             )
-        console.print(f"Put into the project's YAML:\n\noptimizer:\n  lr: {found.suggested:.1e}\n")
+        console.print(f"Put this into the project's YAML:\n\noptimizer:\n  lr: {found.suggested:.1e}\n")
     console.print(picture, soft_wrap=True)

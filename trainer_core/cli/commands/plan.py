@@ -1,4 +1,4 @@
-"""`plan`: what a run would do and why, without doing it."""
+"""`plan`: says what a run would compute and why, without computing it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from trainer_core.run import StagePlan
 
 _SHOWN = 3
-"""Samples named for each reason."""
+"""Number of samples that are named for each reason."""
 
 EXAMPLES = (("lora-assets plan cats --json", "for programs"),)
 """Shown under `--help`."""
@@ -78,7 +78,7 @@ def _estimate(one: StagePlan) -> str:
 
 
 def _samples(one: StagePlan) -> Iterator[str]:
-    """List the samples to compute, grouped by reason."""
+    """Return lines that list the samples to compute, grouped by reason."""
     groups: dict[str, list[str]] = defaultdict(list)
     for sample, reason in one.stale:
         groups[reason].append(sample)

@@ -1,4 +1,4 @@
-"""`sample`: pictures of base and LoRA side by side."""
+"""`sample`: renders base and LoRA side by side."""
 
 from __future__ import annotations
 
@@ -40,21 +40,21 @@ EXAMPLES = (
 def sample(  # noqa: PLR0913 - an argument an option
     config: Config,
     prompt: Annotated[
-        list[str] | None, typer.Option(metavar="TEXT", help="A prompt of your own; may be given again.")
+        list[str] | None, typer.Option(metavar="TEXT", help="A prompt of your own; may be given several times.")
     ] = None,
-    seed: Annotated[
-        int | None, typer.Option(min=0, help="Seed of the first prompt; `sample.seed` unless given.")
-    ] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Seed of the first prompt. Default: `sample.seed`.")] = None,
     control: Annotated[
         list[Path] | None,
-        typer.Option(metavar="FILE", help="For edit families: a picture that the prompts edit; may be given again."),
+        typer.Option(
+            metavar="FILE", help="For edit families: a picture that the prompts edit; may be given several times."
+        ),
     ] = None,
     prompt_file: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="Prompts of your own from a file: text lines, JSON or TOML."),
     ] = None,
-    sampler: Annotated[str | None, typer.Option(metavar="NAME", help="Sampler; `sample.sampler` unless given.")] = None,
-    out_file: Annotated[Path | None, typer.Option("--out", metavar="FILE.png", help="Where to put the grid.")] = None,
+    sampler: Annotated[str | None, typer.Option(metavar="NAME", help="Sampler. Default: `sample.sampler`.")] = None,
+    out_file: Annotated[Path | None, typer.Option("--out", metavar="FILE.png", help="The PNG file to write.")] = None,
     settings: Set = None,
     as_json: Json = False,
     debug: Debug = False,
@@ -62,7 +62,7 @@ def sample(  # noqa: PLR0913 - an argument an option
 ) -> None:
     """Render base and LoRA side by side.
 
-    Without --prompt the project's own samples are brought up to date, and published. With --prompt or --prompt-file
+    Without --prompt, the project's own samples are brought up to date and published. With --prompt or --prompt-file
     the LoRA that was published last is rendered, and nothing is published.
     """
     with terminal(as_json, debug, verbose) as out:
@@ -71,10 +71,10 @@ def sample(  # noqa: PLR0913 - an argument an option
         if not prompt and not prompt_file:
             if seed is not None or out_file is not None or control or sampler:
                 raise UsageError(
-                    "--seed, --sampler, --control and --out belong to --prompt or --prompt-file. "
-                    "The project's samples follow its `sample:` group."
+                    "--seed, --sampler, --control and --out work only with --prompt or --prompt-file. "
+                    "Set the project's own samples in its `sample:` group."
                 )
-            told = _published(bring_up_to_date(out, config, _STAGE, settings or [])[-1])
+            result = _published(bring_up_to_date(out, config, _STAGE, settings or [])[-1])
         else:
             with out.progress([_STAGE]) as shown:
                 path = find_config(config)
@@ -82,14 +82,14 @@ def sample(  # noqa: PLR0913 - an argument an option
                 show_home(session.workspace.home, path)
                 try:
                     wanted = _Wanted(tuple(prompt or ()), prompt_file, tuple(control or ()), seed, sampler)
-                    told = _render_prompts(session, _settings(session, wanted), out_file, shown)
+                    result = _render_prompts(session, _settings(session, wanted), out_file, shown)
                 finally:
                     session.close()
         if as_json:
-            out.emit(told)
+            out.emit(result)
         else:
-            out.console.print(f"{told['path']}", soft_wrap=True)
-            if not told["changes_picture"]:
+            out.console.print(f"{result['path']}", soft_wrap=True)
+            if not result["changes_picture"]:
                 out.console.print("The LoRA changes nothing in these pictures.")
 
 
@@ -104,7 +104,7 @@ def _published(result: StageResult) -> dict[str, JSON]:
 
 @dataclass(frozen=True)
 class _Wanted:
-    """What is asked for instead of the project's own samples."""
+    """What the options ask for instead of the project's own samples."""
 
     prompts: tuple[str, ...]
     prompt_file: Path | None
@@ -137,7 +137,7 @@ def _check_controls(session: Session, controls: Sequence[Path]) -> None:
             f"--control: {session.workspace.family.spec.title} takes {most} control picture(s), not {len(controls)}."
         )
     if taken and taken.required and not controls:
-        raise UsageError(f"--control: {session.workspace.family.spec.title} edits pictures. Name one.")
+        raise UsageError(f"--control: {session.workspace.family.spec.title} edits pictures. Give the picture to edit.")
 
 
 def _render_prompts(session: Session, settings: RenderSettings, out: Path | None, shown: Progress) -> dict[str, JSON]:
@@ -157,7 +157,7 @@ def _render_prompts(session: Session, settings: RenderSettings, out: Path | None
 
 
 def _current_lora(session: Session) -> Path:
-    """Return the LoRA that the project published last, verified.
+    """Return the LoRA file that the project published last, after its checksum was verified.
 
     Raises:
         LoraAssetsError: nothing was trained yet.

@@ -1,4 +1,4 @@
-"""`train`: bring the LoRA, its samples and its metrics up to date."""
+"""`train`: brings the LoRA, its samples and its metrics up to date."""
 
 from __future__ import annotations
 
@@ -41,9 +41,9 @@ def train(  # noqa: PLR0913 - an argument an option
     debug: Debug = False,
     verbose: Verbose = 0,
 ) -> None:
-    """Train, render samples and measure; reuse what is fresh.
+    """Train, render samples and measure; reuse what is up to date.
 
-    An interrupted run goes on from its last step.
+    An interrupted run continues from its last checkpoint.
     """
     with terminal(as_json, debug, verbose) as out:
         try:
@@ -59,7 +59,7 @@ def train(  # noqa: PLR0913 - an argument an option
 
 
 def bring_up_to_date(out: Terminal, config: str, until: str | None, overrides: Sequence[str]) -> list[StageResult]:
-    """Run stages with progress on stderr.
+    """Bring the stages up to `until` up to date, with progress on stderr.
 
     Raises:
         UsageError: there is no stage called `until`.
@@ -79,10 +79,10 @@ def bring_up_to_date(out: Terminal, config: str, until: str | None, overrides: S
 
 
 def _again(stage: str, config: str, overrides: Sequence[str]) -> str:
-    """Say that the rest is done, and how to run a stage alone."""
+    """Say that the other stages are done, and which command runs the failed one alone."""
     same = "".join(f" --set {shlex.quote(one)}" for one in overrides)
     command = f"sample {shlex.quote(config)}" if stage == "samples" else f"train {shlex.quote(config)} --until {stage}"
-    return f"Everything else is done and stays. For {stage} alone: lora-assets {command}{same}"
+    return f"All other stages are done and kept. To run {stage} alone: lora-assets {command}{same}"
 
 
 def as_dict(results: Sequence[StageResult]) -> dict[str, JSON]:
@@ -110,18 +110,18 @@ def _show(out: Terminal, results: Sequence[StageResult]) -> None:
         [one.name, one.action, str(one.items_computed), str(one.items_reused), duration(one.seconds)] for one in results
     ]
     console.print(table(("stage", "action", "computed", "reused", "time"), rows, numbers=(2, 3, 4)))
-    told = as_dict(results)
-    if told["lora"] is not None:
-        console.print(f"{told['lora']['path']}\nSHA-256 {told['lora']['sha256']}", soft_wrap=True)
-        for proof in told["proof"]:
+    answer = as_dict(results)
+    if answer["lora"] is not None:
+        console.print(f"{answer['lora']['path']}\nSHA-256 {answer['lora']['sha256']}", soft_wrap=True)
+        for proof in answer["proof"]:
             console.print(_proven(proof), soft_wrap=True)
-        if told["steps_per_second"]:
-            console.print(f"trained at {told['steps_per_second']:.2f} steps/s")
-    if (promotion := told["promotion"]) is not None:
+        if answer["steps_per_second"]:
+            console.print(f"trained at {answer['steps_per_second']:.2f} steps/s")
+    if (promotion := answer["promotion"]) is not None:
         console.print("promoted:" if promotion["promoted"] else "not promoted:", "; ".join(promotion["reasons"]))
 
 
 def _proven(proof: Mapping[str, JSON]) -> str:
-    """Tell of one file what was proven, in one line."""
-    told = f"{proof['format']}: {proof['modules']} modules read back by {proof['reader']}"
-    return f"{told}, largest error {proof['max_relative_error']:.1e} of at most {proof['bound']:.0e}"
+    """Return one line that says how a file was proven."""
+    line = f"{proof['format']}: {proof['modules']} modules read back by {proof['reader']}"
+    return f"{line}, largest error {proof['max_relative_error']:.1e} of at most {proof['bound']:.0e}"

@@ -1,4 +1,4 @@
-"""`verify`: are the bytes on disk those that were published, and does the LoRA do anything?"""
+"""`verify`: are the files on disk those that were published, and does the LoRA change pictures?"""
 
 from __future__ import annotations
 
@@ -32,30 +32,30 @@ EXAMPLES = (
 def verify(  # noqa: PLR0913 - an argument an option
     path: Annotated[str, typer.Argument(metavar="PATH", help="A LoRA file, an outputs folder, a store or a CONFIG.")],
     base: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Also render with this base model and the LoRA.")
+        Path | None, typer.Option(metavar="DIR", help="Base model: also test that the LoRA changes a picture.")
     ] = None,
-    prompt: Annotated[str, typer.Option(metavar="TEXT", help="What to render with --base.")] = _PROMPT,
+    prompt: Annotated[str, typer.Option(metavar="TEXT", help="Prompt of that picture.")] = _PROMPT,
     as_json: Json = False,
     debug: Debug = False,
     verbose: Verbose = 0,
 ) -> None:
-    """Compare files with the SHA-256 they were published with.
+    """Compare files with the SHA-256 that they were published with.
 
-    Exit code 1 when anything differs.
+    The exit code is 1 if anything differs.
 
-    With --base the LoRA is loaded into the diffusers pipeline in DIR as any user would, and has to change a picture.
+    With --base, the LoRA is also loaded into the diffusers pipeline in DIR, and must change a picture.
     """
     with terminal(as_json, debug, verbose) as out:
         target = _target(path)
         rows = check_path(target)
-        told: dict[str, JSON] = {"ok": all(row["expected"] == row["actual"] for row in rows), "files": rows}
+        result: dict[str, JSON] = {"ok": all(row["expected"] == row["actual"] for row in rows), "files": rows}
         if base is not None:
-            told["changes_picture"] = told["ok"] and _changes_picture(_lora_in(target), base, prompt)
+            result["changes_picture"] = result["ok"] and _changes_picture(_lora_in(target), base, prompt)
         if as_json:
-            out.emit(told)
+            out.emit(result)
         else:
-            _show(out, told)
-        if not told["ok"] or told.get("changes_picture") is False:
+            _show(out, result)
+        if not result["ok"] or result.get("changes_picture") is False:
             raise typer.Exit(1)
 
 
@@ -75,12 +75,14 @@ def check_path(path: Path) -> list[Row]:
         if found(path):
             return checked(path)
     if path.is_dir() and not (path / CHECKSUMS).is_file():
-        raise UsageError(f"{path}: holds no {CHECKSUMS} and no store. Give a LoRA file, an outputs folder or a store.")
+        raise UsageError(
+            f"{path}: contains neither {CHECKSUMS} nor a store. Give a LoRA file, an outputs folder or a store."
+        )
     return _check_folder(path) if path.is_dir() else [_check_file(path)]
 
 
 def _target(path: str) -> Path:
-    """Return what PATH means; a project means its outputs folder."""
+    """Return the file or folder to check; for a project, its outputs folder."""
     given = Path(path).expanduser()
     if given.suffix in {".yaml", ".yml"} or (not given.exists() and (CONFIGS / f"{path}.yaml").is_file()):
         config = find_config(path)
@@ -104,7 +106,7 @@ def _check_home(home: Path) -> list[Row]:
 
 
 def _check_store(root: Path) -> list[Row]:
-    """Return a row for each problem; a store keeps its own checksums of everything."""
+    """Return a row for each problem. A store has its own checksums of all files."""
     with Store.open(root) as store:
         return [
             {"path": str(problem.path), "expected": "intact", "actual": f"{problem.message}. {problem.fix}"}
@@ -117,7 +119,7 @@ def _check_folder(folder: Path) -> list[Row]:
 
 
 def _check_file(path: Path) -> Row:
-    """Check a file by the checksums beside it, and a LoRA by the SHA-256 that it carries itself."""
+    """Check a file against the checksums beside it, and a LoRA against the SHA-256 in its metadata."""
     expected = read_checksums(path.parent / CHECKSUMS).get(path.name)
     if path.is_file():
         return _weights_too(check_outputs(path)[0]) if expected else _weights(path)
@@ -127,7 +129,7 @@ def _check_file(path: Path) -> Row:
 
 
 def _weights_too(row: Row) -> Row:
-    """Where the file is as published, look also at what a LoRA says of its weights."""
+    """Check the weights of a LoRA against its metadata too, if the file itself is as it was published."""
     if row["expected"] != row["actual"] or not row["path"].endswith(".safetensors"):
         return row
     if not _carries(Path(row["path"])):
@@ -137,7 +139,7 @@ def _weights_too(row: Row) -> Row:
 
 
 def _carries(path: Path) -> bool:
-    """Say whether a sound file tells its weights' SHA-256: with `export.metadata: false` none does."""
+    """Return whether the metadata has the SHA-256 of the weights; it has not with `export.metadata: false`."""
     return WEIGHTS in read_metadata(path)
 
 
@@ -145,16 +147,16 @@ def _weights(path: Path) -> Row:
     """Compare the weights of a LoRA file with its own metadata.
 
     Raises:
-        LoraAssetsError: it is a sound file, but nothing is known of what it should be.
+        LoraAssetsError: the file is readable, but has no checksum to compare with.
     """
     try:
         carries = _carries(path)
-        told, found = check_lora(path) if carries else ("", "")
+        expected, actual = check_lora(path) if carries else ("", "")
     except (ValueError, OverflowError, MemoryError, AttributeError, SafetensorError) as error:
         return {"path": str(path), "expected": "a readable .safetensors file", "actual": f"damaged: {error}"}
     if not carries:
-        raise LoraAssetsError(f"{path}: no checksum beside it and none in it, so there is nothing to compare it with.")
-    return {"path": str(path), "expected": told, "actual": found}
+        raise LoraAssetsError(f"{path}: there is no checksum beside the file or in it, so it cannot be verified.")
+    return {"path": str(path), "expected": expected, "actual": actual}
 
 
 def _lora_in(target: Path) -> Path:
@@ -165,15 +167,15 @@ def _lora_in(target: Path) -> Path:
     return found[0]
 
 
-def _show(out: Terminal, told: dict[str, JSON]) -> None:
+def _show(out: Terminal, result: dict[str, JSON]) -> None:
     console = out.console
-    for row in told["files"]:
+    for row in result["files"]:
         if row["expected"] == row["actual"]:
             console.print(f"ok       {row['path']}  {row['actual']}", soft_wrap=True)
         else:
-            told_apart = f"         expected {row['expected']}\n         found    {row['actual']}"
-            console.print(f"DAMAGED  {row['path']}\n{told_apart}", soft_wrap=True)
-    if told["ok"] and not told["files"]:
+            difference = f"         expected {row['expected']}\n         found    {row['actual']}"
+            console.print(f"DAMAGED  {row['path']}\n{difference}", soft_wrap=True)
+    if result["ok"] and not result["files"]:
         console.print("ok       every byte is as it was published")
-    if "changes_picture" in told:
-        console.print("The LoRA changes the picture." if told["changes_picture"] else "The LoRA changes nothing.")
+    if "changes_picture" in result:
+        console.print("The LoRA changes the picture." if result["changes_picture"] else "The LoRA changes nothing.")
