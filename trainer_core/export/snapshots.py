@@ -20,7 +20,7 @@ _SHA256 = "sha256"
 
 def write_snapshot(path: Path, adapter: Mapping[str, Tensor]) -> None:
     """Write an adapter's state atomically, with the SHA-256 of its weights."""
-    # Durably: a checkpoint that is written after it must not outlive it.
+    # flushed to the disk: after a crash no later checkpoint may exist without this file
     write_atomic(path, serialize(adapter, {_SHA256: tensors_sha256(adapter)}))
 
 

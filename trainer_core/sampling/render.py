@@ -123,7 +123,7 @@ def load_lora(pipeline: Any, path: Path) -> None:
     """
     logger = logging.getLogger("diffusers.loaders.lora_base")
     before = logger.level
-    # It warns of every text encoder that the file has nothing for.
+    # without this it warns about every text encoder that the file has no weights for
     logger.setLevel(logging.ERROR)
     try:
         with without_bars():

@@ -209,7 +209,7 @@ class EntryStore:
         shard = self._shards[name]
         try:
             if self._save(self._map(name), shard.kind, shard.keys) == shard.path:
-                # Read a second time it was intact, and the same shard has just been written over it.
+                # the second read was intact, and the same shard was just written in its place
                 return
         except StoreError as error:
             log.warning("%s: its intact entries could not be saved: %s", shard.path, error)

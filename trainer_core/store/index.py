@@ -172,7 +172,7 @@ class Index:
 
     def _warn(self, bad: int) -> None:
         if bad:
-            log.warning("%s: %d damaged rows: not used, found out again", self.path, bad)
+            log.warning("%s: %d damaged rows are ignored; what they held is computed again", self.path, bad)
 
     def _insert(self, table: str, rows: Sequence[tuple[str | int, ...]]) -> None:
         rows = [row for row in rows if all(not isinstance(cell, str) or _is_text(cell) for cell in row)]
@@ -222,7 +222,7 @@ class Index:
         opened = self._owner[1] if self._connection is not None else _inode(self.path)
         self.close()
         with hold_lock(self.root / "locks", "index"):
-            # Another process may have met the damage first and begun anew already.
+            # another process may have replaced the damaged file already
             if _inode(self.path) != opened:
                 return
             for suffix in ("", "-wal", "-shm"):

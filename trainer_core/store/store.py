@@ -106,7 +106,7 @@ def _check_version(root: Path) -> None:
         except FileNotFoundError:
             found = None
         except ValueError as error:
-            # Shards and manifests name their own format: writing it anew cannot pass one for another.
+            # shards and manifests name their own format, so VERSION can safely be written anew
             quarantine(root, path, str(error))
             found = None
     if found is None:

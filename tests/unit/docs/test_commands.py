@@ -86,6 +86,12 @@ def test_every_exception_is_still_shown() -> None:
     assert set(NOT_PARSED) <= {command for _, command in COMMANDS}
 
 
+def test_docs_commands_lists_every_command() -> None:
+    group: Any = typer.main.get_command(app)
+    listed = {shlex.split(command)[1] for page, command in COMMANDS if page == "docs/commands.md"}
+    assert set(group.commands) <= listed
+
+
 @pytest.mark.parametrize("command", ["trian cats", "train cats --sett optimizer.lr=1"])
 def test_a_wrong_command_is_noticed(command: str) -> None:
     with pytest.raises(Exception, match="there is no command|No such option"):

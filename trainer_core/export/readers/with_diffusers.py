@@ -69,7 +69,9 @@ def load_into(path: Path, spec: FamilySpec, denoiser: Any, encoders: Mapping[str
         found = pipeline.lora_state_dict(str(path.parent), weight_name=path.name, **_asked(pipeline, denoiser))
         state, metadata, alphas = found[0], found[-1], found[1] if len(found) == 3 else None
         if left := [key for key in state if not key.startswith((f"{spec.denoiser}.", "text_encoder"))]:
-            raise ExportError(f"{path.name}: diffusers leaves out {left[0]} and {len(left) - 1} more keys.")
+            raise ExportError(
+                f"{path.name}: diffusers ignores {left[0]} and {len(left) - 1} more keys. Give another format."
+            )
         arguments = {"metadata": metadata, "adapter_name": _NAME}
         getattr(pipeline, f"load_lora_into_{spec.denoiser}")(
             state,
@@ -106,7 +108,9 @@ def _layers(denoiser: Any, component: str) -> list[tuple[str, Layer]]:
         elif _NAME in getattr(module, "r", {}) and hasattr(module, "lokr_w1"):
             found.append((f"{component}.{name}", _lokr(module)))
         if found and any(tensor.is_meta for tensor in _tensors(found[-1][1])):
-            raise ExportError(f"{found[-1][0]}: diffusers made a place for it and found no weights in the file.")
+            raise ExportError(
+                f"{found[-1][0]}: diffusers wants weights for this module, and the file has none. Export it again."
+            )
     return found
 
 
