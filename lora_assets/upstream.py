@@ -6,12 +6,10 @@ them into its own run, with the tags that Dagster would have written: the `Journ
 holds all this against the installed Dagster.
 """
 
-import base64
 import warnings
-import zlib
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import dagster as dg
@@ -33,8 +31,6 @@ from dagster._core.definitions.sensor_definition import wrap_sensor_evaluation
 from dagster._core.errors import DagsterExecutionInterruptedError
 from dagster._core.execution.plan import active
 from dagster._core.storage.dagster_run import NOT_FINISHED_STATUSES
-from dagster_shared.serdes import deserialize_value, serialize_value
-from dagster_shared.serdes.errors import DeserializationError
 
 RunInterrupted = DagsterExecutionInterruptedError
 """Raised in a step, it makes a terminated run CANCELED instead of failed. A BaseException."""
@@ -286,26 +282,26 @@ class Evaluation:
     """The outcome of evaluating automation conditions."""
 
     requests: Sequence[dg.RunRequest]
-    cursor: str
-    """Dagster's cursor, for the next evaluation."""
-    evaluations: Sequence[Any]
-    """What the UI shows of each condition."""
+    evaluations: Mapping[dg.AssetKey, Any]
+    """Asset -> what the UI shows of its condition."""
+    results: Mapping[dg.AssetKey, str]
+    """Asset -> a hash of how its condition and each part of it came out."""
 
 
 def evaluate_conditions(
     context: dg.SensorEvaluationContext,
     sensor: dg.AutomationConditionSensorDefinition,
     selection: dg.AssetSelection,
-    cursor: str | None,
 ) -> Evaluation:
-    """Evaluate the automation conditions of some assets, as Dagster's own sensor does for all of its assets."""
-    graph = asset_graph(context)
-    before = _read_cursor(cursor)
+    """Evaluate the automation conditions of some assets, as Dagster's own sensor does for all of its assets.
+
+    Without Dagster's cursor: our conditions have no memory, and reading and writing it took most of a tick's time.
+    """
     tick = AutomationTickEvaluationContext(
-        evaluation_id=before.evaluation_id,
+        evaluation_id=0,
         instance=context.instance,
-        asset_graph=graph,
-        cursor=before,
+        asset_graph=asset_graph(context),
+        cursor=AssetDaemonCursor.empty(),
         materialize_run_tags=sensor.run_tags,
         observe_run_tags={},
         auto_observe_asset_keys=set(),
@@ -315,27 +311,8 @@ def evaluate_conditions(
         logger=context.log,
     )
     requests, after, evaluations = tick.evaluate()
-    return Evaluation(requests, _write_cursor(_keeping(before, after)), evaluations)
-
-
-def _read_cursor(text: str | None) -> AssetDaemonCursor:
-    """Read Dagster's cursor; one that cannot be read is an empty one. Dagster's own reader imports its whole daemon."""
-    try:
-        return deserialize_value(zlib.decompress(base64.b64decode(text or "")).decode(), AssetDaemonCursor)
-    except (ValueError, zlib.error, DeserializationError):
-        return AssetDaemonCursor.empty()
-
-
-def _write_cursor(cursor: AssetDaemonCursor) -> str:
-    """Return Dagster's cursor as a short text: each tick keeps one."""
-    return base64.b64encode(zlib.compress(serialize_value(cursor).encode())).decode()
-
-
-def _keeping(before: AssetDaemonCursor, after: AssetDaemonCursor) -> AssetDaemonCursor:
-    """Return the new cursor with the old entries of assets that were not evaluated."""
-    new = {cursor.key for cursor in after.previous_condition_cursors or ()}
-    kept = [cursor for cursor in before.previous_condition_cursors or () if cursor.key not in new]
-    return replace(after, previous_condition_cursors=[*kept, *(after.previous_condition_cursors or ())])
+    results = {cursor.key: cursor.result_value_hash for cursor in after.previous_condition_cursors or ()}
+    return Evaluation(requests, {evaluation.key: evaluation for evaluation in evaluations}, results)
 
 
 def asset_graph(context: dg.SensorEvaluationContext) -> BaseAssetGraph:
@@ -344,9 +321,9 @@ def asset_graph(context: dg.SensorEvaluationContext) -> BaseAssetGraph:
     return context.repository_def.asset_graph
 
 
-def automation_result(requests: Sequence[dg.RunRequest], cursor: str, evaluations: Sequence[Any]) -> dg.SensorResult:
+def automation_result(requests: Sequence[dg.RunRequest], cursor: str, evaluations: Iterable[Any]) -> dg.SensorResult:
     """Return what an automation sensor answers."""
-    return dg.SensorResult(run_requests=requests, cursor=cursor, automation_condition_evaluations=evaluations)
+    return dg.SensorResult(run_requests=requests, cursor=cursor, automation_condition_evaluations=list(evaluations))
 
 
 def replace_evaluation(

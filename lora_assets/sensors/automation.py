@@ -35,8 +35,8 @@ class Cursor:
     """Run id -> groups, of every run that had not ended."""
     requested: Sequence[str] = ()
     """Groups of which the last tick requested runs."""
-    conditions: str | None = None
-    """Dagster's own cursor of the conditions."""
+    results: Mapping[str, str] = field(default_factory=dict[str, str])
+    """Group -> digest of how the conditions of its assets came out when they were last evaluated."""
 
     @classmethod
     def read(cls, text: str | None) -> "Cursor":
@@ -77,11 +77,23 @@ def _evaluate(context: dg.SensorEvaluationContext, sensor: dg.AutomationConditio
     if not groups:
         return dg.SensorResult(skip_reason="nothing happened since the last tick", cursor=now.write())
     selection = dg.AssetSelection.groups(*sorted(groups))
-    outcome = upstream.evaluate_conditions(context, sensor, selection, before.conditions)
+    outcome = upstream.evaluate_conditions(context, sensor, selection)
     requests = [each for request in outcome.requests for each in split_by_project(request, graph)]
     requested = _groups(graph, (key for request in requests for key in request.asset_selection or ()))
-    now = replace(now, conditions=outcome.cursor, requested=requested)
-    return upstream.automation_result(requests, now.write(), outcome.evaluations)
+    results = _results(graph, outcome)
+    # Dagster keeps what it is given for the UI: the same outcome is not kept again.
+    news = {group for group in groups if before.results.get(group) != results.get(group) or group in requested}
+    shown = (each for key, each in outcome.evaluations.items() if graph.get(key).group_name in news)
+    now = replace(now, requested=requested, results={**before.results, **results})
+    return upstream.automation_result(requests, now.write(), shown)
+
+
+def _results(graph: upstream.BaseAssetGraph, outcome: upstream.Evaluation) -> dict[str, str]:
+    """Return group -> digest of how the conditions of its assets came out."""
+    hashes: dict[str, list[str]] = {}
+    for key in sorted(outcome.results):
+        hashes.setdefault(graph.get(key).group_name, []).append(outcome.results[key])
+    return {group: digest(own)[:8] for group, own in hashes.items()}
 
 
 def split_by_project(request: dg.RunRequest, graph: upstream.BaseAssetGraph) -> list[dg.RunRequest]:

@@ -14,7 +14,7 @@ import dagster as dg
 import uvicorn
 from starlette.types import ASGIApp
 
-from lora_assets.web.dagster_app import daemon, dagster_app
+from lora_assets.web.dagster_app import daemon, dagster_app, own_workspace
 from lora_assets.web.guard import LOGIN, Access, Guard
 
 _NOT_LOOPBACK = (
@@ -48,9 +48,10 @@ def _serve(options: argparse.Namespace) -> int:
             print(f"Port {options.port} cannot be used ({error}). Choose another with --port.", file=sys.stderr)
             return 1
         instance = stack.enter_context(dg.DagsterInstance.get())
-        app = stack.enter_context(dagster_app(instance, options.workspace))
+        workspace = options.workspace or stack.enter_context(own_workspace())
+        app = stack.enter_context(dagster_app(instance, workspace))
         if options.daemon:
-            stack.enter_context(daemon(options.workspace))
+            stack.enter_context(daemon(workspace))
         server, address = guarded_server(app, bound, options.allow_host)
         print(f"Dagster: {address}", flush=True)
         server.run([bound])

@@ -6,13 +6,14 @@ is an object that a guard can stand in front of. tests/integration/web holds thi
 
 import subprocess
 import sys
+import tempfile
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
 import dagster as dg
 from dagster._core.workspace.context import WorkspaceProcessContext
-from dagster._core.workspace.load_target import ModuleTarget, WorkspaceFileTarget, WorkspaceLoadTarget
+from dagster._core.workspace.load_target import WorkspaceFileTarget
 from dagster_webserver.app import create_app_from_workspace_process_context
 from dagster_webserver.version import __version__
 from starlette.types import ASGIApp
@@ -27,26 +28,37 @@ _POLL_MILLISECONDS = 2000
 
 
 @contextmanager
-def dagster_app(instance: dg.DagsterInstance, workspace: Path | None) -> Generator[ASGIApp]:
+def own_workspace() -> Generator[Path]:
+    """Yield a workspace.yaml of this package's own definitions, in a folder that ends with the block.
+
+    Web application and daemon must read one file: a run names its location, and the daemon finds it by that name.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "workspace.yaml"
+        path.write_text(f"load_from: [{{python_module: {{module_name: {MODULE}, location_name: {LOCATION}}}}}]\n")
+        yield path
+
+
+@contextmanager
+def dagster_app(instance: dg.DagsterInstance, workspace: Path) -> Generator[ASGIApp]:
     """Return Dagster's web application below `PREFIX`, for as long as the block runs.
 
     Args:
         instance: where Dagster keeps its records.
-        workspace: a workspace.yaml; without it, this package's own definitions.
+        workspace: a workspace.yaml.
     """
     instance.optimize_for_webserver(_STATEMENT_MILLISECONDS, _RECYCLE_SECONDS, _OVERFLOW)
-    with WorkspaceProcessContext(instance, _target(workspace), __version__) as context:
+    with WorkspaceProcessContext(instance, WorkspaceFileTarget([str(workspace)]), __version__) as context:
         yield create_app_from_workspace_process_context(context, PREFIX, _POLL_MILLISECONDS)
 
 
 @contextmanager
-def daemon(workspace: Path | None) -> Generator["subprocess.Popen[bytes]"]:
+def daemon(workspace: Path) -> Generator["subprocess.Popen[bytes]"]:
     """Run Dagster's daemon, which ticks sensors and starts queued runs, as a child process.
 
     The child is in our process group: Ctrl-C in the terminal reaches it and the runs, which save and stop.
     """
-    where = ["--workspace", str(workspace)] if workspace else ["--module-name", MODULE]
-    child = subprocess.Popen([sys.executable, "-m", "dagster._daemon", "run", *where])
+    child = subprocess.Popen([sys.executable, "-m", "dagster._daemon", "run", "--workspace", str(workspace)])
     try:
         yield child
     finally:
@@ -56,9 +68,3 @@ def daemon(workspace: Path | None) -> Generator["subprocess.Popen[bytes]"]:
         except subprocess.TimeoutExpired:
             child.kill()
             child.wait()
-
-
-def _target(workspace: Path | None) -> WorkspaceLoadTarget:
-    if workspace:
-        return WorkspaceFileTarget([str(workspace)])
-    return ModuleTarget(MODULE, None, None, LOCATION)

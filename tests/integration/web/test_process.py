@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,6 +22,9 @@ ROOT = Path(__file__).resolve().parents[3]
 HOSTILE = 'mutation { setConcurrencyLimit(concurrencyKey: "hostile", limit: 7) }'
 LOGS = """subscription($id: ID!) { pipelineRunLogs(runId: $id) { ... on PipelineRunLogsSubscriptionSuccess {
   messages { __typename ... on MessageEvent { message } } } } }"""
+LAUNCH = (
+    "mutation($p: ExecutionParams!) { launchRun(executionParams: $p) { ... on LaunchRunSuccess { run { runId } } } }"
+)
 GROUPS = """{ repositoriesOrError { ... on RepositoryConnection { nodes { name location { name }
   assetGroups { groupName } } } } }"""
 
@@ -62,6 +66,8 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     home.mkdir()
     (home / "dagster.yaml").write_text((ROOT / "lora_assets" / "dagster.yaml").read_text())
     write_config(folder, "cat")
+    # A project whose asset fails at once, with a message that only our own code gives.
+    write_config(folder, "wrong", "model: {}")
     environment = {**os.environ, "DAGSTER_HOME": str(home), "LORA_ASSETS_CONFIGS": str(folder / "configs")}
     with dg.DagsterInstance.from_config(str(home)) as instance:
         run_id = morning.execute_in_process(instance=instance).run_id
@@ -72,7 +78,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
 @contextmanager
 def served(environment: Mapping[str, str], errors: Path) -> Generator[str]:
     """Run the server; yield the address that it prints. SIGTERM must end it in order."""
-    command = [sys.executable, "-m", "lora_assets.web", "--port", "0", "--no-daemon"]
+    command = [sys.executable, "-m", "lora_assets.web", "--port", "0"]
     with (
         errors.open("w") as sink,
         subprocess.Popen(command, env=environment, cwd=ROOT, stdout=subprocess.PIPE, stderr=sink, text=True) as process,
@@ -117,7 +123,22 @@ def test_the_printed_address_opens_dagster_with_the_projects(site: Site) -> None
     assert page.status_code == 200 and "<html" in page.text
     (repository,) = answer["data"]["repositoriesOrError"]["nodes"]
     assert repository["location"]["name"] == "lora_assets"
-    assert {group["groupName"] for group in repository["assetGroups"]} == {"cat"}
+    assert {group["groupName"] for group in repository["assetGroups"]} == {"cat", "wrong"}
+
+
+def test_a_run_that_the_page_launches_is_taken_from_the_queue_and_executed(site: Site) -> None:
+    selector = {"repositoryName": "__repository__", "repositoryLocationName": "lora_assets", "jobName": "__ASSET_JOB"}
+    asset = {"assetSelection": [{"path": ["wrong", "lora_checkpoint"]}]}
+    variables = {"p": {"selector": selector | asset, "runConfigData": {}}}
+    with site.log_in() as browser:
+        answer = browser.post("/dagster/graphql", json={"query": LAUNCH, "variables": variables}).json()
+    run_id = answer["data"]["launchRun"]["run"]["runId"]
+    deadline = time.monotonic() + 300
+    while not (run := site.instance.get_run_by_id(run_id)) or not run.is_finished:
+        assert time.monotonic() < deadline, run
+        time.sleep(0.5)
+    failures = site.instance.all_logs(run_id, of_type=dg.DagsterEventType.STEP_FAILURE)
+    assert ["wrong.yaml" in str(entry.dagster_event) for entry in failures] == [True]
 
 
 def test_a_subscription_streams_a_runs_events_to_our_own_page_only(site: Site) -> None:

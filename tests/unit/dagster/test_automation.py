@@ -267,9 +267,9 @@ def test_a_tick_without_news_evaluates_nothing_and_with_news_only_that_project(
     evaluated: list[set[str]] = []
     real = upstream.evaluate_conditions
 
-    def evaluate(context, sensor, selection, cursor):  # type: ignore[no-untyped-def]
+    def evaluate(context, sensor, selection):  # type: ignore[no-untyped-def]
         evaluated.append({key.path[0] for key in selection.resolve(upstream.asset_graph(context))})
-        return real(context, sensor, selection, cursor)
+        return real(context, sensor, selection)
 
     monkeypatch.setattr(upstream, "evaluate_conditions", evaluate)
     made.tick()

@@ -9,6 +9,7 @@ from datetime import datetime
 from pathlib import Path
 
 import torch
+from PIL import Image
 
 from trainer_core.clock import iso_time
 from trainer_core.train.observe.losses import LossRecorder, first_bad
@@ -100,4 +101,5 @@ def test_the_running_mean_starts_at_the_first_value_and_follows() -> None:
 
 def test_a_curve_of_no_lines_is_still_a_picture(tmp_path: Path) -> None:
     write_loss_curve([], {}, 0, tmp_path / "curve.png")
-    assert (tmp_path / "curve.png").read_bytes().startswith(b"\x89PNG")
+    with Image.open(tmp_path / "curve.png") as picture:
+        assert (picture.format, picture.mode, picture.size) == ("PNG", "P", (900, 520))

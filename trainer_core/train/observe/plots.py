@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,8 +18,13 @@ _TRAINING, _HELD_OUT, _CHOSEN, _RATE = "#4c78a8", "#54a24b", "#b279a2", "#f58518
 
 
 def write_loss_curve(metrics: Sequence[StepMetrics], held_out: Mapping[int, float], selected: int, path: Path) -> None:
-    """Save the picture of `loss_curve` as a PNG of 900 x 520 px."""
-    loss_curve(metrics, held_out, selected).savefig(path, metadata={"Software": None})
+    """Save the picture of `loss_curve` as a PNG of 900 x 520 px with a palette, a fifth of its size without."""
+    from PIL import Image
+
+    stream = io.BytesIO()
+    loss_curve(metrics, held_out, selected).savefig(stream, metadata={"Software": None})
+    with Image.open(stream) as drawn:
+        drawn.convert("RGB").quantize(64).save(path, "PNG", optimize=True)
 
 
 def loss_curve(metrics: Sequence[StepMetrics], held_out: Mapping[int, float], selected: int) -> Figure:
