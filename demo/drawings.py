@@ -110,8 +110,8 @@ BACKGROUNDS: dict[str, RGB] = {
 }
 
 RADII: dict[Size, tuple[float, float, float]] = {
-    "small": (0.165, 0.13, 0.09),
-    "medium": (0.23, 0.165, 0.112),
+    "small": (0.165, 0.13, 0.1),
+    "medium": (0.23, 0.165, 0.118),
     "big": (0.3, 0.2, 0.136),
 }
 """Radius of one shape as a share of the shorter side, for one, two and three shapes."""
