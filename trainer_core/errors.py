@@ -28,6 +28,8 @@ class LoraAssetsError(Exception):
     """Base of all errors that are shown to a user without a traceback."""
 
     exit_code = 1
+    findings: Sequence[Finding] = ()
+    """What is wrong, one by one, for errors that know."""
 
 
 class ConfigError(LoraAssetsError):

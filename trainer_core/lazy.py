@@ -24,8 +24,8 @@ class LazyModule(ModuleType):
 
 if TYPE_CHECKING:
     import torch as torch
-    import torch.nn as nn
-    import torch.nn.functional as functional
+    from torch import nn as nn
+    from torch.nn import functional as functional
 else:
     torch = LazyModule("torch")
     nn = LazyModule("torch.nn")

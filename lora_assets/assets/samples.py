@@ -8,7 +8,7 @@ from lora_assets.assets.pictures import thumbnail
 from lora_assets.assets.stage import BASE_MODEL, Check, Finished, StageAsset, Verdict
 from lora_assets.projects import ProjectAssets
 from lora_assets.upstream import Metadata
-from trainer_core.stages.samples import GRID
+from trainer_core.stages.rendering.samples_settings import GRID
 
 
 def _describe(finished: Finished) -> Metadata:

@@ -179,3 +179,13 @@ def test_nothing_is_ever_written_into_the_users_folders(finished_sd15: Path) -> 
     assert sorted(path.suffix for path in project.pictures.iterdir()) == [".png"] * 8 + [".txt"] * 8
     assert not list(project.base.rglob("*.npz"))
     assert {path.name for path in project.folder.iterdir()} == {"base", "pictures", "tiny.yaml", ".lora-assets"}
+
+
+def test_plan_estimates_training_after_a_run_with_no_steps_left(project: TinyProject) -> None:
+    # Another machine's index: nothing was timed here.
+    (project.store / "index.sqlite").unlink()
+    assert project.plan("train.seed=9")["lora_checkpoint"].seconds is None
+    assert project.run("export.dtype=fp32")["lora_checkpoint"].items_computed == 0
+    seconds = project.plan("train.seed=9")["lora_checkpoint"].seconds
+    assert seconds is not None
+    assert seconds > 0

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from trainer_core.config.load import project_home
+from trainer_core.config.load import HOME_FOLDER, HOME_VARIABLE, project_home
 from trainer_core.errors import ConfigError
 from trainer_core.types import Finding
 
@@ -51,6 +53,15 @@ def find_home(chosen: Path | None, config: str | None = None) -> Path:
     if chosen is not None:
         return chosen.expanduser().absolute()
     return project_home(find_config(config) if config else CONFIGS / "any.yaml")
+
+
+def show_home(home: Path, config: Path) -> None:
+    """Say on stderr where store and outputs of a project are, and which folder here they are not in."""
+    chosen = os.environ.get(HOME_VARIABLE)
+    why = f"set by {HOME_VARIABLE}" if chosen else f"the default for {config}; {HOME_VARIABLE} sets another"
+    here = Path.cwd() / HOME_FOLDER
+    other = f"; not {here}" if here.is_dir() and here != home else ""
+    print(f"Home: {home} ({why}{other})", file=sys.stderr)
 
 
 def _is_bare(name: str) -> bool:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from trainer_core.clock import iso_time
+from trainer_core.data.names import pluralize
 from trainer_core.types import ProgressEvent
 
 if TYPE_CHECKING:
@@ -76,7 +77,7 @@ class Track:
         if self.event is None:
             return self.action
         event, rate = self.event, self.rate()
-        parts = [f"{event.done}/{event.total} {event.unit}"]
+        parts = [f"{event.done}/{pluralize(event.total, event.unit)}"]
         if rate is not None:
             parts.append(f"{rate:.1f}/s" if rate >= 1 else f"{1 / rate:.1f} s each")
             if event.done < event.total:

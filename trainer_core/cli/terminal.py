@@ -20,7 +20,7 @@ import typer
 
 from trainer_core.cli.progress import Progress, progress
 from trainer_core.clock import iso_time
-from trainer_core.errors import ConfigError, LoraAssetsError
+from trainer_core.errors import LoraAssetsError
 from trainer_core.types import JSON, Finding
 
 if TYPE_CHECKING:
@@ -118,7 +118,7 @@ def show_findings(console: Console, findings: Sequence[Finding]) -> None:
 
 
 def _fail(error: LoraAssetsError, debug: bool) -> NoReturn:
-    if isinstance(error, ConfigError):
+    if error.findings:
         if debug:
             traceback.print_exception(error, file=sys.stderr)
         show_findings(make_console(sys.stderr), error.findings)

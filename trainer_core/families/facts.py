@@ -24,12 +24,15 @@ def family_facts(spec: FamilySpec) -> Facts:
     )
 
 
-def native_resolution(spec: FamilySpec, denoiser: Mapping[str, JSON]) -> int:
+def native_resolution(spec: FamilySpec, denoiser: Mapping[str, JSON], vae: Mapping[str, JSON]) -> int:
     """Return the side in pixels of the square that a base was trained at.
 
     Args:
         spec: the family, or its variant.
         denoiser: config of its denoiser; may be empty.
+        vae: config of its VAE, whose factor may be another than the family's in miniatures; may be empty.
     """
-    size = denoiser.get("sample_size")
-    return size * spec.latents.factor if isinstance(size, int) and size > 0 else spec.resolution
+    size, factor = denoiser.get("sample_size"), spec.latents.factor
+    if spec.components[spec.vae].loader == "AutoencoderKL" and (blocks := vae.get("block_out_channels")):
+        factor = 2 ** (len(blocks) - 1)
+    return size * factor if isinstance(size, int) and size > 0 else spec.resolution

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from math import sqrt
 
+from trainer_core.data.names import pluralize
 from trainer_core.types import JSON
 from trainer_core.wizard.situation import Effort, Goal, Situation
 
@@ -134,7 +135,7 @@ def mirrored(situation: Situation) -> Iterator[Choice]:
     """Mirror images double few pictures, where left and right do not matter."""
     answers, pictures = situation.answers, situation.dataset.pictures
     if answers.goal == "style" and answers.effort != "conservative" and pictures < 50:
-        yield Choice("augment.flip", True, f"{pictures} pictures are few, and a style has no left and right")
+        yield Choice("augment.flip", True, f"few pictures ({pictures}), and a style has no left and right")
 
 
 def captions(situation: Situation) -> Iterator[Choice]:
@@ -193,7 +194,7 @@ def run(situation: Situation) -> Iterator[Choice]:
     wanted = PUSHES[answers.effort].batch
     side, steps = fit(situation)[0], length(situation)
     passes = round(steps * wanted / max(1, dataset.pictures))
-    yield Choice("train.steps", steps, f"{dataset.pictures} pictures, each seen about {passes} times")
+    yield Choice("train.steps", steps, f"{pluralize(dataset.pictures, 'picture')}, each seen about {passes} times")
     need = training_gib(situation, side, batch, checkpointing)
     memory = f"about {need:.0f} of {situation.machine.memory_gib:.0f} GiB (estimated)"
     yield Choice("train.batch_size", batch, memory)
@@ -208,10 +209,10 @@ def held_out(situation: Situation) -> Iterator[Choice]:
     """Which pictures measure the loss."""
     pictures = situation.dataset.pictures
     if pictures < 10:
-        yield Choice("datasets.0.held_out", 0.0, f"{pictures} pictures are too few to keep one back")
+        yield Choice("datasets.0.held_out", 0.0, f"{pluralize(pictures, 'picture')}: too few to keep one back")
     else:
-        kept = max(1, round(0.1 * pictures))
-        yield Choice("datasets.0.held_out", 0.1, f"{kept} pictures that training never sees choose the best step")
+        kept = pluralize(max(1, round(0.1 * pictures)), "picture")
+        yield Choice("datasets.0.held_out", 0.1, f"{kept} that training never sees choose the best step")
 
 
 def regularisation(situation: Situation) -> Iterator[Choice]:
@@ -239,7 +240,9 @@ def hardware(situation: Situation) -> Iterator[Choice]:
     """Threads and where caches lie."""
     machine = situation.machine
     workers = max(1, min(machine.cores, int(machine.ram_gib // _GIB_A_WORKER), 16))
-    yield Choice("hardware.decode_threads", workers, f"{machine.cores} cores, {machine.ram_gib:.0f} GiB of memory")
+    yield Choice(
+        "hardware.decode_threads", workers, f"{pluralize(machine.cores, 'core')}, {machine.ram_gib:.0f} GiB of memory"
+    )
     cache, available_mib = cache_mib(situation), int(1024 * machine.memory_gib // 8)
     where = "kept on the device" if cache <= available_mib else "read from disk as it is needed"
     why = f"caches of about {cache:.0f} MiB are {where} (an eighth of its memory at most)"
@@ -295,6 +298,6 @@ def warnings(situation: Situation) -> list[str]:
             "nothing calls the concept: there is neither a trigger word nor a caption, so no prompt can ask for what "
             "is trained. Give --trigger WORD, or write a caption file beside each picture."
         )
-    if situation.dataset.pictures < 5:
-        messages.append(f"{situation.dataset.pictures} pictures are few: the LoRA will repeat them. 15 to 50 is usual.")
+    if (count := situation.dataset.pictures) < 5:
+        messages.append(f"few pictures: the LoRA will repeat the {pluralize(count, 'picture')}. 15 to 50 is usual.")
     return messages

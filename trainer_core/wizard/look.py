@@ -70,7 +70,7 @@ def look_at_base(source: ModelSource) -> BaseLook:
         title=spec.title,
         prediction=spec.prediction,
         weights_gib=2 * source.parameters(spec.denoiser) / 2**30,
-        side=native_resolution(spec, source.config(spec.denoiser)),
+        side=native_resolution(spec, source.config(spec.denoiser), source.config(spec.vae)),
         latent_bytes=2 * int(channels) / spec.latents.factor**2,
     )
 

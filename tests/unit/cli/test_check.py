@@ -147,3 +147,8 @@ def test_pictures_that_the_trigger_word_stands_for_are_not_said_to_have_an_empty
     )
     assert found["level"] == "info"
     assert "4 pictures without a caption: trained on the trigger word, prefix and suffix alone" in found["message"]
+
+
+def test_errors_come_after_the_tables(project: Project) -> None:
+    printed = call("check", "cats").stdout
+    assert printed.index("4 pictures found") < printed.index("error: model.path") < printed.index("Not ready to train")

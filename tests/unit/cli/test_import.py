@@ -67,3 +67,12 @@ def test_what_is_missing_is_told_with_exit_code_1_and_nothing_written(folder: Pa
 def test_a_file_that_is_not_there_is_wrong_usage(folder: Path) -> None:
     assert call("import", "nowhere.toml").exit_code == 2
     assert call("import", "flux_dev.yaml", "--dataset", "nowhere.toml").exit_code == 2
+
+
+def test_a_refusal_is_one_error_and_not_an_error_of_an_error(tmp_path: Path) -> None:
+    config = tmp_path / "config.json"
+    config.write_text('{"model_type": "lora", "model_family": "flux", "lora_rank": 8, "controlnet": true}')
+    result = call("import", config)
+    assert result.exit_code == 1
+    assert "ControlNet" in result.stderr
+    assert result.stderr.count("error: ") == 1

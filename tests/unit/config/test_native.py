@@ -53,10 +53,15 @@ def test_what_is_written_stays() -> None:
 
 def test_the_base_says_what_it_was_trained_at_else_its_family_does() -> None:
     sd15, sdxl = get_family("sd15").spec, get_family("sdxl").spec
-    assert native_resolution(sd15, {"sample_size": 96}) == 768
-    assert native_resolution(sd15, {}) == 512
-    assert native_resolution(sdxl, {"sample_size": 128}) == 1024
-    assert {native_resolution(get_family(name).spec, {}) for name in family_names() if name != "sd15"} == {1024}
+    assert native_resolution(sd15, {"sample_size": 96}, {}) == 768
+    assert native_resolution(sd15, {}, {}) == 512
+    assert native_resolution(sdxl, {"sample_size": 128}, {"block_out_channels": [128, 256, 512, 512]}) == 1024
+    others = [name for name in family_names() if name != "sd15"]
+    assert {native_resolution(get_family(name).spec, {}, {}) for name in others} == {1024}
+
+
+def test_a_miniature_counts_with_the_factor_of_its_own_vae() -> None:
+    assert native_resolution(get_family("sd15").spec, {"sample_size": 16}, {"block_out_channels": [8, 16, 32]}) == 64
 
 
 def far(given: Project, **facts: Any) -> list[str]:

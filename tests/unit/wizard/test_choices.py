@@ -193,3 +193,10 @@ def test_pictures_that_nothing_calls_are_reported() -> None:
     situation = replace(dataset(captioned=0.0, captions=()), answers=replace(ANSWERS, trigger_word=""))
     assert any("nothing calls the concept" in line for line in warnings(situation))
     assert not any("nothing calls" in line for line in warnings(dataset(captioned=0.0, captions=())))
+
+
+def test_one_thing_has_no_s() -> None:
+    situation = replace(machine(cores=1), dataset=replace(PICTURES, pictures=12))
+    reasons = " | ".join(choice.reason for choice in choose(situation))
+    assert "1 picture that" in reasons
+    assert "1 core," in reasons

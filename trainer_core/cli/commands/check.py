@@ -17,6 +17,7 @@ from trainer_core.cli.terminal import Terminal, show_findings, terminal
 from trainer_core.config.groups import HardwareConfig
 from trainer_core.config.load import load_project, project_home
 from trainer_core.data.epoch.run_length import KEYS, RunLength, run_length
+from trainer_core.data.names import pluralize
 from trainer_core.errors import ConfigError, DatasetError, ModelError
 from trainer_core.families import get_family
 from trainer_core.hardware.detect import detect_machine, select_profile
@@ -155,20 +156,22 @@ def _finding(field: str, error: Exception) -> Finding:
 
 def _show(out: Terminal, found: Inspection) -> None:
     console = out.console
-    show_findings(console, found.findings)
     if found.manifest is not None:
         _show_dataset(console, found.manifest)
         if found.arithmetic:
             show_arithmetic(console, found.arithmetic)
+        console.print()
+    # What keeps it from training comes last, so that no table scrolls it away.
+    for errors in (False, True):
+        show_findings(console, [one for one in found.findings if (one.level == "error") is errors])
     console.print("\nReady to train." if found.usable else "\nNot ready to train: see the errors above.")
 
 
 def _show_dataset(console: Console, manifest: Manifest) -> None:
     from trainer_core.data.reports.tables import bucket_table, statistics
 
-    console.print(
-        f"\n{manifest.total} pictures found = {len(manifest.samples)} used + {len(manifest.excluded)} excluded"
-    )
+    found = pluralize(manifest.total, "picture")
+    console.print(f"\n{found} found = {len(manifest.samples)} used + {len(manifest.excluded)} excluded")
     for cause, count in Counter(gone.cause for gone in manifest.excluded).most_common():
         named = [gone.path for gone in manifest.excluded if gone.cause == cause]
         rest = f" and {count - _SHOWN} more" if count > _SHOWN else ""

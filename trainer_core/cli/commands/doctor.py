@@ -17,6 +17,7 @@ import typer
 
 from trainer_core.cli.options import Debug, Home, Json, Verbose, find_home
 from trainer_core.cli.terminal import show_findings, terminal
+from trainer_core.data.names import pluralize
 from trainer_core.hardware.detect import detect_machine, select_profile
 from trainer_core.store import Store, verify_store
 from trainer_core.types import Finding, Level
@@ -166,7 +167,7 @@ def _machine(machine: Machine) -> Iterator[Finding]:
         if level == "warning"
         else ""
     )
-    yield Finding(level, "memory", f"{machine.memory_mib} MiB, {machine.cores} cores.", fix)
+    yield Finding(level, "memory", f"{machine.memory_mib} MiB, {pluralize(machine.cores, 'core')}.", fix)
 
 
 def _disk(home: Path) -> Iterator[Finding]:

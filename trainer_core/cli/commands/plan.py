@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from trainer_core.cli.arithmetic import show_arithmetic
-from trainer_core.cli.options import Config, Debug, Json, Set, Verbose, find_config
+from trainer_core.cli.options import Config, Debug, Json, Set, Verbose, find_config, show_home
 from trainer_core.cli.progress import duration
 from trainer_core.cli.tables import table
 from trainer_core.cli.terminal import Terminal, show_findings, terminal
@@ -32,7 +32,9 @@ def plan(
     """Say what would be computed, and why, sample by sample."""
     with terminal(as_json, debug, verbose) as out:
         with out.progress(["validated_dataset"]) as shown:
-            session = open_session(find_config(config), settings or [], shown)
+            path = find_config(config)
+            session = open_session(path, settings or [], shown)
+            show_home(session.workspace.home, path)
             try:
                 plans = make_plan(session)
                 length = session.length

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from trainer_core.cli.commands.train import bring_up_to_date
-from trainer_core.cli.options import Config, Debug, Json, Set, Verbose, find_config
+from trainer_core.cli.options import Config, Debug, Json, Set, Verbose, find_config, show_home
 from trainer_core.cli.progress import Progress
 from trainer_core.cli.terminal import UsageError, terminal
 from trainer_core.errors import LoraAssetsError
@@ -77,7 +77,9 @@ def sample(  # noqa: PLR0913 - an argument an option
             result = _published(bring_up_to_date(out, config, _STAGE, settings or [])[-1])
         else:
             with out.progress([_STAGE]) as shown:
-                session = open_session(find_config(config), settings or [], shown, fetch=True)
+                path = find_config(config)
+                session = open_session(path, settings or [], shown, fetch=True)
+                show_home(session.workspace.home, path)
                 try:
                     wanted = _Wanted(tuple(prompt or ()), prompt_file, tuple(control or ()), seed, sampler)
                     result = _render_prompts(session, _settings(session, wanted), out_file, shown)
@@ -163,7 +165,9 @@ def _current_lora(session: Session) -> Path:
     key = session.workspace.store.refs.get(session.project.name, NAME)
     published = session.workspace.store.objects.get(NAME, key) if key else None
     if published is None:
-        raise LoraAssetsError(f"{session.project.name}: there is no LoRA yet. Train it first: lora-assets train CONFIG")
+        name, home = session.project.name, session.workspace.home
+        fix = "Train it first: lora-assets train CONFIG, or set LORA_ASSETS_HOME to the folder that it is in."
+        raise LoraAssetsError(f"{name}: there is no LoRA in {home} yet. {fix}")
     return file_for_diffusers(published)
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from trainer_core.cli.options import Config, Debug, Json, Set, Verbose, find_config
+from trainer_core.cli.options import Config, Debug, Json, Set, Verbose, find_config, show_home
 from trainer_core.cli.progress import duration
 from trainer_core.cli.tables import table
 from trainer_core.cli.terminal import Terminal, UsageError, terminal
@@ -67,7 +67,9 @@ def bring_up_to_date(out: Terminal, config: str, until: str | None, overrides: S
     if until is not None and until not in STAGES:
         raise UsageError(f"--until: `{until}` is not a stage. Choose one of {', '.join(STAGES)}.")
     with out.progress(list(STAGES) if until is None else ancestors(until)) as shown:
-        session = open_session(find_config(config), overrides, shown, fetch=True)
+        path = find_config(config)
+        session = open_session(path, overrides, shown, fetch=True)
+        show_home(session.workspace.home, path)
         try:
             for finding in warnings(session):
                 print(finding, file=sys.stderr)

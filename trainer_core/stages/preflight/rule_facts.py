@@ -8,7 +8,7 @@ from dataclasses import replace
 from trainer_core.config.rules import DataFacts, Facts, check_rules
 from trainer_core.data.epoch.run_length import RunLength
 from trainer_core.errors import ModelError
-from trainer_core.families.facts import family_facts, native_resolution
+from trainer_core.families.facts import family_facts
 from trainer_core.stages.project.session import Session
 from trainer_core.types import JSON, Finding
 
@@ -42,7 +42,7 @@ def facts_of(session: Session, length: RunLength | None = None) -> Facts:
         family_facts(spec),
         base_prediction=str(scheduler.get("prediction_type", "epsilon")) if scheduler else "",
         widths=widths(denoiser),
-        resolution=native_resolution(spec, denoiser),
+        resolution=session.workspace.base.resolution,
         data=None if length is None else _counted(length),
     )
 

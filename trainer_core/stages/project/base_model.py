@@ -57,11 +57,12 @@ class OpenBase:
     @property
     def resolution(self) -> int:
         """Side in pixels of the square that it was trained at; its family's while there is no base to ask."""
+        spec = self.family.spec
         try:
-            denoiser = self.source.config(self.source.spec.denoiser)
+            configs = self.source.config(spec.denoiser), self.source.config(spec.vae)
         except (ModelError, OSError):
-            denoiser = {}
-        return native_resolution(self.family.spec, denoiser)
+            configs = {}, {}
+        return native_resolution(spec, *configs)
 
     @property
     def name(self) -> str:

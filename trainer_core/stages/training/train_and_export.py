@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from statistics import median
 
 from trainer_core.export.module_names import Modules
 from trainer_core.export.snapshots import read_snapshot
@@ -22,6 +23,7 @@ from trainer_core.stages.training.training_run import choose_step, train_here
 from trainer_core.train.loop import TrainOutcome
 from trainer_core.train.observe.metrics import read_metrics
 from trainer_core.train.observe.plots import write_loss_curve
+from trainer_core.train.trainer import STAGE
 
 
 def train_and_export(context: LoraContext) -> Outcome:
@@ -67,11 +69,21 @@ def _train(context: LoraContext, workdir: Path) -> TrainOutcome:
         continuation = continuation_of(context, upstream_versions(context), upstream_entries(context), workdir)
         continuation.adopt()
         continuation.record.write(context.workspace.store.root, workdir)
-        if context.settings.hardware.num_processes == 1:
-            return train_here(context, workdir)
-        # Damaged entries are detected, and dropped, before several processes meet them.
-        cached_samples(context)
-        return train_in_processes(context, workdir)
+        try:
+            if context.settings.hardware.num_processes == 1:
+                return train_here(context, workdir)
+            # Damaged entries are detected, and dropped, before several processes meet them.
+            cached_samples(context)
+            return train_in_processes(context, workdir)
+        finally:
+            _remember_speed(context, workdir)
+
+
+def _remember_speed(context: LoraContext, workdir: Path) -> None:
+    """Let `plan` estimate the time of steps, also after a run that was stopped, or that had none left to do."""
+    rates = [line.it_per_s for line in read_metrics(workdir / "metrics.jsonl") if line.it_per_s > 0]
+    if rates:
+        context.workspace.store.index.remember("seconds_per_item", {STAGE: 1 / median(rates)})
 
 
 def _collect_curve(context: LoraContext, workdir: Path, selected: int) -> float | None:
