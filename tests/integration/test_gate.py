@@ -31,8 +31,11 @@ QUICK = (
     *("name=short", f"train.steps={SHORT}", "optimizer.lr=3e-3", "train.evaluate_every=250"),
     *("train.checkpoint_every=0", "sample.steps=12", "gate.concept_prompts=[]", "gate.min_concept_score=0"),
 )
-BY_LOSS = (*QUICK, "gate.other_prompts=[]")
-"""Examined by the held-out loss alone."""
+BY_LOSS = (*QUICK, "gate.other_prompts=[]", "datasets.0.held_out=0.5")
+"""Examined by the held-out loss alone, of 18 pictures.
+
+Five cannot tell what captions of neighbours do: the loss rises by 10 %, their noise is 15 %. With 18 it is 18 and 9 %.
+"""
 LOST = 0.3
 """How much worse than the base a LoRA of `BY_PICTURES` may follow prompts."""
 OWN_RUN = "schedule.cycles=2"

@@ -58,7 +58,7 @@ def find_home(chosen: Path | None, config: str | None = None) -> Path:
 def show_home(home: Path, config: Path) -> None:
     """Say on stderr where store and outputs of a project are, and which folder here they are not in."""
     chosen = os.environ.get(HOME_VARIABLE)
-    why = f"set by {HOME_VARIABLE}" if chosen else f"beside {config}; {HOME_VARIABLE} sets another"
+    why = f"set by {HOME_VARIABLE}" if chosen else f"the default for {config}; {HOME_VARIABLE} sets another"
     here = Path.cwd() / HOME_FOLDER
     other = f"; not {here}" if here.is_dir() and here != home else ""
     print(f"Home: {home} ({why}{other})", file=sys.stderr)

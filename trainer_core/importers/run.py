@@ -214,7 +214,7 @@ def _conflicts(project: Project) -> list[Finding]:
 
 
 def _take_out(draft: Draft, finding: Finding) -> bool:
-    """Take a refused setting out of the draft and tell; say whether that could be done."""
+    """Remove a refused setting from the draft and report it. Return whether that was possible."""
     parts = finding.field.split(".")
     holder: dict[str, Chosen] = draft.settings
     key = ".".join(parts[:2])

@@ -20,7 +20,8 @@ def finished(finished_sd15: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 def test_plan_says_where_home_is(finished: TinyProject) -> None:
     assert (
-        f"Home: {finished.home} (beside tiny.yaml; LORA_ASSETS_HOME sets another)" in call("plan", "tiny.yaml").stderr
+        f"Home: {finished.home} (the default for tiny.yaml; LORA_ASSETS_HOME sets another)"
+        in call("plan", "tiny.yaml").stderr
     )
 
 

@@ -21,7 +21,7 @@ def rank_is_usual(project: Project, facts: Facts) -> Finding | None:
 
 
 def rank_fits_the_layers(project: Project, facts: Facts) -> Finding | None:
-    """Two factors wider than the matrix they stand for are more numbers than the matrix itself."""
+    """A rank above the width of a layer gives the adapter more weights than the layer itself has."""
     rank = project.adapter.rank
     narrowest = min(facts.widths, default=rank)
     if rank <= narrowest or not adapter_kinds()[project.adapter.type].has_rank:
@@ -41,7 +41,7 @@ def alpha_is_usual(project: Project, facts: Facts) -> Finding | None:
 
 
 def rank_comes_from_one_place(project: Project, facts: Facts) -> Finding | None:
-    """The file's own ranks count, so those for blocks do not."""
+    """With `rank_from_weights` the ranks come from the file, so `adapter.blocks` is not read."""
     if not (project.adapter.rank_from_weights and project.adapter.blocks):
         return None
     fix = "Remove it, or set `adapter.rank_from_weights` to false."
@@ -49,7 +49,7 @@ def rank_comes_from_one_place(project: Project, facts: Facts) -> Finding | None:
 
 
 def trained_text_encoders_exist(project: Project, facts: Facts) -> Finding | None:
-    """A name that the base model has no folder of, or one that cannot be trained."""
+    """A named text encoder is missing from the base model, or cannot be trained."""
     known = facts.trainable_text_encoders
     if not (unknown := [name for name in project.adapter.text_encoders if name not in known]):
         return None
@@ -59,7 +59,7 @@ def trained_text_encoders_exist(project: Project, facts: Facts) -> Finding | Non
 
 
 def text_encoders_are_named_once(project: Project, facts: Facts) -> Finding | None:
-    """Two adapters on one encoder."""
+    """A text encoder that is named twice would get two adapters."""
     asked = project.adapter.text_encoders
     if len(set(asked)) == len(asked):
         return None
@@ -67,13 +67,13 @@ def text_encoders_are_named_once(project: Project, facts: Facts) -> Finding | No
 
 
 def text_encoders_carry_a_plain_lora(project: Project, facts: Facts) -> Finding | None:
-    """Readers load text encoders from files of plain LoRA alone."""
+    """Other programs load a text encoder's LoRA only from files of plain LoRA."""
     adapter, options = project.adapter, project.adapter_options
     plain = adapter_kinds()[adapter.type].plain_lora
     if not adapter.text_encoders or (plain and not (options.decompose or options.tucker)):
         return None
     kind = "decomposed" if plain else adapter.type
-    message = f"text encoders carry a plain LoRA, which no reader loads from one file with {kind} layers."
+    message = f"text encoders get a plain LoRA, and no program loads it from one file with {kind} layers."
     possible = ", ".join(name for name, kind in adapter_kinds().items() if kind.plain_lora)
     fix = f"Set adapter.type to {possible}, or leave text encoders out."
     return Finding("error", "adapter.text_encoders", message, fix)

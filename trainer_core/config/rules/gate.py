@@ -10,7 +10,7 @@ from trainer_core.types import Finding
 
 
 def scores_have_prompts(project: Project, facts: Facts) -> Finding | None:
-    """A judge or a CLIP model that is given no picture."""
+    """A judge or a CLIP model needs prompts, or no picture is rendered for it."""
     gate = project.gate
     if gate.concept_prompts or gate.other_prompts or (gate.judge is None and gate.clip_path is None):
         return None
@@ -20,7 +20,7 @@ def scores_have_prompts(project: Project, facts: Facts) -> Finding | None:
 
 
 def the_concept_score_is_measured(project: Project, facts: Facts) -> Finding | None:
-    """A limit on a figure that nothing gives."""
+    """A limit for the concept score needs a judge and prompts that give such a score."""
     gate = project.gate
     if not gate.min_concept_score or (gate.judge is not None and gate.concept_prompts):
         return None

@@ -1,4 +1,4 @@
-"""Rules of the run, of what it saves, renders and tells."""
+"""Rules of the run: its length, files, samples and logs."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def effective_batch_is_usual(project: Project, facts: Facts) -> Finding | None:
 
 
 def the_batch_is_smaller_than_the_dataset(project: Project, facts: Facts) -> Finding | None:
-    """One step would see every picture at once, and the next one all of them again."""
+    """A batch should not hold more pictures than an epoch has."""
     batch = _effective_batch(project)
     if facts.data is None or batch <= facts.data.draws:
         return None
@@ -43,7 +43,7 @@ def the_run_sees_every_picture(project: Project, facts: Facts) -> Finding | None
 
 
 def checkpoints_fall_inside_the_run(project: Project, facts: Facts) -> Finding | None:
-    """A killed run (power cut, SIGKILL) starts from its last checkpoint."""
+    """A run that is killed (power cut, SIGKILL) goes on from its last checkpoint, so there should be one."""
     every = project.train.checkpoint_every
     if (steps := _steps_below(every, project, facts)) is None:
         return None
@@ -52,7 +52,7 @@ def checkpoints_fall_inside_the_run(project: Project, facts: Facts) -> Finding |
 
 
 def evaluation_falls_inside_the_run(project: Project, facts: Facts) -> Finding | None:
-    """The best step cannot be chosen from none."""
+    """The best step can be chosen only among steps that are measured."""
     every = project.train.evaluate_every
     if (steps := _steps_below(every, project, facts)) is None:
         return None
@@ -61,7 +61,7 @@ def evaluation_falls_inside_the_run(project: Project, facts: Facts) -> Finding |
 
 
 def samples_fall_inside_the_run(project: Project, facts: Facts) -> Finding | None:
-    """Intermediate samples that never come."""
+    """Intermediate samples must be due before the run ends."""
     every = project.sample.every
     if (steps := _steps_below(every, project, facts)) is None:
         return None
@@ -70,7 +70,7 @@ def samples_fall_inside_the_run(project: Project, facts: Facts) -> Finding | Non
 
 
 def saved_files_fall_inside_the_run(project: Project, facts: Facts) -> Finding | None:
-    """Files on the way that never come."""
+    """Intermediate files must be due before the run ends."""
     every = project.save.every
     if (steps := _steps_below(every, project, facts)) is None:
         return None
@@ -88,12 +88,12 @@ def warmup_ends_before_the_run(project: Project, facts: Facts) -> Finding | None
 
 
 def sample_epochs_fall_inside_the_run(project: Project, facts: Facts) -> Finding | None:
-    """Intermediate samples that never come."""
+    """Intermediate samples must be due before the run ends."""
     return _epochs_inside("sample", project.sample.every_epochs, facts)
 
 
 def save_epochs_fall_inside_the_run(project: Project, facts: Facts) -> Finding | None:
-    """Files on the way that never come."""
+    """Intermediate files must be due before the run ends."""
     return _epochs_inside("save", project.save.every_epochs, facts)
 
 
@@ -107,7 +107,7 @@ def files_are_not_called_like_the_champion(project: Project, facts: Facts) -> Fi
 
 
 def length_is_given_once(project: Project, facts: Facts) -> Finding | None:
-    """Steps and epochs are two answers to one question."""
+    """Give the length of the run in steps or in epochs, not both."""
     train = project.train
     if train.steps is None or train.epochs is None:
         return None
@@ -116,7 +116,7 @@ def length_is_given_once(project: Project, facts: Facts) -> Finding | None:
 
 
 def samples_are_counted_once(project: Project, facts: Facts) -> Finding | None:
-    """Steps and epochs between samples are two answers to one question."""
+    """Give the distance between samples in steps or in epochs, not both."""
     if not (project.sample.every and project.sample.every_epochs):
         return None
     message = f"is {project.sample.every_epochs:g} beside sample.every = {project.sample.every}."
@@ -124,7 +124,7 @@ def samples_are_counted_once(project: Project, facts: Facts) -> Finding | None:
 
 
 def saves_are_counted_once(project: Project, facts: Facts) -> Finding | None:
-    """Steps and epochs between files are two answers to one question."""
+    """Give the distance between files in steps or in epochs, not both."""
     if not (project.save.every and project.save.every_epochs):
         return None
     message = f"is {project.save.every_epochs:g} beside save.every = {project.save.every}."
@@ -132,7 +132,7 @@ def saves_are_counted_once(project: Project, facts: Facts) -> Finding | None:
 
 
 def kept_files_are_saved(project: Project, facts: Facts) -> Finding | None:
-    """How many to keep of files that are not written."""
+    """The number of files to keep has no effect where no intermediate files are written."""
     save = project.save
     idle = changed(save, "keep_last", "keep_best")
     if not idle or save.every or save.every_epochs:
@@ -142,10 +142,10 @@ def kept_files_are_saved(project: Project, facts: Facts) -> Finding | None:
 
 
 def prompts_come_from_one_place(project: Project, facts: Facts) -> Finding | None:
-    """A file of prompts stands in place of the list."""
+    """`sample.prompt_file` replaces `sample.prompts`."""
     if project.sample.prompt_file is None or not project.sample.prompts:
         return None
-    return without_effect("sample.prompts", "is set, but sample.prompt_file stands in its place")
+    return without_effect("sample.prompts", "is set, but sample.prompt_file replaces it")
 
 
 def fp16_holds_the_model(project: Project, facts: Facts) -> Finding | None:
@@ -157,7 +157,7 @@ def fp16_holds_the_model(project: Project, facts: Facts) -> Finding | None:
 
 
 def wandb_settings_need_wandb(project: Project, facts: Facts) -> Finding | None:
-    """A name in a service that is turned off."""
+    """A name for Weights & Biases has no effect while it is off."""
     idle = changed(project.logging, "wandb_project", "wandb_run")
     if not idle or project.logging.wandb != "off":
         return None
@@ -188,7 +188,7 @@ def _epochs_inside(group: str, every: float, facts: Facts) -> Finding | None:
     if data is None or every * data.steps_per_epoch <= data.steps:
         return None
     epochs = data.steps / data.steps_per_epoch
-    message = f"is {every:g}, but the run is over after {epochs:.2f} epochs: it never falls due."
+    message = f"is {every:g}, but the run is over after {epochs:.2f} epochs: it is never reached."
     return Finding("warning", f"{group}.every_epochs", message, f"Choose at most {epochs:.2g}, or 0.")
 
 

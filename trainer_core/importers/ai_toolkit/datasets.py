@@ -108,12 +108,19 @@ DATASET: list[Row] = [
     no("diff_output_preservation_class", "It holds for all folders: `loss.preservation_class`."),
     *irrelevant("cache_latents cache_latents_to_disk cache_text_embeddings cache_clip_vision_to_disk", CACHED),
     *irrelevant("cache_tensors_to_disk load_image_when_caching_latents cache_latents_num_workers", CACHED),
-    *irrelevant("num_workers prefetch_factor fast_image_size debug replay_transforms", "Of its program."),
-    *irrelevant("type full_size_control_images control_transparent_color guidance_type batch_size", "Of its program."),
     *irrelevant(
-        "num_frames shrink_video_to_frames fps auto_frame_count trim_auto_frame_count_tail do_i2v", "Of videos."
+        "num_workers prefetch_factor fast_image_size debug replay_transforms", "It concerns that program only."
     ),
-    *irrelevant("do_audio audio_preserve_pitch audio_normalize extra_values shuffle_augmentations", "Of videos."),
+    *irrelevant(
+        "type full_size_control_images control_transparent_color guidance_type batch_size",
+        "It concerns that program only.",
+    ),
+    *irrelevant(
+        "num_frames shrink_video_to_frames fps auto_frame_count trim_auto_frame_count_tail do_i2v", "It is for videos."
+    ),
+    *irrelevant(
+        "do_audio audio_preserve_pitch audio_normalize extra_values shuffle_augmentations", "It is for videos."
+    ),
 ]
 
 DATASET_DEFAULTS: list[Default] = [

@@ -87,7 +87,7 @@ def _trigger(value: JSON, context: Context) -> JSON:
     return str(value)
 
 
-_ONLY_SLIDERS = "Of another kind of training."
+_ONLY_SLIDERS = "It is for another kind of training."
 
 MODEL: list[Row] = [
     to("model.name_or_path", "model.path", model_path),
@@ -109,7 +109,8 @@ MODEL: list[Row] = [
         HARDWARE,
     ),
     *irrelevant(
-        "model.use_flux_cfg model.inference_lora_path model.latent_space_version model.in_context", "Of its program."
+        "model.use_flux_cfg model.inference_lora_path model.latent_space_version model.in_context",
+        "It concerns that program only.",
     ),
     to("model.vae_dtype", "latents.precision", precision),
     to("model.te_dtype", "text.precision", precision),
@@ -128,7 +129,7 @@ MODEL: list[Row] = [
     *text_encoder_rows(("model.te_name_or_path",)),
     no("model.model_kwargs.*", "Options of one model there: see our page of the family."),
     no("model.model_paths.*", "Put them into the base's folder."),
-    *irrelevant("model.refiner_start_at model.use_text_encoder_1 model.use_text_encoder_2", "Of other models."),
+    *irrelevant("model.refiner_start_at model.use_text_encoder_1 model.use_text_encoder_2", "It is for other models."),
     *[
         no(f"model.{key}", "We do not train this model.")
         for key in ("is_v2", "is_pixart", "is_pixart_sigma", "is_auraflow", "is_ssd", "is_vega")
@@ -185,19 +186,20 @@ OUTPUT: list[Row] = [
         " sample.extra_values",
         "Of its program, or of videos.",
     ),
-    *irrelevant("sample.adapter_conditioning_scale sample.refiner_start_at", "Of other models."),
+    *irrelevant("sample.adapter_conditioning_scale sample.refiner_start_at", "It is for other models."),
     to("logging.log_every", "logging.every", unless_off(number)),
     to("logging.use_wandb", "logging.wandb", unless_off(lambda value, context: "online")),
     to("logging.project_name", "logging.wandb_project", unless_off(text)),
     to("logging.run_name", "logging.wandb_run", unless_off(text)),
-    *irrelevant("logging.verbose logging.use_ui_logger", "Of its program."),
+    *irrelevant("logging.verbose logging.use_ui_logger", "It concerns that program only."),
     to("log_dir", "logging.tensorboard", on),
     to("trigger_word", "caption.trigger_word", unless_off(_trigger)),
     to("training_seed", "train.seed", unless_off(number)),
     *irrelevant(
-        "type name device training_folder performance_log_every sqlite_db_path torch_profiler", "Of its program."
+        "type name device training_folder performance_log_every sqlite_db_path torch_profiler",
+        "It concerns that program only.",
     ),
-    *irrelevant("meta.* config_name first_sample", "Of its program."),
+    *irrelevant("meta.* config_name first_sample", "It concerns that program only."),
     *[
         no(f"{key}.*", _ONLY_SLIDERS)
         for key in ("adapter", "embedding", "decorator", "slider", "guidance", "do_lorm", "lorm_extract_mode_param")

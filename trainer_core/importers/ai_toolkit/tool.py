@@ -51,7 +51,7 @@ _FLAGS: Mapping[str, str] = {"is_xl": "sdxl", "is_v3": "sd3", "is_flux": "flux1"
 
 
 def recognise(data: JSON) -> str:
-    """Tell by what values are ai-toolkit's."""
+    """Return which of ai-toolkit's keys the values have; empty if they are not of this tool."""
     config = data.get("config") if isinstance(data, Mapping) else None
     process = config.get("process") if isinstance(config, Mapping) else None
     return "`config.process`" if isinstance(process, list) and process else ""
@@ -76,7 +76,7 @@ def read(loaded: Loaded) -> Source:
         for number_, one in enumerate(config["process"])
         if number_
     ]
-    extra += [("job", loaded.data.get("job"), dropped("Of its program."))]
+    extra += [("job", loaded.data.get("job"), dropped("It concerns that program only."))]
     extra += [
         (f"config.{key}", value, dropped("The name of the project.")) for key, value in config.items() if key == "name"
     ]

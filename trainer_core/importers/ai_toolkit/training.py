@@ -162,7 +162,7 @@ def _optimizer(value: JSON, context: Context) -> JSON:
 
 def _ema(value: JSON, context: Context) -> JSON:
     if not truth(value):
-        return dropped("Off there.")
+        return dropped("It is off there.")
     return Conversion({"train.ema_decay": number(context.get("train.ema_config.ema_decay", 0.999))})
 
 
@@ -174,7 +174,7 @@ def _accumulation(value: JSON, context: Context) -> JSON:
         note = f"It counts each pass as a step, so {steps} of its steps are {max(1, steps // count)} of ours."
         both = {"train.gradient_accumulation_steps": count, "train.steps": max(1, steps // count)}
         return changed(both, note)
-    return count if count > 1 else dropped("Off there.")
+    return count if count > 1 else dropped("It is off there.")
 
 
 def _steps(value: JSON, context: Context) -> JSON:
@@ -185,7 +185,7 @@ def _steps(value: JSON, context: Context) -> JSON:
 
 def _preservation(value: JSON, context: Context) -> JSON:
     if not truth(value):
-        return dropped("Off there.")
+        return dropped("It is off there.")
     found: dict[str, JSON] = {
         "loss.preservation_weight": number(context.get("train.diff_output_preservation_multiplier", 1.0)),
         "loss.preservation_class": str(context.get("train.diff_output_preservation_class", "")),
@@ -225,7 +225,7 @@ NETWORK: list[Row] = [
     ),
     *irrelevant("network.lokr_full_rank", "Written with the rank."),
     *irrelevant("network.transformer_only", "Only blocks are adapted here."),
-    *irrelevant("network.old_lokr_format network.split_multistage_loras", "Of its program."),
+    *irrelevant("network.old_lokr_format network.split_multistage_loras", "It concerns that program only."),
     no("network.all_layers", "Norms: `adapter.train_norm`."),
     no("network.lorm.*", "LoRM extracts; train a LoRA here."),
 ]
@@ -285,7 +285,7 @@ TRAIN: list[Row] = [
     to("train.dtype", "train.precision", precision, "Its default is fp32."),
     several("train.ema_config.use_ema", "train.ema_decay", _ema),
     *irrelevant("train.ema_config.ema_decay", "Written with `use_ema`."),
-    *irrelevant("train.ema_config.*", "Of its program."),
+    *irrelevant("train.ema_config.*", "It concerns that program only."),
     no("train.train_unet", "The denoiser is always trained here.", (None, True)),
     to("train.train_text_encoder", "adapter.text_encoders", unless_off(_encoders)),
     to("train.cache_text_embeddings", "text.cache", unless_off(lambda value, context: "always")),

@@ -7,7 +7,7 @@ from pathlib import PurePosixPath
 
 from trainer_core.families import get_family
 from trainer_core.families.component_files import PICKLES
-from trainer_core.importers.core.convert import is_hub_id, place
+from trainer_core.importers.core.convert import is_hub_id, relative_path
 from trainer_core.importers.core.key_table import Context, Conversion, Convert, Row, dropped, is_off, refused, several
 from trainer_core.types import JSON
 
@@ -32,7 +32,7 @@ def _vae(value: JSON, context: Context) -> JSON:
     spec = get_family(context.family).spec
     if problem := _problem(str(value), VAE, [spec.components[spec.vae].loader], context):
         return refused(problem)
-    return Conversion({VAE: place(str(value), context)})
+    return Conversion({VAE: relative_path(str(value), context)})
 
 
 def _text_encoder(keys: Sequence[str]) -> Convert:
@@ -43,7 +43,7 @@ def _text_encoder(keys: Sequence[str]) -> Convert:
             return refused(problem)
         given = [str(context.get(key)) for key in keys if not is_off(context.get(key))]
         readable = [one for one in dict.fromkeys(given) if not _encoder_problem(one, context)]
-        return Conversion({TEXT_ENCODERS: [place(one, context) for one in readable]})
+        return Conversion({TEXT_ENCODERS: [relative_path(one, context) for one in readable]})
 
     return convert
 

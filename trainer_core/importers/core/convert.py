@@ -64,7 +64,7 @@ def text(value: JSON, context: Context) -> JSON:
     return "" if value is None else str(value)
 
 
-def unless_off(convert: Convert, note: str = "Off there.") -> Convert:
+def unless_off(convert: Convert, note: str = "It is off there.") -> Convert:
     """Convert only what asks for something."""
     return lambda value, context: dropped(note) if is_off(value) else convert(value, context)
 
@@ -100,18 +100,18 @@ def precision(value: JSON, context: Context) -> JSON:
 
 def path(value: JSON, context: Context) -> JSON:
     """Write a path as the YAML file needs it: relative ones from its folder, absolute ones as they are."""
-    return place(str(value), context)
+    return relative_path(str(value), context)
 
 
 def paths(value: JSON, context: Context) -> JSON:
     """Write one path or several."""
     many = value if isinstance(value, list) else [value]
-    return [place(str(one), context) for one in many if one]
+    return [relative_path(str(one), context) for one in many if one]
 
 
 def model_path(value: JSON, context: Context) -> JSON:
     """Write a path, or leave the id of a model on the hub as it is."""
-    return str(value) if is_hub_id(str(value), context) else place(str(value), context)
+    return str(value) if is_hub_id(str(value), context) else relative_path(str(value), context)
 
 
 def is_hub_id(value: str, context: Context) -> bool:
@@ -126,7 +126,7 @@ def is_absolute(value: str) -> bool:
     return value.startswith(("/", "~", "\\\\")) or _DRIVE.match(value) is not None
 
 
-def place(value: str, context: Context) -> str:
+def relative_path(value: str, context: Context) -> str:
     """Rewrite a path: a relative one starts at the first of `roots` where it is found, else at the first of all."""
     if is_absolute(value):
         return value.replace("\\", "/") if _DRIVE.match(value) else value
@@ -137,7 +137,7 @@ def place(value: str, context: Context) -> str:
 
 
 def several_numbers(value: JSON) -> list[JSON]:
-    """Read numbers from a list, or from a text parted by commas or blanks."""
+    """Read numbers from a list, or from a text separated by commas or spaces."""
     parts = value if isinstance(value, list) else re.split(r"[,\s]+", str(value).strip("[]() "))
     return [number(part) for part in parts if part not in ("", None)]
 

@@ -213,11 +213,11 @@ def _keep(draft: Draft, conversion: Conversion, key: str, number: int | None, de
 def _nearest(key: str, section: Section) -> str:
     names = [row.key for row in section.table.rows if not row.key.endswith("*")]
     found = difflib.get_close_matches(key, names, n=1, cutoff=0.7)
-    return f"Nobody knows this key. Was `{found[0]}` meant?" if found else "Nobody knows this key."
+    return f"This key is not known. Did you mean `{found[0]}`?" if found else "This key is not known."
 
 
 def _shown(key: str, value: JSON) -> JSON:
-    """Hide what looks like a password, above all in keys that nobody knows."""
+    """Hide what looks like a password, above all in unknown keys."""
     if isinstance(value, Mapping):
         return {name: _shown(str(name), item) for name, item in value.items()}
     if isinstance(value, list):

@@ -138,7 +138,7 @@ def to(key: str, setting: str, convert: Convert = same, note: str = "", status: 
 
 
 def several(key: str, settings: str, convert: Convert, note: str = "", status: Status = "mapped") -> Row:
-    """Make the row of a key whose conversion answers with a `Conversion`; `settings` names ours, parted by spaces."""
+    """Make the row of a key whose conversion answers with a `Conversion`; `settings` are ours, separated by spaces."""
     return Row(key, status, tuple(settings.split()), note, convert)
 
 
@@ -146,13 +146,13 @@ def unsupported(key: str, fix: str, off: Sequence[JSON] = OFF) -> Row:
     """Make the row of a key that we have nothing for; values in `off` ask for nothing."""
 
     def convert(value: JSON, context: Context) -> JSON:
-        return dropped("Off there.") if is_off(value, off) else refused(fix)
+        return dropped("It is off there.") if is_off(value, off) else refused(fix)
 
     return Row(key, "unsupported", (), fix, convert)
 
 
 def irrelevant(keys: str, why: str) -> list[Row]:
-    """Make the rows of keys, parted by spaces, that do not matter here."""
+    """Make the rows of keys, separated by spaces, that do not matter here."""
     return [Row(key, "irrelevant", (), why, lambda value, context: dropped(why)) for key in keys.split()]
 
 
@@ -164,7 +164,7 @@ _NO_SAVING: tuple[JSON, ...] = (*OFF, "NONE", "no_change", "no_change_te", "defa
 
 
 def memory(keys: str) -> list[Row]:
-    """Make the rows of keys, parted by spaces, that save memory (quantisation, swap, offload) or compile the model."""
+    """Make the rows of keys, separated by spaces, that save memory or compile the model."""
     return [unsupported(key, MEMORY, _NO_SAVING) for key in keys.split()]
 
 

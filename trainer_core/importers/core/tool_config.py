@@ -84,8 +84,8 @@ def in_folder(
     return [mine, *[section for section in sections if section not in plain]], report
 
 
-_FOLDER = "The folder of `--dataset` stands in its place."
-_OTHER = "`--dataset` gives one folder: this one was left out. Add it to `datasets`."
+_FOLDER = "The folder of `--dataset` replaces it."
+_OTHER = "`--dataset` gives one folder, so this one was left out. Add it to `datasets`."
 
 
 @dataclass(frozen=True)

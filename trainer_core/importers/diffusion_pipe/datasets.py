@@ -60,7 +60,7 @@ DATASET_ROWS: list[Row] = [
     *irrelevant("num_ar_buckets", "Ours are every size of the grid."),
     no("ar_buckets", "Ours are every size of the grid (`bucket.step`)."),
     no("size_buckets", "Ours are every size of the grid (`bucket.step`)."),
-    *irrelevant("frame_buckets", "Of videos."),
+    *irrelevant("frame_buckets", "It is for videos."),
     to(
         "cache_shuffle_num",
         "caption.variants",
@@ -70,7 +70,7 @@ DATASET_ROWS: list[Row] = [
     to("shuffle_tags", "tags.shuffle", on),
     to("caption_prefix", "caption.prefix", unless_off(text)),
     to("skip_empty_caption", "caption.missing", _skip, "Pictures without a caption are left out unless it is false."),
-    *irrelevant("shuffle_metadata online_captions", "Of its program."),
+    *irrelevant("shuffle_metadata online_captions", "It concerns that program only."),
     no("subsample_ratio", "Take pictures away, or set `repeats` of the others."),
     to("(held out)", "datasets.held_out", number, "It trains on every picture; `eval_datasets` are only measured."),
     to("(lines of a caption)", "caption.multiline", text, "It reads the whole caption file."),

@@ -34,7 +34,7 @@ FAMILIES: Mapping[str, str] = {
 
 
 def recognise(data: JSON) -> str:
-    """Tell by what values are diffusion-pipe's."""
+    """Return which of diffusion-pipe's keys the values have; empty if they are not of this tool."""
     if not isinstance(data, Mapping):
         return ""
     if isinstance(data.get("directory"), list):

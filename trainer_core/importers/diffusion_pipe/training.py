@@ -39,7 +39,7 @@ from trainer_core.importers.core.targets import transformer_blocks
 from trainer_core.types import JSON
 
 HARDWARE = "Hardware: the profile decides (`hardware.profile`)."
-_PROGRAM = "Of its program."
+_PROGRAM = "It concerns that program only."
 _PARTS = "Put it into the base's folder: a diffusers-format folder holds all parts."
 _UNET_LINEARS = r"(?!.*conv_shortcut)(down_blocks|mid_block|up_blocks)\..*"
 """SDXL's 739 Linears inside blocks; 1x1 convolutions are left out."""

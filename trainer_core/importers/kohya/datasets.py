@@ -37,7 +37,7 @@ def _resolution(value: JSON, context: Context) -> JSON:
     """A side, or width and height: with buckets only the area counts."""
     sides = [int(amount(side)) for side in several_numbers(value)]
     if not sides or not all(sides):
-        return dropped("Off there.")
+        return dropped("It is off there.")
     if len(set(sides)) == 1:
         return [sides[0]]
     side = side_of(sides[0], sides[1])
@@ -94,7 +94,7 @@ def _layout(value: JSON, context: Context) -> JSON:
 
 
 def _regularisation(value: JSON, context: Context) -> JSON:
-    return Conversion({"datasets.regularisation": True}) if truth(value) else dropped("Off there.")
+    return Conversion({"datasets.regularisation": True}) if truth(value) else dropped("It is off there.")
 
 
 ROWS: list[Row] = [

@@ -221,7 +221,9 @@ def _network_arguments(kind: str, data: Mapping[str, JSON], script: Script) -> d
             continue
         meant = not kinds or any(part in kind for part in kinds.split(", "))
         if not meant or (is_off(data[key]) and key != "conv_dim"):
-            script.done.append((key, data[key], dropped("Off there." if meant else "Of another kind of adapter.")))
+            script.done.append(
+                (key, data[key], dropped("It is off there." if meant else "Of another kind of adapter."))
+            )
             continue
         value = data[key]
         name = "preset" if key == "LyCORIS_preset" else _RENAMED.get(key, key)
@@ -265,9 +267,9 @@ _GUI_ROWS: list[Row] = [
     *irrelevant("epoch lr_warmup noise_offset_type t5xxl_lr", _SUMMED),
     *irrelevant(" ".join(_CACHING) + " sd3_cache_text_encoder_outputs_to_disk", "Embeddings are always cached here."),
     *irrelevant("flux1_cache_text_encoder_outputs_to_disk", "Embeddings are always cached here."),
-    *irrelevant("save_as_bool model_list headless print_only", "Of its program."),
+    *irrelevant("save_as_bool model_list headless print_only", "It concerns that program only."),
     *irrelevant("train_lora_ggpo", "See `ggpo_sigma`."),
-    *irrelevant("hunyuan_* anima_* byt5", "Of a model that we do not train."),
+    *irrelevant("hunyuan_* anima_* byt5", "It is for a model that is not trained here."),
     *memory("sd3_fused_backward_pass flux_fused_backward_pass"),
     *irrelevant("sd3_disable_mmap_load_safetensors lumina_use_flash_attn", "Hardware."),
     *irrelevant("lumina_use_sage_attn lumina_cache_*", "Hardware, or always so here."),

@@ -147,19 +147,19 @@ def _text_encoder_lr(value: JSON, context: Context) -> JSON:
 
 def _decompose(value: JSON, context: Context) -> JSON:
     if not truth(value):
-        return dropped("Off there.")
+        return dropped("It is off there.")
     return dropped("Read to choose the kind: DoRA.") if _plain(context) else True
 
 
 def _tucker(value: JSON, context: Context) -> JSON:
     if not truth(value):
-        return dropped("Off there.")
+        return dropped("It is off there.")
     return dropped(_NO_CONVOLUTIONS) if is_lycoris(context) and not _convolves(context) else True
 
 
 def _norm(value: JSON, context: Context) -> JSON:
     if not truth(value):
-        return dropped("Off there.")
+        return dropped("It is off there.")
     return refused("A plain LoRA leaves norms alone: take `adapter.type: locon`.") if _plain(context) else True
 
 
@@ -172,7 +172,7 @@ def _conv(value: JSON, context: Context) -> JSON:
         return Conversion(
             {"adapter.conv_rank": 1}, note="Convolutions are adapted; with whole matrices the rank does not count."
         )
-    return int(amount(value)) if amount(value) else dropped("Off there.")
+    return int(amount(value)) if amount(value) else dropped("It is off there.")
 
 
 def _conv_alpha(value: JSON, context: Context) -> JSON:
@@ -187,7 +187,7 @@ def _conv_alpha(value: JSON, context: Context) -> JSON:
 
 
 def _plus(value: JSON, context: Context) -> JSON:
-    return number(value) if amount(value) else dropped("Off there.")
+    return number(value) if amount(value) else dropped("It is off there.")
 
 
 _GIVEN = "Implied by the kind of adapter."

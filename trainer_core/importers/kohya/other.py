@@ -32,9 +32,13 @@ OTHER: list[Row] = [
     *irrelevant("metadata_tags metadata_title metadata_merged_from metadata_thumbnail", "Metadata come from the run."),
     *irrelevant("huggingface_repo_id huggingface_repo_type huggingface_path_in_repo async_upload", "We do not upload."),
     *irrelevant("huggingface_repo_visibility save_state_to_huggingface resume_from_huggingface", "We do not upload."),
-    *irrelevant("tokenizer_cache_dir config_file output_config console_log_level console_log_file", "Of its program."),
     *irrelevant(
-        "console_log_simple debug_dataset show_timesteps show_timesteps_resolution dataset_class", "Of its program."
+        "tokenizer_cache_dir config_file output_config console_log_level console_log_file",
+        "It concerns that program only.",
+    ),
+    *irrelevant(
+        "console_log_simple debug_dataset show_timesteps show_timesteps_resolution dataset_class",
+        "It concerns that program only.",
     ),
     *irrelevant("use_safetensors", "We write .safetensors."),
     *irrelevant("dataset_config in_json", "Read, and reported key by key."),

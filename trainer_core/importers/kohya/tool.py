@@ -43,7 +43,7 @@ _NAMED: Mapping[str, str] = {
 
 
 def recognise(data: JSON) -> str:
-    """Tell by what values are kohya's."""
+    """Return which of kohya's keys the values have; empty if they are not of this tool."""
     if not isinstance(data, Mapping):
         return ""
     if is_gui(data):
@@ -131,7 +131,7 @@ def _datasets(
 
 
 def _family(values: Mapping[str, JSON]) -> DetectedFamily:
-    """Tell the family, surely by keys that only one has, else by the name of the base model."""
+    """Return the family: certain where a key belongs to one family alone, else guessed from the base model's name."""
     module = str(values.get("network_module") or "")
     for detected, holds in (
         (DetectedFamily("", "`v2`", problem="is Stable Diffusion 2, which we do not train."), truth(values.get("v2"))),

@@ -89,7 +89,7 @@ def _warmup(value: JSON, context: Context) -> JSON:
 def _decay(value: JSON, context: Context) -> JSON:
     found = number(value)
     if not amount(found):
-        return dropped("Off there.")
+        return dropped("It is off there.")
     if amount(found) < 1:
         return Conversion({"schedule.decay_ratio": found})
     return Conversion({"schedule.decay_ratio": min(1.0, amount(found) / amount(context.get("max_train_steps", 1600)))})
@@ -104,7 +104,7 @@ def _cycles(value: JSON, context: Context) -> JSON:
 def _steps(value: JSON, context: Context) -> JSON:
     if amount(context.get("max_train_epochs")):
         return dropped("`max_train_epochs` goes before it.")
-    return int(amount(value)) if amount(value) else dropped("Off there.")
+    return int(amount(value)) if amount(value) else dropped("It is off there.")
 
 
 def _min_lr(value: JSON, context: Context) -> JSON:
@@ -169,20 +169,20 @@ def _prediction(value: JSON, context: Context) -> JSON:
 def _clip_skip(value: JSON, context: Context) -> JSON:
     if context.family != "sd15":
         return dropped("Read for SD1.5 only.")
-    return max(0, int(amount(value)) - 1) if amount(value) else dropped("Off there.")
+    return max(0, int(amount(value)) - 1) if amount(value) else dropped("It is off there.")
 
 
 def _clip_tokens(value: JSON, context: Context) -> JSON:
     if context.family not in ("sd15", "sdxl"):
         return dropped("Read for SD1.5 and SDXL only.")
-    return int(amount(value)) if amount(value) else dropped("Off there.")
+    return int(amount(value)) if amount(value) else dropped("It is off there.")
 
 
 def _keep(unit: str) -> Row:
     def convert(value: JSON, context: Context) -> JSON:
         every = amount(context.get(f"save_every_n_{unit}"))
         if not amount(value) or not every:
-            return dropped("Off there.")
+            return dropped("It is off there.")
         files = int(amount(value)) if unit == "epochs" else keep_files(amount(value), every)
         return Conversion(
             {"save.keep_last": files}, note="" if unit == "epochs" else "It counts steps; ours counts files."
@@ -205,7 +205,7 @@ def _log_with(value: JSON, context: Context) -> JSON:
         found["logging.tensorboard"] = True
     if kind in ("wandb", "all"):
         found["logging.wandb"] = "online"
-    return Conversion(found) if found else dropped("Off there.")
+    return Conversion(found) if found else dropped("It is off there.")
 
 
 def _sampler(value: JSON, context: Context) -> JSON:
@@ -235,7 +235,7 @@ def _random(value: JSON, context: Context) -> JSON:
     return (
         changed({}, "Its strength varies from step to step; ours is constant.")
         if truth(value)
-        else dropped("Off there.")
+        else dropped("It is off there.")
     )
 
 

@@ -55,7 +55,7 @@ def _kind(value: JSON, context: Context) -> JSON:
 
 
 def _override(value: JSON, context: Context) -> JSON:
-    return sides(value) if truth(context.get("image.enable_resolution_override")) else dropped("Off there.")
+    return sides(value) if truth(context.get("image.enable_resolution_override")) else dropped("It is off there.")
 
 
 def _shared_resolution(value: JSON, context: Context) -> JSON:
@@ -100,7 +100,7 @@ def _jitter(value: JSON, context: Context) -> JSON:
 
 def _colour(value: JSON, context: Context) -> JSON:
     if not truth(value):
-        return dropped("Off there.")
+        return dropped("It is off there.")
     strength = amount(context.get(context.key.replace("enable_random", "random") + "_max_strength"))
     return changed(
         {"augment.color": min(1.0, strength)}, "One strength moves brightness, contrast, saturation and hue."
@@ -118,7 +118,7 @@ def _captions(value: JSON, context: Context) -> JSON:
 
 def _dropout(value: JSON, context: Context) -> JSON:
     if not truth(context.get("text.tag_dropout_enable")):
-        return dropped("Off there.")
+        return dropped("It is off there.")
     kind = str(context.get("text.tag_dropout_mode", "FULL"))
     if kind == "FULL":
         return Conversion({"caption.dropout": number(value)}, note="FULL drops all tags together.")
@@ -135,14 +135,14 @@ def _keep(value: JSON, context: Context) -> JSON:
 
 def _masks(value: JSON, context: Context) -> JSON:
     if not truth(value):
-        return dropped("Off there.")
+        return dropped("It is off there.")
     return refused(
         "Put the `-masklabel.png` files into a folder of their own, named as their pictures, and set `mask_path`."
     )
 
 
 _FIXED = "Change the pictures themselves."
-_PROGRAM = "Of its program."
+_PROGRAM = "It concerns that program only."
 
 ROWS: list[Row] = [
     to("path", "datasets.path", path),

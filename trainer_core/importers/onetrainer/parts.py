@@ -78,7 +78,7 @@ def _of(kind: str) -> Convert:
 def _switch(kind: str) -> Convert:
     def convert(value: JSON, context: Context) -> JSON:
         if str(context.get("peft_type", "LORA")) != kind or not truth(value):
-            return dropped("Off there.")
+            return dropped("It is off there.")
         return True
 
     return convert
@@ -150,7 +150,7 @@ def _betas(value: JSON, context: Context) -> JSON:
 
 def _argument(name: str) -> Convert:
     def convert(value: JSON, context: Context) -> JSON:
-        return dropped("Off there.") if value in (None, False) else Conversion({f"optimizer.args.{name}": value})
+        return dropped("It is off there.") if value in (None, False) else Conversion({f"optimizer.args.{name}": value})
 
     return convert
 
@@ -188,7 +188,7 @@ PARTS: list[Row] = [
         for part in ("text_encoder", "text_encoder_2", "text_encoder_3", "text_encoder_4")
     ],
     to("transformer.guidance_scale", "noise.guidance", number),
-    *irrelevant("unet.guidance_scale prior.guidance_scale", "Of other models."),
+    *irrelevant("unet.guidance_scale prior.guidance_scale", "It is for other models."),
     *irrelevant("transformer.attention_mask", "As in diffusers' pipeline."),
     to("vae.weight_dtype", "latents.precision", lambda value, context: precision(value, context)),
     vae_row("vae.model_name"),
@@ -239,7 +239,7 @@ PARTS: list[Row] = [
         )
     ],
     *[
-        irrelevant(f"{part}.*", "Of other models.")[0]
+        irrelevant(f"{part}.*", "It is for other models.")[0]
         for part in ("effnet_encoder", "decoder", "decoder_text_encoder", "decoder_vqgan", "unconditional_transformer")
     ],
     *irrelevant("quantization.*", "Read with a quantised `weight_dtype`."),

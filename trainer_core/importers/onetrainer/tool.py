@@ -53,7 +53,7 @@ _OLD: Mapping[str, str] = {
 
 
 def recognise(data: JSON) -> str:
-    """Tell by what values are OneTrainer's."""
+    """Return which of OneTrainer's keys the values have; empty if they are not of this tool."""
     if isinstance(data, Mapping):
         found = [key for key in _MARKS if key in data]
         return ", ".join(f"`{key}`" for key in found) if len(found) > 1 else ""

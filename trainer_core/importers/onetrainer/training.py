@@ -37,7 +37,7 @@ from trainer_core.importers.core.key_table import unsupported as no
 from trainer_core.importers.onetrainer.parts import ADAPTER, ENCODERS, HARDWARE, OPTIMIZER, PARTS, checkpointing
 from trainer_core.types import JSON
 
-_PROGRAM = "Of its program."
+_PROGRAM = "It concerns that program only."
 
 _SAMPLERS: Mapping[str, str] = {
     "ddim": "ddim",
@@ -115,7 +115,7 @@ def _every(setting: str, unit_key: str) -> Convert:
         if unit == "STEP":
             return Conversion({setting: int(amount(value))})
         return refused(
-            f"Count in steps or epochs: `{setting}` or `{setting}_epochs`; {value} {unit.lower()} have no place."
+            f"Count in steps or epochs: `{setting}` or `{setting}_epochs`; {value} {unit.lower()} cannot be written."
         )
 
     return convert
@@ -144,7 +144,7 @@ def _masked(name: str) -> Convert:
 
 def _ema(value: JSON, context: Context) -> JSON:
     if str(value) == "OFF":
-        return dropped("Off there.")
+        return dropped("It is off there.")
     decay, step = amount(context.get("ema_decay", 0.999)), amount(context.get("ema_update_step_interval", 5)) or 1
     if step == 1:
         return Conversion({"train.ema_decay": decay})
@@ -201,7 +201,7 @@ TRAINING: list[Row] = [
         for key in ("mse_strength", "mae_strength", "huber_strength", "log_cosh_strength")
     ],
     *irrelevant("huber_delta", "Written with `huber_strength`."),
-    *irrelevant("vb_loss_strength", "Of other models."),
+    *irrelevant("vb_loss_strength", "It is for other models."),
     *irrelevant("masked_training", "See the concepts."),
     to("unmasked_weight", "loss.mask_floor", _masked("unmasked_weight")),
     to("normalize_masked_area_loss", "loss.normalise_masks", _masked("normalize_masked_area_loss")),
@@ -267,7 +267,9 @@ OUTPUT: list[Row] = [
     to(
         "rolling_backup_count",
         "train.keep_last",
-        lambda value, context: int(amount(value)) if truth(context.get("rolling_backup")) else dropped("Off there."),
+        lambda value, context: (
+            int(amount(value)) if truth(context.get("rolling_backup")) else dropped("It is off there.")
+        ),
     ),
     several("sample_after", "sample.every sample.every_epochs", _samples_every),
     *irrelevant(

@@ -113,7 +113,7 @@ def _storage(value: JSON, context: Context) -> JSON:
 
 
 def _shuffle(value: JSON, context: Context) -> JSON:
-    return Conversion({"tags.shuffle": True}) if truth(value) else dropped("Off there.")
+    return Conversion({"tags.shuffle": True}) if truth(value) else dropped("It is off there.")
 
 
 def _split(value: JSON, context: Context) -> JSON:
@@ -176,9 +176,13 @@ ROWS: list[Row] = [
         "hash_filenames preserve_data_backend_cache skip_file_discovery vae_cache_disable vae_cache_ondemand", _CACHE
     ),
     *irrelevant("cache_dir cache_dir_conditioning_image_embeds compress_cache default write_batch_size", _CACHE),
-    *irrelevant("metadata_backend metadata_update_interval scan_for_errors delete_unwanted_images", "Of its program."),
     *irrelevant(
-        "delete_problematic_images override_dataset_config ignore_epochs aspect_bucket_alignment", "Of its program."
+        "metadata_backend metadata_update_interval scan_for_errors delete_unwanted_images",
+        "It concerns that program only.",
+    ),
+    *irrelevant(
+        "delete_problematic_images override_dataset_config ignore_epochs aspect_bucket_alignment",
+        "It concerns that program only.",
     ),
     *irrelevant(
         "disabled disable video.* audio.* source_dataset_id conditioning_type conditioning_config",

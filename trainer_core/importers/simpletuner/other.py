@@ -29,7 +29,7 @@ from trainer_core.importers.core.key_table import unsupported as no
 from trainer_core.importers.simpletuner.adapter import HARDWARE
 from trainer_core.types import JSON
 
-PROGRAM = "Of its program."
+PROGRAM = "It concerns that program only."
 
 _CACHE = "Latents and embeddings are always cached here, under keys that notice every change."
 
@@ -45,7 +45,11 @@ def _report_to(value: JSON, context: Context) -> JSON:
         found["logging.wandb"] = "online"
     if found:
         return Conversion(found)
-    return dropped("Off there.") if kinds == ["none"] else refused("We tell TensorBoard and Weights & Biases.")
+    return (
+        dropped("It is off there.")
+        if kinds == ["none"]
+        else refused("Only TensorBoard and Weights & Biases are supported.")
+    )
 
 
 def _sampled(context: Context) -> bool:
@@ -57,7 +61,7 @@ def _if_sampled(convert: Convert) -> Convert:
 
 
 def _size(value: JSON, context: Context) -> JSON:
-    """`1024`, `1024x768`, or several parted by commas: the first."""
+    """`1024`, `1024x768`, or several separated by commas: the first."""
     first = str(value).split(",")[0]
     sides = [int(amount(side)) for side in several_numbers(first.lower().replace("x", ","))]
     if not sides:
@@ -205,7 +209,7 @@ OTHER: list[Row] = [
     ),
     *irrelevant(
         "delete_invalid_checkpoints freeze_encoder* soft_min_snr_sigma_data audio_* deepfloyd_* ltx2_* wan_*",
-        "Of its program, or of other models.",
+        "It concerns that program only, or other models.",
     ),
     no("layer_freeze_strategy", _OTHER, (None, "none", "")),
     *[

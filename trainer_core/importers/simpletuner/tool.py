@@ -113,7 +113,7 @@ _OLD: Mapping[str, str] = {
 
 
 def recognise(data: JSON) -> str:
-    """Tell by what values are SimpleTuner's."""
+    """Return which of SimpleTuner's keys the values have; empty if they are not of this tool."""
     if isinstance(data, Mapping):
         plain = _plain(data)
         found = [key for key in _MARKS if key in plain]

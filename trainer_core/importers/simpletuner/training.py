@@ -74,7 +74,7 @@ def _ema(value: JSON, context: Context) -> JSON:
     return (
         Conversion({"train.ema_decay": number(context.get("ema_decay", 0.995))})
         if truth(value)
-        else dropped("Off there.")
+        else dropped("It is off there.")
     )
 
 
