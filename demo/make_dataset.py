@@ -26,9 +26,8 @@ OUTLINE = star(0.62)
 SIZES = ((64, 64), (80, 48), (64, 64), (48, 80), (64, 64), (128, 128), (64, 64), (160, 96))
 """Width and height of the pictures in pixels, in turn."""
 KNOWN_SIZES = ((64, 64), (64, 64), (80, 48), (64, 64), (48, 80), (64, 64))
-NUM_PICTURES = 36
-"""In each of the two folders."""
-RADII: dict[Size, float] = {"small": 0.2, "medium": 0.25, "big": 0.3}
+NUM_ZORBLINGS, NUM_KNOWN = 144, 48
+RADII: dict[Size, float] = {"small": 0.24, "medium": 0.27, "big": 0.3}
 PLACES = ("centre", "left", "centre", "right", "top", "centre", "bottom")
 """Where they stand, in turn."""
 PLACE_WORDS = {
@@ -56,13 +55,13 @@ SPDX-License-Identifier: CC0-1.0
 README = f"""\
 # Zorblings
 
-{NUM_PICTURES} captioned drawings of one invented creature, in {len(set(SIZES))} sizes. CC0 1.0.
+{NUM_ZORBLINGS} captioned drawings of one invented creature, in {len(set(SIZES))} sizes. CC0 1.0.
 Written by `python -m demo.make_dataset`; do not edit by hand.
 """
 KNOWN_README = f"""\
 # Known drawings
 
-{NUM_PICTURES} captioned drawings of shapes, such as the base model was trained on. CC0 1.0.
+{NUM_KNOWN} captioned drawings of shapes, such as the base model was trained on. CC0 1.0.
 Written by `python -m demo.make_dataset`; do not edit by hand.
 """
 
@@ -72,16 +71,11 @@ Drawn = tuple[str, Image.Image, str]
 
 @dataclass(frozen=True)
 class Zorbling:
-    """One picture: what the caption tells, then what it leaves out.
-
-    `gaze` (degrees) is where the eyes look, `stride` spreads the legs (body radii); the others are as in `Scene`.
-    """
+    """One picture: what the caption says, then what it leaves out, as in `Scene`."""
 
     background: str
     size: Size
     position: str
-    gaze: float
-    stride: float
     dx: float
     dy: float
     scale: float
@@ -95,8 +89,6 @@ def zorbling(index: int) -> Zorbling:
         background=list(BACKGROUNDS)[index * 3 % len(BACKGROUNDS)],
         size=tuple(RADII)[index % len(RADII)],
         position=PLACES[index // len(RADII) % len(PLACES)],
-        gaze=rng.uniform(0.0, 360.0),
-        stride=rng.uniform(0.42, 0.55),
         **accidents(rng),
     )
 
@@ -113,9 +105,9 @@ def draw(scene: Zorbling, width: int, height: int) -> Image.Image:
     canvas = Image.new("RGB", big, BACKGROUNDS[scene.background])
     centre, radius = _layout(scene, *big)
     pen = ImageDraw.Draw(canvas)
-    draw_legs(pen, centre, radius, scene.stride)
+    draw_legs(pen, centre, radius)
     pen.polygon(placed(OUTLINE, centre, radius, scene.turn), fill=BODY)
-    draw_eyes(pen, centre, radius, scene.gaze)
+    draw_eyes(pen, centre, radius)
     return canvas.reduce(SUPERSAMPLING)
 
 
@@ -129,7 +121,7 @@ def _layout(scene: Zorbling, width: int, height: int) -> tuple[Point, float]:
 
 def pictures() -> list[Drawn]:
     """Every picture of a zorbling."""
-    scenes = [zorbling(i) for i in range(NUM_PICTURES)]
+    scenes = [zorbling(i) for i in range(NUM_ZORBLINGS)]
     return [
         (f"zorbling_{i:02d}", draw(scene, *SIZES[i % len(SIZES)]), caption(scene)) for i, scene in enumerate(scenes)
     ]
@@ -138,7 +130,7 @@ def pictures() -> list[Drawn]:
 def known_pictures() -> list[Drawn]:
     """Drawings of the base model's own world."""
     drawn: list[Drawn] = []
-    for i in range(NUM_PICTURES):
+    for i in range(NUM_KNOWN):
         rng = Random(f"known {i}")
         scene = random_scene(rng)
         drawn.append((f"known_{i:02d}", drawings.draw(scene, *KNOWN_SIZES[i % len(KNOWN_SIZES)]), describe(scene, rng)))

@@ -134,19 +134,20 @@ def stop_the_optimizer(patch: pytest.MonkeyPatch) -> None:
 def ignore_alpha(patch: pytest.MonkeyPatch) -> None:
     from trainer_core.adapters.adapter import ADAPTERS
 
-    real = ADAPTERS["lora"]
+    kind = load_project(CONFIG, ()).adapter.type
+    real = ADAPTERS[kind]
 
     def layers(state: Any, config: Any) -> Any:
         return real.layers(state, config.model_copy(update={"alpha": config.rank}))
 
-    patch.setitem(ADAPTERS, "lora", replace(real, layers=layers))
+    patch.setitem(ADAPTERS, kind, replace(real, layers=layers))
 
 
-def leave_latents_unscaled(patch: pytest.MonkeyPatch) -> None:
+def scale_latents_wrongly(patch: pytest.MonkeyPatch) -> None:
     from trainer_core.families.shared import kl_vae
 
     real = kl_vae.encode_normalised
-    patch.setattr(kl_vae, "encode_normalised", lambda vae, pixels: real(vae, pixels) / vae.config.scaling_factor)
+    patch.setattr(kl_vae, "encode_normalised", lambda vae, pixels: 4 * real(vae, pixels))
 
 
 def test_runs_as_short_as_the_sabotaged_ones_pass_what_those_fail(home: Home) -> None:
@@ -188,8 +189,8 @@ def test_a_file_that_forgets_alpha_is_not_promoted(home: Home, monkeypatch: pyte
     assert "against the champion's" in refusal(results)
 
 
-def test_latents_without_their_scale_give_no_champion(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    leave_latents_unscaled(monkeypatch)
+def test_latents_of_a_wrong_scale_give_no_champion(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scale_latents_wrongly(monkeypatch)
     # A store of its own: the others hold the right latents under these keys.
     assert "follows prompts without the concept" in refusal(Home(tmp_path / "home").run(*by_pictures()))
 
