@@ -39,7 +39,7 @@ Metadata = Mapping[str, dg.MetadataValue]
 
 
 POOL_SECONDS = 10.0
-# A step that waits for its pool says so every five minutes; nobody could tell that from a step that hangs.
+# Dagster lets a step that waits for its pool say so every five minutes: too seldom to tell it from a step that hangs.
 active.CONCURRENCY_CLAIM_MESSAGE_INTERVAL = POOL_SECONDS
 
 
