@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 
 import dagster as dg
 import pytest
@@ -49,8 +49,10 @@ def test_a_run_that_waits_for_a_lock_says_for_which_until_it_has_it(
 
     monkeypatch.setattr(progress, "SILENCE_SECONDS", 0.1)
     monkeypatch.setattr("lora_assets.assets.stage.Progress", Patient)
-    with other:
-        work: Mapping[str, tuple[str, int]] = world.materialize("validated_dataset")
+    # In another thread, as filelock refuses to wait for a lock of its own thread.
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(other.acquire).result()
+    work = world.materialize("validated_dataset")
     assert work["validated_dataset"][0] == "computed"
     waiting = [line for line in lines(world.instance) if "waiting for another process" in line]
     assert len(waiting) >= 2 and all("validated_dataset-" in line for line in waiting)

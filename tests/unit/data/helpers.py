@@ -19,6 +19,11 @@ from trainer_core.types import Bucket, Finding, Geometry, Sample
 SMALL_BUCKETS = BucketConfig(resolution=64, step=8, min_side=32, max_side=128)
 
 
+def bucket_config(**given: Any) -> BucketConfig:
+    """Return settings of buckets as an open project has them: sides are numbers, those of SD1.5 unless given."""
+    return BucketConfig.model_validate({"resolution": 512, "max_side": 1024, **given})
+
+
 def draw(path: Path, size: tuple[int, int] = (64, 64), colour: tuple[int, int, int] = (200, 30, 60)) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", size, colour).save(path)

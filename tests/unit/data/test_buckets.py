@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.unit.data.helpers import bucket_config
 from trainer_core.config.groups import BucketConfig
 from trainer_core.data.pictures.buckets import (
     BucketGrid,
@@ -30,7 +31,7 @@ def configs(draw: st.DrawFn) -> tuple[BucketConfig, int]:
     min_side = draw(st.integers(8, resolution // unit * unit))
     max_side = draw(st.integers(resolution, 3000))
     upscale = draw(st.booleans())
-    config = BucketConfig(resolution=resolution, step=step, min_side=min_side, max_side=max_side, upscale=upscale)
+    config = bucket_config(resolution=resolution, step=step, min_side=min_side, max_side=max_side, upscale=upscale)
     return config, multiple
 
 
@@ -101,7 +102,7 @@ def test_the_nearest_bucket_is_what_comparing_all_of_them_exactly_gives(
 
 
 def grid(**settings: object) -> BucketGrid:
-    return make_grid(BucketConfig.model_validate(settings), 8)
+    return make_grid(bucket_config(**settings), 8)
 
 
 def test_the_usual_settings_give_the_usual_buckets() -> None:
@@ -113,8 +114,8 @@ def test_the_usual_settings_give_the_usual_buckets() -> None:
 
 
 def test_a_step_that_is_no_multiple_of_the_familys_becomes_the_common_multiple() -> None:
-    assert make_grid(BucketConfig(step=24), 16).step == 48
-    assert make_grid(BucketConfig(step=64), 16).step == 64
+    assert make_grid(bucket_config(step=24), 16).step == 48
+    assert make_grid(bucket_config(step=64), 16).step == 64
 
 
 def test_a_tie_goes_to_the_wider_bucket() -> None:
@@ -178,7 +179,7 @@ def test_the_grid_is_kohyas_without_smaller_sizes_of_the_same_shape(
         return
     theirs = kohya(resolution, least, most, step)
     largest = {size for size in theirs if not any(other > size and _same_shape(size, other) for other in theirs)}
-    config = BucketConfig(resolution=resolution, step=step, min_side=least, max_side=max(most, 8))
+    config = bucket_config(resolution=resolution, step=step, min_side=least, max_side=max(most, 8))
     assert set(make_grid(config, step).sizes) == largest
 
 
@@ -188,7 +189,7 @@ def _same_shape(one: Bucket, other: Bucket) -> bool:
 
 @pytest.mark.setting("bucket.table")
 def test_the_sizes_of_sdxl_are_the_forty_of_the_paper() -> None:
-    sizes = make_grid(BucketConfig(resolution=1024, table="sdxl_sizes"), 8).sizes
+    sizes = make_grid(bucket_config(resolution=1024, table="sdxl_sizes"), 8).sizes
     assert len(sizes) == len(set(sizes)) == 40
     # By the paper each is within 5 % of 1024 x 1024 pixels, in steps of 64; they lie around the square, which is one.
     assert all(size.width % 64 == size.height % 64 == 0 for size in sizes)
@@ -202,9 +203,9 @@ def test_the_sizes_of_sdxl_are_the_forty_of_the_paper() -> None:
 @pytest.mark.setting("bucket.table")
 def test_the_sizes_of_sdxl_are_for_its_resolution_alone() -> None:
     with pytest.raises(ConfigError, match=r"bucket.resolution: is 768.*sdxl"):
-        make_grid(BucketConfig(resolution=768, table="sdxl_sizes"), 8)
+        make_grid(bucket_config(resolution=768, table="sdxl_sizes"), 8)
     with pytest.raises(ConfigError, match=r"multiples of 48"):
-        make_grid(BucketConfig(resolution=1024, table="sdxl_sizes"), 48)
+        make_grid(bucket_config(resolution=1024, table="sdxl_sizes"), 48)
 
 
 @pytest.mark.setting("bucket.table")
@@ -222,4 +223,4 @@ def test_the_square_alone_crops_every_picture_to_a_square(width: int, height: in
 @pytest.mark.setting("bucket.table")
 def test_a_square_outside_the_limits_is_an_error() -> None:
     with pytest.raises(ConfigError, match="has a side of 192"):
-        make_grid(BucketConfig(resolution=200, table="square"), 8)
+        make_grid(bucket_config(resolution=200, table="square"), 8)

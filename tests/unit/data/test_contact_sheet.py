@@ -12,8 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageColor
 
-from tests.unit.data.helpers import build, draw, look, pair
-from trainer_core.config.groups import BucketConfig
+from tests.unit.data.helpers import bucket_config, build, draw, look, pair
 from trainer_core.data.manifest import Manifest
 from trainer_core.data.pictures import decode
 from trainer_core.data.pictures.buckets import cover_bucket
@@ -161,7 +160,7 @@ def test_a_thumbnail_shows_what_the_crop_keeps(tmp_path: Path, scale: int) -> No
     (tmp_path / "data").mkdir()
     wide.save(tmp_path / "data/wide.png")
     (tmp_path / "data/wide.txt").write_text("wide")
-    bucket = BucketConfig(resolution=64 * scale, step=8, min_side=32 * scale, max_side=128 * scale)
+    bucket = bucket_config(resolution=64 * scale, step=8, min_side=32 * scale, max_side=128 * scale)
     write_contact_sheet(build(look(tmp_path / "data"), bucket=bucket).samples, tmp_path / "sheet.png")
     found = colours(tmp_path / "sheet.png")
     assert (0, 160, 0) in found and (255, 0, 0) not in found
@@ -214,7 +213,7 @@ def test_what_a_mask_leaves_out_is_tinted(tmp_path: Path, side: int) -> None:
     mask.paste(255, (side, 0, 2 * side, side))
     (tmp_path / "masks").mkdir()
     mask.save(tmp_path / "masks" / "a.png")
-    grid = BucketConfig(resolution=side, step=32, min_side=32, max_side=side, table="square")
+    grid = bucket_config(resolution=side, step=32, min_side=32, max_side=side, table="square")
     (one,) = build(look(tmp_path / "pictures", mask_path=tmp_path / "masks", held_out=0), bucket=grid).samples
     shown = contact_sheet._thumbnail(one, (64, 64))  # pyright: ignore[reportPrivateUsage]
     assert shown is not None

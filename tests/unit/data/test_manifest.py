@@ -5,8 +5,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from tests.unit.data.helpers import SMALL_BUCKETS, build, draw, look, pair, read_all, reasons, texts
-from trainer_core.config.groups import BucketConfig, CaptionConfig, DatasetConfig
+from tests.unit.data.helpers import SMALL_BUCKETS, bucket_config, build, draw, look, pair, read_all, reasons, texts
+from trainer_core.config.groups import CaptionConfig, DatasetConfig
 from trainer_core.data.build_manifest import build_manifest
 from trainer_core.data.captions.caption_file import CaptionText
 from trainer_core.data.discovery.discover import Discovery, Exclusion, PictureFile
@@ -174,7 +174,7 @@ def test_two_datasets_of_one_name_are_an_error(tmp_path: Path) -> None:
 def test_impossible_buckets_are_a_configuration_error(tmp_path: Path) -> None:
     many(tmp_path, 2)
     with pytest.raises(ConfigError, match=r"bucket\.min_side"):
-        build(look(tmp_path), bucket=BucketConfig(resolution=64))
+        build(look(tmp_path), bucket=bucket_config(resolution=64))
 
 
 def test_the_data_version_moves_with_meaning_and_with_nothing_else(tmp_path: Path) -> None:

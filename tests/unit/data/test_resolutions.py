@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.data.helpers import build, draw, look, pair, reasons, texts
+from tests.unit.data.helpers import bucket_config, build, draw, look, pair, reasons, texts
 from trainer_core.config.groups import BucketConfig
 from trainer_core.data.build_manifest import name_by_resolution
 from trainer_core.data.discovery.discovery_types import Exclusion
@@ -16,7 +16,7 @@ from trainer_core.data.pictures.multi_resolution import ResolutionGrid, picture_
 from trainer_core.data.reports.tables import statistics
 from trainer_core.types import Bucket
 
-BUCKETS = BucketConfig(resolution=64, step=8, min_side=32, max_side=256)
+BUCKETS = bucket_config(resolution=64, step=8, min_side=32, max_side=256)
 
 
 @pytest.mark.setting("datasets.resolutions")
@@ -85,9 +85,9 @@ def test_a_picture_at_two_resolutions_is_no_duplicate(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("resolutions", "bucket", "seen"),
     [
-        ((512, 2048), BucketConfig(), "above bucket.max_side = 1024"),
-        ((128, 512), BucketConfig(), "below bucket.min_side = 256"),
-        ((1024, 768), BucketConfig(table="sdxl_sizes"), "is 768"),
+        ((512, 2048), bucket_config(), "above bucket.max_side = 1024"),
+        ((128, 512), bucket_config(), "below bucket.min_side = 256"),
+        ((1024, 768), bucket_config(table="sdxl_sizes"), "is 768"),
     ],
 )
 def test_a_resolution_without_buckets_is_an_error(
@@ -95,7 +95,7 @@ def test_a_resolution_without_buckets_is_an_error(
 ) -> None:
     found = list(resolution_findings("datasets.0.resolutions", resolutions, bucket))
     assert [finding.level for finding in found] == ["error"] and seen in found[0].message
-    assert not list(resolution_findings("x", (512,), BucketConfig()))
+    assert not list(resolution_findings("x", (512,), bucket_config()))
 
 
 def test_the_resolution_stands_behind_the_ending() -> None:

@@ -72,6 +72,7 @@ def make_grid(config: BucketConfig, multiple: int) -> BucketGrid:
         ConfigError: no size fits between `min_side` and `max_side` in that area, or the table has no sizes for this
             resolution or family.
     """
+    assert config.resolution and config.max_side, "what the base decides is a number in an open project"
     return _TABLES[config.table](config, multiple)
 
 
