@@ -330,7 +330,7 @@ def evaluate_conditions(
     )
     requests, after, evaluations = tick.evaluate()
     results = {cursor.key: cursor.result_value_hash for cursor in after.previous_condition_cursors or ()}
-    return Evaluation(requests, {evaluation.key: evaluation for evaluation in evaluations}, results)
+    return Evaluation(requests, {each.key: each for each in evaluations if isinstance(each.key, dg.AssetKey)}, results)
 
 
 def asset_graph(context: dg.SensorEvaluationContext) -> BaseAssetGraph:
