@@ -2,7 +2,7 @@
 
 An asset is requested when it was made before and is stale now, everything above it is fresh, and its project has no
 unfinished run. What a person stopped, what failed, and what was made with other settings on purpose is left alone until
-something changes that the run did not know when it was planned.
+something changes that the run did not know when it began.
 
 The conditions have no memory: each is a function of Dagster's records and of the loaded code. So a tick can be skipped
 when neither changed (`sensors/automation.py`).
@@ -123,7 +123,7 @@ class ProjectHasUnfinishedRun(_Condition):
 
 
 class StoppedAndNothingNew(_Condition):
-    """True when the last run was stopped, failed or had overrides, and nothing has changed since it was planned."""
+    """True when the last run was stopped, failed or had overrides, and nothing has changed since it began."""
 
     @property
     def name(self) -> str:
@@ -141,8 +141,8 @@ class BlockingRun:
     """A run that was stopped, failed or had overrides, and what it knew: automation repeats it only after a change."""
 
     run_id: str
-    planned_at: int
-    """Storage id of the event that planned the asset."""
+    began: float
+    """When it started, in seconds since 1970. What changed before, while it waited in the queue, it saw."""
     code_version: str | None
     """Code version of the asset by the project's own settings, where it is on record."""
 
@@ -152,10 +152,10 @@ def blocking_run(instance: dg.DagsterInstance, key: dg.AssetKey) -> BlockingRun 
     plan, made = upstream.latest_plan(instance, key), upstream.version_record(instance, key, observed=False)
     if plan and (made is None or made.storage_id < plan.storage_id):
         code_version = upstream.op_tag_at_planning(instance, plan.run, key, CODE_VERSION)
-        return BlockingRun(plan.run.run_id, plan.storage_id, code_version)
+        return BlockingRun(plan.run.run_id, upstream.began(instance, plan.run.run_id) or 0.0, code_version)
     if made and OVERRIDES in made.tags:
-        planned_at = plan.storage_id if plan and plan.run.run_id == made.run_id else made.storage_id
-        return BlockingRun(made.run_id, planned_at, made.tags.get(CODE_VERSION))
+        began = upstream.began(instance, made.run_id) or made.timestamp
+        return BlockingRun(made.run_id, began, made.tags.get(CODE_VERSION))
     return None
 
 
@@ -171,10 +171,7 @@ def _changed(view: AssetGraphView, key: dg.AssetKey, run: BlockingRun) -> bool:
     """Return whether something other than the run gave an asset a data version that the run did not see."""
     instance, observed = view.instance, view.asset_graph.get(key).is_observable
     now = upstream.version_record(instance, key, observed)
-    if now is None or now.storage_id <= run.planned_at or now.run_id == run.run_id:
+    if now is None or now.timestamp <= run.began or now.run_id == run.run_id:
         return False
     known = upstream.version_in_run(instance, key, run.run_id)
-    if known is None:
-        before = upstream.version_record(instance, key, observed, before=run.planned_at)
-        known = before.version if before else None
-    return now.version != known
+    return now.version != (known or upstream.version_at(instance, key, observed, run.began))

@@ -39,7 +39,7 @@ Metadata = Mapping[str, dg.MetadataValue]
 
 
 POOL_SECONDS = 10.0
-# A step that waits for its pool says so every five minutes; nobody could tell that from a step that hangs.
+# Dagster lets a step that waits for its pool say so every five minutes: too seldom to tell it from a step that hangs.
 active.CONCURRENCY_CLAIM_MESSAGE_INTERVAL = POOL_SECONDS
 
 
@@ -156,6 +156,8 @@ class VersionRecord:
 
     storage_id: int
     run_id: str
+    timestamp: float
+    """When it was written, in seconds since 1970."""
     tags: Mapping[str, str]
 
     @property
@@ -171,7 +173,23 @@ def version_record(
     record = instance.get_latest_data_version_record(key, is_source=observed, before_cursor=before)
     if record is None:
         return None
-    return VersionRecord(record.storage_id, record.run_id, record.event_log_entry.tags or {})
+    return VersionRecord(record.storage_id, record.run_id, record.timestamp, record.event_log_entry.tags or {})
+
+
+def version_at(instance: dg.DagsterInstance, key: dg.AssetKey, observed: bool, moment: float) -> str | None:
+    """Return the data version that an asset had at a moment, in seconds since 1970, or None."""
+    record = version_record(instance, key, observed)
+    while record is not None and record.timestamp > moment:
+        record = version_record(instance, key, observed, before=record.storage_id)
+    return record.version if record else None
+
+
+def began(instance: dg.DagsterInstance, run_id: str) -> float | None:
+    """Return when a run started, or was created if it never started, in seconds since 1970; None without a record."""
+    record = instance.get_run_record_by_id(run_id)
+    if record is None:
+        return None
+    return record.create_timestamp.timestamp() if record.start_time is None else record.start_time
 
 
 def version_in_run(instance: dg.DagsterInstance, key: dg.AssetKey, run_id: str) -> str | None:
@@ -312,7 +330,7 @@ def evaluate_conditions(
     )
     requests, after, evaluations = tick.evaluate()
     results = {cursor.key: cursor.result_value_hash for cursor in after.previous_condition_cursors or ()}
-    return Evaluation(requests, {evaluation.key: evaluation for evaluation in evaluations}, results)
+    return Evaluation(requests, {each.key: each for each in evaluations if isinstance(each.key, dg.AssetKey)}, results)
 
 
 def asset_graph(context: dg.SensorEvaluationContext) -> BaseAssetGraph:

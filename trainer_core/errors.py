@@ -28,7 +28,7 @@ class LoraAssetsError(Exception):
     """Base of all errors that are shown to a user without a traceback."""
 
     exit_code = 1
-    findings: Sequence[Finding] = ()
+    findings: tuple[Finding, ...] = ()
     """What is wrong, one by one, for errors that know."""
 
 

@@ -1,4 +1,4 @@
-"""What the two caches tell and what is checked of them."""
+"""Metadata and checks of the two caches."""
 
 import dagster as dg
 

@@ -165,7 +165,7 @@ def test_diffusers_reads_a_formats_keys_where_a_family_says_so_and_nowhere_else(
     write_lora(path, exported_tensors(asked, name, "fp16"), {})
     try:
         reads = prove(path, name, asked, "fp16", base.wide.config).reader == "diffusers"
-    except ExportError:  # it reads something else
+    except (ExportError, RuntimeWarning):  # it reads something else
         reads = False
     assert reads == (style in base.spec.lora.diffusers_reads)
 

@@ -18,6 +18,7 @@ from typer.testing import Result
 
 from tests.unit.cli import support
 from tests.unit.cli.support import Project, make_project, run, told, write_picture
+from trainer_core.export.card.facts import is_picture_name
 
 STAGES = ["validated_dataset", "cached_latents", "cached_text_embeddings", "lora_checkpoint", "samples", "metrics"]
 STAGE_KEYS = {"name", "action", "items_computed", "items_reused", "seconds", "data_version"}
@@ -241,11 +242,12 @@ def test_sample_renders_prompts_without_publishing(copied: Project) -> None:
     before = (copied.outputs / "checksums.sha256").read_text()
     wish = ("sample", "cats", "--prompt", "a [red] thing", "--prompt", "another", "--seed", "3", "--json")
     first, second = told(call(copied, *wish)), told(call(copied, *wish))
-    assert first["path"] == str(copied.outputs / "sample-1.png")
-    assert second["path"] == str(copied.outputs / "sample-2.png")
+    assert first["path"] == str(copied.outputs / "prompts-1.png")
+    assert second["path"] == str(copied.outputs / "prompts-2.png")
     assert first["prompts"] == ["a [red] thing", "another"]
     assert Path(first["path"]).read_bytes() == Path(second["path"]).read_bytes()
     assert (copied.outputs / "checksums.sha256").read_text() == before
+    assert not is_picture_name("prompts-1.png"), "the stage samples deletes pictures of its own that are out of date"
 
 
 def test_sample_writes_where_it_is_told_to(trained: tuple[Project, Any], tmp_path: Path) -> None:

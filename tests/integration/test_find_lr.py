@@ -70,4 +70,4 @@ def test_an_optimizer_that_finds_its_own_rate_is_refused_before_anything_is_comp
 def test_ranges_that_make_no_sense_are_wrong_usage(project: Project, arguments: tuple[str, ...]) -> None:
     result = call("find-lr", "cats", *arguments, cwd=project.root)
     assert result.exit_code == 2
-    assert "wanted" in result.stderr
+    assert "it must be" in result.stderr

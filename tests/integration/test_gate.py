@@ -43,9 +43,15 @@ OWN_RUN = "schedule.cycles=2"
 
 
 def by_pictures() -> tuple[str, ...]:
-    """Examined by three pictures of each of the demo's first two prompts without the concept, too."""
+    """A project without a champion, examined by three pictures of each of the demo's first two other prompts, too."""
     prompts = load_project(CONFIG, ()).gate.other_prompts[:2]
-    return (*QUICK, f"gate.other_prompts={json.dumps(prompts)}", "gate.pictures=3", f"gate.max_following_loss={LOST}")
+    return (
+        *QUICK,
+        "name=drawn",
+        f"gate.other_prompts={json.dumps(prompts)}",
+        "gate.pictures=3",
+        f"gate.max_following_loss={LOST}",
+    )
 
 
 @dataclass(frozen=True)
@@ -152,7 +158,6 @@ def scale_latents_wrongly(patch: pytest.MonkeyPatch) -> None:
 
 def test_runs_as_short_as_the_sabotaged_ones_pass_what_those_fail(home: Home) -> None:
     found = home.run(*by_pictures())
-    assert found["lora_checkpoint"].items_computed == 0, "the honest short run is examined"
     assert refusal(found) == ""
     assert figures(found)["following_base"] - figures(found)["following_lora"] <= LOST - 0.1
     few = home.run(*BY_LOSS, OWN_RUN, "train.steps=5")

@@ -8,7 +8,7 @@ import pytest
 
 from tests.projects import NewProject, TinyProject
 from trainer_core import run
-from trainer_core.families.shared import loading
+from trainer_core.stages.preflight import truncation
 from trainer_core.stages.preflight.findings import caption_findings
 from trainer_core.types import Finding
 
@@ -46,8 +46,8 @@ def test_a_caption_is_counted_once_and_a_tokenizer_is_not_loaded_for_a_short_one
 ) -> None:
     first = findings(project)
     loads: list[str] = []
-    real = loading.load_tokenizer
-    monkeypatch.setattr(loading, "load_tokenizer", lambda source, name: (loads.append(name), real(source, name))[1])
+    real = truncation.load_tokenizer
+    monkeypatch.setattr(truncation, "load_tokenizer", lambda source, name: (loads.append(name), real(source, name))[1])
     assert findings(project) == first
     (project.pictures / "003.txt").write_text("a few words\n")
     assert findings(project) == first

@@ -57,7 +57,7 @@ def test_a_pipeline_of_no_family_is_loaded_by_diffusers(tmp_path: Path, monkeypa
     def unknown(name: str) -> Any:
         asked.append(name)
 
-    monkeypatch.setattr("trainer_core.families.family_of_pipeline", unknown)
+    monkeypatch.setattr("trainer_core.cli.picture_change.family_of_pipeline", unknown)
     result = call("verify", lora, "--base", base, "--json")
     assert result.exit_code == 0, result.stderr
     assert (told(result)["changes_picture"], asked) == (True, ["StableDiffusion3Pipeline"])

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 PrecisionName = Literal["fp32", "bf16", "fp16"]
-KeyStyle = Literal["peft", "kohya", "native"]
+KeyStyle = Literal["peft", "kohya", "original"]
 """`peft`: `transformer.<module>.lora_A.weight`, no alpha; `kohya`: `lora_unet_<module>.lora_down.weight`, and alpha;
-`native`: `diffusion_model.<module of the original code>.lora_A.weight`, no alpha."""
+`original`: `diffusion_model.<module of the original code>.lora_A.weight`, no alpha."""
 STYLES_WITH_ALPHA: frozenset[KeyStyle] = frozenset({"kohya"})
 """Files of the others have alpha / rank folded into the weights."""
 

@@ -194,6 +194,21 @@ def test_a_run_that_was_stopped_is_not_requested_until_something_changes(
     assert [made.tick() for _ in range(2)] == [[]] * 2
 
 
+def test_what_changed_while_the_stopped_run_waited_in_the_queue_is_no_news(made: Projects) -> None:
+    job = made.definitions().resolve_implicit_global_asset_job_def()
+    selected = frozenset({dg.AssetKey(["cat", "lora"])})
+    waiting = made.instance.create_run_for_job(job.get_subset(asset_selection=selected), asset_selection=selected)
+    made.versions["cat"] = "v2"
+    made.observe()
+    made.run(["cat/data", "cat/latents"])
+    made.instance.report_engine_event("starting", waiting)
+    made.instance.report_dagster_event(dg.DagsterEvent("PIPELINE_START", waiting.job_name), waiting.run_id)
+    made.instance.report_run_canceled(waiting)
+    assert [made.tick() for _ in range(2)] == [[]] * 2
+    made.rates["cat"] = "5e-5"
+    assert made.launch() == [{"cat/lora"}]
+
+
 def test_after_a_stop_new_data_is_a_reason_to_go_on(made: Projects) -> None:
     made.versions["cat"] = "v2"
     made.observe()

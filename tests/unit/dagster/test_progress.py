@@ -39,7 +39,7 @@ def project(tmp_path: Path) -> ProjectAssets:
     return found
 
 
-def tell(monkeypatch: pytest.MonkeyPatch, project: ProjectAssets, seconds_a_step: float, steps: int) -> Log:
+def report_steps(monkeypatch: pytest.MonkeyPatch, project: ProjectAssets, seconds_a_step: float, steps: int) -> Log:
     log, clock = Log(), [1000.0]
     monkeypatch.setattr(progress.time, "monotonic", lambda: clock[0])
     report = progress.Progress(log, project, "lora_checkpoint")  # type: ignore[arg-type]
@@ -50,7 +50,7 @@ def tell(monkeypatch: pytest.MonkeyPatch, project: ProjectAssets, seconds_a_step
 
 
 def test_thousands_of_steps_are_a_few_lines(monkeypatch: pytest.MonkeyPatch, project: ProjectAssets) -> None:
-    log = tell(monkeypatch, project, seconds_a_step=0.01, steps=10_000)
+    log = report_steps(monkeypatch, project, seconds_a_step=0.01, steps=10_000)
     assert len(log.lines) in range(18, 22)
     assert len(log.events) in range(9, 13)
     assert log.lines[0].startswith("lora_checkpoint: 50") and "0:01:35 left, loss 0.5" in log.lines[0]
@@ -58,7 +58,7 @@ def test_thousands_of_steps_are_a_few_lines(monkeypatch: pytest.MonkeyPatch, pro
 
 
 def test_figures_are_plotted_as_floats_without_nan(monkeypatch: pytest.MonkeyPatch, project: ProjectAssets) -> None:
-    log = tell(monkeypatch, project, seconds_a_step=60.0, steps=2)
+    log = report_steps(monkeypatch, project, seconds_a_step=60.0, steps=2)
     metadata: Any = [event.metadata for event in log.events]
     assert [set(one) for one in metadata] == [{"step", "loss"}] * 2
     assert metadata[0]["loss"] == dg.FloatMetadataValue(0.5)

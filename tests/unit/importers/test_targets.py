@@ -1,7 +1,8 @@
 """Which modules an imported config adapts: as many as the tool itself, on models of full size without weights.
 
 The tools' numbers follow from their code, read at sd-scripts 48d368f, ai-toolkit 27a03a9, OneTrainer 23df383,
-diffusion-pipe 8f83dbf and SimpleTuner bc8e6ab, on the models' published configs:
+diffusion-pipe 8f83dbf and SimpleTuner bc8e6ab, on the models' published configs. kohya's were also counted by
+its own `LoRANetwork` on its own models without weights: 192 and, with `conv_dim`, 278 for SD1.5, 722 and 788 for SDXL.
 
 - kohya adapts every Linear and 1x1 convolution of each `Transformer2DModel` (networks/lora.py): SD1.5 has 16
   of them with 12 each; SDXL 11 with 70 blocks of 10 and 2 projections each. With `conv_dim`, `ResnetBlock2D`,

@@ -172,4 +172,5 @@ def _current_lora(session: Session) -> Path:
 
 
 def _free_name(folder: Path) -> Path:
-    return next(path for number in itertools.count(1) if not (path := folder / f"sample-{number}.png").exists())
+    """Return a new name for a grid; the stage `samples` publishes, and deletes, files called sample-N.png."""
+    return next(path for number in itertools.count(1) if not (path := folder / f"prompts-{number}.png").exists())

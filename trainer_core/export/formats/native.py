@@ -47,17 +47,17 @@ def _by_key(layers: Mapping[str, Layer], modules: Modules) -> dict[str, LoraLaye
     if others := sorted(layers.keys() - plain.keys()):
         raise ExportError(f"{others[0]}: is no plain LoRA. Leave `native` out of export.formats.")
     if not modules.native:
-        return {modules.key(name, "native"): layer for name, layer in plain.items()}
+        return {modules.key(name, "original"): layer for name, layer in plain.items()}
     text = {name: layer for name, layer in plain.items() if split(name)[0] != modules.spec.denoiser}
     fused = fused_layers(plain, modules, "native")
-    return {modules.key(name, "native"): layer for name, layer in text.items()} | {
+    return {modules.key(name, "original"): layer for name, layer in text.items()} | {
         f"diffusion_model.{native}": layer for native, layer in fused.items()
     }
 
 
 def _style(names: LoraNames) -> KeyStyle | None:
     known = bool(names.native) or names.comfyui == "peft"
-    return "native" if known else None
+    return "original" if known else None
 
 
 def _unsupported_reason(names: LoraNames, adapter: AdapterConfig, options: AdapterOptionsConfig) -> str:

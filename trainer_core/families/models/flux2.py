@@ -127,7 +127,7 @@ _DEV = FamilySpec(
         architecture="Flux.2-dev",
         base_model_version="flux_2_dev",
         network_module="networks.lora_flux_2",
-        diffusers_reads=("peft", "kohya", "native"),
+        diffusers_reads=("peft", "kohya", "original"),
         lokr_in_diffusers=True,
         native=_NATIVE,
     ),

@@ -37,7 +37,7 @@ FILE_HAS = ("txt_norm.weight", "transformer_blocks.0.img_mod.1.weight", "transfo
 LORA = LoraNames(
     architecture="Qwen-Image",
     network_module="networks.lora_qwen_image",
-    diffusers_reads=("peft", "kohya", "native"),
+    diffusers_reads=("peft", "kohya", "original"),
 )
 
 

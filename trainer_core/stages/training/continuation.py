@@ -177,13 +177,13 @@ def continuation_of(context: LoraContext, upstream: Mapping[str, str], entries: 
     """
     workspace = context.workspace
     inputs = split_inputs(context, upstream, entries)
-    recipe = training_recipe(context, upstream) | {"upstream": inputs.training}
+    recipe = training_recipe(context, upstream)
     # When losses are measured changes no weights.
     del recipe["settings"]["train"]["evaluate_every"]
     return Continuation(
         root=workspace.store.root,
         workdir=workdir,
-        record=RunRecord(digest(recipe), inputs.held_out, run_length(context).steps),
+        record=RunRecord(digest(recipe | {"upstream": inputs.training}), inputs.held_out, run_length(context).steps),
         schedule=context.settings.schedule,
         selection=selection_of(context, workdir),
         saves=SaveSchedule.of(context),
