@@ -26,7 +26,7 @@ OUTLINE = star(0.62)
 SIZES = ((64, 64), (80, 48), (64, 64), (48, 80), (64, 64), (128, 128), (64, 64), (160, 96))
 """Width and height of the pictures in pixels, in turn."""
 KNOWN_SIZES = ((64, 64), (64, 64), (80, 48), (64, 64), (48, 80), (64, 64))
-NUM_ZORBLINGS, NUM_KNOWN = 144, 48
+NUM_ZORBLINGS, NUM_KNOWN = 144, 72
 RADII: dict[Size, float] = {"small": 0.24, "medium": 0.27, "big": 0.3}
 PLACES = ("centre", "left", "centre", "right", "top", "centre", "bottom")
 """Where they stand, in turn."""
@@ -123,7 +123,7 @@ def pictures() -> list[Drawn]:
     """Every picture of a zorbling."""
     scenes = [zorbling(i) for i in range(NUM_ZORBLINGS)]
     return [
-        (f"zorbling_{i:02d}", draw(scene, *SIZES[i % len(SIZES)]), caption(scene)) for i, scene in enumerate(scenes)
+        (f"zorbling_{i:03d}", draw(scene, *SIZES[i % len(SIZES)]), caption(scene)) for i, scene in enumerate(scenes)
     ]
 
 
@@ -133,7 +133,7 @@ def known_pictures() -> list[Drawn]:
     for i in range(NUM_KNOWN):
         rng = Random(f"known {i}")
         scene = random_scene(rng)
-        drawn.append((f"known_{i:02d}", drawings.draw(scene, *KNOWN_SIZES[i % len(KNOWN_SIZES)]), describe(scene, rng)))
+        drawn.append((f"known_{i:03d}", drawings.draw(scene, *KNOWN_SIZES[i % len(KNOWN_SIZES)]), describe(scene, rng)))
     return drawn
 
 

@@ -62,8 +62,8 @@ def test_nothing_leaves_the_picture() -> None:
         pixels = np.asarray(draw(scene, 64, 64)).astype(int)
         border = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
         far = abs(border - BACKGROUNDS[scene.background]).max(axis=1) > 8
-        # a row of three touches both sides
-        assert far.mean() <= (0.12 if scene.count == 3 else 0.0), scene
+        # a row of three touches both sides; of other shapes a corner may reach into the outermost pixels
+        assert far.mean() <= (0.12 if scene.count == 3 else 0.01), scene
 
 
 def test_position_moves_the_shape() -> None:

@@ -36,9 +36,9 @@ def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path: Path) -> None:
 
 def test_training_lowers_the_loss(tmp_path: Path) -> None:
     task = _task(tmp_path / "toy", 200)
-    before = float(task.loss(1000))
+    before = task.loss(1000).item()
     fit(task)
-    assert float(task.loss(1000)) < before / 4
+    assert task.loss(1000).item() < before / 4
 
 
 def test_the_rate_warms_up_and_ends_in_rest() -> None:
