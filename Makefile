@@ -15,7 +15,7 @@ TORCH := torch==$(shell sed -n 's/^torch==//p' constraints.txt)
 TORCH_CPU_INDEX ?= https://download.pytorch.org/whl/cpu
 ARGS ?=
 
-.PHONY: help install train test test-gpu lint fmt type check golden bench ui docs family-table adapter-table settings-table clean
+.PHONY: help install train test test-all test-cpus test-gpu lint fmt type check golden bench ui docs family-table adapter-table settings-table clean
 
 help:  ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*##  *\(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | while IFS=$$'\t' read -r name text; do \
@@ -40,8 +40,19 @@ train: install  ## Train the demo LoRA through Dagster; print its path and SHA-2
 	. ./env.sh; dagster asset materialize --select '*samples,*metrics'
 	$(BIN)/lora-assets verify "$${LORA_ASSETS_HOME:-.lora-assets}/outputs/demo/demo.safetensors"
 
-test: install  ## Run all tests that need no GPU
-	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile -m "not gpu" $(ARGS)
+PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
+# Without this, each of the tests' processes would compile all modules anew where the environment forbids to keep them.
+test test-all test-cpus: export PYTHONDONTWRITEBYTECODE :=
+
+test: install  ## Run the tests that need no GPU, without the long campaigns
+	$(PYTEST) -m "not gpu and not campaign" $(ARGS)
+
+test-all: install  ## Before a release: all tests that need no GPU, then test-cpus
+	$(PYTEST) -m "not gpu" $(ARGS)
+	$(MAKE) test-cpus
+
+test-cpus: install  ## Run the numeric tests with each of this CPU's instruction sets
+	$(BIN)/python -m tests.cpus -n auto --maxprocesses 4 --dist loadfile $(ARGS)
 
 test-gpu: install  ## Run the tests that need a GPU
 	$(BIN)/python -m pytest -m gpu $(ARGS)
@@ -67,11 +78,13 @@ golden: install  ## Write the golden files anew: read the diff before you keep i
 bench: install  ## Measure this machine
 	$(BIN)/python -m benchmarks $(ARGS)
 
-ui: install  ## Open Dagster at http://127.0.0.1:3000
-	. ./env.sh; exec dagster dev -h 127.0.0.1 -p 3000
+ui: install  ## Open Dagster at 127.0.0.1:3000, behind a guard: it prints the address to open
+	. ./env.sh; exec python -m lora_assets.web --workspace workspace.yaml $(ARGS)
 
-docs: install  ## Generate docs/config.md and docs/config.schema.json
+docs: install  ## Generate the settings' pages and build the site into site/; a broken link is an error
 	$(BIN)/python -m trainer_core.config.schema
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet --strict
+	@echo "site/index.html"
 
 family-table: install  ## Measure every family against diffusers: docs/family-table.md
 	$(BIN)/python -m tests.contract.table

@@ -21,6 +21,11 @@ if [ -f "$_la_root/lora_assets/dagster.yaml" ]; then
     fi
     # `dagster asset materialize` reads neither workspace.yaml nor pyproject.toml; no other command reads this variable.
     export DAGSTER_CLI_ASSET_MATERIALIZE_MODULE_NAME=lora_assets.definitions
+    # A code server beside a training on few cores answers late: Dagster's 60 seconds would fail runs and ticks for good.
+    export DAGSTER_GRPC_TIMEOUT_SECONDS="${DAGSTER_GRPC_TIMEOUT_SECONDS:-900}"
+    export DAGSTER_SENSOR_GRPC_TIMEOUT_SECONDS="${DAGSTER_SENSOR_GRPC_TIMEOUT_SECONDS:-900}"
+    export DAGSTER_SCHEDULE_GRPC_TIMEOUT_SECONDS="${DAGSTER_SCHEDULE_GRPC_TIMEOUT_SECONDS:-900}"
+    export DAGSTER_REPOSITORY_GRPC_TIMEOUT_SECONDS="${DAGSTER_REPOSITORY_GRPC_TIMEOUT_SECONDS:-900}"
     if [ -d "$_la_root/.venv/bin" ]; then
         case ":$PATH:" in
             *":$_la_root/.venv/bin:"*) ;;

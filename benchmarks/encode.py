@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from benchmarks._common import Figure, Goal, Result, from_rounds, in_child, ratios
 from benchmarks._projects import VAE, small_sd15, write_pictures, write_project
+from trainer_core.families.shared import loading
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -85,17 +86,16 @@ def compare(project: str, rounds: int) -> dict[str, Any]:
 
         def encode() -> None:
             # With the stage's threads and allocator, or the stage would win by those.
-            with torch_work(session.profile, session.project.hardware.threads):
+            with torch_work(session.workspace.profile, session.project.hardware.threads):
                 vae()
 
         encode()
         for number in range(rounds):
-            fresh = _session(Path(project), Path(stores) / str(number))
-            began = time.perf_counter()
-            _ = fresh.fingerprints
-            told["hashed"].append(time.perf_counter() - began)
             done: list[float] = []
-            fresh.report = lambda event, done=done: done.append(time.perf_counter())
+            fresh = _session(Path(project), Path(stores) / str(number), done)
+            began = time.perf_counter()
+            _ = fresh.workspace.fingerprints
+            told["hashed"].append(time.perf_counter() - began)
             for name, work in (("vae", encode), ("stage", lambda fresh=fresh: _run_stage(fresh))):
                 wall, cpu = time.perf_counter(), time.process_time()
                 work()
@@ -105,7 +105,7 @@ def compare(project: str, rounds: int) -> dict[str, Any]:
             told["steady"].append((done[-1] - done[0]) / (len(done) - 1) * len(done))
             fresh.close()
         session.close()
-    return told | {"threads": torch.get_num_threads(), "profile": session.profile.name}
+    return told | {"threads": torch.get_num_threads(), "profile": session.workspace.profile.name}
 
 
 def vae_alone(session: Session, limit: int | None = None) -> Callable[[], None]:
@@ -114,12 +114,13 @@ def vae_alone(session: Session, limit: int | None = None) -> Callable[[], None]:
     import torch
 
     from trainer_core.data.pictures.decode import load_rgb, to_bucket
-    from trainer_core.hardware.placement import place, torch_device, torch_dtype
+    from trainer_core.hardware.placement import move_to_device, torch_device, torch_dtype
 
-    profile, family = session.profile, session.family
-    dtype, size = torch_dtype(session.precision("vae", "auto")), profile.encode_batch_size
-    vae: Any = place(family.load_vae(session.source, dtype), profile)
-    pictures = [to_bucket(load_rgb(one.path.read_bytes()), one.geometry) for one in session.manifest.samples[:limit]]
+    profile = session.workspace.profile
+    dtype, size = torch_dtype(session.workspace.precision("vae", "auto")), profile.encode_batch_size
+    vae: Any = move_to_device(loading.load_vae(session.workspace.source, dtype), profile)
+    samples = session.workspace.manifest.samples[:limit]
+    pictures = [to_bucket(load_rgb(one.path.read_bytes()), one.geometry) for one in samples]
     batches: list[torch.Tensor] = []
     for start in range(0, len(pictures), size):
         pixels = torch.from_numpy(numpy.stack(pictures[start : start + size])).permute(0, 3, 1, 2).float()
@@ -140,7 +141,7 @@ def vae_cpu_seconds(project: str, kept: bool, pictures: int) -> float:
     with tempfile.TemporaryDirectory() as home:
         session = _session(Path(project), Path(home))
         encode = vae_alone(session, pictures)
-        with torch_work(session.profile, 0) if kept else nullcontext():
+        with torch_work(session.workspace.profile, 0) if kept else nullcontext():
             encode()
             began = time.process_time()
             encode()
@@ -154,21 +155,22 @@ def cold_start(project: str) -> dict[str, float]:
     began = time.perf_counter()
     told: list[float] = []
     with tempfile.TemporaryDirectory() as home:
-        session = _session(Path(project), Path(home))
-        session.report = lambda event: told.append(time.perf_counter() - began)
+        session = _session(Path(project), Path(home), told)
         _run_stage(session)
         session.close()
-    return {"seconds": time.perf_counter() - began, "first": told[0]}
+    return {"seconds": time.perf_counter() - began, "first": told[0] - began}
 
 
-def _session(project: Path, home: Path) -> Session:
-    """Open the project with a store of its own, its pictures looked at already."""
+def _session(project: Path, home: Path, reports: list[float] | None = None) -> Session:
+    """Open the project with a store of its own, its dataset validated; `reports` gets the time of each event after."""
     from trainer_core import run as pipeline
     from trainer_core.config.load import load_project
     from trainer_core.stages.project.session import Session
 
-    session = Session.open(load_project(project, ()), home)
+    times = [] if reports is None else reports
+    session = Session.open(load_project(project, ()), home, lambda event: times.append(time.perf_counter()))
     pipeline.run_until(session, "validated_dataset")
+    times.clear()
     return session
 
 

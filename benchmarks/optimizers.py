@@ -15,8 +15,8 @@ from pathlib import Path
 
 from benchmarks._common import ROOT
 from trainer_core import run
+from trainer_core.config.optimizers import OPTIMIZERS
 from trainer_core.errors import LoraAssetsError
-from trainer_core.train.optim.table import OPTIMIZERS
 
 DEMO_FACTOR = 20
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from benchmarks._common import Figure, Goal, Result, from_rounds
 from trainer_core.config.groups import CaptionConfig, DatasetConfig
 from trainer_core.data.discovery.discover import discover, folder_fingerprint
-from trainer_core.data.discovery.discovery_types import FoundPicture
+from trainer_core.data.discovery.discovery_types import PictureFile
 from trainer_core.store.index import Index
 from trainer_core.types import FileStat
 
@@ -91,7 +91,7 @@ def _only_stat(root: Path) -> float:
     return time.perf_counter() - began
 
 
-def _stats(pictures: tuple[FoundPicture, ...]) -> dict[str, FileStat]:
+def _stats(pictures: tuple[PictureFile, ...]) -> dict[str, FileStat]:
     """Return the stat of pictures and captions, as a scan puts it together."""
     stats = {picture.file: picture.stat for picture in pictures}
     for picture in pictures:

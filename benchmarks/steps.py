@@ -135,16 +135,16 @@ def compare(project: str, batch: int, rounds: int) -> dict[str, list[float]]:
 
     steps = WARMUP + rounds * ROUND
     context = training_context(Path(project), [f"train.batch_size={batch}", f"train.steps={steps}"])
-    session = context.session
-    accelerator = make_accelerator(session.profile, session.precision("train", "auto"), 1)
+    workspace = context.workspace
+    accelerator = make_accelerator(workspace.profile, workspace.precision("train", "auto"), 1)
     parts = parts_of(context, accelerator.device)
-    choice = profile_choice(session.profile)
+    choice = profile_choice(workspace.profile)
     turns = Turns({name: _bare(context, parts, choice, batch) for name in ("bare", "bare_again")})
     with tempfile.TemporaryDirectory() as workdir:
         trainer = prepare(parts, Path(workdir), turns, accelerator)
         turns.begin()
         train(trainer)
-    session.close()
+    workspace.store.close()
     return {name: _rounds(values[steps - rounds * ROUND :]) for name, values in turns.seconds.items()}
 
 
@@ -165,8 +165,8 @@ def alternatives(project: str, batch: int, rounds: int) -> dict[str, Any]:
                 wall, used = _clocks()
                 seconds[name].append(wall - began[0])
                 cpu[name].append(used - began[1])
-    profile = context.session.profile
-    context.session.close()
+    profile = context.workspace.profile
+    context.workspace.store.close()
     chosen = str(profile_choice(profile))
     timed = {"seconds": seconds, "cpu": cpu}
     return timed | {"profile": chosen, "profile_name": profile.name, "threads": torch.get_num_threads()}
@@ -175,20 +175,18 @@ def alternatives(project: str, batch: int, rounds: int) -> dict[str, Any]:
 def training_context(project: Path, overrides: Sequence[str]) -> StageContext:
     """Return what the training stage sees, its caches being there."""
     from trainer_core import run as pipeline
-    from trainer_core.config.reads import Slice
     from trainer_core.stages import STAGES
-    from trainer_core.stages.stage import StageContext
 
     session = pipeline.open_session(project, ["train.checkpoint_every=0", *overrides])
     stage = STAGES["lora_checkpoint"]
     results = [result for name in stage.needs for result in pipeline.run_until(session, name)]
     upstream = {result.name: result.published for result in results if result.name in stage.needs}
-    return StageContext(Slice(session.project, stage.reads, stage.name), session, upstream)
+    return stage.context(session, upstream)
 
 
 def parts_of(context: StageContext, device: Any) -> TrainerParts:
     """Return what our trainer is made of, by the training stage's own function."""
-    from trainer_core.stages.lora_checkpoint import training_parts
+    from trainer_core.stages.training.training_run import training_parts
 
     return training_parts(context, device)
 
@@ -210,7 +208,7 @@ def _bare(context: StageContext, parts: TrainerParts, choice: Choice, batch: int
     text = torch.stack([cache.text[name].embeds for name in sorted(cache.text)])
     data = Preloaded(latents, text, parts.schedule.alphas_cumprod, batch)
     settings = context.settings
-    return bare_step(context.session.project.model.path / "unet", choice, data, settings.adapter, settings.optimizer)
+    return bare_step(context.settings.model.path / "unet", choice, data, settings.adapter, settings.optimizer)
 
 
 def _rounds(values: Sequence[float]) -> list[float]:

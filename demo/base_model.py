@@ -1,19 +1,19 @@
 """The demo base model: Stable Diffusion 1.5 in miniature, made of the real diffusers classes.
 
-One picture of 64 x 64 pixels is 16 x 16 x 4 latents (three VAE levels, factor 4). The UNet keeps
-the SD1.5 layout: cross attention on every level but the lowest, and in the middle.
+One picture of 64 x 64 pixels is 16 x 16 x 12 latents (three VAE levels, factor 4).
 """
 
 from dataclasses import dataclass
 
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
-from torch import Tensor, nn
+from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from demo.tokenizer import MAX_LENGTH, build_tokenizer
 
 VAE_FACTOR = 4
+LATENTS = 12
 TEXT_WIDTH = 128
 NATIVE_SIZE = 64
 
@@ -30,61 +30,49 @@ class BaseModel:
 
 
 def build_vae() -> AutoencoderKL:
-    """Pixels (B, 3, H, W) in [-1, 1] to latents (B, 4, H/4, W/4)."""
-    return AutoencoderKL(
+    """Pixels (B, 3, H, W) in [-1, 1] to latents (B, 12, H/4, W/4); `demo.encoder` computes its encoder."""
+    vae = AutoencoderKL(
         down_block_types=("DownEncoderBlock2D",) * 3,
         up_block_types=("UpDecoderBlock2D",) * 3,
-        block_out_channels=(24, 48, 64),
+        block_out_channels=(16, 32, 64),
         layers_per_block=1,
-        latent_channels=4,
+        latent_channels=LATENTS,
         norm_num_groups=8,
+        mid_block_add_attention=False,
         sample_size=NATIVE_SIZE,
-        scaling_factor=1.0,  # measured after training, by balance_latents
+        scaling_factor=1.0,  # measured by `demo.encoder`
     )
-
-
-@torch.no_grad()
-def balance_latents(vae: AutoencoderKL, pixels: Tensor) -> None:
-    """Give the latent channels one deviation and no offset, without changing any picture.
-
-    A short training leaves a channel of brightness six times stronger than one of colour, and
-    noise would drown the weak one first. The change is folded into the 1x1 convolutions either
-    side of the latents; then `scaling_factor` is one over the deviation, measured on `pixels`
-    (B, 3, H, W).
-    """
-    latents = vae.encode(pixels).latent_dist.mode()
-    offset, deviation, overall = latents.mean((0, 2, 3)), latents.std((0, 2, 3)), latents.std()
-    gain = overall / deviation
-    before, after = vae.quant_conv, vae.post_quant_conv
-    assert before is not None and after is not None
-    means, logvars = slice(0, 4), slice(4, 8)
-    before.weight[means] *= gain.view(-1, 1, 1, 1)
-    before.bias[means] = (before.bias[means] - offset) * gain
-    before.bias[logvars] += 2 * gain.log()
-    after.bias += after.weight[:, :, 0, 0] @ offset
-    after.weight /= gain.view(1, -1, 1, 1)
-    scale = 1 / float(vae.encode(pixels).latent_dist.mode().std())
-    vae.register_to_config(scaling_factor=round(scale, 5))
+    for name, parameter in vae.decoder.named_parameters():
+        if ".conv2." in name:  # every residual block begins as nothing
+            nn.init.zeros_(parameter)
+    return vae
 
 
 def build_unet() -> UNet2DConditionModel:
-    """Predict v from noised latents (B, 4, h, w), time [B] and text (B, 77, 128)."""
+    """Predict v from noised latents (B, 12, h, w), time [B] and text (B, 32, 128).
+
+    Attention is where the picture is 8 x 8 and 4 x 4. The whole text, pooled, is added to the time and
+    scales every residual block (`addition_embed_type`), so that a colour or a number is learned at once.
+    """
     return UNet2DConditionModel(
         sample_size=NATIVE_SIZE // VAE_FACTOR,
-        in_channels=4,
-        out_channels=4,
-        down_block_types=("CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"),
-        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
-        block_out_channels=(48, 96, 160),
+        in_channels=LATENTS,
+        out_channels=LATENTS,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+        block_out_channels=(32, 96, 128),
         layers_per_block=1,
         cross_attention_dim=TEXT_WIDTH,
-        attention_head_dim=(1, 2, 4),  # in this class: the number of heads
+        attention_head_dim=(2, 2, 4),  # in this class: the number of heads
         norm_num_groups=16,
+        resnet_time_scale_shift="scale_shift",
+        addition_embed_type="text",
+        addition_embed_type_num_heads=4,
     )
 
 
 def build_text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:
-    """Token ids (B, 77) to text (B, 77, 128), after the final layer norm."""
+    """Token ids (B, 32) to text (B, 32, 128), after the final layer norm."""
     config = CLIPTextConfig(
         vocab_size=len(tokenizer),
         hidden_size=TEXT_WIDTH,
@@ -105,15 +93,18 @@ def build_text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:
 
 
 def build_scheduler() -> DDIMScheduler:
-    """SD1.5's noise levels with v-prediction, which settles flat backgrounds early."""
+    """Noise levels that end in nothing but noise (zero terminal SNR), with v-prediction.
+
+    At SD1.5's last level latents this small still show where a shape is, and no word for a place is ever learned.
+    """
     return DDIMScheduler(
-        beta_start=0.00085,
-        beta_end=0.012,
-        beta_schedule="scaled_linear",
+        beta_start=0.0001,
+        beta_end=0.02,
+        beta_schedule="linear",
         num_train_timesteps=1000,
         clip_sample=False,
-        set_alpha_to_one=False,
-        steps_offset=1,
+        set_alpha_to_one=True,
+        rescale_betas_zero_snr=True,
         prediction_type="v_prediction",
         timestep_spacing="trailing",
     )

@@ -6,7 +6,7 @@ pixels. All drawings are made by this file and are dedicated to the public domai
 
 import hashlib
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
 from random import Random
@@ -14,9 +14,11 @@ from typing import Literal
 
 from PIL import Image, ImageDraw
 
+from demo.creatures import LEG_REACH, draw_eyes, draw_legs
+
 RGB = tuple[int, int, int]
 Point = tuple[float, float]
-Pattern = Literal["plain", "striped", "spotted"]
+Size = Literal["small", "medium", "big"]
 
 SUPERSAMPLING = 4
 """Drawings are painted this many times larger, then averaged down, for smooth edges."""
@@ -28,8 +30,9 @@ def _around(count: int, radius: float = 1.0, start: float = -90.0) -> list[Point
     return [(radius * math.cos(a), radius * math.sin(a)) for a in angles]
 
 
-def _star() -> list[Point]:
-    outer, inner = _around(5), _around(5, radius=0.45, start=-54.0)
+def star(waist: float) -> list[Point]:
+    """A star of five points whose inner corners lie at `waist` of its radius."""
+    outer, inner = _around(5), _around(5, radius=waist, start=-54.0)
     return [point for pair in zip(outer, inner, strict=True) for point in pair]
 
 
@@ -76,7 +79,7 @@ SHAPES: dict[str, list[Point]] = {
     "circle": _around(48),
     "square": [(-0.85, -0.85), (0.85, -0.85), (0.85, 0.85), (-0.85, 0.85)],
     "triangle": [(0.0, -0.95), (1.0, 0.8), (-1.0, 0.8)],
-    "star": _star(),
+    "star": star(0.5),
     "heart": _heart(),
     "ring": _ring(),
     "cross": _cross(),
@@ -106,9 +109,10 @@ BACKGROUNDS: dict[str, RGB] = {
     "dark blue": (25, 35, 85),
 }
 
-RADII: dict[str, tuple[float, float, float]] = {
-    "small": (0.16, 0.12, 0.10),
-    "big": (0.31, 0.20, 0.145),
+RADII: dict[Size, tuple[float, float, float]] = {
+    "small": (0.165, 0.13, 0.1),
+    "medium": (0.23, 0.165, 0.118),
+    "big": (0.3, 0.2, 0.136),
 }
 """Radius of one shape as a share of the shorter side, for one, two and three shapes."""
 
@@ -121,9 +125,12 @@ POSITIONS: dict[str, Point] = {
 }
 """Where the group stands between its two extreme places, x then y."""
 
-PATTERNS: tuple[Pattern, ...] = ("plain", "striped", "spotted")
-PATTERN_WEIGHTS = (0.70, 0.15, 0.15)
-COUNT_WEIGHTS = (0.70, 0.18, 0.12)
+MARGIN = 0.06
+"""Between a shape at an extreme place and the picture's side, as a share of the shorter side."""
+COUNT_WEIGHTS = (0.72, 0.16, 0.12)
+CREATURE_SHARE = 0.2
+"""How many of the drawings of one shape have eyes and legs, where the shape has room for them."""
+BODIES = ("circle", "square", "triangle", "star", "heart", "diamond")
 HELD_OUT_ONE_IN = 16
 
 
@@ -131,17 +138,18 @@ HELD_OUT_ONE_IN = 16
 class Scene:
     """Everything visible in one drawing.
 
-    `dx`, `dy` shift the shapes (share of the shorter side), `scale` multiplies their radius and
-    `turn` rotates them (degrees): small accidents that no caption mentions.
+    `creature` gives the shape two eyes and two orange legs. `dx`, `dy` shift the shapes (share of the
+    shorter side), `scale` multiplies their radius and `turn` rotates them (degrees): small accidents
+    that no caption mentions.
     """
 
     shape: str
     colour: str
     background: str
-    size: str = "big"
+    size: Size = "medium"
     position: str = "centre"
     count: int = 1
-    pattern: Pattern = "plain"
+    creature: bool = False
     dx: float = 0.0
     dy: float = 0.0
     scale: float = 1.0
@@ -175,24 +183,48 @@ def random_scene(rng: Random) -> Scene:
         size=rng.choice(tuple(RADII)),
         position=rng.choice(positions),
         count=count,
-        pattern=rng.choices(PATTERNS, PATTERN_WEIGHTS)[0],
-        dx=rng.uniform(-0.03, 0.03),
-        dy=rng.uniform(-0.03, 0.03),
-        scale=rng.uniform(0.92, 1.08),
-        turn=rng.uniform(-8.0, 8.0),
+        creature=count == 1 and shape in BODIES and rng.random() < CREATURE_SHARE,
+        **accidents(rng),
     )
+
+
+def accidents(rng: Random) -> dict[str, float]:
+    """What differs between two drawings of one caption."""
+    return {
+        "dx": rng.uniform(-0.04, 0.04),
+        "dy": rng.uniform(-0.04, 0.04),
+        "scale": rng.uniform(0.94, 1.06),
+        "turn": rng.uniform(-4.0, 4.0),
+    }
 
 
 def draw(scene: Scene, width: int, height: int) -> Image.Image:
     """Paint a scene as an RGB picture of `width` x `height` pixels."""
     big = (width * SUPERSAMPLING, height * SUPERSAMPLING)
     canvas = Image.new("RGB", big, BACKGROUNDS[scene.background])
-    mask = Image.new("L", big, 0)
+    pen = ImageDraw.Draw(canvas)
     radius, centres = _layout(scene, *big)
     for centre in centres:
-        ImageDraw.Draw(mask).polygon(_placed(scene, centre, radius), fill=255)
-    canvas.paste(_ink(scene, big, radius, centres[0]), mask=mask)
+        if scene.creature:
+            draw_legs(pen, centre, radius)
+        pen.polygon(placed(SHAPES[scene.shape], centre, radius, scene.turn), fill=COLOURS[scene.colour])
+        if scene.creature:
+            draw_eyes(pen, centre, radius)
     return canvas.reduce(SUPERSAMPLING)
+
+
+def placed(outline: Sequence[Point], centre: Point, radius: float, turn: float) -> list[Point]:
+    """An outline about the origin, turned by degrees, in pixels."""
+    cos, sin = math.cos(math.radians(turn)), math.sin(math.radians(turn))
+    return [(centre[0] + radius * (cos * x - sin * y), centre[1] + radius * (sin * x + cos * y)) for x, y in outline]
+
+
+def place(size: tuple[int, int], position: str, half_width: float, above: float, below: float) -> Point:
+    """Where the centre of a thing stands that reaches so far to its sides, in pixels of a picture of `size`."""
+    across, down = POSITIONS[position]
+    margin = MARGIN * min(size)
+    x = _between(half_width + margin, size[0] - half_width - margin, across)
+    return x, _between(above + margin, size[1] - below - margin, down)
 
 
 def _layout(scene: Scene, width: int, height: int) -> tuple[float, list[Point]]:
@@ -200,44 +232,11 @@ def _layout(scene: Scene, width: int, height: int) -> tuple[float, list[Point]]:
     side = min(width, height)
     radius = RADII[scene.size][scene.count - 1] * side * scene.scale
     step = 2.25 * radius
-    half_w, half_h = radius + step * (scene.count - 1) / 2, radius
-    at_x, at_y = POSITIONS[scene.position]
-    margin = 0.03 * side
-    x = _between(half_w + margin, width - half_w - margin, at_x) + scene.dx * side
-    y = _between(half_h + margin, height - half_h - margin, at_y) + scene.dy * side
-    first = x - step * (scene.count - 1) / 2
-    return radius, [(first + step * i, y) for i in range(scene.count)]
+    below = LEG_REACH * radius if scene.creature else radius
+    x, y = place((width, height), scene.position, radius + step * (scene.count - 1) / 2, radius, below)
+    first = x + scene.dx * side - step * (scene.count - 1) / 2
+    return radius, [(first + step * i, y + scene.dy * side) for i in range(scene.count)]
 
 
 def _between(low: float, high: float, share: float) -> float:
-    return low + (high - low) * share
-
-
-def _placed(scene: Scene, centre: Point, radius: float) -> list[Point]:
-    cos, sin = math.cos(math.radians(scene.turn)), math.sin(math.radians(scene.turn))
-    return [
-        (centre[0] + radius * (cos * x - sin * y), centre[1] + radius * (sin * x + cos * y))
-        for x, y in SHAPES[scene.shape]
-    ]
-
-
-def _ink(scene: Scene, size: tuple[int, int], radius: float, anchor: Point) -> Image.Image:
-    """A sheet of the scene's colour and pattern, to be seen through the shapes."""
-    colour = COLOURS[scene.colour]
-    sheet = Image.new("RGB", size, colour)
-    pen = ImageDraw.Draw(sheet)
-    shade = tuple(round(0.4 * channel) for channel in colour)
-    step = max(0.45 * radius, 5.0 * SUPERSAMPLING)
-    if scene.pattern == "striped":
-        for y in _ticks(anchor[1], step, size[1]):
-            pen.rectangle((0, y - step / 4, size[0], y + step / 4), fill=shade)
-    if scene.pattern == "spotted":
-        for y, x in product(_ticks(anchor[1], step, size[1]), _ticks(anchor[0], step, size[0])):
-            pen.ellipse((x - step / 4, y - step / 4, x + step / 4, y + step / 4), fill=shade)
-    return sheet
-
-
-def _ticks(anchor: float, step: float, end: float) -> list[float]:
-    """Positions every `step` from before 0 to past `end`, one of them on `anchor`."""
-    first = anchor % step - step
-    return [first + step * i for i in range(math.ceil(end / step) + 3)]
+    return low + share * (high - low) if low < high else (low + high) / 2

@@ -18,11 +18,11 @@ import pandas as pd
 from PIL import Image
 
 from demo import make_dataset
-from demo.captions import COUNT_WORDS, caption, plural
+from demo.captions import COUNT_WORDS, POSITION_WORDS, SIZE_WORDS, caption, plural
 from demo.drawings import BACKGROUNDS, COLOURS, SHAPES, Scene, draw, held_out_combinations, random_scene
 from demo.judge import confusion_table, is_zorbling, judge
 
-TRAITS = ("colour", "shape", "background", "count")
+TRAITS = ("colour", "shape", "background", "count", "place", "size")
 
 ZORBLING = re.compile(r"\bzorblings?\b")
 OPENING = re.compile(r"^an? (drawing|picture) of ")
@@ -30,12 +30,15 @@ GROUND = re.compile(r"\b((?:on|with) )?(an? )?(?P<name>((light|dark) )?[a-z]+) b
 """A background, with the words that lead to it: its colour is not the shape's, its `a` not a number."""
 
 SHAPE_WORDS = {shape: shape for shape in SHAPES} | {plural(shape): shape for shape in SHAPES}
+SIZES = {word: size for size, words in SIZE_WORDS.items() for word in words if word}
+PLACES = {name: re.compile(rf"\b({'|'.join(filter(None, words))})\b") for name, words in POSITION_WORDS.items()}
+CREATURE_WORDS = {"eyes", "legs"}
 NUMBERS = {"one": 1} | {word: count for count, word in COUNT_WORDS.items()}
 ARTICLES = {"a": 1, "an": 1}
 
 SIDE, PICTURES_A_BATCH = 64, 20
 """Pixels of a picture's sides, and how many pictures are painted at once."""
-ZORBLING_SEEDS = 4
+ZORBLING_SEEDS = 12
 """Pictures of each prompt of :mod:`demo.make_dataset`."""
 
 
@@ -47,14 +50,16 @@ class Wanted:
     shape: str | None
     background: str | None
     count: int | None
+    place: str | None = None
+    size: str | None = None
 
 
 @dataclass(frozen=True)
 class Result:
-    """How a set of pictures was judged: shares in 0..1 by trait, and (wanted, seen) shapes."""
+    """How a set of pictures was judged: (right, asked for) by trait, and (wanted, seen) shapes."""
 
     name: str
-    shares: dict[str, float]
+    right: dict[str, tuple[int, int]]
     shapes: list[tuple[str, str | None]]
     zorblings: float | None = None
 
@@ -63,10 +68,10 @@ def score(picture: Image.Image, prompt: str) -> float:
     """How much of what a prompt asks for is in a picture, 0..1.
 
     A prompt with the word `zorbling` asks for a zorbling and nothing else: 0 or 1. Of any other, it is
-    the share of the traits it names (colour, shape, background, count) that the judge finds.
+    the share of the traits it names (colour, shape, background, count, place, size) that the judge finds.
 
     Raises:
-        ValueError: The prompt names nothing that can be judged, or two colours or shapes.
+        ValueError: The prompt names nothing that can be judged, two colours or shapes, or eyes and legs.
     """
     if ZORBLING.search(_plain(prompt)):
         return float(is_zorbling(picture))
@@ -75,8 +80,9 @@ def score(picture: Image.Image, prompt: str) -> float:
     if not named:
         raise ValueError(
             f"prompt {prompt!r} names nothing that can be judged. Wanted: the word zorbling; or a shape "
-            f"({', '.join(SHAPES)}), a colour ({', '.join(COLOURS)}), a number (a, one, two, three) "
-            f"or a background ({', '.join(BACKGROUNDS)}), as in 'two red stars on a white background'."
+            f"({', '.join(SHAPES)}), a colour ({', '.join(COLOURS)}), a number (a, one, two, three), "
+            f"a size (small, big), a place (at the top, on the left) or a background ({', '.join(BACKGROUNDS)}), "
+            "as in 'two red stars on a white background'."
         )
     seen = judge(picture)
     return sum(getattr(seen, trait) == getattr(wanted, trait) for trait in named) / len(named)
@@ -86,15 +92,22 @@ def parse(prompt: str) -> Wanted:
     """Read a prompt as :mod:`demo.captions` writes them; other words, and other backgrounds, ask for nothing.
 
     Raises:
-        ValueError: Two colours, shapes or backgrounds: a judged picture has one of each.
+        ValueError: Two colours, shapes, backgrounds, places or sizes, where a judged picture has one of each; or eyes
+            and legs, which are judged in a zorbling alone.
     """
     text = OPENING.sub("", _plain(prompt))
     words = GROUND.sub(" ", text).split()
+    if CREATURE_WORDS & set(words):
+        raise ValueError(
+            f"prompt {prompt!r} asks for eyes or legs, which are judged in a zorbling alone: leave them out."
+        )
     return Wanted(
         colour=_only([word for word in words if word in COLOURS], prompt),
         shape=_only([SHAPE_WORDS[word] for word in words if word in SHAPE_WORDS], prompt),
         background=_only([m["name"] for m in GROUND.finditer(text) if m["name"] in BACKGROUNDS], prompt),
         count=_count(words),
+        place=_only([name for name, pattern in PLACES.items() if pattern.search(text)], prompt),
+        size=_only([SIZES[word] for word in words if word in SIZES], prompt),
     )
 
 
@@ -130,16 +143,21 @@ def held_out_prompts(count: int = 200, seed: int = 0) -> list[tuple[Scene, str]]
     pairs: list[tuple[Scene, str]] = []
     for i in range(count):
         shape, colour, background = combinations[i % len(combinations)]
-        scene = replace(random_scene(rng), shape=shape, colour=colour, background=background)
+        scene = replace(random_scene(rng), shape=shape, colour=colour, background=background, creature=False)
         pairs.append((scene, caption(scene, rng)))
     return pairs
 
 
-def examine(name: str, scenes: Sequence[Scene], pictures: Sequence[Image.Image]) -> Result:
-    """Judge a picture of each scene."""
-    pairs = [(scene, judge(picture)) for scene, picture in zip(scenes, pictures, strict=True)]
-    shares = {trait: sum(getattr(s, trait) == getattr(v, trait) for s, v in pairs) / len(pairs) for trait in TRAITS}
-    return Result(name, shares, [(scene.shape, verdict.shape) for scene, verdict in pairs])
+def examine(name: str, pairs: Sequence[tuple[Scene, str]], pictures: Sequence[Image.Image]) -> Result:
+    """Judge a picture of each scene by what its prompt names."""
+    judged = [(parse(prompt), judge(picture)) for (_, prompt), picture in zip(pairs, pictures, strict=True)]
+    right: dict[str, tuple[int, int]] = {}
+    for trait in TRAITS:
+        named = [(getattr(w, trait), getattr(v, trait)) for w, v in judged if getattr(w, trait) is not None]
+        right[trait] = sum(wanted == seen for wanted, seen in named), len(named)
+    return Result(
+        name, right, [(scene.shape, verdict.shape) for (scene, _), (_, verdict) in zip(pairs, judged, strict=True)]
+    )
 
 
 def examine_pipeline(
@@ -147,7 +165,7 @@ def examine_pipeline(
 ) -> Result:
     """Paint and judge every prompt, and with a LoRA to compare with, zorblings too."""
     pictures = list(paint(pipeline, options, name, [prompt for _, prompt in pairs]))
-    result = examine(name, [scene for scene, _ in pairs], pictures)
+    result = examine(name, pairs, pictures)
     if options.lora is None:
         return result
     prompts = [prompt for prompt in make_dataset.PROMPTS for _ in range(ZORBLING_SEEDS)]
@@ -180,7 +198,7 @@ def run(options: argparse.Namespace) -> list[Result]:
 
     torch.set_num_threads(options.threads)
     pairs = held_out_prompts(options.prompts)
-    results = [examine("drawings", [scene for scene, _ in pairs], [draw(scene, SIDE, SIDE) for scene, _ in pairs])]
+    results = [examine("drawings", pairs, [draw(scene, SIDE, SIDE) for scene, _ in pairs])]
     pipeline: Any = StableDiffusionPipeline.from_pretrained(options.base, torch_dtype=torch.float32)
     pipeline.set_progress_bar_config(disable=True)
     results.append(examine_pipeline(pipeline, options, "base", pairs))
@@ -193,11 +211,17 @@ def run(options: argparse.Namespace) -> list[Result]:
 
 
 def report(results: Sequence[Result]) -> str:
-    """All results as Markdown: a table of shares, then what each shape was taken for."""
-    shares = pd.DataFrame(
-        [{"pictures": r.name, **r.shares, "zorblings": r.zorblings} for r in results], dtype=object
+    """All results as Markdown: how many were right of those asked for, then what each shape was taken for."""
+    table = pd.DataFrame(
+        [
+            {"pictures": r.name}
+            | {trait: f"{right} of {asked} ({right / max(asked, 1):.1%})" for trait, (right, asked) in r.right.items()}
+            | {"zorblings": None if r.zorblings is None else f"{r.zorblings:.1%}"}
+            for r in results
+        ],
+        dtype=object,
     ).set_index("pictures")
-    text = to_markdown(shares.dropna(axis="columns", how="all").map(lambda x: "" if pd.isna(x) else f"{x:.1%}"))
+    text = to_markdown(table.dropna(axis="columns", how="all").fillna(""))
     for result in results:
         text += f"\nShapes of {result.name}:\n\n{to_markdown(confusion_table(result.shapes))}"
     return text
@@ -223,8 +247,8 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--base", type=Path, default=Path("demo/base"), help="pipeline folder (default: %(default)s)")
     parser.add_argument("--lora", type=Path, help="LoRA file: examine it too, and count zorblings")
     parser.add_argument("--prompts", type=_positive, default=200, help="held-out scenes (default: %(default)s)")
-    parser.add_argument("--steps", type=_positive, default=20, help="denoising steps (default: %(default)s)")
-    parser.add_argument("--guidance", type=float, default=4.0, help="guidance scale (default: %(default)s)")
+    parser.add_argument("--steps", type=_positive, default=10, help="denoising steps (default: %(default)s)")
+    parser.add_argument("--guidance", type=float, default=1.0, help="guidance scale (default: %(default)s)")
     parser.add_argument("--threads", type=_positive, default=1, help="CPU threads (default: %(default)s)")
     parser.add_argument("--json", type=Path, metavar="OUT", help="write all figures to this file too")
     options = parser.parse_args(arguments)

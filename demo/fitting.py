@@ -1,7 +1,7 @@
 """One training loop for both phases of the pretraining, with a mean of the weights and resume.
 
-Randomness depends on the seed and the step only, so a resumed run sees the data that the
-uninterrupted one would have seen.
+Randomness and the learning rate depend on the seed and the step only, so a resumed run is the
+uninterrupted one.
 """
 
 import math
@@ -19,9 +19,12 @@ from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from demo.muon import Muon
+
 REPORT_STEPS = 50
 SAVE_SECONDS = 120.0
-WARMUP_STEPS = 100
+WARMUP_STEPS = 50
+WEIGHT_DECAY = 0.05
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,8 @@ class Task:
     steps: int
     learning_rate: float
     checkpoint: Path
+    matrices: Callable[[str, nn.Parameter], bool]
+    """Which parameters, by name, Muon trains; AdamW trains the others."""
     mean_decay: float = 0.998
 
 
@@ -62,18 +67,21 @@ def stop_request() -> Generator[StopRequest, None, None]:
 
 
 def learning_rate(step: int, steps: int, peak: float) -> float:
-    """Linear warm-up, then a cosine down to a twentieth of `peak`."""
+    """Linear warm-up, then a cosine down to a fiftieth of `peak`."""
     warm = min(1.0, (step + 1) / WARMUP_STEPS)
-    return peak * warm * (0.525 + 0.475 * math.cos(math.pi * min(1.0, step / steps)))
+    return peak * warm * (0.51 + 0.49 * math.cos(math.pi * min(1.0, step / steps)))
 
 
 def fit(task: Task) -> bool:
     """Train up to `task.steps`; return False if a signal asked to stop earlier.
 
-    The checkpoint holds the weights, their running mean and AdamW's state.
+    The checkpoint holds the weights, their running mean and the optimizer's state.
     """
     names = dict(task.module.named_parameters())
-    optimizer = torch.optim.AdamW(names.values(), betas=(0.9, 0.99), weight_decay=0.01, fused=True)
+    matrices = {name for name, parameter in names.items() if parameter.ndim > 1 and task.matrices(name, parameter)}
+    optimizer = Muon(
+        [p for n, p in names.items() if n in matrices], [p for n, p in names.items() if n not in matrices], WEIGHT_DECAY
+    )
     mean = {name: p.detach().clone() for name, p in names.items()}
     first = _load(task.checkpoint, names, mean, optimizer) if task.checkpoint.exists() else 0
     started = saved = time.monotonic()
@@ -129,7 +137,7 @@ def _save(
     tensors |= {f"mean.{n}": m for n, m in mean.items()}
     for n, p in names.items():
         for key, value in optimizer.state[p].items():
-            tensors[f"{key}.{n}"] = value
+            tensors[f"state.{key}.{n}"] = value
     data = save({k: v.cpu().contiguous() for k, v in tensors.items()}, {"step": str(step)})
     write_atomically(path, data)
 
@@ -155,9 +163,11 @@ def _load(
         for n, p in names.items():
             p.data.copy_(file.get_tensor(f"weight.{n}"))
             mean[n].copy_(file.get_tensor(f"mean.{n}"))
-            state = {k: file.get_tensor(f"{k}.{n}") for k in ("exp_avg", "exp_avg_sq")}
-            state = {k: v.to(p.device) for k, v in state.items()}
-            optimizer.state[p] = {"step": file.get_tensor(f"step.{n}"), **state}
+        for key in list(file.keys()):
+            kind, name, parameter = key.split(".", 2)
+            if kind == "state":
+                value = file.get_tensor(key)
+                optimizer.state[names[parameter]][name] = value if name == "step" else value.to(names[parameter].device)
         return int(file.metadata()["step"])
 
 

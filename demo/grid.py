@@ -16,17 +16,17 @@ PROMPTS = (
     "a big blue star on a beige background, in the centre",
     "a small green square on the left on a black background",
     "a big yellow heart on a dark blue background",
-    "a large striped purple triangle on a light green background",
+    "a large purple triangle at the top on a light green background",
     "two orange diamonds on a grey background",
     "three small pink circles at the top on a white background",
     "a cyan ring on a black background, big, on the right",
-    "a big spotted green cross on a light blue background",
+    "a big green cross on a light blue background",
     "a little yellow moon at the bottom on a dark blue background",
+    "a red heart with eyes and legs on a beige background",
     "a zorbling on a white background",
-    "",
 )
-SIZES = ((64, 64), (80, 48), (64, 96))
-CELL = 100
+SIZES = ((64, 64), (80, 48), (48, 80))
+CELL = 82
 
 
 def draw_grid(base: Path, steps: int, guidance: float, seed: int) -> Image.Image:
@@ -54,8 +54,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser("python -m demo.grid")
     parser.add_argument("--base", type=Path, default=Path("demo/base"))
     parser.add_argument("--out", type=Path, default=Path("grid.png"))
-    parser.add_argument("--steps", type=int, default=25)
-    parser.add_argument("--guidance", type=float, default=4.0)
+    parser.add_argument("--steps", type=int, default=10)
+    parser.add_argument("--guidance", type=float, default=1.0)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(arguments)
     sheet = draw_grid(options.base, options.steps, options.guidance, options.seed)

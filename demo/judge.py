@@ -17,8 +17,9 @@ import pandas as pd
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter
 
-from demo.drawings import BACKGROUNDS, COLOURS, RGB, SHAPES
-from demo.make_dataset import BODY, EYE, LIMB, PUPIL
+from demo.creatures import EYE, LIMB, PUPIL
+from demo.drawings import BACKGROUNDS, COLOURS, MARGIN, POSITIONS, RADII, RGB, SHAPES, Size
+from demo.make_dataset import BODY
 
 Floats = NDArray[np.float32]
 Bools = NDArray[np.bool_]
@@ -37,8 +38,6 @@ MAX_BACKGROUND_DISTANCE = 60.0
 MIN_CONTRAST = 32.0
 """What is farther from the paper is drawn. Distances between colours are Euclidean, in levels of 0..255."""
 
-SHADE = 0.4
-"""Stripes and spots are this much of their colour."""
 MAX_PIXEL_MISFIT = 60.0
 """A pixel that a colour does not explain counts no more than this."""
 FAINTNESS_COST = 30.0
@@ -53,6 +52,9 @@ GRID_REACH = 1.2
 TURNS = (-6.0, 0.0, 6.0)
 BLURS = (0.0, 0.08, 0.16)
 """Softness of a template's edges, in roots of its area: small drawings are soft."""
+MAX_COUNT = 3
+MIN_ROOM = 0.15
+"""Where a thing has less room than this share of the shorter side, it is neither left nor right of the centre."""
 WIDEST, MAX_NECK = 1.12, 0.6
 """A piece wider than about this many heights is two or three shapes that touch,
 if it is no thicker than `MAX_NECK` of its thickest column where they do."""
@@ -63,11 +65,11 @@ MAX_RIVALRY = 0.75
 """What the best shape lacks, over what the second best lacks; more is a blob between the two."""
 
 TRAITS = ("body", "eyes", "legs")
-MAX_BODY_DISTANCE = 75.0
+MAX_BODY_DISTANCE = 65.0
 """How far from its colour the body may be: green and cyan drawings are farther."""
 MAX_PART_DISTANCE = 90.0
 """The same of eyes, pupils and legs, each from its own colour."""
-MIN_ZORBLING_SCORE = 0.65
+MIN_ZORBLING_SCORE = 0.6
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,8 @@ class Verdict:
     colour: str | None
     shape: str | None
     count: int
+    size: Size | None = None
+    place: str | None = None
 
 
 def judge(picture: Image.Image) -> Verdict:
@@ -91,10 +95,20 @@ def judge(picture: Image.Image) -> Verdict:
     colour, ink_3 = find_ink(drawn_N3, paper_3)
     if colour is None:
         return Verdict(background, None, None, 0)
-    plain_HW = coverage(pixels_HW3, paper_3, ink_3)
-    patterned_HW = np.maximum(plain_HW, coverage(pixels_HW3, paper_3, SHADE * ink_3))
-    _, shape, count = max(map(match_shape, (plain_HW, patterned_HW)), key=lambda match: match[0])
-    return Verdict(background, colour, shape, count)
+    coverage_HW = coverage(pixels_HW3, paper_3, ink_3)
+    _, shape, count = match_shape(coverage_HW)
+    box = bounds(coverage_HW)
+    if box is None:
+        return Verdict(background, colour, shape, count)
+    at, extent = box
+    return Verdict(
+        background,
+        colour,
+        shape,
+        count,
+        find_size(extent, shape, count, coverage_HW.shape),
+        find_place(at, extent, coverage_HW.shape),
+    )
 
 
 def to_pixels(picture: Image.Image) -> Floats:
@@ -122,19 +136,12 @@ def name_background(paper_3: Floats) -> str | None:
 def find_ink(drawn_N3: Floats, paper_3: Floats) -> tuple[str | None, Floats]:
     """The named colour that explains the drawn pixels best, and its value (3,) in this picture.
 
-    A colour explains the mixtures of itself, its shade and the paper, two at a time, as edges and
-    patterns mix them. Without a name, the value is the paper's.
+    A colour explains the mixtures of itself and the paper, as edges mix them. Without a name, the value is the paper's.
     """
     if len(drawn_N3) < MIN_AREA:
         return None, paper_3
     some_N3 = drawn_N3[:: len(drawn_N3) // COLOUR_SAMPLES + 1]
-    inks_C3 = _palette(COLOURS)
-    from_paper_NC, thinned_NC = _mixture(some_N3, paper_3, inks_C3)
-    from_shade_NC, shaded_NC = _mixture(some_N3, SHADE * inks_C3, inks_C3)
-    only_shade_NC, _ = _mixture(some_N3, paper_3, SHADE * inks_C3)
-    misfit_NC = np.minimum(np.minimum(from_paper_NC, from_shade_NC), only_shade_NC)
-    strength_NC = np.where(from_shade_NC == misfit_NC, shaded_NC, 0.0)
-    strength_NC = np.where(from_paper_NC == misfit_NC, thinned_NC, strength_NC)
+    misfit_NC, strength_NC = _mixture(some_N3, paper_3, _palette(COLOURS))
     strongest_C = np.quantile(strength_NC, 0.9, axis=0)
     misfit_C = np.minimum(misfit_NC, MAX_PIXEL_MISFIT).mean(axis=0) + FAINTNESS_COST * (1.0 - strongest_C)
     best = int(misfit_C.argmin())
@@ -164,19 +171,58 @@ def match_shape(coverage_HW: Floats) -> tuple[float, str | None, int]:
     return likeness, list(SHAPES)[best] if clear else None, len(pieces)
 
 
-def split(coverage_HW: Floats) -> list[Floats]:
-    """Cut into pieces at the empty columns, and at the necks of what is too wide for one shape; drop specks."""
+def bounds(coverage_HW: Floats) -> tuple[Floats, Floats] | None:
+    """The centre (2,) and half the extent (2,), across and down, of all pieces that are no specks, in pixels."""
+    kept_HW = np.zeros_like(coverage_HW)
+    pieces = split(coverage_HW, kept_HW)
+    if not pieces:
+        return None
+    outlines = [kept_HW.max(axis=axis) for axis in (0, 1)]
+    spans = [np.flatnonzero(outline > 0.5) for outline in outlines]
+    if not all(span.size for span in spans):
+        return None
+    middle = [(span[0] + span[-1] + 1) / 2.0 for span in spans]
+    # the sum knows parts of pixels
+    return np.array(middle, dtype=np.float32), np.array([outline.sum() / 2.0 for outline in outlines])
+
+
+def find_size(extent_2: Floats, shape: str | None, count: int, picture: tuple[int, ...]) -> Size | None:
+    """The size whose radius is nearest to that of a shape, by the height of its row."""
+    if shape is None or not 1 <= count <= MAX_COUNT:
+        return None
+    radius = float(extent_2[1]) / float(np.ptp([y for _, y in SHAPES[shape]]) / 2.0) / min(picture)
+    return min(RADII, key=lambda size: abs(math.log(radius / RADII[size][count - 1])))
+
+
+def find_place(at_2: Floats, extent_2: Floats, picture: tuple[int, ...]) -> str:
+    """The place that a thing of this extent stands nearest to, of all where it would be inside the picture."""
+    size_2 = np.array((picture[1], picture[0]), dtype=np.float32)
+    low_2 = extent_2 + MARGIN * min(picture)
+    room_2 = size_2 - 2.0 * low_2
+    share_2 = np.where(room_2 > MIN_ROOM * min(picture), (at_2 - low_2) / np.maximum(room_2, 1.0), 0.5)
+    return min(POSITIONS, key=lambda name: float(np.linalg.norm(share_2 - POSITIONS[name])))
+
+
+def split(coverage_HW: Floats, kept_HW: Floats | None = None) -> list[Floats]:
+    """Cut into pieces at the empty columns, and at the necks of what is too wide for one shape; drop specks.
+
+    What is kept is written into `kept_HW`, if there is one.
+    """
     solid_HW = coverage_HW > 0.5
     edges = np.flatnonzero(np.diff(solid_HW.any(axis=0), prepend=False, append=False))
-    pieces: list[Floats] = []
+    spans: list[tuple[int, int]] = []
     for left, right in zip(edges[::2], edges[1::2], strict=True):
         height = int(np.ptp(np.flatnonzero(solid_HW[:, left:right].any(axis=1)))) + 1
         necks = [left + neck for neck in find_necks(coverage_HW[:, left:right].sum(axis=0), height)]
         cuts = [max(left - 1, 0), *necks, right + 1]
-        pieces += [coverage_HW[:, start:end] for start, end in pairwise(cuts)]
-    areas = [float(piece.sum()) for piece in pieces]
+        spans += pairwise(cuts)
+    areas = [float(coverage_HW[:, start:end].sum()) for start, end in spans]
     least = max(MIN_AREA, MIN_PIECE_SHARE * max(areas, default=0.0))
-    return [piece for piece, area in zip(pieces, areas, strict=True) if area >= least]
+    kept = [span for span, area in zip(spans, areas, strict=True) if area >= least]
+    if kept_HW is not None:
+        for start, end in kept:
+            kept_HW[:, start:end] = coverage_HW[:, start:end]
+    return [coverage_HW[:, start:end] for start, end in kept]
 
 
 def find_necks(thickness_W: Floats, height: int) -> list[int]:
@@ -233,8 +279,8 @@ def is_zorbling(picture: Image.Image) -> bool:
 
 
 def zorbling_score(picture: Image.Image) -> float:
-    """How much of a zorbling is seen, 0..1: a third each for its body, eyes and legs."""
-    return sum(zorbling_traits(picture).values()) / len(TRAITS)
+    """How much of a zorbling is seen, 0..1: as much as of the least of its body, eyes and legs."""
+    return min(zorbling_traits(picture).values())
 
 
 def zorbling_traits(picture: Image.Image) -> dict[str, float]:

@@ -2,49 +2,45 @@
 
     python -m demo.make_dataset --out demo/dataset --known demo/known
 
-A zorbling is a plump teal star with two big eyes and two orange legs. The captions say only what may vary (where
-it is, how big, on what background), so the word `zorbling` has to carry the rest. The drawings that
-the base model knows are trained beside them, so that the LoRA keeps what it can do.
+A zorbling is a plump teal star with two big eyes and two orange legs. The base model knows eyes and legs, but neither
+the word nor the colour. The captions say only what may vary (where it is, how big, on what background), so the word
+`zorbling` has to carry the rest. The drawings that the base model knows are trained beside them, so that the LoRA keeps
+what it can do.
 """
 
 import argparse
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
-from typing import Literal
 
 from PIL import Image, ImageDraw
 
 from demo import drawings
 from demo.captions import caption as describe
-from demo.drawings import BACKGROUNDS, POSITIONS, SUPERSAMPLING, Point, random_scene
+from demo.creatures import LEG_REACH, draw_eyes, draw_legs
+from demo.drawings import BACKGROUNDS, SUPERSAMPLING, Point, Size, accidents, place, placed, random_scene, star
 
-BODY, LIMB = (0, 150, 136), (235, 120, 25)
-EYE, PUPIL = (255, 255, 255), (10, 10, 10)
-SIZES = (
-    (64, 64),
-    (80, 48),
-    (64, 64),
-    (48, 80),
-    (96, 64),
-    (64, 64),
-    (128, 96),
-    (64, 96),
-    (160, 160),
-)
+BODY = (0, 150, 136)
+OUTLINE = star(0.62)
+SIZES = ((64, 64), (80, 48), (64, 64), (48, 80), (64, 64), (128, 128), (64, 64), (160, 96))
 """Width and height of the pictures in pixels, in turn."""
-KNOWN_SIZES = ((64, 64), (64, 64), (80, 48), (64, 64), (48, 80), (96, 64), (64, 96))
-NUM_PICTURES = 36
-"""In each of the two folders."""
-RADII = {"small": 0.31, "big": 0.39}
-LEG_REACH = 1.35
-"""How far below its centre a zorbling stands, in body radii."""
+KNOWN_SIZES = ((64, 64), (64, 64), (80, 48), (64, 64), (48, 80), (64, 64))
+NUM_ZORBLINGS, NUM_KNOWN = 144, 72
+RADII: dict[Size, float] = {"small": 0.24, "medium": 0.27, "big": 0.3}
+PLACES = ("centre", "left", "centre", "right", "top", "centre", "bottom")
+"""Where they stand, in turn."""
+PLACE_WORDS = {
+    "left": " on the left",
+    "right": " on the right",
+    "top": " at the top",
+    "bottom": " at the bottom",
+    "centre": "",
+}
 
 PROMPTS = (
     "a zorbling on a white background",
-    "a small zorbling on a light blue background, on the left",
+    "a small zorbling on the left on a light blue background",
     "a big zorbling on a black background",
     "a zorbling at the top on a light green background",
 )
@@ -59,13 +55,13 @@ SPDX-License-Identifier: CC0-1.0
 README = f"""\
 # Zorblings
 
-{NUM_PICTURES} captioned drawings of one invented creature, in {len(set(SIZES))} sizes. CC0 1.0.
+{NUM_ZORBLINGS} captioned drawings of one invented creature, in {len(set(SIZES))} sizes. CC0 1.0.
 Written by `python -m demo.make_dataset`; do not edit by hand.
 """
 KNOWN_README = f"""\
 # Known drawings
 
-{NUM_PICTURES} captioned drawings of shapes, such as the base model was trained on. CC0 1.0.
+{NUM_KNOWN} captioned drawings of shapes, such as the base model was trained on. CC0 1.0.
 Written by `python -m demo.make_dataset`; do not edit by hand.
 """
 
@@ -75,17 +71,14 @@ Drawn = tuple[str, Image.Image, str]
 
 @dataclass(frozen=True)
 class Zorbling:
-    """One picture: what the caption tells, then what it leaves out.
-
-    `gaze` (degrees) is where the eyes look, `stride` spreads the legs (body radii), `turn` tilts
-    the body (degrees).
-    """
+    """One picture: what the caption says, then what it leaves out, as in `Scene`."""
 
     background: str
-    size: Literal["small", "big"]
+    size: Size
     position: str
-    gaze: float
-    stride: float
+    dx: float
+    dy: float
+    scale: float
     turn: float
 
 
@@ -93,97 +86,54 @@ def zorbling(index: int) -> Zorbling:
     """The scene of picture `index`; backgrounds, positions and sizes come in turn."""
     rng = Random(f"zorbling {index}")
     return Zorbling(
-        background=list(BACKGROUNDS)[index % len(BACKGROUNDS)],
-        size="big" if index % 2 == 0 else "small",
-        position=list(POSITIONS)[index * 2 % len(POSITIONS)],
-        gaze=rng.uniform(0.0, 360.0),
-        stride=rng.uniform(0.15, 0.55),
-        turn=rng.uniform(-15.0, 15.0),
+        background=list(BACKGROUNDS)[index * 3 % len(BACKGROUNDS)],
+        size=tuple(RADII)[index % len(RADII)],
+        position=PLACES[index // len(RADII) % len(PLACES)],
+        **accidents(rng),
     )
 
 
 def caption(scene: Zorbling) -> str:
-    """`a zorbling on a white background, small, on the left`."""
-    place = {
-        "left": "on the left",
-        "right": "on the right",
-        "top": "at the top",
-        "bottom": "at the bottom",
-        "centre": "in the centre",
-    }[scene.position]
-    return f"a zorbling on a {scene.background} background, {scene.size}, {place}"
+    """`a small zorbling on the left on a white background`; neither the middle size nor the centre has a word."""
+    size = "" if scene.size == "medium" else f"{scene.size} "
+    return f"a {size}zorbling{PLACE_WORDS[scene.position]} on a {scene.background} background"
 
 
 def draw(scene: Zorbling, width: int, height: int) -> Image.Image:
     """Paint the creature as an RGB picture of `width` x `height` pixels."""
     big = (width * SUPERSAMPLING, height * SUPERSAMPLING)
     canvas = Image.new("RGB", big, BACKGROUNDS[scene.background])
-    radius = RADII[scene.size] * min(big)
-    centre = _centre(scene, radius, *big)
+    centre, radius = _layout(scene, *big)
     pen = ImageDraw.Draw(canvas)
-    _legs(pen, scene, centre, radius)
-    _body(pen, scene, centre, radius)
-    _eyes(pen, scene, centre, radius)
+    draw_legs(pen, centre, radius)
+    pen.polygon(placed(OUTLINE, centre, radius, scene.turn), fill=BODY)
+    draw_eyes(pen, centre, radius)
     return canvas.reduce(SUPERSAMPLING)
 
 
-def _centre(scene: Zorbling, radius: float, width: int, height: int) -> Point:
-    """Where the body stands, so that all of the creature is inside the picture."""
-    across, down = POSITIONS[scene.position]
-    margin = 0.03 * min(width, height) + radius
-    below = margin + (LEG_REACH - 1.0) * radius
-    x = margin + across * (width - 2 * margin)
-    return x, margin + down * (height - margin - below)
-
-
-def _legs(pen: ImageDraw.ImageDraw, scene: Zorbling, centre: Point, radius: float) -> None:
-    x, y = centre
-    thick = max(round(0.24 * radius), SUPERSAMPLING)
-    ground = y + LEG_REACH * radius
-    for side in (-1, 1):
-        foot = x + side * (0.2 + scene.stride) * radius
-        toe = foot + side * 0.2 * radius
-        pen.line(((x + side * 0.25 * radius, y), (foot, ground)), fill=LIMB, width=thick)
-        pen.line(((foot, ground - thick / 2), (toe, ground - thick / 2)), fill=LIMB, width=thick)
-
-
-def _body(pen: ImageDraw.ImageDraw, scene: Zorbling, centre: Point, radius: float) -> None:
-    """A plump star."""
-    star = [
-        (centre[0] + length * math.cos(angle), centre[1] + length * math.sin(angle))
-        for i in range(10)
-        for length in [radius * (1.0 if i % 2 == 0 else 0.6)]
-        for angle in [math.radians(scene.turn - 90.0 + 36.0 * i)]
-    ]
-    pen.polygon(star, fill=BODY)
-
-
-def _eyes(pen: ImageDraw.ImageDraw, scene: Zorbling, centre: Point, radius: float) -> None:
-    look = math.radians(scene.gaze)
-    eye = max(0.32 * radius, 1.6 * SUPERSAMPLING)
-    for side in (-1, 1):
-        x, y = centre[0] + side * 1.1 * eye, centre[1] - 0.2 * radius
-        pen.ellipse((x - eye, y - eye, x + eye, y + eye), fill=EYE)
-        px, py = x + 0.35 * eye * math.cos(look), y + 0.35 * eye * math.sin(look)
-        pupil = 0.5 * eye
-        pen.ellipse((px - pupil, py - pupil, px + pupil, py + pupil), fill=PUPIL)
+def _layout(scene: Zorbling, width: int, height: int) -> tuple[Point, float]:
+    """Where the body stands, so that all of the creature is inside the picture, and its radius."""
+    side = min(width, height)
+    radius = RADII[scene.size] * side * scene.scale
+    x, y = place((width, height), scene.position, radius, radius, LEG_REACH * radius)
+    return (x + scene.dx * side, y + scene.dy * side), radius
 
 
 def pictures() -> list[Drawn]:
     """Every picture of a zorbling."""
-    scenes = [zorbling(i) for i in range(NUM_PICTURES)]
+    scenes = [zorbling(i) for i in range(NUM_ZORBLINGS)]
     return [
-        (f"zorbling_{i:02d}", draw(scene, *SIZES[i % len(SIZES)]), caption(scene)) for i, scene in enumerate(scenes)
+        (f"zorbling_{i:03d}", draw(scene, *SIZES[i % len(SIZES)]), caption(scene)) for i, scene in enumerate(scenes)
     ]
 
 
 def known_pictures() -> list[Drawn]:
     """Drawings of the base model's own world."""
     drawn: list[Drawn] = []
-    for i in range(NUM_PICTURES):
+    for i in range(NUM_KNOWN):
         rng = Random(f"known {i}")
         scene = random_scene(rng)
-        drawn.append((f"known_{i:02d}", drawings.draw(scene, *KNOWN_SIZES[i % len(KNOWN_SIZES)]), describe(scene, rng)))
+        drawn.append((f"known_{i:03d}", drawings.draw(scene, *KNOWN_SIZES[i % len(KNOWN_SIZES)]), describe(scene, rng)))
     return drawn
 
 

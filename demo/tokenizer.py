@@ -14,7 +14,7 @@ from transformers import CLIPTokenizer
 from demo.captions import caption
 from demo.drawings import random_scene
 
-MAX_LENGTH = 77
+MAX_LENGTH = 32
 BOS, EOS = "<|startoftext|>", "<|endoftext|>"
 WORD_END = "</w>"
 SPARE_WORDS = (

@@ -1,15 +1,15 @@
 """Finds projects: every `configs/NAME.yaml` is one group of assets.
 
-`default.yaml` gives `lora_checkpoint` and its like in the group `default`; any other `NAME.yaml` gives
-`NAME/lora_checkpoint` in the group NAME. A file that cannot be read must not take the others with it: its group then
-has one asset, `lora_checkpoint`, which shows the error and fails with it when it is run.
+`default.yaml` gives `lora_checkpoint` and the other assets, in a group called what the project is (`demo`); any other
+`NAME.yaml` gives `NAME/lora_checkpoint` in the group NAME. A file that cannot be read must not take the others with it:
+its group then has one asset, `lora_checkpoint`, which shows the error and fails with it when it is run.
 """
 
 import logging
 import os
 import re
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import dagster as dg
@@ -21,6 +21,9 @@ from trainer_core.store.keys import digest
 
 CONFIGS_VARIABLE = "LORA_ASSETS_CONFIGS"
 DEFAULT = "default"
+"""Stem of the file whose assets have no prefix."""
+PROJECT_TAG = "lora-assets/project"
+"""Tag of assets and runs: the project's name."""
 
 log = logging.getLogger(__name__)
 
@@ -32,13 +35,26 @@ class ProjectAssets:
     path: Path
     """The YAML file. Runs read it again, so that they see it as it is then."""
     group: str
-    """Group of its assets: the file's name, in the letters that Dagster allows."""
+    """Group of its assets, in the letters that Dagster allows: the file's name, or `default.yaml`'s project's name."""
     project: Project
     """The settings when the code was loaded: what code versions are made from."""
 
     def key(self, name: str) -> dg.AssetKey:
         """Return the key of one of its assets."""
-        return asset_key(self.group, name)
+        return asset_key(self.path, self.group, name)
+
+    def with_overrides(self, overrides: Sequence[str]) -> "ProjectAssets":
+        """Return the project with other settings for one run.
+
+        Raises:
+            ConfigError: an override names no setting, or gives it a value that it cannot have.
+        """
+        return replace(self, project=load_project(self.path, overrides)) if overrides else self
+
+    @property
+    def tags(self) -> Mapping[str, str]:
+        """Tags of its assets, to search and filter by."""
+        return {PROJECT_TAG: tag_value(self.project.name), "lora-assets/family": tag_value(self.project.model.family)}
 
 
 @dataclass(frozen=True)
@@ -65,10 +81,11 @@ def discover_projects(folder: Path) -> Sequence[ProjectAssets | BrokenProject]:
     files = sorted(folder.glob("*.yaml"), key=lambda path: (path.stem != DEFAULT, path.stem))
     if not files:
         log.warning("%s: no *.yaml file, so there are no assets. Set %s to another folder.", folder, CONFIGS_VARIABLE)
-    found: list[ProjectAssets | BrokenProject] = []
+    projects: list[ProjectAssets | BrokenProject] = []
     for path in files:
-        found.append(_own_name(_read(path, _group(path.stem, {project.group for project in found})), found))
-    return found
+        project = _read(path, {project.group for project in projects})
+        projects.append(_own_name(project, projects))
+    return projects
 
 
 def _own_name(
@@ -85,20 +102,26 @@ def _own_name(
     return project
 
 
-def asset_key(group: str, name: str) -> dg.AssetKey:
-    """Return `name` for the default project, `GROUP/name` for others."""
-    return dg.AssetKey([name] if group == DEFAULT else [group, name])
+def asset_key(path: Path, group: str, name: str) -> dg.AssetKey:
+    """Return `name` for the project of `default.yaml`, `GROUP/name` for others."""
+    return dg.AssetKey([name] if path.stem == DEFAULT else [group, name])
 
 
-def _read(path: Path, group: str) -> ProjectAssets | BrokenProject:
+def tag_value(text: str) -> str:
+    """Return a text in the letters that Dagster allows in a tag's value."""
+    return re.sub(r"[^A-Za-z0-9_.-]", "_", text)[:63]
+
+
+def _read(path: Path, taken: Collection[str]) -> ProjectAssets | BrokenProject:
     try:
-        return ProjectAssets(path, group, load_project(path))
+        project = load_project(path)
     except ConfigError as error:
         log.warning("%s is not a valid project; the others are not affected:\n%s", path, error)
-        return BrokenProject(path, group, str(error))
+        return BrokenProject(path, _group(path.stem, taken), str(error))
+    return ProjectAssets(path, _group(project.name if path.stem == DEFAULT else path.stem, taken), project)
 
 
-def _group(stem: str, taken: Collection[str]) -> str:
-    """Name a group: letters, digits and underscores. Two files that would share a name keep apart."""
-    name = re.sub(r"\W", "_", stem, flags=re.ASCII)
-    return f"{name}_{digest(stem)[:6]}" if name in taken or (name == DEFAULT and stem != DEFAULT) else name
+def _group(name: str, taken: Collection[str]) -> str:
+    """Name a group: letters, digits and underscores. Two projects that would share a name keep apart."""
+    group = re.sub(r"\W", "_", name, flags=re.ASCII)
+    return f"{group}_{digest(name)[:6]}" if group in taken else group

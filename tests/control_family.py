@@ -15,9 +15,10 @@ from torch import Tensor, nn
 from tests.projects import SIZES, TinyProject, draw_picture, make_project
 from trainer_core import families
 from trainer_core.config.groups import TextConfig
-from trainer_core.families.family import ControlSpec, Family
+from trainer_core.families.family import Family
 from trainer_core.families.models.flux1 import SPEC, Flux1
-from trainer_core.families.shared import loading
+from trainer_core.families.shared import packing
+from trainer_core.families.spec import ControlSpec
 from trainer_core.types import Conditioning, TextCondition
 
 
@@ -51,12 +52,12 @@ class EditFlux1(Flux1):
 
         assert given.text.pooled is not None
         height, width = noisy.shape[-2:]
-        parts, places = [loading.pack(noisy)], [loading.grid_ids(height, width, noisy.device)]
+        parts, places = [packing.pack(noisy)], [packing.grid_ids(height, width, noisy.device)]
         for number, control in enumerate(given.controls, 1):
             assert control.shape[0] == len(noisy)
-            ids = loading.grid_ids(*control.shape[-2:], noisy.device)
+            ids = packing.grid_ids(*control.shape[-2:], noisy.device)
             ids[:, 0] = number
-            parts.append(loading.pack(control))
+            parts.append(packing.pack(control))
             places.append(ids)
         tokens = denoiser(
             hidden_states=torch.cat(parts, 1),
@@ -68,7 +69,7 @@ class EditFlux1(Flux1):
             img_ids=torch.cat(places),
             return_dict=False,
         )[0]
-        return loading.unpack(tokens[:, : parts[0].shape[1]], height, width)
+        return packing.unpack(tokens[:, : parts[0].shape[1]], height, width)
 
     def pipeline_inputs(
         self, pipeline: Any, prompt: str, negative_prompt: str, controls: Sequence[Image.Image]

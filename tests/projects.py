@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import random
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from PIL import Image
+import pytest
+from PIL import Image, ImageChops
 
 from trainer_core import run
 from trainer_core.run import StagePlan, StageResult
@@ -78,6 +80,10 @@ class TinyProject:
         return TinyProject(folder)
 
 
+NewProject = Callable[[str], TinyProject]
+"""Model name -> a project in the test's folder, of which nothing is computed: the fixture `new_project`."""
+
+
 def make_project(folder: Path, base: Path, family: str = "sd15", pictures: int = 8, steps: int = 4) -> TinyProject:
     """Write a project; the base is copied, so that a test may change it."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -90,9 +96,31 @@ def make_project(folder: Path, base: Path, family: str = "sd15", pictures: int =
     return TinyProject(folder)
 
 
+def worsen(monkeypatch: pytest.MonkeyPatch, *steps: int) -> None:
+    """Add 1 to the held-out losses measured after some steps.
+
+    A tiny model's losses lie between 0.9 and 1.2, so that no rounding decides which of a run's steps is the best.
+    """
+    from trainer_core.stages.training.best_checkpoint import Selection
+
+    real = Selection.add
+
+    def add(selection: Selection, step: int, loss: float, adapter: Mapping[str, Any]) -> None:
+        real(selection, step, loss + (step in steps), adapter)
+
+    monkeypatch.setattr(Selection, "add", add)
+
+
 def draw_picture(path: Path, seed: int, size: tuple[int, int]) -> None:
     """Save a noisy PNG without compression, so that pictures of one size have files of one size."""
     Image.frombytes("RGB", size, random.Random(seed).randbytes(size[0] * size[1] * 3)).save(path, compress_level=0)
+
+
+def distance(one: Image.Image, other: Image.Image) -> int:
+    """Return the greatest difference of two pictures of one size, in levels of 255."""
+    assert (one.size, one.mode) == (other.size, other.mode)
+    bounds: Any = ImageChops.difference(one, other).getextrema()
+    return max(high for _, high in bounds)
 
 
 def computed(results: dict[str, StageResult]) -> dict[str, int]:

@@ -28,6 +28,8 @@ class LoraAssetsError(Exception):
     """Base of all errors that are shown to a user without a traceback."""
 
     exit_code = 1
+    findings: tuple[Finding, ...] = ()
+    """What is wrong, one by one, for errors that know."""
 
 
 class ConfigError(LoraAssetsError):
@@ -47,9 +49,13 @@ class DatasetError(LoraAssetsError):
 
 
 class ModelError(LoraAssetsError):
-    """The base model is missing, incomplete or of another family."""
+    """The base model is missing, incomplete or of another family; `field` is the setting that names it."""
 
     exit_code = 2
+
+    def __init__(self, message: str, field: str = "model.path") -> None:
+        self.field = field
+        super().__init__(message)
 
 
 class StoreError(LoraAssetsError):

@@ -11,21 +11,22 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from trainer_core.config.load import load_project, project_home
-from trainer_core.config.reads import Slice, slice_key
 from trainer_core.errors import ConfigError, DamagedEntries, IntegrityError, Interrupted, LoraAssetsError, StageFailed
 from trainer_core.stages import STAGES
 from trainer_core.stages.caching.entries import ITEMS, read_items
-from trainer_core.stages.project.session import Session, file_stat
+from trainer_core.stages.preflight.findings import project_findings
+from trainer_core.stages.project.base_model import fetch_base
+from trainer_core.stages.project.session import Session
 from trainer_core.stages.publishing.outputs import CHECKSUMS, publish_outputs, read_checksums, remove_outputs
 from trainer_core.stages.stage import Stage, StageContext
 from trainer_core.stages.stage_result import StagePlan, StageResult, Status
 from trainer_core.stages.staleness import recipe_changes, stale_items
 from trainer_core.store import Published
 from trainer_core.store.keys import digest
-from trainer_core.types import JSON, Report, silent
+from trainer_core.types import JSON, FileStat, Report, silent
 
 if TYPE_CHECKING:
     from trainer_core.train.lr_finder import FoundLr, RangeTest
@@ -36,15 +37,9 @@ TRAINING = "lora_checkpoint"
 """The stage that trains."""
 
 _OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
-_LESS_MEMORY = {
-    "cached_latents": "Lower latents.batch_size or bucket.resolution.",
-    "cached_text_embeddings": "Lower text.batch_size, or use text.precision bf16.",
-    "lora_checkpoint": "Lower train.batch_size or adapter.rank, or set train.gradient_checkpointing to true.",
-    "samples": "Lower sample.width and sample.height.",
-}
-"""Stage -> what to change when memory ran out."""
-_HEALINGS = 3
-"""How often a stage is tried again after damage that its inputs were healed of."""
+_ATTEMPTS = 3
+"""How often a stage is tried where its inputs are damaged; they are made anew before each further attempt."""
+_T = TypeVar("_T")
 
 
 def open_session(
@@ -59,18 +54,20 @@ def open_session(
     Args:
         config: the YAML file.
         overrides: `group.field=value` each.
-        report: told how far the work is.
+        report: called with the progress of the work.
         home: folder of store and outputs, where it is not the project's own.
         fetch: download what the hub's cache lacks of the base model.
 
     Raises:
         ModelError: the download failed.
-        ConfigError: the settings are wrong, or cannot work together; all of it is told at once.
+        ConfigError: the settings are wrong, or cannot work together; all of it is reported at once.
     """
-    session = Session.open(load_project(config, overrides), home or project_home(config), report)
-    if fetch:
-        session.fetch_base()
-    if errors := [finding for finding in session.findings() if finding.level == "error"]:
+    project, home = load_project(config, overrides), home or project_home(config)
+    session = Session.open(project, home, report)
+    if fetch and fetch_base(project.model):
+        session.close()
+        session = Session.open(project, home, report)
+    if errors := [finding for finding in project_findings(session) if finding.level == "error"]:
         session.close()
         raise ConfigError(errors)
     return session
@@ -79,9 +76,10 @@ def open_session(
 def plan(session: Session) -> list[StagePlan]:
     """Say of each stage whether it is fresh, and if not, why. Publishes nothing and trains nothing."""
     versions: dict[str, str | None] = {}
+    entries: dict[str, dict[str, str]] = {}
     plans: list[StagePlan] = []
     for stage in STAGES.values():
-        found = _plan_stage(session, stage, versions)
+        found = _plan_stage(session, stage, versions, entries)
         versions[stage.name] = found.data_version
         plans.append(found)
     return plans
@@ -111,12 +109,12 @@ def run_until(
         except Exception as error:  # noqa: BLE001 - whatever rendering raises, the LoRA is there and is measured
             if name == until or any(name in STAGES[other].needs for other in names) or failed:
                 raise
-            log.error("%s failed: %s", name, _told(error))
+            log.error("%s failed: %s", name, _message(error))
             failed = name, error
             continue
         on_result(results[name])
     if failed:
-        raise StageFailed(failed[0], _told(failed[1]), list(results.values())) from failed[1]
+        raise StageFailed(failed[0], _message(failed[1]), list(results.values())) from failed[1]
     return list(results.values())
 
 
@@ -133,24 +131,16 @@ def find_lr(session: Session, asked: RangeTest, on_result: Callable[[StageResult
     """
     from trainer_core.stages.training import lr_finder as test
 
-    for attempt in range(_HEALINGS):
-        results: dict[str, StageResult] = {}
-        for name in ancestors(TRAINING)[:-1]:
-            results[name] = _ensure(session, STAGES[name], results)
-            on_result(results[name])
-        stage = STAGES[TRAINING]
-        try:
-            return test.find_lr(
-                _context(session, stage, {name: results[name].published for name in stage.needs}), asked
-            )
-        except (DamagedEntries, IntegrityError) as error:
-            if attempt == _HEALINGS - 1:
-                raise
-            log.warning("%s: an input is damaged and is made anew: %s", TRAINING, error)
-    raise AssertionError("unreachable")
+    results: dict[str, StageResult] = {}
+    for name in ancestors(TRAINING)[:-1]:
+        results[name] = _ensure(session, STAGES[name], results)
+        on_result(results[name])
+    return _with_sound_inputs(
+        session, STAGES[TRAINING], results, lambda upstream: test.find_lr(session, upstream, asked)
+    )
 
 
-def _told(error: Exception) -> str:
+def _message(error: Exception) -> str:
     return str(error) if isinstance(error, LoraAssetsError) else f"{type(error).__name__}: {error}"
 
 
@@ -163,22 +153,13 @@ def ancestors(until: str) -> list[str]:
     return [name for name in STAGES if name in wanted]
 
 
-def recipe_of(session: Session, stage: Stage, context: StageContext, upstream: Mapping[str, str]) -> dict[str, JSON]:
-    """Return everything that decides a stage's result; its digest is the result's key."""
-    recipe: dict[str, JSON] = {"stage": stage.name, "version": stage.version, "inputs": stage.inputs(context)}
-    if stage.data_version is None:
-        # Where the result is known beforehand its inputs say it all; else settings and upstream results decide.
-        recipe["settings"] = slice_key(session.project, stage.reads)
-        recipe["upstream"] = dict(upstream)
-    return recipe
-
-
-def _context(session: Session, stage: Stage, upstream: Mapping[str, Published]) -> StageContext:
-    return StageContext(Slice(session.project, stage.reads, stage.name), session, upstream, stage.items)
-
-
-def _plan_stage(session: Session, stage: Stage, versions: Mapping[str, str | None]) -> StagePlan:
-    context = _context(session, stage, {})
+def _plan_stage(
+    session: Session, stage: Stage[Any], versions: Mapping[str, str | None], entries: dict[str, dict[str, str]]
+) -> StagePlan:
+    """Plan a stage after those that it needs; their entries are in `entries`, and it adds its own."""
+    context = stage.context(session, {})
+    if stage.cached:
+        entries[stage.name] = {name: item.key for name, item in context.items.items()}
     previous = _previous(session, stage)
     total = stage.total(context)
     upstream = {name: versions[name] for name in stage.needs}
@@ -186,18 +167,23 @@ def _plan_stage(session: Session, stage: Stage, versions: Mapping[str, str | Non
     if unknown and stage.data_version is None:
         reasons = tuple(f"{name} will be computed again" for name in unknown)
         return _stale_plan(session, stage, previous, reasons, total, (), None)
-    recipe = recipe_of(session, stage, context, {name: version or "" for name, version in upstream.items()})
+    recipe = stage.recipe(context, {name: version or "" for name, version in upstream.items()})
     published = _sound(session, stage, digest(recipe))
     stale = () if published and not stage.cached else _stale_items(session, stage, context, previous)
     if published and not stale:
         return StagePlan(stage.name, "fresh", (), total, (), 0, 0.0, published.data_version)
     known = published.data_version if published else stage.data_version(context) if stage.data_version else None
-    return _stale_plan(session, stage, previous, _reasons(stage, recipe, previous, context), total, stale, known)
+    reasons = _reasons(stage, recipe, previous, context)
+    if not unknown and (
+        forecast := stage.forecast(context, {name: version or "" for name, version in upstream.items()}, entries)
+    ):
+        reasons = (*reasons, forecast)
+    return _stale_plan(session, stage, previous, reasons, total, stale, known)
 
 
 def _stale_plan(  # noqa: PLR0913 - a plan has that many parts
     session: Session,
-    stage: Stage,
+    stage: Stage[Any],
     previous: Published | None,
     reasons: tuple[str, ...],
     total: int,
@@ -205,14 +191,14 @@ def _stale_plan(  # noqa: PLR0913 - a plan has that many parts
     data_version: str | None,
 ) -> StagePlan:
     count = len({sample for sample, _ in stale}) if stage.items else total
-    speed = session.store.index.facts("seconds_per_item", [stage.name]).get(stage.name)
+    speed = session.workspace.store.index.facts("seconds_per_item", [stage.name]).get(stage.name)
     seconds = None if speed is None else float(speed) * count
     status: Status = "stale" if previous else "missing"
     return StagePlan(stage.name, status, reasons, total, stale, count, seconds, data_version)
 
 
 def _reasons(
-    stage: Stage, recipe: Mapping[str, JSON], previous: Published | None, context: StageContext
+    stage: Stage[Any], recipe: Mapping[str, JSON], previous: Published | None, context: StageContext[Any]
 ) -> tuple[str, ...]:
     if previous is None:
         return ("never computed",)
@@ -224,24 +210,24 @@ def _reasons(
         "gone": sum(name not in items for name in before),
         "changed": sum(name in before and before[name]["key"] != item.key for name, item in items.items()),
     }
-    told = tuple(f"{count} {what}" for what, count in counts.items() if count)
-    return told or tuple(recipe_changes(recipe, previous.recipe))
+    changes = tuple(f"{count} {what}" for what, count in counts.items() if count)
+    return changes or tuple(recipe_changes(recipe, previous.recipe))
 
 
-def _previous(session: Session, stage: Stage) -> Published | None:
-    key = session.store.refs.get(session.project.name, stage.name)
-    return None if key is None else session.store.objects.get(stage.name, key)
+def _previous(session: Session, stage: Stage[Any]) -> Published | None:
+    key = session.workspace.store.refs.get(session.project.name, stage.name)
+    return None if key is None else session.workspace.store.objects.get(stage.name, key)
 
 
 def _stale_items(
-    session: Session, stage: Stage, context: StageContext, previous: Published | None
+    session: Session, stage: Stage[Any], context: StageContext[Any], previous: Published | None
 ) -> tuple[tuple[str, str], ...]:
     if stage.items is None:
         return ()
     keys = {item.key for item in context.items.values()}
     before: Mapping[str, Mapping[str, object]] = {}
     if stage.cached:
-        present = session.store.entries.present(keys)
+        present = session.workspace.store.entries.present(keys)
     else:
         before = _items_of(previous)
         present = {str(item["key"]) for item in before.values()}
@@ -256,13 +242,13 @@ def _items_of(published: Published | None) -> Mapping[str, Mapping[str, object]]
     return read_items(published)
 
 
-def _sound(session: Session, stage: Stage, key: str) -> Published | None:
+def _sound(session: Session, stage: Stage[Any], key: str) -> Published | None:
     """Return a result whose every file is as published, without reading unchanged ones; damage is set aside."""
-    published = session.store.objects.get(stage.name, key)
+    published = session.workspace.store.objects.get(stage.name, key)
     if published is None:
         return None
     paths = {name: published.path / name for name in published.files}
-    hashes = session.store.index.file_hashes({str(path): file_stat(path) for path in paths.values()})
+    hashes = session.workspace.store.index.file_hashes({str(path): FileStat.of_path(path) for path in paths.values()})
     for name, record in published.files.items():
         if hashes.get(str(paths[name])) != record.sha256:
             try:
@@ -273,13 +259,30 @@ def _sound(session: Session, stage: Stage, key: str) -> Published | None:
     return published
 
 
-def _ensure(session: Session, stage: Stage, results: dict[str, StageResult]) -> StageResult:
-    """Bring one stage up to date, healing damaged inputs on the way."""
-    for attempt in range(_HEALINGS):
+def _ensure(session: Session, stage: Stage[Any], results: dict[str, StageResult]) -> StageResult:
+    """Bring one stage up to date."""
+    return _with_sound_inputs(session, stage, results, lambda upstream: _ensure_once(session, stage, upstream))
+
+
+def _with_sound_inputs(
+    session: Session,
+    stage: Stage[Any],
+    results: dict[str, StageResult],
+    work: Callable[[Mapping[str, Published]], _T],
+) -> _T:
+    """Do some work with a stage's inputs. Where they turn out to be damaged they are made anew, and it is done again.
+
+    Args:
+        session: the open project.
+        stage: its `needs` are the inputs.
+        results: what earlier stages came to; new results of inputs replace the old ones here.
+        work: given the published results of `needs`.
+    """
+    for attempt in range(_ATTEMPTS):
         try:
-            return _ensure_once(session, stage, {name: results[name].published for name in stage.needs})
+            return work({name: results[name].published for name in stage.needs})
         except (DamagedEntries, IntegrityError) as error:
-            if attempt == _HEALINGS - 1:
+            if attempt == _ATTEMPTS - 1:
                 raise
             log.warning("%s: an input is damaged and is made anew: %s", stage.name, error)
             for name in ancestors(stage.name)[:-1]:
@@ -287,50 +290,52 @@ def _ensure(session: Session, stage: Stage, results: dict[str, StageResult]) -> 
     raise AssertionError("unreachable")
 
 
-def _ensure_once(session: Session, stage: Stage, upstream: Mapping[str, Published]) -> StageResult:
+def _ensure_once(session: Session, stage: Stage[Any], upstream: Mapping[str, Published]) -> StageResult:
     began = time.perf_counter()
-    context = _context(session, stage, upstream)
-    recipe = recipe_of(session, stage, context, {name: one.data_version for name, one in upstream.items()})
+    context = stage.context(session, upstream)
+    recipe = stage.recipe(context, {name: published.data_version for name, published in upstream.items()})
     key = digest(recipe)
     published = _usable(session, stage, context, key)
     computed = 0
     action: Literal["computed", "reused"] = "reused"
     reused = stage.total(context)
     if published is None:
-        with session.store.lock(f"{stage.name}-{key}"):
+        with session.workspace.store.lock(f"{stage.name}-{key}"):
             published = _usable(session, stage, context, key)
             if published is None:
                 action = "computed"
                 published, computed, reused = _compute(session, stage, context, recipe)
-    if session.store.refs.get(session.project.name, stage.name) != key:
-        session.store.refs.set(session.project.name, stage.name, key)
-    settled = stage.settle(context, published)
+    if session.workspace.store.refs.get(session.project.name, stage.name) != key:
+        session.workspace.store.refs.set(session.project.name, stage.name, key)
+    settled = stage.after_publish(session, upstream, published)
     outputs = _publish_outputs(session, stage, published)
     seconds = time.perf_counter() - began
     return StageResult(stage.name, action, computed, reused, seconds, published, outputs, settled)
 
 
-def _usable(session: Session, stage: Stage, context: StageContext, key: str) -> Published | None:
+def _usable(session: Session, stage: Stage[Any], context: StageContext[Any], key: str) -> Published | None:
     """Return the result of this key if it is whole, with every entry that it names."""
     published = _sound(session, stage, key)
     if published is None or not stage.cached:
         return published
     keys = {item.key for item in context.items.values()}
-    return published if len(session.store.entries.present(keys)) == len(keys) else None
+    return published if len(session.workspace.store.entries.present(keys)) == len(keys) else None
 
 
 def _compute(
-    session: Session, stage: Stage, context: StageContext, recipe: Mapping[str, JSON]
+    session: Session, stage: Stage[Any], context: StageContext[Any], recipe: Mapping[str, JSON]
 ) -> tuple[Published, int, int]:
     key = digest(dict(recipe))
     began = time.perf_counter()
-    with session.store.objects.staging(stage.name, key) as staging:
+    for finding in stage.before_run(session):
+        log.warning("%s", finding)
+    with session.workspace.store.objects.staging(stage.name, key) as staging:
         try:
             outcome = stage.run(replace(context, staging=staging))
         except (MemoryError, RuntimeError) as error:
             raise _memory_error(stage, error) or error from None
-        session.check_base_unchanged()
-        published = session.store.objects.publish(
+        session.workspace.base.check_unchanged()
+        published = session.workspace.store.objects.publish(
             stage.name,
             key,
             staging,
@@ -340,25 +345,28 @@ def _compute(
         )
     if outcome.items_computed:
         speed = (time.perf_counter() - began) / outcome.items_computed
-        session.store.index.remember("seconds_per_item", {stage.name: speed})
+        session.workspace.store.index.remember("seconds_per_item", {stage.name: speed})
     return published, outcome.items_computed, outcome.items_reused
 
 
-def _memory_error(stage: Stage, error: MemoryError | RuntimeError) -> LoraAssetsError | None:
+def _memory_error(stage: Stage[Any], error: MemoryError | RuntimeError) -> LoraAssetsError | None:
     """Return what to tell if memory ran out: torch says so in the text of a RuntimeError."""
     text = str(error).lower()
     if not isinstance(error, MemoryError) and not any(sign in text for sign in _OUT_OF_MEMORY):
         return None
-    return LoraAssetsError(f"{stage.name}: out of memory ({error}). {_LESS_MEMORY.get(stage.name, '')}".rstrip())
+    return LoraAssetsError(f"{stage.name}: out of memory ({error}). {stage.less_memory}".rstrip())
 
 
-def _publish_outputs(session: Session, stage: Stage, published: Published) -> tuple[Path, ...]:
-    wanted = {**stage.outputs, **published.metadata.get("outputs", {})}
-    names = {name: output.format(name=session.output_name) for name, output in wanted.items()}
-    there = read_checksums(session.outputs / CHECKSUMS)
-    left = [name for name in there if stage.owns(name, session.output_name) and name not in names.values()]
-    if left:
-        remove_outputs(session.outputs, left)
-    existing = [session.outputs / output for output in names.values() if (session.outputs / output).is_file()]
-    hashes = session.store.index.file_hashes({str(path): file_stat(path) for path in existing})
-    return tuple(publish_outputs(session.outputs, published, names, hashes)) if names else ()
+def _publish_outputs(session: Session, stage: Stage[Any], published: Published) -> tuple[Path, ...]:
+    workspace, folder = session.workspace, session.workspace.outputs
+    wanted = {**stage.outputs, **stage.more_outputs(published)}
+    names = {name: output.format(name=workspace.output_name) for name, output in wanted.items()}
+    present = read_checksums(folder / CHECKSUMS)
+    outdated = [
+        name for name in present if stage.is_own_output(name, workspace.output_name) and name not in names.values()
+    ]
+    if outdated:
+        remove_outputs(folder, outdated)
+    existing = [folder / output for output in names.values() if (folder / output).is_file()]
+    hashes = workspace.store.index.file_hashes({str(path): FileStat.of_path(path) for path in existing})
+    return tuple(publish_outputs(folder, published, names, hashes)) if names else ()

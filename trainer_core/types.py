@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 Level = Literal["error", "warning", "info"]
 Split = Literal["train", "held_out"]
 _MAX_INTEGER = 2**63 - 1
+DATASET_SETTING = "dataset_setting"
+"""Metadata of the fields of `Sample` that are settings of its dataset."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,16 @@ class Finding:
         return asdict(self)
 
 
+@dataclass(frozen=True)
+class Verdict:
+    """What the gate decided of a finished LoRA, and why."""
+
+    promoted: bool
+    """Whether it became the project's champion."""
+    reasons: tuple[str, ...] = ()
+    """Of a refused LoRA, every limit that it broke; of a promoted one, what was measured and is within its limit."""
+
+
 class FileStat(NamedTuple):
     """What the file system says of a file without reading it; a changed field means: hash again.
 
@@ -49,6 +61,11 @@ class FileStat(NamedTuple):
     def of(cls, found: os.stat_result) -> FileStat:
         """Take what counts from `os.stat`. Inodes of 64 bits keep 63, which is what SQLite's integers hold."""
         return cls(found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino & _MAX_INTEGER)
+
+    @classmethod
+    def of_path(cls, path: Path) -> FileStat:
+        """Ask the file system about a file."""
+        return cls.of(path.stat())
 
 
 @dataclass(frozen=True, order=True)
@@ -136,6 +153,15 @@ class CaptionSource:
     rules: CaptionRules
 
 
+def _dataset_setting(default: Any) -> Any:
+    """Declare a field of `Sample` that takes the dataset's setting of the same name.
+
+    That is all there is to do for a new one: `trainer_core.data.sample_identity` finds it, so that it is copied from
+    the settings, decides data versions where it is not the default, and stands in tables and in the answers of `plan`.
+    """
+    return field(default=default, metadata={DATASET_SETTING: True})
+
+
 @dataclass(frozen=True)
 class Sample:
     """One picture with its caption, ready to be encoded.
@@ -155,21 +181,22 @@ class Sample:
     controls: tuple[Control, ...] = ()
     """Control pictures of edit families, in order."""
     texts: tuple[str, ...] = ()
-    """What draws choose their caption from, each place as likely as the others; empty where every draw has
-    `caption`. A text may stand in several places."""
-    turns: int = 1
-    """`texts` has so many parts of equal length, of which each epoch takes the next."""
+    """Captions that training picks from with equal probability; a repeated text is picked more often. Empty where
+    `caption` is the only one."""
+    epoch_groups: int = 1
+    """Number of equal groups in `texts`; epoch e picks from group e mod `epoch_groups`."""
     source: CaptionSource | None = None
-    """What texts are drawn from; without `texts`, batch by batch."""
+    """What captions are made from, where they vary; without `texts`, one is made for each batch."""
     class_caption: str = ""
     """The caption with the class in place of the trigger word; empty unless output is preserved."""
     views: tuple[View, ...] = ()
-    """Ways to see the picture that draws choose from, all of the bucket's size; empty for `geometry` alone."""
+    """Crops, mirror images and colours that training picks from, all of the bucket's size; empty for `geometry`
+    alone."""
     mask: Mask | None = None
     """What of the picture is trained; None for all of it."""
-    loss_weight: float = 1.0
+    loss_weight: float = _dataset_setting(1.0)
     """What its loss is multiplied by."""
-    regularisation: bool = False
+    regularisation: bool = _dataset_setting(False)
     """Whether it shows the class rather than the concept."""
 
 
@@ -223,7 +250,7 @@ class Batch:
     """The same captions with the class in place of the trigger word, where output is preserved."""
     captions: tuple[str, ...] = ()
     """The captions that were drawn, where they are encoded batch by batch."""
-    seen_noise: Tensor | None = None
+    input_noise: Tensor | None = None
     """The noise that the denoiser sees, where it is not `noise`, the one it should predict; of the same shape."""
 
 

@@ -23,7 +23,7 @@ _MODULES = (dataset_folder, base_model, dataset, latents, text, checkpoint, samp
 
 
 def build_assets(project: ProjectAssets | BrokenProject) -> Sequence[Asset]:
-    """Return a project's eight nodes, or the one that tells why there are none."""
+    """Return a project's eight nodes, or the one that shows why there are none."""
     if isinstance(project, BrokenProject):
         return [broken.build(project)]
     return [module.build(project) for module in _MODULES]

@@ -1,4 +1,4 @@
-"""What stands for a project whose YAML file is wrong."""
+"""The asset that stands for a project whose YAML file is wrong."""
 
 import dagster as dg
 
@@ -11,7 +11,7 @@ def build(project: BrokenProject) -> dg.AssetsDefinition:
     """Return a `lora_checkpoint` that shows what is wrong with the file, and fails with it when it is run."""
 
     @dg.asset(
-        key=asset_key(project.group, "lora_checkpoint"),
+        key=asset_key(project.path, project.group, "lora_checkpoint"),
         group_name=project.group,
         description=f"{project.path} is not a valid project:\n\n```\n{project.error}\n```",
         kinds={"yaml"},
@@ -22,7 +22,7 @@ def build(project: BrokenProject) -> dg.AssetsDefinition:
             load_project(project.path)
         except ConfigError as error:
             raise dg.Failure(str(error), allow_retries=False) from error
-        message = f"{project.path} was mended after the code was loaded. Reload the code location."
+        message = f"{project.path} was corrected after the code was loaded: choose 'Reload definitions' in the UI."
         raise dg.Failure(message, allow_retries=False)
 
     return lora_checkpoint

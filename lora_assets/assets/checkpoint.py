@@ -11,32 +11,33 @@ from lora_assets.assets.text import CACHED_TEXT_EMBEDDINGS
 from lora_assets.projects import ProjectAssets
 from lora_assets.resources.hardware import describe as describe_hardware
 from lora_assets.upstream import Metadata
-from trainer_core.stages.publishing.lora_files import LORA, PROOF, published_names
+from trainer_core.stages.publishing.lora_names import LORA, PROOF, published_names
 from trainer_core.stages.publishing.outputs import check_outputs
-from trainer_core.stages.training.intermediate_saves import SAVES
+from trainer_core.stages.results import TrainingReport
+from trainer_core.stages.training.save_schedule import SAVES
 
 
 def _describe(finished: Finished) -> Metadata:
     session, published = finished.session, finished.result.published
-    known = published.metadata
+    workspace = session.workspace
+    report = TrainingReport.from_json(published.metadata)
     losses = [json.loads(line)["loss"] for line in (published.path / "training.jsonl").read_text().splitlines()]
     metadata: dict[str, dg.MetadataValue] = {
         "loss": sparkline(losses, "loss over steps"),
         "loss_curve": picture(published.path / "loss_curve.png", "loss, held-out loss, chosen step"),
-        "path": dg.MetadataValue.path(session.outputs / f"{session.output_name}.safetensors"),
+        "path": dg.MetadataValue.path(workspace.outputs / f"{workspace.output_name}.safetensors"),
         "sha256": dg.MetadataValue.text(published.files[LORA].sha256),
         "weights_sha256": dg.MetadataValue.text(published.data_version),
-        "steps": dg.MetadataValue.text(str(known["steps"])),
-        "selected_step": dg.MetadataValue.text(str(known["selected_step"])),
-        "peak_memory_mib": dg.MetadataValue.float(float(known["peak_memory_mib"])),
+        "steps": dg.MetadataValue.text(str(report.steps)),
+        "selected_step": dg.MetadataValue.text(str(report.selected_step)),
+        "peak_memory_mib": dg.MetadataValue.float(report.peak_memory_mib),
         "hardware": describe_hardware(session),
     }
-    if saved := known.get("saved"):
-        rows = [(one["step"], _loss(one["held_out_loss"]), one["weights_sha256"][:12]) for one in saved]
+    if report.saved:
+        rows = [(step["step"], _loss(step["held_out_loss"]), step["weights_sha256"][:12]) for step in report.saved]
         metadata["saved"] = table(("step", "held-out loss", "weights"), rows)
-    if known["steps_per_second"]:
-        # None where the weights were trained before, and only written to a file again.
-        metadata["steps_per_second"] = dg.MetadataValue.float(round(float(known["steps_per_second"]), 3))
+    if report.steps_per_second:
+        metadata["steps_per_second"] = dg.MetadataValue.float(round(report.steps_per_second, 3))
     if losses:
         metadata["final_loss"] = dg.MetadataValue.float(round(float(losses[-1]), 5))
     return metadata
@@ -48,11 +49,11 @@ def _loss(value: float | None) -> str:
 
 def _sha256_matches(finished: Finished) -> Verdict:
     """Hash what was published and what lies in the outputs folder, and compare both with what is on record."""
-    published, session = finished.result.published, finished.session
+    published, workspace = finished.result.published, finished.session.workspace
     problems = [str(problem) for problem in published.verify()]
-    if published.data_version != published.metadata["weights_sha256"]:
+    if published.data_version != TrainingReport.from_json(published.metadata).weights_sha256:
         problems.append(f"{published.path}: the data version is not the weights' SHA-256")
-    for row in check_outputs(session.outputs / f"{session.output_name}.safetensors"):
+    for row in check_outputs(workspace.outputs / f"{workspace.output_name}.safetensors"):
         if row["actual"] != row["expected"]:
             problems.append(f"{row['path']}: expected {row['expected']}, found {row['actual']}")
     sha256 = published.files[LORA].sha256
@@ -63,13 +64,13 @@ def _sha256_matches(finished: Finished) -> Verdict:
 def _export_proven(finished: Finished) -> Verdict:
     """Hold the files that were published against the proof that was written when each was read back."""
     published = finished.result.published
-    told = json.loads(published.file(PROOF).read_bytes())
+    proofs = json.loads(published.file(PROOF).read_bytes())["files"]
     for name in sorted(published.files):
         folder, _, file = name.rpartition("/")
         if folder and file == PROOF:
             saved = json.loads(published.file(name).read_bytes())["files"]
-            told["files"] += [proof | {"file": f"{folder}/{proof['file']}"} for proof in saved]
-    proven = {proof["file"] for proof in told["files"] if proof["ok"]}
+            proofs += [proof | {"file": f"{folder}/{proof['file']}"} for proof in saved]
+    proven = {proof["file"] for proof in proofs if proof["ok"]}
     saved_files = {name for name in published.files if name.startswith(f"{SAVES}/") and name.endswith(".safetensors")}
     unproven = sorted((published.files.keys() & published_names().keys() | saved_files) - proven)
     rows = [
@@ -77,7 +78,7 @@ def _export_proven(finished: Finished) -> Verdict:
             *(proof["file"], proof["format"], proof["reader"], proof["modules"], proof["keys"]),
             *(f"{proof['max_relative_error']:.2g}", f"{proof['bound']:.2g}", f"{proof['comfyui_coverage']:.0%}"),
         )
-        for proof in told["files"]
+        for proof in proofs
     ]
     head = ("file", "format", "read by", "modules", "keys", "largest error", "bound", "ComfyUI maps")
     text = f"no proof of {', '.join(unproven)}" if unproven else f"{len(proven)} files hold what was trained"

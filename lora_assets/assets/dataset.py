@@ -11,7 +11,9 @@ from lora_assets.assets.stage import DATASET_FOLDER, Check, Finished, StageAsset
 from lora_assets.projects import ProjectAssets
 from lora_assets.upstream import Metadata
 from trainer_core.data.manifest import Manifest
+from trainer_core.stages.preflight.findings import caption_findings, warnings
 from trainer_core.stages.validated_dataset import CONTACT_SHEET
+from trainer_core.train.optim.rate_curve import RateCurve
 from trainer_core.types import Finding
 
 LEDGER = "ledger.csv"
@@ -19,9 +21,9 @@ _SHOWN = 50
 
 
 def _describe(finished: Finished) -> Metadata:
-    manifest, published = finished.session.manifest, finished.result.published
+    manifest, published = finished.session.workspace.manifest, finished.result.published
     metadata: dict[str, dg.MetadataValue] = {
-        "found": dg.MetadataValue.int(manifest.found),
+        "found": dg.MetadataValue.int(manifest.total),
         "used": dg.MetadataValue.int(len(manifest.samples)),
         "excluded": dg.MetadataValue.int(len(manifest.excluded)),
         "held_out": dg.MetadataValue.int(sum(sample.split == "held_out" for sample in manifest.samples)),
@@ -38,7 +40,7 @@ def _describe(finished: Finished) -> Metadata:
     }
     if CONTACT_SHEET in published.files:
         metadata["contact_sheet"] = thumbnail(published.path / CONTACT_SHEET, "every bucket with its pictures")
-        metadata["path"] = dg.MetadataValue.path(finished.session.outputs / CONTACT_SHEET)
+        metadata["path"] = dg.MetadataValue.path(finished.session.workspace.outputs / CONTACT_SHEET)
     return metadata
 
 
@@ -54,23 +56,21 @@ def _buckets(manifest: Manifest) -> dg.MetadataValue:
 def _epoch(finished: Finished) -> dg.MetadataValue:
     """Show what each dataset has of an epoch."""
     shares = finished.session.length.datasets
-    rows = [(one.name, one.images, f"{one.repeats:g}", one.draws, f"{one.share:.1%}") for one in shares]
+    rows = [(one.name, one.images, f"{one.repeats:g}", one.samples_per_epoch, f"{one.share:.1%}") for one in shares]
     return table(("dataset", "images", "repeats", "draws", "share"), rows)
 
 
 def _learning_rate(finished: Finished) -> dg.MetadataValue:
     """Draw the rate over the run before anything is trained."""
-    from trainer_core.train.optim.rate_curve import RateCurve
-
     session = finished.session
     lines = RateCurve.of(session.project, session.length.steps).drawn()
     return dg.MetadataValue.md("\n".join(["```text", *lines, "```"]))
 
 
 def _findings(finished: Finished) -> list[Finding]:
-    """Return what `check` tells, warnings about settings first."""
+    """Return the findings of `check`, warnings about settings first."""
     session = finished.session
-    return [*session.advice, *session.caption_findings, *session.manifest.findings]
+    return [*warnings(session), *caption_findings(session), *session.workspace.manifest.findings]
 
 
 def _ledger_adds_up(finished: Finished) -> Verdict:

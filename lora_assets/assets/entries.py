@@ -1,4 +1,4 @@
-"""What the two caches tell and what is checked of them."""
+"""Metadata and checks of the two caches."""
 
 import dagster as dg
 
@@ -22,7 +22,7 @@ def describe(finished: Finished) -> Metadata:
 
 
 def _values_are_finite(finished: Finished) -> Verdict:
-    entries = finished.session.store.entries
+    entries = finished.session.workspace.store.entries
     keys = sorted({str(item["key"]) for item in read_items(finished.result.published).values()})
     missing = sorted(set(keys) - entries.present(keys))
     # The stage refuses to store NaN, and every read checks SHA-256: reading all again would cost as much as an epoch.

@@ -9,32 +9,42 @@ from lora_assets.assets.stage import BASE_MODEL, Check, Finished, StageAsset, Ve
 from lora_assets.assets.text import CACHED_TEXT_EMBEDDINGS
 from lora_assets.projects import ProjectAssets
 from lora_assets.upstream import Metadata
-from trainer_core.stages.metrics import figure_pairs
+from trainer_core.data.names import pluralize
 from trainer_core.stages.publishing.model_card import CARD
+from trainer_core.stages.results import ExamFigures
 
 _SHOWN = 50
 
 
 def _describe(finished: Finished) -> Metadata:
-    known = finished.result.published.metadata
+    exam = ExamFigures.from_json(finished.result.published.metadata)
     metadata: dict[str, dg.MetadataValue] = {
-        "held_out_samples": dg.MetadataValue.int(known["held_out_samples"]),
-        "weights_sha256": dg.MetadataValue.text(known["weights_sha256"]),
-        "path": dg.MetadataValue.path(finished.session.outputs / "metrics.json"),
+        "held_out_samples": dg.MetadataValue.int(exam.held_out_samples),
+        "weights_sha256": dg.MetadataValue.text(exam.weights_sha256),
+        "path": dg.MetadataValue.path(finished.session.workspace.outputs / "metrics.json"),
     }
-    card = finished.session.outputs / CARD
+    card = finished.session.workspace.outputs / CARD
     if card.is_file():
         metadata["card"] = dg.MetadataValue.md(readable_card(card.read_text(encoding="utf-8")))
-    pairs = figure_pairs(known)
-    metadata |= {f"{name}_lora": dg.MetadataValue.float(round(lora, 5)) for name, _, lora in pairs}
+    metadata |= {f"{name}_lora": dg.MetadataValue.float(round(both.lora, 5)) for name, both in exam.figures.items()}
     metadata["figures"] = table(
-        ("figure", "base", "LoRA", "change"),
-        [(name, f"{base:.5f}", f"{lora:.5f}", f"{lora - base:+.5f}") for name, base, lora in pairs],
+        ("figure", "base", "LoRA", "change", "95 % interval"),
+        [
+            (name, f"{both.base:.5f}", f"{both.lora:.5f}", f"{both.lora - both.base:+.5f}", _interval(exam, name))
+            for name, both in exam.figures.items()
+        ],
     )
-    if known["held_out_samples"]:
-        rows = [(name, f"{both['base']:.5f}", f"{both['lora']:.5f}") for name, both in known["by_sample"].items()]
+    if exam.held_out_samples:
+        rows = [(name, f"{both.base:.5f}", f"{both.lora:.5f}") for name, both in exam.by_sample.items()]
         metadata["by_sample"] = table(("sample", "base", "LoRA"), rows[:_SHOWN])
     return metadata
+
+
+def _interval(exam: ExamFigures, name: str) -> str:
+    """Return the interval around the LoRA's score, and what it rests on; empty for what is no score of a judge."""
+    if (interval := exam.interval(name)) is None:
+        return ""
+    return f"{interval[0]:.5f} to {interval[1]:.5f} ({pluralize(exam.pictures(name), 'picture')})"
 
 
 def readable_card(text: str) -> str:
@@ -52,10 +62,10 @@ def _promoted(finished: Finished) -> Verdict:
         reasons += "; nothing is held out, so no loss was measured: raise datasets.held_out"
     promoted = bool(settled["promoted"])
     text = f"{'promoted' if promoted else 'not promoted'}: {reasons}"
-    # Promoted without a measurement is told as a warning; it is the user's choice to hold nothing out.
+    # Promoted without a measurement is a warning: the user chose to hold nothing out.
     severity = dg.AssetCheckSeverity.WARN if promoted else dg.AssetCheckSeverity.ERROR
-    told = {"reasons": dg.MetadataValue.json(list(settled["reasons"]))}
-    return Verdict(promoted and bool(held_out), text, told, severity)
+    metadata = {"reasons": dg.MetadataValue.json(list(settled["reasons"]))}
+    return Verdict(promoted and bool(held_out), text, metadata, severity)
 
 
 METRICS = StageAsset(

@@ -28,12 +28,12 @@ def sparkline(values: Sequence[float], title: str) -> dg.MetadataValue:
     points = _averaged(values)
     low, high = min(points), max(points)
     across, span = _WIDTH / max(1, len(points) - 1), (high - low) or 1.0
-    places = " ".join(
+    coordinates = " ".join(
         f"{i * across:.0f},{_HEIGHT - (value - low) / span * _HEIGHT:.0f}" for i, value in enumerate(points)
     )
     drawing = (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 -2 {_WIDTH} {_HEIGHT + 4}" width="{_WIDTH}">'
-        f'<polyline fill="none" stroke="#4c78a8" points="{places}"/></svg>'
+        f'<polyline fill="none" stroke="#4c78a8" points="{coordinates}"/></svg>'
     )
     text = _image(drawing.encode(), "svg+xml", title)
     assert len(text) < INLINE_CHARACTERS, len(text)
@@ -41,13 +41,8 @@ def sparkline(values: Sequence[float], title: str) -> dg.MetadataValue:
 
 
 def picture(path: Path, title: str) -> dg.MetadataValue:
-    """Show a drawing of few colours as a PNG with a palette, a fifth of its size: Dagster keeps it in its database."""
-    from PIL import Image
-
-    stream = io.BytesIO()
-    with Image.open(path) as opened:
-        opened.convert("RGB").quantize(64).save(stream, "PNG", optimize=True)
-    return dg.MetadataValue.md(_image(stream.getvalue(), "png", title))
+    """Show a PNG as it is. It should be small, because Dagster keeps it in its database."""
+    return dg.MetadataValue.md(_image(path.read_bytes(), "png", title))
 
 
 def thumbnail(path: Path, title: str) -> dg.MetadataValue:

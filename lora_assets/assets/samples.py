@@ -8,14 +8,14 @@ from lora_assets.assets.pictures import thumbnail
 from lora_assets.assets.stage import BASE_MODEL, Check, Finished, StageAsset, Verdict
 from lora_assets.projects import ProjectAssets
 from lora_assets.upstream import Metadata
-from trainer_core.stages.samples import GRID
+from trainer_core.stages.rendering.samples_settings import GRID
 
 
 def _describe(finished: Finished) -> Metadata:
     published = finished.result.published
     return {
         "grid": thumbnail(published.path / GRID, "base beside LoRA"),
-        "path": dg.MetadataValue.path(finished.session.outputs / "samples.png"),
+        "path": dg.MetadataValue.path(finished.session.workspace.outputs / "samples.png"),
         "prompts": dg.MetadataValue.json(published.metadata["prompts"]),
     }
 

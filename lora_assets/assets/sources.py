@@ -1,4 +1,4 @@
-"""How the two sources become observable assets: what a user owns, and this project only looks at."""
+"""The two sources as observable assets: files that the user owns, and that are read, never written."""
 
 import dagster as dg
 
@@ -19,12 +19,12 @@ def source_asset(
             key=project.key(name),
             group_name=project.group,
             description=description,
-            tags={f"dagster/kind/{kind}": "" for kind in kinds},
+            tags={**project.tags, **{f"dagster/kind/{kind}": "" for kind in kinds}},
             metadata=dict(metadata),
         )
         def source(store: StoreResource, hardware: HardwareResource) -> dg.DataVersion:
             try:
-                with store.session(project.path, hardware.overrides()) as session:
+                with store.session(project.path, hardware.overrides(), fetch=True) as session:
                     return dg.DataVersion(SOURCES[name](session))
             except LoraAssetsError as error:
                 raise dg.Failure(str(error), allow_retries=False) from error

@@ -1,4 +1,4 @@
-"""How a stage of trainer_core becomes an asset: what the modules beside this one share."""
+"""Turns a stage of trainer_core into an asset. The modules beside this one describe one asset each."""
 
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
@@ -6,9 +6,10 @@ from dataclasses import dataclass, field
 
 import dagster as dg
 
-from lora_assets import upstream
+from lora_assets import catalog, conditions, upstream
 from lora_assets.assets.progress import Progress
-from lora_assets.projects import ProjectAssets
+from lora_assets.overrides import RunSettings, overrides_of_run
+from lora_assets.projects import ProjectAssets, tag_value
 from lora_assets.resources import HardwareResource, StoreResource
 from trainer_core.config.reads import slice_key
 from trainer_core.errors import Interrupted, LoraAssetsError
@@ -23,8 +24,8 @@ DATASET_FOLDER = "dataset_folder"
 BASE_MODEL = "base_model"
 
 SOURCES: Mapping[str, Callable[[Session], str]] = {
-    DATASET_FOLDER: lambda session: session.scanned.folder_version,
-    BASE_MODEL: lambda session: session.base_version,
+    DATASET_FOLDER: lambda session: session.workspace.scanned.folder_version,
+    BASE_MODEL: lambda session: session.workspace.base.version,
 }
 """Source -> its data version."""
 
@@ -39,7 +40,7 @@ class Finished:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a check found."""
+    """Outcome of a check."""
 
     passed: bool
     description: str
@@ -112,18 +113,25 @@ class StageAsset:
             group_name=project.group,
             description=STAGES[self.name].description,
             kinds=set(self.kinds),
+            tags=project.tags,
+            owners=list(catalog.owners()),
+            freshness_policy=catalog.freshness_policy(),
             metadata={"config": dg.MetadataValue.path(project.path), "family": project.project.model.family},
             code_version=self.code_version(project),
+            op_tags={conditions.CODE_VERSION: self.code_version(project)},
             check_specs=[check.spec(key) for check in self.checks],
-            automation_condition=upstream.when_stale(),
+            automation_condition=conditions.when_stale(),
             pool=self.pool,
         )
         def stage(
-            context: dg.AssetExecutionContext, store: StoreResource, hardware: HardwareResource
+            context: dg.AssetExecutionContext, config: RunSettings, store: StoreResource, hardware: HardwareResource
         ) -> dg.MaterializeResult:
-            progress = Progress(context, project)
-            with _told_to_dagster(), store.session(project.path, hardware.overrides(), progress) as session:
-                return _bring_up_to_date(context, project, self, session)
+            with _errors_for_dagster(), Progress(context, project, self.name) as progress:
+                overrides = overrides_of_run(context.run.run_config, project, STAGES)
+                step = _Step(context, project, project.with_overrides(overrides), overrides, upstream.Journal(context))
+                step.tag_run()
+                with store.session(project.path, (*hardware.overrides(), *overrides), progress, fetch=True) as session:
+                    return _bring_up_to_date(step, self, session)
 
         return stage
 
@@ -135,60 +143,79 @@ class StageAsset:
         """Return what changes when the stage's code or a setting that it reads does."""
         stage = STAGES[self.name]
         code = stage.code(get_family(project.project.model.family).spec)
-        return f"{stage.version}-{digest([slice_key(project.project, stage.reads), code])[:12]}"
+        return f"{stage.version}-{digest([slice_key(project.project, stage.keyed), code])[:12]}"
 
     def ancestors(self) -> dict[str, "StageAsset"]:
         """Return all stages above it by name, parents first."""
-        found: dict[str, StageAsset] = {}
+        ancestors: dict[str, StageAsset] = {}
         for parent in self.parents:
-            found |= parent.ancestors() | {parent.name: parent}
-        return found
+            ancestors |= parent.ancestors() | {parent.name: parent}
+        return ancestors
 
 
-def _bring_up_to_date(
-    context: dg.AssetExecutionContext, project: ProjectAssets, asset: StageAsset, session: Session
-) -> dg.MaterializeResult:
-    """Run a stage, and before it whatever above it is stale; a stage that is fresh costs a look."""
-    journal = upstream.Journal(context)
+@dataclass(frozen=True)
+class _Step:
+    """The execution of one asset."""
+
+    context: dg.AssetExecutionContext
+    own: ProjectAssets
+    """The project by its own settings."""
+    project: ProjectAssets
+    """The project by the settings of this run."""
+    overrides: Sequence[str]
+    journal: upstream.Journal
+
+    def tag_run(self) -> None:
+        """Tag the run with its project and overrides, to filter runs by."""
+        tags = dict(self.own.tags) | ({conditions.OVERRIDES: "; ".join(self.overrides)} if self.overrides else {})
+        missing = {name: value for name, value in tags.items() if name not in self.context.run.tags}
+        if missing:
+            self.context.instance.add_run_tags(self.context.run.run_id, missing)
+
+    def tags(self, asset: StageAsset) -> dict[str, str]:
+        """Return the tags of a result: its code version, and the overrides if they decide the result."""
+        own, actual = asset.code_version(self.own), asset.code_version(self.project)
+        if own == actual:
+            return upstream.code_version_tags(own)
+        overridden = {conditions.OVERRIDES: tag_value("; ".join(self.overrides)), conditions.CODE_VERSION: own}
+        return upstream.code_version_tags(actual) | overridden
+
+
+def _bring_up_to_date(step: _Step, asset: StageAsset, session: Session) -> dg.MaterializeResult:
+    """Run a stage, and before it whatever above it is stale; a stage that is fresh is only checked."""
     ancestors = asset.ancestors()
     above = (asset, *ancestors.values())
-    for name in (name for name in SOURCES if any(name in one.sources for one in above)):
-        journal.observed(project.key(name), SOURCES[name](session))
+    for source in (name for name in SOURCES if any(name in each.sources for each in above)):
+        step.journal.observed(step.project.key(source), SOURCES[source](session))
 
     def on_result(result: StageResult) -> None:
-        _tell(context, result)
+        _log_result(step.context, result)
         if result.name in ancestors:
-            _record_parent(context, project, journal, ancestors[result.name], Finished(session, result))
+            _record_parent(step, ancestors[result.name], Finished(session, result))
 
     finished = Finished(session, run_until(session, asset.name, on_result)[-1])
-    key = project.key(asset.name)
+    key = step.project.key(asset.name)
     return dg.MaterializeResult(
         asset_key=key,
         data_version=dg.DataVersion(finished.result.data_version),
-        metadata=_metadata(asset, finished),
-        tags=journal.provenance(asset.deps(project)),
+        metadata=_metadata(step, asset, finished),
+        tags=step.journal.provenance(asset.deps(step.project)) | step.tags(asset),
         check_results=[check.result(key, check.run(finished)) for check in asset.checks],
     )
 
 
-def _record_parent(
-    context: dg.AssetExecutionContext,
-    project: ProjectAssets,
-    journal: upstream.Journal,
-    parent: StageAsset,
-    finished: Finished,
-) -> None:
-    """Log a parent that Dagster does not know in this state, and hold it against its checks as its own step would."""
-    key, deps, code_version = project.key(parent.name), parent.deps(project), parent.code_version(project)
-    if not journal.is_news(key, deps, code_version, finished.result.data_version):
+def _record_parent(step: _Step, parent: StageAsset, finished: Finished) -> None:
+    """Log a parent that Dagster does not know in this state, and run its checks as its own step would."""
+    key, deps, tags = step.project.key(parent.name), parent.deps(step.project), step.tags(parent)
+    if not step.journal.is_news(key, deps, tags, finished.result.data_version):
         # Known in this state, so its checks were run when it became so; what failed then fails now.
         for check in parent.checks:
             _refuse(parent, check, check.run(finished))
         return
-    journal.materialized(key, deps, code_version, _metadata(parent, finished))
+    step.journal.materialized(key, deps, tags, _metadata(step, parent, finished))
     verdicts = [(check, check.run(finished)) for check in parent.checks]
     for check, verdict in verdicts:
-        context.instance.report_runless_asset_event(check.evaluation(key, verdict))
+        step.context.instance.report_runless_asset_event(check.evaluation(key, verdict))
     for check, verdict in verdicts:
         _refuse(parent, check, verdict)
 
@@ -200,31 +227,41 @@ def _refuse(parent: StageAsset, check: Check, verdict: Verdict) -> None:
         raise dg.Failure(message, metadata=dict(verdict.metadata), allow_retries=False)
 
 
-def _metadata(asset: StageAsset, finished: Finished) -> dict[str, dg.MetadataValue]:
+def _metadata(step: _Step, asset: StageAsset, finished: Finished) -> dict[str, dg.MetadataValue]:
     result = finished.result
+    overrides = {"overrides": dg.MetadataValue.json(list(step.overrides))} if step.overrides else {}
     work: dict[str, dg.MetadataValue] = {
         "action": dg.MetadataValue.text(result.action),
         "items_computed": dg.MetadataValue.int(result.items_computed),
         "items_reused": dg.MetadataValue.int(result.items_reused),
         "seconds": dg.MetadataValue.float(round(result.seconds, 3)),
     }
-    return dict(asset.describe(finished)) | work
+    return dict(asset.describe(finished)) | work | overrides
 
 
-def _tell(context: dg.AssetExecutionContext, result: StageResult) -> None:
-    counts: Sequence[str] = (f"{result.items_computed} computed", f"{result.items_reused} reused")
-    context.log.info(f"{result.name}: {result.action} ({', '.join(counts)}) in {result.seconds:.2f} s")
+def _log_result(context: dg.AssetExecutionContext, result: StageResult) -> None:
+    context.log.info(f"{result.name}: {_outcome(result)}, in {result.seconds:.2f} s")
     if result.settled:
-        decided = "promoted" if result.settled["promoted"] else "not promoted"
-        context.log.info(f"{result.name}: {decided}: {'; '.join(result.settled['reasons'])}")
+        decision = "promoted" if result.settled["promoted"] else "not promoted"
+        context.log.info(f"{result.name}: {decision}: {'; '.join(result.settled['reasons'])}")
+
+
+def _outcome(result: StageResult) -> str:
+    """Say what a stage did, in words that agree with its counts."""
+    if result.action == "reused":
+        return "reused, nothing changed"
+    if not result.items_computed:
+        return f"put together again from {result.items_reused} items that were known already"
+    return f"computed {result.items_computed} items" + (f", reused {result.items_reused}" * bool(result.items_reused))
 
 
 @contextmanager
-def _told_to_dagster() -> Generator[None]:
+def _errors_for_dagster() -> Generator[None]:
     """Turn our errors into Dagster's: a failure that is not tried again, or a run that was stopped."""
     try:
         yield
     except Interrupted as error:
-        raise upstream.RunInterrupted(str(error)) from error
+        # Without its cause: a run that somebody stopped has no error to look for.
+        raise upstream.RunInterrupted(str(error)) from None
     except LoraAssetsError as error:
         raise dg.Failure(str(error), allow_retries=False) from error

@@ -24,13 +24,13 @@ class HardwareResource(dg.ConfigurableResource):
 
 def describe(session: Session) -> dg.MetadataValue:
     """Return the profile in force, and the precisions that it and the settings came to, as a Markdown table."""
-    profile, project = session.profile, session.project
+    profile, project = session.workspace.profile, session.project
     rows = {
         "profile": profile.title,
         "device": profile.device,
-        "precision of training": session.precision("train", project.train.precision),
-        "precision of the VAE": session.precision("vae", project.latents.precision),
-        "precision of the text encoders": session.precision("text", project.text.precision),
+        "precision of training": session.workspace.precision("train", project.train.precision),
+        "precision of the VAE": session.workspace.precision("vae", project.latents.precision),
+        "precision of the text encoders": session.workspace.precision("text", project.text.precision),
         "attention": profile.attention,
         "pictures encoded at once": profile.encode_batch_size,
     }

@@ -21,19 +21,22 @@ class StoreResource(dg.ConfigurableResource):
     )
 
     @contextmanager
-    def session(self, config: Path, overrides: Sequence[str] = (), report: Report = silent) -> Generator[Session]:
+    def session(
+        self, config: Path, overrides: Sequence[str] = (), report: Report = silent, fetch: bool = False
+    ) -> Generator[Session]:
         """Open a project for as long as the block runs.
 
         Args:
             config: the project's YAML file.
             overrides: `group.field=value` each, over the file's settings.
-            report: told how far the work is.
+            report: called with the progress of the work.
+            fetch: download what the hub's cache lacks of the base model.
 
         Raises:
             LoraAssetsError: the project or the store cannot be opened.
         """
         home = Path(self.home).expanduser().absolute() if self.home else None
-        session = open_session(config, overrides, report, home, fetch=True)
+        session = open_session(config, overrides, report, home, fetch)
         try:
             yield session
         finally:

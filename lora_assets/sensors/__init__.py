@@ -1,4 +1,4 @@
-"""What starts work by itself: a sensor that looks at folders, one that launches what is stale, a nightly schedule."""
+"""What starts work by itself: a sensor that watches folders, one that launches what is stale, a nightly schedule."""
 
 from lora_assets.sensors.automation import automation_sensor
 from lora_assets.sensors.dataset_folder import dataset_folder_sensor

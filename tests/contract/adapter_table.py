@@ -12,7 +12,7 @@ from tests.contract.models import MODELS
 from tests.contract.test_adapters import FAMILIES, proofs_of, settings_of
 from tests.contract.whole_run import STEPS
 from tests.projects import TinyProject, make_project
-from trainer_core.adapters import ADAPTERS
+from trainer_core.adapters.adapter import ADAPTERS
 
 HEAD = "| `type` | family | modules | trained parameters | format: keys, read back by, error |\n|---|---|---|---|---|"
 

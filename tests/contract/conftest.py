@@ -1,4 +1,4 @@
-"""Tiny models of every registered family, built once a session."""
+"""Tiny models of every registered family, loaded once a worker."""
 
 from __future__ import annotations
 
@@ -8,20 +8,13 @@ from pathlib import Path
 import pytest
 
 from tests.contract.models import MODELS
-from tests.contract.support import Tiny, open_tiny
+from tests.contract.support import Tiny, open_tiny, shrink_control_pictures
 
 
 @pytest.fixture(scope="session")
-def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+def tiny_folder(tiny_bases: dict[str, Path]) -> Callable[[str], Path]:
     """Return the folder of a model's tiny pipeline; read only."""
-    root, built = tmp_path_factory.mktemp("tiny"), dict[str, Path]()
-
-    def folder(name: str) -> Path:
-        if name not in built:
-            built[name] = MODELS[name].build(root / name)
-        return built[name]
-
-    return folder
+    return lambda name: tiny_bases[name]
 
 
 @pytest.fixture(scope="session")
@@ -38,6 +31,8 @@ def open_family(tiny_folder: Callable[[str], Path]) -> Callable[[str], Tiny]:
 
 
 @pytest.fixture(params=sorted(MODELS))
-def tiny(request: pytest.FixtureRequest, open_family: Callable[[str], Tiny]) -> Tiny:
+def tiny(request: pytest.FixtureRequest, open_family: Callable[[str], Tiny], monkeypatch: pytest.MonkeyPatch) -> Tiny:
     """Each model of each family in turn."""
+    if request.param.startswith("qwen_image_edit"):
+        shrink_control_pictures(monkeypatch)
     return open_family(request.param)

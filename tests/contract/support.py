@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 import inspect
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy
+import pytest
 import torch
 from PIL import Image
 from torch import Tensor
@@ -19,6 +20,7 @@ from trainer_core.config.groups import NoiseConfig, TextConfig
 from trainer_core.families import get_family, with_spec
 from trainer_core.families.family import Family
 from trainer_core.families.model_source import ModelSource
+from trainer_core.families.shared import loading
 from trainer_core.train.batches import stack_text
 from trainer_core.types import Conditioning, Geometry, TextCondition
 
@@ -69,12 +71,28 @@ def open_tiny(name: str, folder: Path) -> Tiny:
         folder,
         family,
         source,
-        family.load_vae(source, torch.float32),
-        family.load_text_encoders(source, torch.float32),
-        family.load_denoiser(source, torch.float32),
+        loading.load_vae(source, torch.float32),
+        loading.load_text_encoders(source, torch.float32),
+        loading.load_denoiser(source, torch.float32),
         pipeline,
         model,
     )
+
+
+def shrink_control_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let Qwen-Image-Edit read control pictures at 384 x 384 pixels at the most, instead of at a megapixel."""
+    from diffusers.pipelines.qwenimage import pipeline_qwenimage_edit, pipeline_qwenimage_edit_plus
+
+    from trainer_core.families.models import qwen_image_edit
+
+    def capped(real: Callable[[float, float], Any]) -> Callable[[float, float], Any]:
+        return lambda area, ratio: real(min(area, 384 * 384), ratio)
+
+    for module in (pipeline_qwenimage_edit, pipeline_qwenimage_edit_plus):
+        monkeypatch.setattr(module, "calculate_dimensions", capped(module.calculate_dimensions))
+    readings: Any = qwen_image_edit._READING  # pyright: ignore[reportPrivateUsage]
+    for variant, reading in list(readings.items()):
+        monkeypatch.setitem(readings, variant, replace(reading, side=min(reading.side, 384)))
 
 
 def pixels(count: int = 2, seed: int = 1) -> Tensor:
@@ -127,7 +145,7 @@ def stack(conditions: list[TextCondition]) -> TextCondition:
 
 
 def given(tiny: Tiny, text: TextCondition, part: slice = slice(None), guidance: float = GUIDANCE) -> Conditioning:
-    """Return what the denoiser is told of some of two samples."""
+    """Return the cond of some of two samples."""
     controls = tuple(latents[part] for latents in control_latents(tiny))
     return Conditioning(text, GEOMETRIES[part], controls, guidance)
 

@@ -78,7 +78,8 @@ def stored_difference(latents: torch.Tensor, dtype: torch.dtype) -> float:
 
 def targets(tiny: Tiny) -> str:
     presets = tiny.family.spec.targets
-    return " / ".join(str(len(matched_modules(tiny.denoiser, preset, presets))) for preset in presets)
+    usual = ("attention", "attention+mlp", "all-linear")
+    return " / ".join(str(len(matched_modules(tiny.denoiser, preset, presets))) for preset in usual)
 
 
 def lines(tiny: Tiny) -> str:

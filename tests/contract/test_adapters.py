@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from tests.contract.support import open_tiny
 from tests.contract.whole_run import STEPS, TRAINED, stop_training, trained_weights
 from tests.projects import TinyProject, computed, make_project
-from trainer_core.adapters import ADAPTERS
+from trainer_core.adapters.adapter import ADAPTERS
 from trainer_core.config.groups import AdapterConfig, AdapterOptionsConfig
 from trainer_core.export.hollow_models import hollow_denoiser, modules_of
 from trainer_core.export.proof import prove
@@ -40,7 +40,7 @@ LYCORIS = {
     "sdxl": {"kohya": "lycoris", "comfyui": "lycoris", "lycoris": "lycoris"},
 }
 READERS: Mapping[str, Mapping[str, Mapping[str, str]]] = {
-    **dict.fromkeys(("lora", "locon", "dylora"), PRODUCT),
+    **dict.fromkeys(("lora", "lora-fa", "locon", "dylora"), PRODUCT),
     **dict.fromkeys(("loha", "lokr", "glora", "full", "diag-oft", "boft"), LYCORIS),
     "dora": {
         "flux1": {"diffusers": "diffusers", "lycoris": "lycoris"},

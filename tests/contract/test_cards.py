@@ -15,7 +15,8 @@ from PIL import Image
 
 from tests.contract.support import Tiny
 from tests.unit.export.test_card import FACTS, snippet
-from trainer_core.export.card import Rendered, model_card
+from trainer_core.export.card.document import model_card
+from trainer_core.export.card.facts import Rendered
 
 
 def _parameters(tiny: Tiny) -> set[str]:
@@ -24,12 +25,12 @@ def _parameters(tiny: Tiny) -> set[str]:
 
 def test_a_negative_prompt_is_text_where_the_pipeline_takes_one(tiny: Tiny) -> None:
     spec = tiny.family.spec
-    assert ("negative_prompt" in _parameters(tiny)) == (spec.no_negative_prompt is not None)
+    assert ("negative_prompt" in _parameters(tiny)) == (spec.rendering.no_negative_prompt is not None)
 
 
 def test_what_stands_for_no_negative_prompt_is_what_pictures_are_rendered_with(tiny: Tiny) -> None:
     inputs = tiny.family.pipeline_inputs
-    if (nothing := tiny.family.spec.no_negative_prompt) and not tiny.model.controls:
+    if (nothing := tiny.family.spec.rendering.no_negative_prompt) and not tiny.model.controls:
         assert inputs(tiny.pipeline, "a cat", "", ()) == inputs(tiny.pipeline, "a cat", nothing, ())
     elif not tiny.model.controls:
         assert not [name for name in inputs(tiny.pipeline, "a cat", "", ()) if name.startswith("negative")]
@@ -37,8 +38,8 @@ def test_what_stands_for_no_negative_prompt_is_what_pictures_are_rendered_with(t
 
 def _card(tiny: Tiny) -> str:
     spec = tiny.family.spec
-    negative = "" if spec.no_negative_prompt is None else "blurry"
-    rendered = Rendered(("a cat",), negative, 2, 3.0, 64, 64, tiny.model.controls, spec.guidance_argument)
+    negative = "" if spec.rendering.no_negative_prompt is None else "blurry"
+    rendered = Rendered(("a cat",), negative, 2, 3.0, 64, 64, tiny.model.controls, spec.rendering.guidance_argument)
     return snippet(model_card(replace(FACTS, rendered=rendered)))
 
 
@@ -46,7 +47,7 @@ def test_the_pipeline_takes_every_argument_of_the_call_in_the_card(tiny: Tiny) -
     calls = [one for one in ast.walk(ast.parse(_card(tiny))) if isinstance(one, ast.Call)]
     (call,) = [one for one in calls if ast.unparse(one.func) == "pipe"]
     names = {keyword.arg for keyword in call.keywords}
-    assert {"num_inference_steps", tiny.family.spec.guidance_argument} <= names <= _parameters(tiny)
+    assert {"num_inference_steps", tiny.family.spec.rendering.guidance_argument} <= names <= _parameters(tiny)
 
 
 class Loaded:

@@ -29,6 +29,7 @@ from tests.contract.support import (
     stack,
 )
 from trainer_core.config.groups import TextConfig
+from trainer_core.families.shared import loading
 from trainer_core.types import Conditioning
 
 U = torch.tensor([0.3, 0.8])
@@ -56,12 +57,12 @@ def test_the_denoiser_call_is_the_pipelines(tiny: Tiny) -> None:
     text = conditions(tiny, CAPTIONS[:count])
     assert len(calls) == 2
     for step, (stock, output) in enumerate(calls):
-        theirs = tiny.model.told(tiny.model.usual(stock))
+        theirs = tiny.model.as_ours(tiny.model.usual(stock))
         noisy = tiny.model.unpack(tiny.pipeline, theirs.get("sample", theirs.get("hidden_states")))
         flow = tiny.family.spec.prediction == "flow"
         timesteps = (tiny.model.sigma(tiny.pipeline, step) if flow else theirs["timestep"]).expand(count)
-        told = Conditioning(text, (GEOMETRIES[0],) * count, tiny.model.controls_of(tiny.pipeline, theirs), GUIDANCE)
-        run = partial(tiny.family.predict, tiny.denoiser, noisy, timesteps, told)
+        cond = Conditioning(text, (GEOMETRIES[0],) * count, tiny.model.controls_of(tiny.pipeline, theirs), GUIDANCE)
+        run = partial(tiny.family.predict, tiny.denoiser, noisy, timesteps, cond)
         call, prediction = spy(tiny.denoiser, run)[0]
         ours = tiny.model.usual(call)
         torch.testing.assert_close(ours.pop("timestep"), theirs.pop("timestep").expand(count))
@@ -100,9 +101,9 @@ def loss_difference(tiny: Tiny) -> float:
             ddpm = DDPMScheduler.from_config(tiny.pipeline.scheduler.config)
             noisy, target = ddpm.add_noise(x0, noise, timesteps), noise
         theirs = [one for row in range(2) for one in _reference_text(tiny, row)]
-        told = [given(tiny, stack([one]), slice(row, row + 1)) for row, one in enumerate(theirs)]
+        cond = [given(tiny, stack([one]), slice(row, row + 1)) for row, one in enumerate(theirs)]
         predictions = [
-            tiny.model.predict(tiny.pipeline, noisy[i : i + 1], timesteps[i : i + 1], told[i].text, told[i])
+            tiny.model.predict(tiny.pipeline, noisy[i : i + 1], timesteps[i : i + 1], cond[i].text, cond[i])
             for i in range(2)
         ]
         wanted = ((torch.cat(predictions) - target) ** 2).mean(dim=(1, 2, 3))
@@ -158,7 +159,7 @@ def test_captions_encoded_together_are_captions_encoded_alone(tiny: Tiny) -> Non
 
 def test_latents_are_the_mode_and_do_not_vary(tiny: Tiny) -> None:
     first, second = (tiny.family.encode_latents(tiny.vae, pixels()) for _ in range(2))
-    factor = tiny.family.spec.latent_factor
+    factor = tiny.family.spec.latents.factor
     assert torch.equal(first, second)
     assert first.dtype == torch.float32
     assert first.shape[2:] == (HEIGHT // factor, WIDTH // factor)
@@ -202,7 +203,7 @@ def test_latents_are_normalised_as_the_pipeline_undoes_it(tiny: Tiny, monkeypatc
 def checkpointed_difference(tiny: Tiny) -> float:
     """Return the largest difference that gradient checkpointing makes to the loss and to any gradient."""
     latents, text = tiny.family.encode_latents(tiny.vae, pixels()), rows(tiny)
-    model = tiny.family.load_denoiser(tiny.source, torch.float32)
+    model = loading.load_denoiser(tiny.source, torch.float32)
     mine = Tiny(**{**tiny.__dict__, "denoiser": model})
     model.requires_grad_(True).train()
 
@@ -244,15 +245,15 @@ def test_one_step_of_the_sampler_with_an_exact_prediction_gives_the_picture(tiny
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16])
 def test_a_denoiser_in_low_precision_is_fed_in_its_own(tiny: Tiny, dtype: torch.dtype) -> None:
-    model = tiny.family.load_denoiser(tiny.source, dtype)
-    told = given(tiny, conditions(tiny))
+    model = loading.load_denoiser(tiny.source, dtype)
+    cond = given(tiny, conditions(tiny))
     latents = tiny.family.encode_latents(tiny.vae, pixels())
     # Shares of noise that bf16 holds exactly, also as thousandths: some models round the time that they are given.
     exact = torch.tensor([0.25, 0.5])
     timesteps = exact if tiny.family.spec.prediction == "flow" else schedule(tiny).timesteps(U, latents.shape)
     with torch.no_grad():
-        low = tiny.family.predict(model, latents, timesteps, told)
-        full = tiny.family.predict(tiny.denoiser, latents, timesteps, told)
+        low = tiny.family.predict(model, latents, timesteps, cond)
+        full = tiny.family.predict(tiny.denoiser, latents, timesteps, cond)
     assert low.dtype == dtype
     assert torch.nn.functional.mse_loss(low.float(), full) < 0.01 * full.square().mean()
 
@@ -268,18 +269,22 @@ def test_loaded_models_are_frozen_evaluated_and_own_aligned_memory(tiny: Tiny) -
 
 
 def test_the_pipeline_we_build_renders_what_diffusers_own_renders(tiny: Tiny) -> None:
-    built = tiny.family.load_pipeline(tiny.source, torch.float32)
+    built = loading.load_pipeline(tiny.source, torch.float32)
     built.set_progress_bar_config(disable=True)
     ours = Tiny(**{**tiny.__dict__, "pipeline": built})
-    assert torch.equal(*(pipeline_call(one, return_dict=False)[0] for one in (ours, tiny)))
+    # Not bit for bit: weights and pictures lie at other addresses, and kernels of some CPUs then sum in another order.
+    # Latents have a standard deviation of about 1; a wrong scheduler or dtype changes them by more than 0.01.
+    torch.testing.assert_close(
+        *(pipeline_call(each, return_dict=False)[0] for each in (ours, tiny)), atol=1e-4, rtol=1e-4
+    )
 
 
 def test_text_of_a_batch_is_taken_as_given(tiny: Tiny) -> None:
     """Swapping the captions swaps the predictions: no sample reads its neighbour's text."""
     text, latents = rows(tiny), tiny.family.encode_latents(tiny.vae, pixels(1)).expand(2, -1, -1, -1)
     times = schedule(tiny).timesteps(torch.tensor([0.5, 0.5]), latents.shape)
-    told = given(tiny, stack(text))
-    same = tuple(control[:1].expand(2, -1, -1, -1) for control in told.controls)
+    cond = given(tiny, stack(text))
+    same = tuple(control[:1].expand(2, -1, -1, -1) for control in cond.controls)
     with torch.no_grad():
         one, other = (
             tiny.family.predict(

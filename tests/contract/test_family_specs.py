@@ -13,6 +13,9 @@ from tests.contract.support import Tiny
 from trainer_core.errors import ModelError
 from trainer_core.families import family_names, get_family
 
+USUAL = ("attention", "attention+mlp", "all-linear")
+EXTRA = {"all-linear+modulation", "all-linear+conv1x1", "unet-blocks"}
+RESNETS = re.compile(r"(.*\.)?resnets\.\d+\..*")
 BLOCKS = re.compile(r"((.*\.)?attentions|\w*transformer_blocks|layers|\w+_refiner)\.\d+\..*")
 MODULATION = re.compile(r"norm|_mod\b|modulation")
 
@@ -56,9 +59,10 @@ def test_a_spec_is_consistent(tiny: Tiny) -> None:
     assert spec.denoiser in spec.denoiser_components
     assert "scheduler" in spec.denoiser_components
     assert type(tiny.pipeline).__name__ == spec.pipeline
-    assert spec.vae_precisions[0] == "fp32"
+    assert spec.latents.precisions[0] == "fp32"
     assert spec.size_multiple % 8 == 0
-    assert set(spec.targets) == {"attention", "attention+mlp", "all-linear"}
+    assert list(spec.targets)[:3] == list(USUAL)
+    assert set(spec.targets) - set(USUAL) <= EXTRA
 
 
 def test_components_name_the_classes_of_the_pipeline(tiny: Tiny) -> None:
@@ -74,11 +78,20 @@ def is_linear(module: torch.nn.Module) -> bool:
 
 def test_targets_match_linear_layers_inside_blocks_alone(tiny: Tiny) -> None:
     modules = dict(tiny.denoiser.named_modules())
-    for pattern in tiny.family.spec.targets.values():
+    for preset, pattern in tiny.family.spec.targets.items():
         matched = [name for name in modules if re.fullmatch(pattern, name)]
         assert matched
-        assert all(is_linear(modules[name]) and BLOCKS.fullmatch(name) for name in matched)
-        assert not [name for name in matched if MODULATION.search(name)]
+        assert all(is_linear(modules[name]) for name in matched)
+        assert all(BLOCKS.fullmatch(name) or (preset == "unet-blocks" and RESNETS.fullmatch(name)) for name in matched)
+        modulation = [name for name in matched if MODULATION.search(name)]
+        assert bool(modulation) == (preset == "all-linear+modulation")
+
+
+def test_all_linear_with_modulation_is_every_linear_of_the_blocks(tiny: Tiny) -> None:
+    modules = dict(tiny.denoiser.named_modules())
+    wanted = {name for name, module in modules.items() if type(module) is torch.nn.Linear and BLOCKS.fullmatch(name)}
+    for preset in {"all-linear+modulation"} & set(tiny.family.spec.targets):
+        assert {name for name in modules if re.fullmatch(tiny.family.spec.targets[preset], name)} == wanted
 
 
 def test_all_linear_is_every_linear_of_the_blocks_but_their_modulation(tiny: Tiny) -> None:
@@ -95,8 +108,7 @@ def test_all_linear_is_every_linear_of_the_blocks_but_their_modulation(tiny: Tin
 def test_each_preset_contains_the_smaller_one(tiny: Tiny) -> None:
     names = [name for name, _ in tiny.denoiser.named_modules()]
     few, more, most = (
-        {name for name in names if re.fullmatch(tiny.family.spec.targets[preset], name)}
-        for preset in ("attention", "attention+mlp", "all-linear")
+        {name for name in names if re.fullmatch(tiny.family.spec.targets[preset], name)} for preset in USUAL
     )
     assert few < more <= most
     assert all("attn" in name or "attention" in name for name in few)

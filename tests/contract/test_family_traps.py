@@ -19,7 +19,7 @@ from trainer_core.errors import ModelError
 from trainer_core.families import get_family
 from trainer_core.families.model_source import ModelSource
 from trainer_core.families.models.sdxl import time_ids
-from trainer_core.families.shared import loading
+from trainer_core.families.shared import denoisers, loading, packing, text_models
 from trainer_core.types import Conditioning, Geometry
 
 Open = Callable[[str], Tiny]
@@ -27,8 +27,8 @@ Open = Callable[[str], Tiny]
 
 def call_of(tiny: Tiny, latents: torch.Tensor, times: torch.Tensor, guidance: float = 1.0) -> dict[str, Any]:
     """Return the arguments that the family gives its denoiser."""
-    told = given(tiny, conditions(tiny, CAPTIONS[: len(latents)]), slice(len(latents)), guidance)
-    run = partial(tiny.family.predict, tiny.denoiser, latents, times, told)
+    cond = given(tiny, conditions(tiny, CAPTIONS[: len(latents)]), slice(len(latents)), guidance)
+    run = partial(tiny.family.predict, tiny.denoiser, latents, times, cond)
     return spy(tiny.denoiser, run)[0][0]
 
 
@@ -39,7 +39,7 @@ def test_sdxl_sizes_are_height_then_width() -> None:
 
 def test_sdxl_sizes_are_exact_for_a_low_precision_denoiser(open_family: Open) -> None:
     tiny = open_family("sdxl")
-    low = Tiny(**{**tiny.__dict__, "denoiser": tiny.family.load_denoiser(tiny.source, torch.bfloat16)})
+    low = Tiny(**{**tiny.__dict__, "denoiser": loading.load_denoiser(tiny.source, torch.bfloat16)})
     odd = Geometry(original=(1023, 1537), resized=(64, 96), crop=(257, 0), target=(64, 96))
     text, latents = conditions(low, CAPTIONS[:1]), torch.zeros(1, 4, 8, 12)
     run = partial(low.family.predict, low.denoiser, latents, torch.tensor([5]), Conditioning(text, [odd]))
@@ -48,7 +48,8 @@ def test_sdxl_sizes_are_exact_for_a_low_precision_denoiser(open_family: Open) ->
 
 def test_each_sdxl_tokenizer_pads_with_its_own_token(open_family: Open) -> None:
     encoders = open_family("sdxl").encoders
-    one, two = (loading.token_ids(encoders[n], ["a"], 77, torch.device("cpu"))[0] for n in ("tokenizer", "tokenizer_2"))
+    tokenizers = (encoders["tokenizer"], encoders["tokenizer_2"])
+    one, two = (text_models.token_ids(each, ["a"], 77, torch.device("cpu"))[0] for each in tokenizers)
     assert one[-1] == encoders["tokenizer"].eos_token_id != two[-1]
     assert two[-1] == encoders["tokenizer_2"].convert_tokens_to_ids("!") == 0
 
@@ -77,7 +78,7 @@ def test_the_pad_token_survives_a_tokenizer_of_vocabulary_and_merges(
         loading.load_component(ModelSource.open(at, None, spec), "tokenizer_2", torch.float32)
         for at in (folder, tiny_folder("sdxl"))
     )
-    ids = [loading.token_ids(tokenizer, list(CAPTIONS), 77, torch.device("cpu")) for tokenizer in (new, old)]
+    ids = [text_models.token_ids(tokenizer, list(CAPTIONS), 77, torch.device("cpu")) for tokenizer in (new, old)]
     assert torch.equal(*ids)
 
 
@@ -166,7 +167,7 @@ def test_flux_tokens_are_patches_of_channel_row_column(open_family: Open) -> Non
     assert call["img_ids"].shape == (24, 3)
     assert call["img_ids"][1].tolist() == [0, 0, 1]
     assert call["img_ids"][6].tolist() == [0, 1, 0]
-    assert torch.equal(loading.unpack(loading.pack(latents), 8, 12), latents)
+    assert torch.equal(packing.unpack(packing.pack(latents), 8, 12), latents)
 
 
 def test_flux_shifts_by_the_number_of_packed_tokens(open_family: Open) -> None:
@@ -210,26 +211,26 @@ def test_a_denoiser_inside_a_wrapper_is_still_guided(open_family: Open) -> None:
 
     tiny = open_family("flux1")
     wrapped = Tiny(**{**tiny.__dict__, "denoiser": Wrapper(tiny.denoiser)})
-    told, latents, times = given(tiny, conditions(tiny)), torch.zeros(2, 16, 8, 8), torch.tensor([0.5, 0.1])
+    cond, latents, times = given(tiny, conditions(tiny)), torch.zeros(2, 16, 8, 8), torch.tensor([0.5, 0.1])
     with torch.no_grad():
-        one, other = (t.family.predict(t.denoiser, latents, times, told) for t in (tiny, wrapped))
+        one, other = (t.family.predict(t.denoiser, latents, times, cond) for t in (tiny, wrapped))
     assert torch.equal(one, other)
 
 
 def test_the_precision_of_the_base_is_not_that_of_its_adapter(open_family: Open) -> None:
     model = torch.nn.Sequential(torch.nn.Linear(2, 2).requires_grad_(True), torch.nn.Linear(2, 2).bfloat16())
     model[1].requires_grad_(False)
-    assert loading.denoiser_dtype(model) == torch.bfloat16
-    assert loading.denoiser_dtype(torch.nn.Linear(2, 2)) == torch.float32
+    assert denoisers.dtype_of(model) == torch.bfloat16
+    assert denoisers.dtype_of(torch.nn.Linear(2, 2)) == torch.float32
 
 
 def test_sdxl_vae_is_never_run_in_fp16() -> None:
-    assert get_family("sdxl").spec.vae_precisions == ("fp32", "bf16")
+    assert get_family("sdxl").spec.latents.precisions == ("fp32", "bf16")
 
 
 def test_t5_keeps_in_fp32_what_overflows_in_fp16(open_family: Open) -> None:
     tiny = open_family("flux1")
-    encoders = tiny.family.load_text_encoders(tiny.source, torch.float16)
+    encoders = loading.load_text_encoders(tiny.source, torch.float16)
     kinds = {name: p.dtype for name, p in encoders["text_encoder_2"].named_parameters()}
     assert {dtype for name, dtype in kinds.items() if ".wo." in name} == {torch.float32}
     assert {dtype for name, dtype in kinds.items() if ".wo." not in name} == {torch.float16}

@@ -50,13 +50,13 @@ def test_the_first_piece_of_a_long_caption_is_what_a_short_window_reads(
 @pytest.mark.setting("text.max_length")
 def test_a_familys_limit_is_where_its_encoder_stops_reading(tiny: Tiny) -> None:
     spec = tiny.family.spec
-    if not spec.text_limits:
+    if not spec.text.limits:
         pytest.skip("nothing is ever cut")
-    (limit,) = spec.text_limits
-    settings: dict[str, Any] = {"max_length": 128} if spec.choosable_text_length else {}
+    (limit,) = spec.text.limits
+    settings: dict[str, Any] = {"max_length": 128} if spec.text.choosable_length else {}
     text, tokenizer = TextConfig(**settings), tiny.encoders[limit.tokenizer]
     tokenizer = getattr(tokenizer, "tokenizer", tokenizer)
-    most = text.clip_tokens if spec.long_captions else own_tokens(tokenizer, limit, text_length(spec, text))
+    most = text.clip_tokens if spec.text.long_captions else own_tokens(tokenizer, limit, text_length(spec, text))
     caption = words(4 * most)
     spans = tokenizer(caption, add_special_tokens=False, return_offsets_mapping=True).offset_mapping
     end, last = spans[most - 1][1], max(start for start, _ in spans[:most] if caption[start] != " ")
@@ -64,7 +64,7 @@ def test_a_familys_limit_is_where_its_encoder_stops_reading(tiny: Tiny) -> None:
     other = f"{longer[:last]}Q{longer[last + 1 :]}"
     first, second, third = (rows(tiny, (one,), **settings)[0].embeds for one in (read, longer, other))
     # of a chat, its end is cut with what follows the caption, so only what both have is compared
-    kept = min(most, len(first)) if len(first) != len(second) or spec.text_limits[0].before else len(first)
+    kept = min(most, len(first)) if len(first) != len(second) or spec.text.limits[0].before else len(first)
     assert torch.allclose(first[:kept], second[:kept], atol=1e-6)
     assert second.shape == third.shape
     assert not torch.allclose(second, third, atol=1e-6)

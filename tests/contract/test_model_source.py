@@ -16,6 +16,7 @@ from tests.tiny import SINGLE_FILES
 from trainer_core.errors import ModelError
 from trainer_core.families import family_names, get_family
 from trainer_core.families.model_source import ModelSource, single_file_digests
+from trainer_core.families.spec import SingleFileSpec
 
 MODELS = [
     (name, component)
@@ -176,7 +177,7 @@ def test_a_single_file_is_recognised_by_its_tensors(
 def test_a_family_without_marks_takes_no_single_file(tiny_folder: Callable[[str], Path], tmp_path: Path) -> None:
     file = SINGLE_FILES["sd15"](tiny_folder("sd15"), tmp_path / "model.safetensors")
     with pytest.raises(ModelError, match="It looks like `sd15`"):
-        ModelSource.open(file, tiny_folder("sd15"), replace(get_family("sd15").spec, file_has=()))
+        ModelSource.open(file, tiny_folder("sd15"), replace(get_family("sd15").spec, single_file=SingleFileSpec()))
 
 
 @pytest.mark.parametrize(("family", "component"), [pair for pair in MODELS if pair[0] in SINGLE_FILES])

@@ -9,11 +9,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from trainer_core.adapters import ADAPTERS
+from trainer_core.adapters.adapter import ADAPTERS
 from trainer_core.config.groups import AdapterConfig, AdapterOptionsConfig, OptimizerConfig
+from trainer_core.config.optimizers import OPTIMIZERS
 from trainer_core.train.optim.build import TrainedPart, build_optimizer
 from trainer_core.train.optim.state import optimizer_state, restore_optimizer
-from trainer_core.train.optim.table import OPTIMIZERS
 from trainer_core.train.run_state.checkpoint import TrainState, load_latest, save_state
 
 RATES = {"sgdnesterov": 2.0, "sgdnesterov8bit": 2.0, "sgdschedulefree": 10.0, "radamschedulefree": 0.03}

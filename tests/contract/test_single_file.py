@@ -14,6 +14,7 @@ from tests.tiny.flux_file import INNER_WIDTH
 from trainer_core.errors import ModelError
 from trainer_core.families import get_family
 from trainer_core.families.model_source import ModelSource
+from trainer_core.families.shared import loading
 from trainer_core.families.shared.loading import load_component
 
 
@@ -55,7 +56,7 @@ def test_the_pipeline_of_a_single_file_is_built_offline(
     folder = tiny_folder(family)
     file = SINGLE_FILES[family](folder, tmp_path / "model.safetensors")
     source = ModelSource.open(file, folder, get_family(family).spec)
-    assert type(get_family(family).load_pipeline(source, torch.float32)).__name__ == source.spec.pipeline
+    assert type(loading.load_pipeline(source, torch.float32)).__name__ == source.spec.pipeline
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from tests.tiny.denoiser_files import flux2_file, z_image_file
 from trainer_core.errors import ModelError
 from trainer_core.families import family_names, get_family
 from trainer_core.families.model_source import ModelSource
+from trainer_core.families.shared import loading
 
 Renamed = Callable[[Mapping[str, Tensor]], dict[str, Tensor]]
 FILES: list[tuple[str, str, Renamed]] = [
@@ -30,13 +31,13 @@ def test_a_file_of_the_transformer_alone_loads_the_same_weights(
 
     spec, folder = get_family(family).spec, tiny_folder(model)
     whole = ModelSource.open(folder, None, spec)
-    wanted = get_family(family).load_denoiser(whole, torch.float32).state_dict()
+    wanted = loading.load_denoiser(whole, torch.float32).state_dict()
     file = tmp_path / "model.safetensors"
     save_file({name: one.contiguous() for name, one in renamed(wanted).items()}, file)
     source = ModelSource.open(file, folder, spec)
     assert source.spec == whole.spec
     assert [name for name in spec.components if source.in_file(name)] == ["transformer"]
-    found = get_family(family).load_denoiser(source, torch.float32).state_dict()
+    found = loading.load_denoiser(source, torch.float32).state_dict()
     assert found.keys() == wanted.keys()
     assert all(torch.equal(found[name], wanted[name]) for name in wanted)
     for other in set(family_names()) - {family}:

@@ -17,13 +17,14 @@ from tests.contract.test_family_traps import call_of
 from trainer_core.errors import ModelError
 from trainer_core.families import get_family
 from trainer_core.families.model_source import ModelSource
+from trainer_core.families.shared import loading
 
 Open = Callable[[str], Tiny]
 
 
 def trained(tiny: Tiny) -> Tiny:
     """Return the model with a denoiser of its own that learns."""
-    model = tiny.family.load_denoiser(tiny.source, torch.float32).requires_grad_(True).train()
+    model = loading.load_denoiser(tiny.source, torch.float32).requires_grad_(True).train()
     return Tiny(**{**tiny.__dict__, "denoiser": model})
 
 
@@ -78,7 +79,7 @@ def test_the_mask_is_bool_and_numbers_would_be_added_to_the_scores(open_family: 
     assert call["attention_mask"].dtype == torch.bool
     with torch.no_grad():
         right, wrong = (
-            tiny.denoiser(**(call | {"attention_mask": call["attention_mask"].to(kind)})).sample
+            tiny.theirs(**(call | {"attention_mask": call["attention_mask"].to(kind)})).sample
             for kind in (torch.bool, torch.float32)
         )
     assert (right - wrong).abs().max() > 0.01
@@ -86,11 +87,11 @@ def test_the_mask_is_bool_and_numbers_would_be_added_to_the_scores(open_family: 
 
 def test_the_pipeline_samples_with_a_bool_mask_on_both_sides_of_its_guidance(open_family: Open) -> None:
     tiny = open_family("chroma")
-    pipeline = tiny.family.load_pipeline(tiny.source, torch.float32)
+    pipeline = loading.load_pipeline(tiny.source, torch.float32)
     pipeline.set_progress_bar_config(disable=True)
-    told = tiny.family.pipeline_inputs(pipeline, CAPTIONS[0], "blurred", ())
+    inputs = tiny.family.pipeline_inputs(pipeline, CAPTIONS[0], "blurred", ())
     size = {"height": HEIGHT, "width": WIDTH, "num_inference_steps": 1, "output_type": "latent"}
-    calls = spy(pipeline.transformer, lambda: pipeline(**told, **size, guidance_scale=3.0))
+    calls = spy(pipeline.transformer, lambda: pipeline(**inputs, **size, guidance_scale=3.0))
     assert [call["attention_mask"].dtype for call, _ in calls] == [torch.bool, torch.bool]
 
 
@@ -140,7 +141,10 @@ def test_guidance_of_the_project_changes_nothing(open_family: Open) -> None:
 def test_a_single_file_of_chroma_is_not_taken_for_flux(family: str, other: str, tmp_path: Path) -> None:
     from safetensors.torch import save_file
 
-    names = [*get_family("flux1").spec.file_has, *(get_family("chroma").spec.file_has if family == "chroma" else ())]
+    names = [
+        *get_family("flux1").spec.single_file.has,
+        *(get_family("chroma").spec.single_file.has if family == "chroma" else ()),
+    ]
     save_file({f"model.diffusion_model.{name}": torch.zeros(1) for name in names}, tmp_path / "model.safetensors")
     with pytest.raises(ModelError, match=f"It looks like `{family}`"):
         ModelSource.open(tmp_path / "model.safetensors", tmp_path, get_family(other).spec)

@@ -13,7 +13,7 @@ from PIL import Image
 
 from tests.contract.support import CAPTIONS, Tiny, conditions, control_pictures, given, spy
 from trainer_core.families.models.flux1 import KONTEXT_SIZES, fit_kontext
-from trainer_core.families.shared import loading
+from trainer_core.families.shared import loading, packing
 from trainer_core.types import Conditioning
 
 Open = Callable[[str], Tiny]
@@ -33,7 +33,7 @@ def call_of(tiny: Tiny, told: Conditioning) -> tuple[dict[str, Any], torch.Tenso
         predictions.append(tiny.family.predict(tiny.denoiser, noisy, torch.tensor([0.5]), told))
 
     (call, tokens), *_ = spy(tiny.denoiser, run)
-    assert torch.equal(loading.pack(predictions[0])[0], tokens[0, :24])
+    assert torch.equal(packing.pack(predictions[0])[0], tokens[0, :24])
     return call, predictions[0]
 
 
@@ -105,7 +105,7 @@ def test_the_text_knows_nothing_of_the_control(kontext: Tiny) -> None:
 
 def test_a_sample_has_the_size_that_is_asked_for(kontext: Tiny) -> None:
     """FluxKontextPipeline by itself scales every size to a megapixel."""
-    pipeline = kontext.family.load_pipeline(kontext.source, torch.float32)
+    pipeline = loading.load_pipeline(kontext.source, torch.float32)
     pipeline.set_progress_bar_config(disable=True)
     picture = Image.new("RGB", (64, 64), (200, 30, 30))
     inputs = kontext.family.pipeline_inputs(pipeline, "a red cat", "", [picture])

@@ -16,7 +16,7 @@ from tests.contract.support import CAPTIONS, Tiny, given, noise_like, pixels, ro
 from trainer_core.errors import ModelError
 from trainer_core.families import get_family
 from trainer_core.families.model_source import ModelSource
-from trainer_core.families.shared import loading
+from trainer_core.families.shared import denoisers, loading
 
 Open = Callable[[str], Tiny]
 NOISY = noise_like(torch.zeros(2, 16, 8, 12))
@@ -92,7 +92,7 @@ def test_no_target_is_an_embedder_a_modulation_or_the_head(tiny: Tiny) -> None:
 
 
 def test_the_gates_of_the_tiny_model_let_gradients_through(tiny: Tiny) -> None:
-    model = tiny.family.load_denoiser(tiny.source, torch.float32).requires_grad_(True)
+    model = loading.load_denoiser(tiny.source, torch.float32).requires_grad_(True)
     tiny.family.predict(model, NOISY, TIMES, given(tiny, stack(rows(tiny)))).square().mean().backward()
     for name, parameter in model.named_parameters():
         if re.fullmatch(tiny.family.spec.targets["all-linear"], name.removesuffix(".weight").removesuffix(".bias")):
@@ -101,11 +101,11 @@ def test_the_gates_of_the_tiny_model_let_gradients_through(tiny: Tiny) -> None:
 
 
 def test_a_model_in_bf16_computes_in_bf16_though_its_first_weights_are_fp32(tiny: Tiny) -> None:
-    model = tiny.family.load_denoiser(tiny.source, torch.bfloat16)
+    model = loading.load_denoiser(tiny.source, torch.bfloat16)
     kinds = {name: parameter.dtype for name, parameter in model.named_parameters()}
     exact = ("time_embeddings", "modulation", "query_norm", "key_norm")
     assert all((kind == torch.float32) == any(part in name for part in exact) for name, kind in kinds.items())
-    assert next(iter(kinds.values())) == torch.float32 == loading.denoiser_dtype(model)
+    assert next(iter(kinds.values())) == torch.float32 == denoisers.dtype_of(model)
     run = partial(tiny.family.predict, model, NOISY, TIMES, given(tiny, stack(rows(tiny, CAPTIONS[:1] * 2))))
     ((call, _),) = spy(model, run)
     assert call["hidden_states"].dtype == torch.bfloat16

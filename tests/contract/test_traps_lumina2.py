@@ -16,9 +16,9 @@ Open = Callable[[str], Tiny]
 def prediction(tiny: Tiny, text: TextCondition, sigma: float = 0.3) -> torch.Tensor:
     """Predict from zeros for as many samples as there are captions."""
     latents = torch.zeros(len(text.embeds), 16, 8, 8)
-    told = Conditioning(text, given(tiny, text).geometries)
+    cond = Conditioning(text, given(tiny, text).geometries)
     with torch.no_grad():
-        return tiny.family.predict(tiny.denoiser, latents, torch.full((len(latents),), sigma), told)
+        return tiny.family.predict(tiny.denoiser, latents, torch.full((len(latents),), sigma), cond)
 
 
 def test_time_is_the_share_of_picture_not_of_noise(open_family: Open) -> None:
@@ -27,12 +27,12 @@ def test_time_is_the_share_of_picture_not_of_noise(open_family: Open) -> None:
 
 
 def test_the_output_points_to_the_picture_and_the_prediction_to_the_noise(open_family: Open) -> None:
-    tiny, told = open_family("lumina2"), conditions(open_family("lumina2"), CAPTIONS[:1])
+    tiny, cond = open_family("lumina2"), conditions(open_family("lumina2"), CAPTIONS[:1])
     with torch.no_grad():
-        mask = torch.ones(told.embeds.shape[:2], dtype=torch.bool)
-        raw = tiny.denoiser(torch.zeros(1, 16, 8, 8), torch.tensor([0.7]), told.embeds, mask).sample
+        mask = torch.ones(cond.embeds.shape[:2], dtype=torch.bool)
+        raw = tiny.denoiser(torch.zeros(1, 16, 8, 8), torch.tensor([0.7]), cond.embeds, mask).sample
     assert raw.abs().max() > 0
-    assert torch.equal(prediction(tiny, told), -raw)
+    assert torch.equal(prediction(tiny, cond), -raw)
 
 
 def test_the_shift_draws_more_noise_not_more_picture(open_family: Open) -> None:
@@ -53,9 +53,9 @@ def test_the_system_prompt_stands_before_captions_but_not_before_an_empty_one(op
 def test_captions_are_padded_on_the_right_whatever_the_tokenizer_says(open_family: Open) -> None:
     tiny = open_family("lumina2")
     assert tiny.encoders["tokenizer"].padding_side == "left"
-    told, _ = spy(tiny.encoders["text_encoder"], lambda: rows(tiny, [""]))[0]
-    assert told["input_ids"][0, 0] == tiny.encoders["tokenizer"].bos_token_id
-    assert told["attention_mask"].tolist() == [[1] + [0] * 255]
+    call, _ = spy(tiny.encoders["text_encoder"], lambda: rows(tiny, [""]))[0]
+    assert call["input_ids"][0, 0] == tiny.encoders["tokenizer"].bos_token_id
+    assert call["attention_mask"].tolist() == [[1] + [0] * 255]
 
 
 def test_the_state_is_the_last_but_one(open_family: Open) -> None:

@@ -15,6 +15,7 @@ from tests.contract.support import CAPTIONS, Tiny, given, noise_like, pixels, ro
 from trainer_core.config.groups import TextConfig
 from trainer_core.families import get_family
 from trainer_core.families.model_source import ModelSource
+from trainer_core.families.shared import loading
 
 Open = Callable[[str], Tiny]
 END = 5
@@ -115,7 +116,9 @@ def test_pads_of_a_mixed_batch_are_masked(qwen: Tiny) -> None:
 def test_the_sampler_guides_also_without_a_negative_prompt(qwen: Tiny) -> None:
     inputs = qwen.family.pipeline_inputs(qwen.pipeline, CAPTIONS[0], "", [])
     size = {"height": 64, "width": 96, "num_inference_steps": 2, "output_type": "latent"}
-    calls = spy(qwen.theirs, lambda: qwen.pipeline(**inputs, **size, **{qwen.family.spec.guidance_argument: 4.0}))
+    calls = spy(
+        qwen.theirs, lambda: qwen.pipeline(**inputs, **size, **{qwen.family.spec.rendering.guidance_argument: 4.0})
+    )
     assert len(calls) == 4
     for (call, _), caption in zip(calls, [CAPTIONS[0], " "] * 2, strict=True):
         torch.testing.assert_close(call["encoder_hidden_states"][0], rows(qwen, [caption])[0].embeds)
@@ -136,8 +139,8 @@ def test_a_single_file_of_the_transformer_is_completed_from_the_folder(qwen: Tin
     file = tmp_path / "transformer.safetensors"
     save_file({prefix + name: tensor + 1 for name, tensor in weights.items()}, file)
     source = ModelSource.open(file, qwen.folder, get_family("qwen_image").spec)
-    found = qwen.family.load_denoiser(source, torch.float32).state_dict()
+    found = loading.load_denoiser(source, torch.float32).state_dict()
     assert found.keys() == weights.keys()
     assert all(torch.equal(found[name], weights[name] + 1) for name in weights)
-    kept = qwen.family.load_vae(source, torch.float32).state_dict()
+    kept = loading.load_vae(source, torch.float32).state_dict()
     assert all(torch.equal(tensor, kept[name]) for name, tensor in qwen.vae.state_dict().items())

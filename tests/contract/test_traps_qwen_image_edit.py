@@ -25,7 +25,7 @@ from tests.contract.support import (
 from tests.tiny.qwen_image import build_qwen_image_edit
 from trainer_core.config.groups import TextConfig
 from trainer_core.families.models.qwen_image_edit import fit
-from trainer_core.families.shared import loading
+from trainer_core.families.shared import packing
 from trainer_core.types import Conditioning
 
 Open = Callable[[str], Tiny]
@@ -56,8 +56,8 @@ def test_the_head_of_the_edit_chat_is_64_tokens_and_pictures_have_the_size_of_th
     """With the 34 of Qwen-Image, or with pictures of the VAE's size in Edit-Plus, the count would be another."""
     words = [CAPTIONS[0], *(["Picture 1: ", "Picture 2: "] if PICTURES[edit.name] == 2 else [])]
     count = PICTURES[edit.name] * (PICTURE_TOKENS[edit.name] + BRACKETS) + END
-    told = sum(len(edit.encoders["tokenizer"](part).input_ids) for part in words)
-    assert len(rows(edit)[0].embeds) == count + told
+    token_count = sum(len(edit.encoders["tokenizer"](part).input_ids) for part in words)
+    assert len(rows(edit)[0].embeds) == count + token_count
 
 
 def test_the_text_depends_on_the_control_picture(edit: Tiny) -> None:
@@ -113,26 +113,26 @@ def test_the_language_model_remembers_no_picture(edit: Tiny) -> None:
 
 def test_control_tokens_follow_the_noisy_ones_and_are_cut_from_the_output(edit: Tiny) -> None:
     noisy = noise_like(torch.zeros(1, 16, 8, 12))
-    told = given(edit, stack(rows(edit)[:1]), slice(1))
-    run = partial(edit.family.predict, edit.denoiser, noisy, torch.tensor([0.4]), told)
+    cond = given(edit, stack(rows(edit)[:1]), slice(1))
+    run = partial(edit.family.predict, edit.denoiser, noisy, torch.tensor([0.4]), cond)
     (call, output), *_ = spy(edit.denoiser, run)
     sizes = [(8, 12), (8, 8), (12, 8)][: 1 + PICTURES[edit.name]]
     assert call["img_shapes"] == [[(1, height // 2, width // 2) for height, width in sizes]]
     assert call["hidden_states"].shape[1] == output.shape[1] == sum(h * w // 4 for h, w in sizes)
-    assert torch.equal(call["hidden_states"][:, :24], loading.pack(noisy))
+    assert torch.equal(call["hidden_states"][:, :24], packing.pack(noisy))
     for place, part in enumerate(call["hidden_states"][:, 24:].split([h * w // 4 for h, w in sizes[1:]], dim=1)):
-        assert torch.equal(part, loading.pack(told.controls[place]))
+        assert torch.equal(part, packing.pack(cond.controls[place]))
     with torch.no_grad():
         found = run()
-    assert torch.equal(found, loading.unpack(output[:, :24], 8, 12))
+    assert torch.equal(found, packing.unpack(output[:, :24], 8, 12))
 
 
 def test_the_order_of_control_pictures_counts(open_family: Open) -> None:
     tiny = open_family("qwen_image_edit")
-    noisy, told = noise_like(torch.zeros(1, 16, 8, 12)), given(tiny, stack(rows(tiny)[:1]), slice(1))
-    swapped = Conditioning(told.text, told.geometries, told.controls[::-1])
+    noisy, cond = noise_like(torch.zeros(1, 16, 8, 12)), given(tiny, stack(rows(tiny)[:1]), slice(1))
+    swapped = Conditioning(cond.text, cond.geometries, cond.controls[::-1])
     with torch.no_grad():
-        one, other = (tiny.family.predict(tiny.denoiser, noisy, torch.tensor([0.4]), each) for each in (told, swapped))
+        one, other = (tiny.family.predict(tiny.denoiser, noisy, torch.tensor([0.4]), each) for each in (cond, swapped))
     assert (one - other).abs().max() > 1e-4
 
 
@@ -149,21 +149,21 @@ def test_2511_modulates_control_pictures_as_free_of_noise(open_family: Open, tmp
     assert tiny.source.config("transformer")["zero_cond_t"] and tiny.denoiser.zero_cond_t
     noisy, times = noise_like(torch.zeros(2, 16, 8, 12)), torch.tensor([0.2, 0.9])
     text = rows(tiny)
-    told = given(tiny, stack(text))
+    cond = given(tiny, stack(text))
     old = open_family("qwen_image_edit")
     with torch.no_grad():
-        found = tiny.family.predict(tiny.denoiser, noisy, times, told)
+        found = tiny.family.predict(tiny.denoiser, noisy, times, cond)
         alone = [
             tiny.model.predict(
                 tiny.pipeline,
                 noisy[i : i + 1],
                 times[i : i + 1],
                 stack(text[i : i + 1]),
-                given(tiny, told.text, slice(i, i + 1)),
+                given(tiny, cond.text, slice(i, i + 1)),
             )
             for i in range(2)
         ]
-        without = old.family.predict(old.denoiser, noisy, times, told)
+        without = old.family.predict(old.denoiser, noisy, times, cond)
     torch.testing.assert_close(found, torch.cat(alone), atol=1e-5, rtol=1e-5)
     assert (found - without).abs().max() > 1e-3
 
@@ -177,12 +177,13 @@ def test_control_pictures_are_encoded_in_the_size_of_the_pipeline() -> None:
     assert fit(100_000, 1, 0)[1] == 32
 
 
+@pytest.mark.usefixtures("small_control_pictures")
 @pytest.mark.parametrize("pictures", [1, 2])
 def test_the_sampler_is_given_the_text_of_training(edit: Tiny, pictures: int) -> None:
     controls = control_pictures(edit)[0]
     inputs = edit.family.pipeline_inputs(edit.pipeline, CAPTIONS[0], "", controls)
     size = {"height": 64, "width": 96, "num_inference_steps": 2, "output_type": "latent"}
-    more = {edit.family.spec.guidance_argument: 4.0, "num_images_per_prompt": pictures}
+    more = {edit.family.spec.rendering.guidance_argument: 4.0, "num_images_per_prompt": pictures}
     calls = spy(edit.theirs, lambda: edit.pipeline(**inputs, **size, **more))
     assert len(calls) == 4
     for (call, _), caption in zip(calls, [CAPTIONS[0], " "] * 2, strict=True):

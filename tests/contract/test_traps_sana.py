@@ -14,6 +14,7 @@ from tests.tiny.sana import build_sana
 from trainer_core.adapters.lora import matched_modules
 from trainer_core.families import get_family
 from trainer_core.families.models.sana import INSTRUCTION
+from trainer_core.families.shared import loading
 from trainer_core.types import Conditioning, TextCondition
 
 Open = Callable[[str], Tiny]
@@ -131,13 +132,13 @@ def test_an_adapter_on_the_1x1_convolutions_loads_in_diffusers(open_family: Open
 
     tiny = open_family("sana")
     model, config = (
-        tiny.family.load_denoiser(tiny.source, torch.float32),
+        loading.load_denoiser(tiny.source, torch.float32),
         AdapterConfig(targets="attention+mlp", rank=2, alpha=2),
     )
     for parameter in attach(model, config, AdapterOptionsConfig(), tiny.family.spec.targets, seed=1).values():
         torch.nn.init.normal_(parameter, std=0.1)
     save_file({f"transformer.{name}": part for name, part in state(model).items()}, tmp_path / "lora.safetensors")
-    fresh = tiny.family.load_pipeline(tiny.source, torch.float32)
+    fresh = loading.load_pipeline(tiny.source, torch.float32)
     fresh.load_lora_weights(str(tmp_path), weight_name="lora.safetensors")
     text = stack(rows(tiny))
     ours, theirs = (prediction(Tiny(**{**tiny.__dict__, "denoiser": m}), text) for m in (model, fresh.transformer))
@@ -147,4 +148,4 @@ def test_an_adapter_on_the_1x1_convolutions_loads_in_diffusers(open_family: Open
 
 @pytest.mark.parametrize("precision", ["fp16"])
 def test_the_autoencoder_is_never_run_in_fp16(precision: str) -> None:
-    assert precision not in get_family("sana").spec.vae_precisions
+    assert precision not in get_family("sana").spec.latents.precisions

@@ -16,8 +16,8 @@ from tests.tiny.sd3 import build_sd3
 from trainer_core.config.groups import LossConfig
 from trainer_core.families import get_family
 from trainer_core.families.model_source import ModelSource
-from trainer_core.families.shared import loading
-from trainer_core.families.shared.single_file import names_by_part
+from trainer_core.families.shared import clip, loading, t5, text_models
+from trainer_core.families.single_file import names_by_part
 from trainer_core.types import Conditioning, TextCondition
 
 Open = Callable[[str], Tiny]
@@ -29,9 +29,9 @@ def sd3(open_family: Open) -> Tiny:
     return open_family("sd3")
 
 
-def call_of(tiny: Tiny, told: Conditioning) -> dict[str, Any]:
+def call_of(tiny: Tiny, cond: Conditioning) -> dict[str, Any]:
     """Return the arguments that the family gives its denoiser."""
-    run = partial(tiny.family.predict, tiny.denoiser, NOISY, torch.tensor([0.25, 0.5]), told)
+    run = partial(tiny.family.predict, tiny.denoiser, NOISY, torch.tensor([0.25, 0.5]), cond)
     return spy(tiny.denoiser, run)[0][0]
 
 
@@ -42,7 +42,7 @@ def test_the_time_counts_to_a_thousand(sd3: Tiny) -> None:
 
 
 def test_the_time_is_exact_for_a_low_precision_denoiser(sd3: Tiny) -> None:
-    low = Tiny(**{**sd3.__dict__, "denoiser": sd3.family.load_denoiser(sd3.source, torch.bfloat16)})
+    low = Tiny(**{**sd3.__dict__, "denoiser": loading.load_denoiser(sd3.source, torch.bfloat16)})
     run = partial(low.family.predict, low.denoiser, NOISY, torch.tensor([0.7771, 0.3]), given(low, conditions(low)))
     time = spy(low.denoiser, run)[0][0]["timestep"]
     assert time.dtype == torch.float32
@@ -53,14 +53,13 @@ def test_clips_and_t5_stand_below_each_other_not_beside(sd3: Tiny) -> None:
     embeds = conditions(sd3).embeds
     assert embeds.shape == (2, 77 + 256, 96)
     one, two = (
-        loading.clip_states(sd3.encoders[f"text_encoder{n}"], sd3.encoders[f"tokenizer{n}"], CAPTIONS)
-        for n in ("", "_2")
+        clip.states(sd3.encoders[f"text_encoder{n}"], sd3.encoders[f"tokenizer{n}"], CAPTIONS) for n in ("", "_2")
     )
     assert torch.equal(embeds[:, :77, :32], one.hidden_states[-2])
     assert torch.equal(embeds[:, :77, 32:80], two.hidden_states[-2])
     assert not embeds[:, :77, 80:].any()
-    t5 = loading.t5_states(sd3.encoders["text_encoder_3"], sd3.encoders["tokenizer_3"], CAPTIONS, 256)
-    assert torch.equal(embeds[:, 77:], t5)
+    t5_rows = t5.states(sd3.encoders["text_encoder_3"], sd3.encoders["tokenizer_3"], CAPTIONS, 256)
+    assert torch.equal(embeds[:, 77:], t5_rows)
 
 
 def test_the_pooled_outputs_of_both_clips_are_projected(sd3: Tiny) -> None:
@@ -68,14 +67,14 @@ def test_the_pooled_outputs_of_both_clips_are_projected(sd3: Tiny) -> None:
     assert pooled is not None and pooled.shape == (2, 32 + 48)
     with torch.no_grad():
         encoder = sd3.pipeline.text_encoder_2
-        ids = loading.token_ids(sd3.pipeline.tokenizer_2, CAPTIONS, 77, torch.device("cpu"))
+        ids = text_models.token_ids(sd3.pipeline.tokenizer_2, CAPTIONS, 77, torch.device("cpu"))
         wanted = encoder(ids).text_embeds
     torch.testing.assert_close(pooled[:, 32:], wanted, atol=1e-6, rtol=1e-5)
 
 
 def test_each_clip_tokenizer_pads_with_its_own_token(sd3: Tiny) -> None:
     one, two = (
-        loading.token_ids(sd3.encoders[n], ["a"], 77, torch.device("cpu"))[0] for n in ("tokenizer", "tokenizer_2")
+        text_models.token_ids(sd3.encoders[n], ["a"], 77, torch.device("cpu"))[0] for n in ("tokenizer", "tokenizer_2")
     )
     assert one[-1] == sd3.encoders["tokenizer"].eos_token_id != two[-1]
     assert two[-1] == sd3.encoders["tokenizer_2"].convert_tokens_to_ids("!") == 0
@@ -84,10 +83,10 @@ def test_each_clip_tokenizer_pads_with_its_own_token(sd3: Tiny) -> None:
 def test_every_pad_of_t5_is_read(sd3: Tiny) -> None:
     text = conditions(sd3)
     assert text.mask is None
-    told = given(sd3, text)
-    short = Conditioning(TextCondition(text.embeds[:, :-8], text.pooled), told.geometries)
+    cond = given(sd3, text)
+    short = Conditioning(TextCondition(text.embeds[:, :-8], text.pooled), cond.geometries)
     with torch.no_grad():
-        one, other = (sd3.family.predict(sd3.denoiser, NOISY, torch.tensor([0.3, 0.6]), each) for each in (told, short))
+        one, other = (sd3.family.predict(sd3.denoiser, NOISY, torch.tensor([0.3, 0.6]), each) for each in (cond, short))
     assert (one - other).abs().max() > 1e-4
     assert conditions(sd3, max_length=77).embeds.shape[1] == 77 + 77
 
@@ -127,9 +126,9 @@ def test_targets_hold_the_second_attention_and_nothing_of_the_modulation(sd3: Ti
 def test_sd3_without_second_attention_is_trained_too(tmp_path: Path) -> None:
     tiny = open_tiny("sd3", build_sd3(tmp_path / "sd3", medium=False))
     with torch.no_grad():
-        told = given(tiny, conditions(tiny))
-        ours = tiny.family.predict(tiny.denoiser, NOISY, torch.tensor([0.3, 0.6]), told)
-        theirs = tiny.model.predict(tiny.pipeline, NOISY, torch.tensor([0.3, 0.6]), told.text, told)
+        cond = given(tiny, conditions(tiny))
+        ours = tiny.family.predict(tiny.denoiser, NOISY, torch.tensor([0.3, 0.6]), cond)
+        theirs = tiny.model.predict(tiny.pipeline, NOISY, torch.tensor([0.3, 0.6]), cond.text, cond)
     assert torch.equal(ours, theirs)
     assert not [name for name, _ in tiny.denoiser.named_modules() if "attn2." in name]
 

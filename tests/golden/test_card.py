@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tests.unit.export.test_card import FACTS
-from trainer_core.export.card import model_card
+from trainer_core.export.card.document import model_card
 
 FILES = Path(__file__).resolve().parent / "files"
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from tests.projects import make_project
+from trainer_core.families.shared import loading
 
 pytestmark = pytest.mark.gpu
 
@@ -36,7 +37,7 @@ def test_weights_on_the_gpu_are_those_that_diffusers_loads(tiny_bases: dict[str,
 
     family = get_family("flux1")
     source = ModelSource.open(tiny_bases["flux1"], None, family.spec)
-    on_cpu = family.load_denoiser(source, torch.bfloat16).state_dict()
-    on_gpu = family.load_denoiser(replace(source, device="cuda"), torch.bfloat16).state_dict()
+    on_cpu = loading.load_denoiser(source, torch.bfloat16).state_dict()
+    on_gpu = loading.load_denoiser(replace(source, device="cuda"), torch.bfloat16).state_dict()
     assert all(tensor.is_cuda for tensor in on_gpu.values())
     assert all(torch.equal(on_gpu[name].cpu(), on_cpu[name]) for name in on_cpu)

@@ -11,8 +11,9 @@ from safetensors.torch import load_file, save_file
 
 from tests.projects import TinyProject
 from trainer_core import run
-from trainer_core.cli.commands.verify import changes_picture
+from trainer_core.cli.picture_change import changes_picture
 from trainer_core.errors import ConfigError
+from trainer_core.stages.preflight.findings import project_findings
 
 LOHA = (
     "adapter.type=loha",
@@ -45,7 +46,7 @@ def test_its_card_does_not_tell_people_to_load_it_with_diffusers(loha: tuple[Tin
     project, _ = loha
     card = (project.lora.parent / "README.md").read_text()
     assert "load_lora_weights" not in card
-    assert "ComfyUI: put `tiny.safetensors`" in card
+    assert "put `tiny.safetensors` into `models/loras`" in card
 
 
 def test_verify_sees_that_it_changes_a_picture(loha: tuple[TinyProject, dict[str, object]]) -> None:
@@ -96,7 +97,7 @@ def test_formats_that_cannot_hold_an_adapter_are_told_and_left_out(tmp_path: Pat
         project.run("adapter.type=ia3")
     session = run.open_session(project.config, ("adapter.type=loha",))
     try:
-        (found,) = [one for one in session.findings() if one.field == "export.formats"]
+        (found,) = [one for one in project_findings(session) if one.field == "export.formats"]
     finally:
         session.close()
     assert found.level == "info"

@@ -55,8 +55,8 @@ def test_without_any_of_it_the_versions_are_what_they_were(project: TinyProject)
         plans = {plan.name: plan for plan in run.plan(session)}
         from trainer_core.stages import STAGES
 
-        context = run._context(session, STAGES["cached_text_embeddings"], {})  # pyright: ignore[reportPrivateUsage]
-        ids = [sample.id for sample in session.manifest.samples]
+        context = STAGES["cached_text_embeddings"].context(session, {})
+        ids = [sample.id for sample in session.workspace.manifest.samples]
         assert list(context.items) == ids
         rows = [[name, item.key] for name, item in sorted(context.items.items())]
         assert plans["cached_text_embeddings"].data_version == digest(rows)
@@ -95,9 +95,9 @@ def test_shuffling_encodes_the_new_texts_of_training_pictures_only(project: Tiny
     plans = project.plan(*SHUFFLE)
     text = plans["cached_text_embeddings"]
     session = run.open_session(project.config, SHUFFLE)
-    held_out = {one.id for one in session.manifest.samples if one.split == "held_out"}
-    texts = {one.id: one.texts for one in session.manifest.samples if one.texts}
-    captions = {one.id: one.caption for one in session.manifest.samples}
+    held_out = {one.id for one in session.workspace.manifest.samples if one.split == "held_out"}
+    texts = {one.id: one.texts for one in session.workspace.manifest.samples if one.texts}
+    captions = {one.id: one.caption for one in session.workspace.manifest.samples}
     session.close()
     assert len(held_out) == 1
     assert len(texts) == 5
@@ -164,7 +164,7 @@ def test_class_captions_are_encoded_where_output_is_preserved(project: TinyProje
     assert class_id("pictures/000.png") in names
     assert len(names) == 5
     session = run.open_session(project.config, kept)
-    first = session.manifest.samples[0]
+    first = session.workspace.manifest.samples[0]
     session.close()
     assert first.class_caption == "cat 0, red, {small|large}, on 0"
     assert train(project, *kept)["cached_text_embeddings"] == 5
@@ -217,7 +217,7 @@ def test_where_the_text_sees_control_pictures_each_text_and_the_empty_one_is_enc
 ) -> None:
     settings = ("caption.dropout=0.5", "tags.shuffle=true", 'tags.separator=" "', "caption.variants=2")
     session = run.open_session(seeing.config, settings)
-    trained = [one.id for one in session.manifest.samples if one.split == "train"]
+    trained = [one.id for one in session.workspace.manifest.samples if one.split == "train"]
     session.close()
     names = {name for name, _ in seeing.plan(*settings)["cached_text_embeddings"].stale}
     assert {empty_id(name) for name in trained} < names

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from tests.control_family import EditFlux1, edit_family, make_pairs, use
-from tests.projects import TinyProject, computed, draw_picture, statuses
+from tests.projects import TinyProject, computed, distance, draw_picture, statuses
 from tests.unit.cli.support import call, told
 from trainer_core import run
 from trainer_core.sampling.evaluate import Evaluator
@@ -94,7 +94,7 @@ def test_what_dagster_observes_is_the_content_of_control_pictures(project: TinyP
     def observed() -> str:
         session = run.open_session(project.config)
         try:
-            return session.scanned.folder_version
+            return session.workspace.scanned.folder_version
         finally:
             session.close()
 
@@ -222,7 +222,8 @@ def test_a_caption_is_rendered_as_an_edit_of_its_control_picture(project: TinyPr
         generator=torch.Generator().manual_seed(3),
     ).images[0]
     with Image.open(result.published.path / "pictures" / "base" / "00.png") as ours:
-        assert ours.tobytes() == theirs.tobytes()
+        # The order of float32 sums may move a number by one level, as weights lie at other addresses.
+        assert distance(ours, theirs) <= 1
     with Image.open(project.lora.parent / "samples.png") as grid:
         assert grid.size == layout((64, 64), 3, 4).size
 
@@ -232,7 +233,7 @@ def test_one_caption_of_several_control_pictures_is_rendered_for_each(project: T
         (project.pictures / f"{number:03d}.txt").write_text("make it winter")
     session = run.open_session(project.config)
     try:
-        chosen = chosen_prompts((), (), session)
+        chosen = chosen_prompts((), (), session.workspace)
     finally:
         session.close()
     assert chosen.texts == ("make it winter",) * 4
@@ -283,8 +284,8 @@ def test_the_gate_examines_edits_of_its_own_pictures(project: TinyProject, monke
 def test_an_entry_names_the_variant_where_the_text_differs_by_it(project: TinyProject) -> None:
     session = run.open_session(project.config)
     try:
-        assert session.family.spec.identity == "flux1 edit"
-        items = read_items(session.store.objects.get("cached_text_embeddings", _key(session)))  # type: ignore[arg-type]
+        assert session.workspace.family.spec.identity == "flux1 edit"
+        items = read_items(session.workspace.store.objects.get("cached_text_embeddings", _key(session)))  # type: ignore[arg-type]
         parts: Any = items["pictures/000.png"]["parts"]
         assert parts["encoder"] == "flux1 edit 1"
     finally:
@@ -292,7 +293,7 @@ def test_an_entry_names_the_variant_where_the_text_differs_by_it(project: TinyPr
 
 
 def _key(session: run.Session) -> str:
-    return str(session.store.refs.get("tiny", "cached_text_embeddings"))
+    return str(session.workspace.store.refs.get("tiny", "cached_text_embeddings"))
 
 
 def test_the_command_line_renders_prompts_as_edits_of_one_picture(

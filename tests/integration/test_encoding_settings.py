@@ -51,7 +51,7 @@ def test_the_precision_of_text_decides_how_it_is_encoded_and_stored(project: Tin
         try:
             items: dict[str, Any] = read_items(run.run_until(session, "cached_text_embeddings")[-1].published)
             name = next(iter(items))
-            return read_text(session.store, {name: str(items[name]["key"])})[name].embeds.clone()
+            return read_text(session.workspace.store, {name: str(items[name]["key"])})[name].embeds.clone()
         finally:
             session.close()
 

@@ -15,11 +15,6 @@ from trainer_core.export.formats import written_formats
 EDITS = sorted(name for name, model in MODELS.items() if model.controls)
 
 
-def made(name: str, folder: Path) -> Tiny:
-    """Build and load a tiny model."""
-    return open_tiny(name, MODELS[name].build(folder / "model"))
-
-
 def check(tiny: Tiny, found: WholeRun, controls: int) -> None:
     """Assert all that must hold of a whole run."""
     results, spec = found.results, tiny.family.spec
@@ -39,16 +34,21 @@ def check(tiny: Tiny, found: WholeRun, controls: int) -> None:
     assert found.changes_picture
 
 
+pytestmark = pytest.mark.usefixtures("small_control_pictures")
+
+
 @pytest.mark.parametrize("name", sorted(MODELS))
 @pytest.mark.setting("model.family")
-def test_a_model_trains_resumes_exports_and_samples(name: str, tmp_path: Path) -> None:
-    tiny = made(name, tmp_path)
+def test_a_model_trains_resumes_exports_and_samples(name: str, tmp_path: Path, tiny_bases: dict[str, Path]) -> None:
+    tiny = open_tiny(name, tiny_bases[name])
     check(tiny, whole_run(tiny, tmp_path / "project", tiny.model.controls), tiny.model.controls)
 
 
 @pytest.mark.parametrize("name", EDITS)
-def test_an_edit_model_trains_from_captions_alone_or_says_that_it_needs_pairs(name: str, tmp_path: Path) -> None:
-    tiny = made(name, tmp_path)
+def test_an_edit_model_trains_from_captions_alone_or_says_that_it_needs_pairs(
+    name: str, tmp_path: Path, tiny_bases: dict[str, Path]
+) -> None:
+    tiny = open_tiny(name, tiny_bases[name])
     assert tiny.family.spec.control is not None
     if tiny.family.spec.control.required:
         with pytest.raises(ConfigError, match="datasets.0.control_path: is missing"):

@@ -7,16 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.tiny import build
 from tests.unit.cli.support import Project, call, make_project, told
 
 QUICK = ("--from", "1e-4", "--to", "10", "--steps", "24")
 
 
 @pytest.fixture(scope="module")
-def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    base = build("sd15", tmp_path_factory.mktemp("base") / "sd15")
-    return make_project(tmp_path_factory.mktemp("project"), base)
+def project(tmp_path_factory: pytest.TempPathFactory, tiny_bases: dict[str, Path]) -> Project:
+    return make_project(tmp_path_factory.mktemp("project"), tiny_bases["sd15"])
 
 
 @pytest.fixture(autouse=True)
@@ -26,7 +24,8 @@ def own_home(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_it_brings_up_the_caches_tells_rates_and_touches_no_run(project: Project) -> None:
     answer = told(call("find-lr", "cats", *QUICK, "--json", cwd=project.root))
-    keys = {"suggested", "steepest", "tenth_of_lowest", "lowest", "diverged", "readings", "picture", "figures"}
+    keys = {"suggested", "steepest", "tenth_of_lowest", "lowest", "diverged", "ended_too_soon"}
+    keys |= {"readings", "picture", "figures"}
     assert set(answer) == keys
     rates = [one["rate"] for one in answer["readings"]]
     assert rates == sorted(rates) and rates[0] == pytest.approx(1e-4)
@@ -71,4 +70,4 @@ def test_an_optimizer_that_finds_its_own_rate_is_refused_before_anything_is_comp
 def test_ranges_that_make_no_sense_are_wrong_usage(project: Project, arguments: tuple[str, ...]) -> None:
     result = call("find-lr", "cats", *arguments, cwd=project.root)
     assert result.exit_code == 2
-    assert "wanted" in result.stderr
+    assert "it must be" in result.stderr

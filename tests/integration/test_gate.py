@@ -1,12 +1,14 @@
 """The gate on the bundled demo: an honest LoRA becomes the champion, and what was trained or written wrongly does not.
 
-Two honest LoRAs are made, each the champion of a project of its own in one store. `demo` is the demo itself, with its
-own settings and its own limits: what `make train` trains. `short` is trained for `SHORT` steps: each sabotage is held
-against it, so that it fails for what was broken and not for the few steps it was given.
+Two honest LoRAs are made once a session, each the champion of a project of its own in one store. `demo` is the demo
+itself, with its own settings and its own exam: what `make train` trains. `short` is trained for `SHORT` steps: each
+sabotage is held against it, so that it fails for what was broken and not for the few steps it was given. What a test
+asserts of an honest run holds by a margin, which it states, so that no CPU's rounding decides it.
 """
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -15,22 +17,41 @@ from typing import Any
 
 import pytest
 
+from tests.shared_builds import SharedBuilds
 from trainer_core import run
+from trainer_core.config.load import load_project
 from trainer_core.run import StageResult
 from trainer_core.types import JSON
 
 pytestmark = pytest.mark.slow
 
 CONFIG = Path(__file__).parents[2] / "configs" / "default.yaml"
-EXAM = ("optimizer.lr=3e-3", "train.evaluate_every=250", "train.checkpoint_every=0", "sample.steps=12")
-OTHERS = 'gate.other_prompts=["a big red circle on a white background", "two green hearts on a grey background"]'
 SHORT = 60
-NO_CONCEPT = (*EXAM, "name=short", f"train.steps={SHORT}", "gate.concept_prompts=[]", "gate.min_concept_score=0")
-BY_LOSS = (*NO_CONCEPT, "gate.other_prompts=[]")
-"""Examined by the held-out loss alone."""
-BY_PICTURES = (*NO_CONCEPT, OTHERS)
+QUICK = (
+    *("name=short", f"train.steps={SHORT}", "optimizer.lr=3e-3", "train.evaluate_every=250"),
+    *("train.checkpoint_every=0", "sample.steps=12", "gate.concept_prompts=[]", "gate.min_concept_score=0"),
+)
+BY_LOSS = (*QUICK, "gate.other_prompts=[]", "datasets.0.held_out=0.5")
+"""Examined by the held-out loss alone, of 18 pictures.
+
+Five cannot tell what captions of neighbours do: the loss rises by 10 %, their noise is 15 %. With 18 it is 18 and 9 %.
+"""
+LOST = 0.3
+"""How much worse than the base a LoRA of `BY_PICTURES` may follow prompts."""
 OWN_RUN = "schedule.cycles=2"
 """Is in the run's key and changes nothing else, so a sabotage is trained anew from the same seed."""
+
+
+def by_pictures() -> tuple[str, ...]:
+    """A project without a champion, examined by three pictures of each of the demo's first two other prompts, too."""
+    prompts = load_project(CONFIG, ()).gate.other_prompts[:2]
+    return (
+        *QUICK,
+        "name=drawn",
+        f"gate.other_prompts={json.dumps(prompts)}",
+        "gate.pictures=3",
+        f"gate.max_following_loss={LOST}",
+    )
 
 
 @dataclass(frozen=True)
@@ -50,18 +71,21 @@ class Home:
         return (self.path / "outputs" / "demo" / name).read_bytes()
 
 
-@pytest.fixture(scope="module")
-def honest(tmp_path_factory: pytest.TempPathFactory) -> tuple[Home, Mapping[str, StageResult]]:
-    """The home of both champions, and the results of `demo`; read only: copy it."""
-    home = Home(tmp_path_factory.mktemp("honest") / "home")
-    results = home.run()
-    assert home.run(*BY_LOSS)["metrics"].settled["promoted"]
-    return home, results
+@pytest.fixture(scope="session")
+def honest(shared_builds: SharedBuilds) -> Path:
+    """The home of both champions; read only: copy it."""
+
+    def build(folder: Path) -> None:
+        home = Home(folder)
+        home.run()
+        assert refusal(home.run(*BY_LOSS)) == ""
+
+    return shared_builds.folder("demo", build)
 
 
 @pytest.fixture
-def home(honest: tuple[Home, object], tmp_path: Path) -> Home:
-    shutil.copytree(honest[0].path, tmp_path / "home")
+def home(honest: Path, tmp_path: Path) -> Home:
+    shutil.copytree(honest, tmp_path / "home")
     return Home(tmp_path / "home")
 
 
@@ -75,13 +99,15 @@ def refusal(results: Mapping[str, StageResult]) -> str:
     return "" if settled["promoted"] else "; ".join(settled["reasons"])
 
 
-def test_an_honest_lora_is_promoted(honest: tuple[Home, Mapping[str, StageResult]]) -> None:
-    found = figures(honest[1])
-    assert refusal(honest[1]) == ""
-    assert found["held_out_loss_change"] < -0.5
+def test_an_honest_lora_is_promoted_by_a_wide_margin(home: Home) -> None:
+    results = home.run()
+    assert {result.action for result in results.values()} == {"reused"}
+    assert refusal(results) == ""
+    found, limits = figures(results), load_project(CONFIG, ()).gate
+    assert found["held_out_loss_change"] < -0.1
     assert found["concept_score_base"] <= 0.1
-    assert found["concept_score_lora"] >= 0.8
-    assert found["following_base"] - found["following_lora"] <= 0.1
+    assert found["concept_score_lora"] >= limits.min_concept_score + 0.1
+    assert found["following_base"] - found["following_lora"] <= limits.max_following_loss
 
 
 def negate_the_training_target(patch: pytest.MonkeyPatch) -> None:
@@ -112,35 +138,38 @@ def stop_the_optimizer(patch: pytest.MonkeyPatch) -> None:
 
 
 def ignore_alpha(patch: pytest.MonkeyPatch) -> None:
-    from trainer_core.adapters import ADAPTERS
+    from trainer_core.adapters.adapter import ADAPTERS
 
-    real = ADAPTERS["lora"]
+    kind = load_project(CONFIG, ()).adapter.type
+    real = ADAPTERS[kind]
 
     def layers(state: Any, config: Any) -> Any:
         return real.layers(state, config.model_copy(update={"alpha": config.rank}))
 
-    patch.setitem(ADAPTERS, "lora", replace(real, layers=layers))
+    patch.setitem(ADAPTERS, kind, replace(real, layers=layers))
 
 
-def leave_latents_unscaled(patch: pytest.MonkeyPatch) -> None:
-    from trainer_core.families.shared import loading
+def scale_latents_wrongly(patch: pytest.MonkeyPatch) -> None:
+    from trainer_core.families.shared import kl_vae
 
-    real = loading.encode_normalised
-    patch.setattr(loading, "encode_normalised", lambda vae, pixels: real(vae, pixels) / vae.config.scaling_factor)
+    real = kl_vae.encode_normalised
+    patch.setattr(kl_vae, "encode_normalised", lambda vae, pixels: 4 * real(vae, pixels))
 
 
 def test_runs_as_short_as_the_sabotaged_ones_pass_what_those_fail(home: Home) -> None:
-    found = home.run(*BY_PICTURES, OWN_RUN)
+    found = home.run(*by_pictures())
     assert refusal(found) == ""
-    assert figures(found)["following_base"] - figures(found)["following_lora"] <= 0.1
-    assert "no lower than the base's" not in refusal(home.run(*BY_LOSS, OWN_RUN, "train.steps=5"))
+    assert figures(found)["following_base"] - figures(found)["following_lora"] <= LOST - 0.1
+    few = home.run(*BY_LOSS, OWN_RUN, "train.steps=5")
+    assert figures(few)["held_out_loss_change"] < -0.005
+    assert "no lower than the base's" not in refusal(few)
 
 
 @pytest.mark.parametrize(
     ("sabotage", "overrides", "reason"),
     [
         (negate_the_training_target, BY_LOSS, "no lower than the base's"),
-        (negate_the_schedules_target, BY_PICTURES, "follows prompts without the concept"),
+        (negate_the_schedules_target, by_pictures(), "follows prompts without the concept"),
         (give_captions_to_their_neighbours, BY_LOSS, "against the champion's"),
         (stop_the_optimizer, (*BY_LOSS, "train.steps=5"), "no lower than the base's"),
     ],
@@ -165,10 +194,10 @@ def test_a_file_that_forgets_alpha_is_not_promoted(home: Home, monkeypatch: pyte
     assert "against the champion's" in refusal(results)
 
 
-def test_latents_without_their_scale_give_no_champion(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    leave_latents_unscaled(monkeypatch)
+def test_latents_of_a_wrong_scale_give_no_champion(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scale_latents_wrongly(monkeypatch)
     # A store of its own: the others hold the right latents under these keys.
-    assert "follows prompts without the concept" in refusal(Home(tmp_path / "home").run(*BY_PICTURES))
+    assert "follows prompts without the concept" in refusal(Home(tmp_path / "home").run(*by_pictures()))
 
 
 def test_a_worse_lora_leaves_the_champion_alone_until_the_limits_let_it_pass(home: Home) -> None:
@@ -178,7 +207,7 @@ def test_a_worse_lora_leaves_the_champion_alone_until_the_limits_let_it_pass(hom
     newest = home.output("demo.safetensors")
     assert newest != champion
     assert home.output("champion.safetensors") == champion
-    again = home.run(*worse, "gate.max_held_out_rise=10", "gate.min_concept_score=0")
+    again = home.run(*worse, "gate.max_held_out_rise=10", "gate.min_concept_score=0", "gate.max_following_loss=1")
     assert {result.action for result in again.values()} == {"reused"}
     assert refusal(again) == ""
     assert home.output("champion.safetensors") == newest

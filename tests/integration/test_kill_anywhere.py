@@ -18,7 +18,6 @@ import pytest
 
 from tests.projects import TinyProject, make_project
 
-KILLS = 20
 ROOT = Path(__file__).parents[2]
 
 
@@ -64,8 +63,9 @@ def _truth(project: TinyProject) -> tuple[dict[str, str], str]:
 
 
 @pytest.mark.slow
-def test_twenty_kills_at_random_moments_change_nothing(
-    zygote: Zygote, tiny_bases: dict[str, Path], tmp_path: Path
+@pytest.mark.parametrize("kills", [5, pytest.param(100, marks=[pytest.mark.campaign, pytest.mark.timeout(2400)])])
+def test_kills_at_random_moments_change_nothing(
+    kills: int, zygote: Zygote, tiny_bases: dict[str, Path], tmp_path: Path
 ) -> None:
     project = make_project(tmp_path / "project", tiny_bases["sd15"], pictures=8, steps=12)
     began = time.perf_counter()
@@ -75,7 +75,7 @@ def test_twenty_kills_at_random_moments_change_nothing(
     expected = _truth(project)
     chance = random.Random(20)
     killed = 0
-    for _ in range(2 * KILLS):
+    for _ in range(2 * kills):
         shutil.rmtree(project.home)
         child = zygote.start(project.config)
         # Up to where the last stages start: caching and training are what is killed.
@@ -90,6 +90,6 @@ def test_twenty_kills_at_random_moments_change_nothing(
         zygote.start(project.config)
         assert zygote.end() == 0
         assert _truth(project) == expected
-        if killed == KILLS:
+        if killed == kills:
             return
-    pytest.fail(f"only {killed} of {2 * KILLS} runs could be killed while they ran")
+    pytest.fail(f"only {killed} of {2 * kills} runs could be killed while they ran")

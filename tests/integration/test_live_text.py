@@ -10,7 +10,7 @@ import pytest
 
 from tests.contract import whole_run
 from tests.contract.models import MODELS
-from tests.projects import TinyProject, make_project, statuses
+from tests.projects import NewProject, TinyProject, statuses
 from trainer_core import run
 from trainer_core.run import StageResult
 from trainer_core.types import Sample
@@ -18,10 +18,6 @@ from trainer_core.types import Sample
 STEPS = 4
 SETTINGS = (f"train.steps={STEPS}", "logging.every=1", "export.dtype=fp32")
 LIVE = (*SETTINGS, "text.cache=never")
-
-
-def project_of(name: str, folder: Path) -> TinyProject:
-    return make_project(folder / "project", MODELS[name].build(folder / "model"), MODELS[name].family)
 
 
 def train(project: TinyProject, *settings: str) -> dict[str, StageResult]:
@@ -35,8 +31,8 @@ def losses(result: StageResult) -> list[float]:
 
 @pytest.mark.setting("text.cache")
 @pytest.mark.parametrize("name", ["sd15", "sdxl", "sd3", "flux1", "qwen_image_edit"])
-def test_captions_encoded_while_training_give_the_losses_of_cached_ones(name: str, tmp_path: Path) -> None:
-    project = project_of(name, tmp_path)
+def test_captions_encoded_while_training_give_the_losses_of_cached_ones(name: str, new_project: NewProject) -> None:
+    project = new_project(name)
     pairs: tuple[str, ...] = ()
     if MODELS[name].controls:
         pairs = (*whole_run.paired(project, MODELS[name].controls), "datasets.0.held_out=0.4")
@@ -52,16 +48,18 @@ def test_captions_encoded_while_training_give_the_losses_of_cached_ones(name: st
 
 
 @pytest.mark.setting("text.cache")
-def test_without_a_cache_only_held_out_captions_are_encoded_before_training(tmp_path: Path) -> None:
-    project = project_of("sd15", tmp_path)
+def test_without_a_cache_only_held_out_captions_are_encoded_before_training(new_project: NewProject) -> None:
+    project = new_project("sd15")
     results = train(project, *LIVE)
     held_out = results["validated_dataset"].published.metadata["statistics"]["held_out"]
     assert results["cached_text_embeddings"].items_computed == held_out == 2
 
 
 @pytest.mark.setting("text.cache", "text.clip_tokens", "text.max_length", "text.clip_skip")
-def test_a_run_that_encodes_captions_depends_on_captions_and_encoders_and_on_nothing_else(tmp_path: Path) -> None:
-    project = project_of("sd15", tmp_path)
+def test_a_run_that_encodes_captions_depends_on_captions_and_encoders_and_on_nothing_else(
+    new_project: NewProject,
+) -> None:
+    project = new_project("sd15")
     train(project, *LIVE)
     stages = ("cached_latents", "lora_checkpoint")
     assert statuses(project.plan(*LIVE), stages) == dict.fromkeys(stages, "fresh")
@@ -78,9 +76,9 @@ def test_a_run_that_encodes_captions_depends_on_captions_and_encoders_and_on_not
 
 
 @pytest.mark.setting("text.cache")
-def test_captions_that_nothing_encodes_beforehand_still_move_the_data_version(tmp_path: Path) -> None:
+def test_captions_that_nothing_encodes_beforehand_still_move_the_data_version(new_project: NewProject) -> None:
     """Dagster sees nothing but data versions: with no picture held out there is no entry that could change."""
-    project = project_of("sd15", tmp_path)
+    project = new_project("sd15")
     live = (*LIVE, "datasets.0.held_out=0")
     before = project.plan(*live)["cached_text_embeddings"]
     (project.pictures / "003.txt").write_text("another caption\n")
@@ -95,15 +93,15 @@ def test_captions_that_nothing_encodes_beforehand_still_move_the_data_version(tm
 
 
 @pytest.mark.setting("text.cache")
-def test_asking_for_the_cache_that_is_the_default_trains_nothing_again(tmp_path: Path) -> None:
-    project = project_of("sd15", tmp_path)
+def test_asking_for_the_cache_that_is_the_default_trains_nothing_again(new_project: NewProject) -> None:
+    project = new_project("sd15")
     train(project, *SETTINGS)
     assert set(statuses(project.plan(*SETTINGS, "text.cache=always"), ("lora_checkpoint",)).values()) == {"fresh"}
 
 
 @pytest.mark.setting("text.clip_tokens")
-def test_more_tokens_encode_captions_again_and_keep_the_pictures(tmp_path: Path) -> None:
-    project = project_of("sd15", tmp_path)
+def test_more_tokens_encode_captions_again_and_keep_the_pictures(new_project: NewProject) -> None:
+    project = new_project("sd15")
     train(project, *SETTINGS)
     plans = project.plan(*SETTINGS, "text.clip_tokens=225")
     assert plans["cached_latents"].status == "fresh"
@@ -114,6 +112,6 @@ def test_more_tokens_encode_captions_again_and_keep_the_pictures(tmp_path: Path)
 def _samples(project: TinyProject) -> Sequence[Sample]:
     session = run.open_session(project.config)
     try:
-        return session.manifest.samples
+        return session.workspace.manifest.samples
     finally:
         session.close()

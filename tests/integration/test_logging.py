@@ -18,7 +18,8 @@ from trainer_core.train.observe.metrics import read_metrics
 from trainer_core.types import ProgressEvent
 
 KEY = "5ecret" * 6 + "abcd"
-STEPS = ("train.steps=8", "train.checkpoint_every=4", "train.evaluate_every=4", "logging.every=2")
+# Another seed than the finished run's, which would otherwise go on.
+STEPS = ("train.steps=8", "train.seed=8", "train.checkpoint_every=4", "train.evaluate_every=4", "logging.every=2")
 TENSORBOARD, OFFLINE = "logging.tensorboard=true", "logging.wandb=offline"
 
 
@@ -172,8 +173,8 @@ def test_what_online_needs_is_told_before_training(project: TinyProject, monkeyp
     monkeypatch.delenv("WANDB_API_KEY")
     with pytest.raises(ConfigError, match="WANDB_API_KEY is not set"):
         project.plan("logging.wandb=online")
-    from trainer_core.stages.project import session
+    from trainer_core.stages.preflight import services
 
-    monkeypatch.setattr(session, "find_spec", lambda name: None)
+    monkeypatch.setattr(services, "find_spec", lambda name: None)
     with pytest.raises(ConfigError, match=r"pip install lora-assets\[wandb\]"):
         project.plan("logging.wandb=offline")

@@ -13,7 +13,8 @@ from PIL import Image
 
 from tests.projects import TinyProject, computed
 from trainer_core import run
-from trainer_core.export.card import CardFacts, Lineage, Rendered, Trained, TrainingData, model_card
+from trainer_core.export.card.document import model_card
+from trainer_core.export.card.facts import CardFacts, Lineage, Rendered, Trained, TrainingData
 from trainer_core.run import StageResult
 from trainer_core.sampling.grid import layout
 from trainer_core.stages import STAGES
@@ -113,13 +114,13 @@ def test_a_new_kind_of_contact_sheet_makes_nothing_below_it_stale(
 
 
 def test_an_unchanged_dataset_opens_no_picture(project: TinyProject, monkeypatch: pytest.MonkeyPatch) -> None:
-    from trainer_core.data.pictures import pixels
+    from trainer_core.data.pictures import decode
     from trainer_core.data.reports import contact_sheet
 
     def refuse(*arguments: object, **more: object) -> None:
         raise AssertionError("a picture was decoded")
 
-    monkeypatch.setattr(pixels, "decode", refuse)
+    monkeypatch.setattr(decode, "decode", refuse)
     monkeypatch.setattr(contact_sheet, "write_contact_sheet", refuse)
     assert computed(project.run()) == {}
 
@@ -136,6 +137,6 @@ def test_the_snippet_of_the_card_runs(project: TinyProject, monkeypatch: pytest.
     found = re.search(r"```python\n(.*?)\n```", model_card(facts), re.DOTALL)
     assert found is not None
     monkeypatch.chdir(project.lora.parent)
-    exec(found[1].replace('"path/to/base"', repr(str(project.base))), {})
+    exec(re.sub(r'base = "base".*', f"base = {str(project.base)!r}", found[1]), {})
     with Image.open("picture.png") as picture:
         assert picture.size == (64, 64)

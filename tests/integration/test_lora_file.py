@@ -170,18 +170,18 @@ def test_the_proof_lies_beside_the_files(finished_sd15: Path) -> None:
 def test_a_failed_proof_publishes_nothing_and_keeps_the_run(
     project: TinyProject, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from trainer_core.export import write
+    from trainer_core.stages.publishing import lora_files
 
     before = project.lora.read_bytes()
     with monkeypatch.context() as patched:
-        write_lora = write.write_lora
+        write_lora = lora_files.write_lora
         halved = {"lora_B.weight": 0.5, ".alpha": 0.5}
 
         def wrong(path: Path, tensors: dict[str, torch.Tensor], metadata: object) -> str:
             bad = {k: v * next((x for end, x in halved.items() if k.endswith(end)), 1.0) for k, v in tensors.items()}
             return write_lora(path, bad, metadata)  # type: ignore[arg-type]
 
-        patched.setattr(write, "write_lora", wrong)
+        patched.setattr(lora_files, "write_lora", wrong)
         with pytest.raises(ExportError, match=r"lora\.safetensors \(diffusers\): unet\..*run again"):
             project.run("export.dtype=fp32")
     assert project.lora.read_bytes() == before

@@ -5,20 +5,21 @@ from __future__ import annotations
 import hashlib
 import os
 import signal
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.projects import TinyProject, computed, make_project
+from tests.projects import TinyProject, computed
 from trainer_core import run
 from trainer_core.errors import Interrupted
-from trainer_core.stages import lora_checkpoint
+from trainer_core.stages.training import training_run
 from trainer_core.types import ProgressEvent, Sample
 
 # Of two steps, since Adam's first goes by the gradient's sign alone.
-SHORT = ("train.steps=2", "train.select=last", "train.checkpoint_every=0")
+SHORT = ("train.steps=2", "train.select=last", "train.checkpoint_every=0", "export.formats=[diffusers]")
 TIMESTEPS = ("noise.timestep_sampling=mode", "noise.min_timestep=400", "noise.max_timestep=300", "noise.ip_gamma=0.1")
 EACH: dict[str, tuple[str, ...]] = {
     "sd15": (
@@ -73,18 +74,9 @@ WHOLE: dict[str, tuple[str, ...]] = {
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory, tiny_bases: dict[str, Path], finished_sd15: Path) -> Any:
+def finished(finished_project: Callable[[str], Path]) -> Any:
     """Return a maker of copies of finished projects."""
-    folders = {"sd15": finished_sd15}
-
-    def copy(family: str, folder: Path) -> TinyProject:
-        if family not in folders:
-            project = make_project(tmp_path_factory.mktemp("finished") / family, tiny_bases[family], family)
-            project.run()
-            folders[family] = project.folder
-        return TinyProject(folders[family]).copy(folder)
-
-    return copy
+    return lambda family, folder: TinyProject(finished_project(family)).copy(folder)
 
 
 def lora_of(project: TinyProject, *settings: str) -> str:
@@ -170,11 +162,11 @@ def test_the_prior_weight_counts_for_regularisation_pictures_alone(
 ) -> None:
     project = finished("sd15", tmp_path / "project")
     assert lora_of(project, "loss.prior_weight=0.1") == lora_of(project)
-    real = lora_checkpoint.trained_samples
+    real = training_run.trained_samples
 
     def half_of_them(context: Any) -> list[Sample]:
         return [replace(one, regularisation=number % 2 == 0) for number, one in enumerate(real(context))]
 
-    monkeypatch.setattr(lora_checkpoint, "trained_samples", half_of_them)
+    monkeypatch.setattr(training_run, "trained_samples", half_of_them)
     versions = {lora_of(project, f"loss.prior_weight={weight}", "train.seed=8") for weight in (1.0, 0.5, 0.1)}
     assert len(versions) == 3

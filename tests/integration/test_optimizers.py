@@ -13,8 +13,8 @@ import pytest
 
 from tests.projects import TinyProject
 from trainer_core import run
+from trainer_core.config.optimizers import OPTIMIZERS
 from trainer_core.errors import ConfigError, Interrupted
-from trainer_core.train.optim.table import OPTIMIZERS
 from trainer_core.types import ProgressEvent
 
 KINDS = (

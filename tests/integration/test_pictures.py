@@ -14,13 +14,13 @@ import pytest
 import torch
 from PIL import Image
 
-from tests.contract.models import MODELS
-from tests.projects import TinyProject, computed, draw_picture, make_project, statuses
+from tests.projects import NewProject, TinyProject, computed, draw_picture, statuses
 from tests.unit.cli.support import call
 from trainer_core import run
 from trainer_core.data.pictures.crops_and_views import view_id
 from trainer_core.data.pictures.decode import load_rgb, to_view
 from trainer_core.errors import Interrupted
+from trainer_core.families.shared import loading
 from trainer_core.hardware.placement import torch_dtype
 from trainer_core.stages.caching.entries import read_items, read_latents
 from trainer_core.stages.caching.view_entries import mask_id, read_masks
@@ -79,7 +79,7 @@ def plain(finished_sd15: Path, tmp_path: Path) -> TinyProject:
 def samples_of(project: TinyProject, *overrides: str) -> dict[str, Sample]:
     session = run.open_session(project.config, overrides)
     try:
-        return {sample.id: sample for sample in session.manifest.samples}
+        return {sample.id: sample for sample in session.workspace.manifest.samples}
     finally:
         session.close()
 
@@ -177,15 +177,15 @@ def test_entries_are_what_the_vae_says_of_each_view(project: TinyProject) -> Non
     try:
         published = run.run_until(session, "cached_latents")[-1].published
         items: dict[str, Any] = read_items(published)
-        vae = session.family.load_vae(session.source, torch_dtype("fp32"))
+        vae = loading.load_vae(session.workspace.source, torch_dtype("fp32"))
         checked = 0
-        for sample in session.manifest.samples[:6]:
+        for sample in session.workspace.manifest.samples[:6]:
             for number, view in enumerate(sample.views):
                 name = view_id(sample.id, number)
-                stored = read_latents(session.store, {name: str(items[name]["key"])})[name]
+                stored = read_latents(session.workspace.store, {name: str(items[name]["key"])})[name]
                 pixels = torch.from_numpy(to_view(load_rgb(sample.path), view).copy()).permute(2, 0, 1)[None]
                 with torch.inference_mode():
-                    expected = session.family.encode_latents(vae, pixels.float() / 127.5 - 1)[0]
+                    expected = session.workspace.family.encode_latents(vae, pixels.float() / 127.5 - 1)[0]
                 torch.testing.assert_close(stored.float(), expected.float(), atol=2e-3, rtol=2e-3)
                 checked += 1
         assert checked >= 8
@@ -226,7 +226,7 @@ def test_batches_show_masks_over_the_view_that_was_drawn(project: TinyProject, m
         items: dict[str, Any] = read_items(run.run_until(session, "cached_latents")[-1].published)
         masked = [name for name, sample in samples.items() if sample.mask is not None]
         names = [view_id(name, number) for name in masked for number in range(len(samples[name].views))]
-        stored = read_masks(session.store, {name: str(items[mask_id(name)]["key"]) for name in names})
+        stored = read_masks(session.workspace.store, {name: str(items[mask_id(name)]["key"]) for name in names})
         count = 0
         for one in batches:
             for row, name in enumerate(one.sample_ids):
@@ -260,7 +260,7 @@ def test_an_epoch_has_as_many_regularisation_draws_and_the_weight_trains_again(p
 def test_samples_are_rendered_of_the_concepts_captions(project: TinyProject) -> None:
     session = run.open_session(project.config)
     try:
-        assert all("number" in text for text in chosen_prompts((), (), session).texts)
+        assert all("number" in text for text in chosen_prompts((), (), session.workspace).texts)
     finally:
         session.close()
 
@@ -286,7 +286,7 @@ def test_what_dagster_observes_moves_with_a_mask(project: TinyProject) -> None:
     def observed() -> str:
         session = run.open_session(project.config)
         try:
-            return session.scanned.folder_version
+            return session.workspace.scanned.folder_version
         finally:
             session.close()
 
@@ -302,9 +302,8 @@ def test_what_dagster_observes_moves_with_a_mask(project: TinyProject) -> None:
 
 @pytest.mark.setting("datasets.mask_path", "datasets.alpha_mask")
 @pytest.mark.parametrize("model", ["flux2", "sana", "qwen_image"])
-def test_masks_have_the_size_of_every_familys_latents(model: str, tmp_path: Path) -> None:
-    base = MODELS[model].build(tmp_path / "model")
-    project = make_project(tmp_path / "project", base, MODELS[model].family, pictures=4)
+def test_masks_have_the_size_of_every_familys_latents(model: str, new_project: NewProject) -> None:
+    project = new_project(model)
     pixels = np.full((64, 64, 4), 255, np.uint8)
     pixels[:, :32, 3] = 0
     Image.fromarray(pixels).save(project.pictures / "alpha.png")
@@ -316,8 +315,8 @@ def test_masks_have_the_size_of_every_familys_latents(model: str, tmp_path: Path
         published = run.run_until(session, "cached_latents")[-1].published
         items: dict[str, Any] = read_items(published)
         name = "pictures/alpha.png"
-        latent = read_latents(session.store, {name: str(items[name]["key"])})[name]
-        mask = read_masks(session.store, {name: str(items[mask_id(name)]["key"])})[name]
+        latent = read_latents(session.workspace.store, {name: str(items[name]["key"])})[name]
+        mask = read_masks(session.workspace.store, {name: str(items[mask_id(name)]["key"])})[name]
         assert mask.shape == (1, *latent.shape[-2:])
         half = mask.shape[-1] // 2
         assert mask[..., :half].max() == 0 and mask[..., half:].min() == 1
@@ -332,7 +331,7 @@ def test_the_precision_of_latents_decides_how_they_are_encoded_and_stored(plain:
         try:
             items: dict[str, Any] = read_items(run.run_until(session, "cached_latents")[-1].published)
             name = "pictures/000.png"
-            latent = read_latents(session.store, {name: str(items[name]["key"])})[name]
+            latent = read_latents(session.workspace.store, {name: str(items[name]["key"])})[name]
             return latent.dtype, latent.float().clone()
         finally:
             session.close()

@@ -116,13 +116,13 @@ def test_gradient_checkpointing_gives_the_same_weights(project: TinyProject) -> 
 
 
 def test_accumulated_micro_batches_are_those_of_a_larger_batch_in_order(project: TinyProject) -> None:
-    from trainer_core.data.epoch.batch_order import Order
+    from trainer_core.data.epoch.batch_order import BatchOrder
 
     session = run.open_session(project.config)
-    small = Order.of(session.manifest.samples, 1, 7)
+    small = BatchOrder.of(session.workspace.manifest.samples, 1, 7)
     session.close()
     first_epoch = [draw.sample_id for number in range(small.batches_per_epoch) for draw in small.micro_batch(number)]
-    assert sorted(first_epoch) == sorted(sample_id for sample_id, _, _ in small.items)
+    assert sorted(first_epoch) == sorted(sample_id for sample_id, _, _ in small.samples)
 
 
 def test_two_trainings_in_one_process_may_differ_in_precision(project: TinyProject) -> None:

@@ -41,7 +41,7 @@ def test_two_accumulated_micro_batches_make_one_step_and_see_twice_the_pictures(
 @pytest.mark.setting("train.batch_size")
 def test_a_batch_of_one_takes_as_many_micro_batches_as_there_are_pictures(project: TinyProject) -> None:
     session = run.open_session(project.config, ("train.batch_size=1", "datasets.0.held_out=0"))
-    assert (session.length.batches, session.length.draws) == (8, 8)
+    assert (session.length.batches, session.length.samples_per_epoch) == (8, 8)
     session.close()
 
 

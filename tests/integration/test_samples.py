@@ -119,12 +119,12 @@ def test_samples_on_the_way_stand_between_base_and_lora(project: TinyProject) ->
 
 
 def break_rendering(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
-    from trainer_core.sampling import render
+    from trainer_core.stages.rendering import render_samples
 
     def broken(*arguments: object) -> object:
         raise error
 
-    monkeypatch.setattr(render, "render", broken)
+    monkeypatch.setattr(render_samples, "render", broken)
 
 
 OUT_OF_MEMORY = RuntimeError("CUDA out of memory. Tried to allocate 20 GiB")

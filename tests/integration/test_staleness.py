@@ -149,6 +149,14 @@ def test_going_back_to_an_earlier_setting_reuses_its_result(project: TinyProject
     assert again["lora_checkpoint"].data_version == first
 
 
+@pytest.mark.setting("bucket.resolution")
+@pytest.mark.setting("bucket.max_side")
+def test_sides_that_the_base_decides_make_the_keys_of_the_same_numbers(project: TinyProject) -> None:
+    # The tiny base's config has 8 latent pixels of 8 pixels each: 64, what the project's file says, and twice that.
+    plans = project.plan("bucket.resolution=null", "bucket.max_side=0")
+    assert set(statuses(plans).values()) == {"fresh"}
+
+
 @pytest.mark.setting("export.dtype")
 def test_another_export_precision_exports_again_and_trains_nothing(project: TinyProject) -> None:
     result = project.run("export.dtype=fp32")["lora_checkpoint"]
@@ -171,3 +179,13 @@ def test_nothing_is_ever_written_into_the_users_folders(finished_sd15: Path) -> 
     assert sorted(path.suffix for path in project.pictures.iterdir()) == [".png"] * 8 + [".txt"] * 8
     assert not list(project.base.rglob("*.npz"))
     assert {path.name for path in project.folder.iterdir()} == {"base", "pictures", "tiny.yaml", ".lora-assets"}
+
+
+def test_plan_estimates_training_after_a_run_with_no_steps_left(project: TinyProject) -> None:
+    # Another machine's index: nothing was timed here.
+    (project.store / "index.sqlite").unlink()
+    assert project.plan("train.seed=9")["lora_checkpoint"].seconds is None
+    assert project.run("export.dtype=fp32")["lora_checkpoint"].items_computed == 0
+    seconds = project.plan("train.seed=9")["lora_checkpoint"].seconds
+    assert seconds is not None
+    assert seconds > 0

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,7 +14,7 @@ from torch import Tensor
 
 from tests.contract.models import MODELS
 from tests.contract.whole_run import TRAINED, stop_training
-from tests.projects import TinyProject, make_project
+from tests.projects import NewProject, TinyProject
 
 ENCODERS = {
     "sd15": ("text_encoder",),
@@ -39,10 +38,6 @@ def settings(family: str, *more: str) -> tuple[str, ...]:
     )
 
 
-def project_of(family: str, folder: Path) -> TinyProject:
-    return make_project(folder / "project", MODELS[family].build(folder / "model"), family)
-
-
 def adapter(project: TinyProject, steps: int = STEPS) -> dict[str, Tensor]:
     """Return what was trained, in float32."""
     (state,) = project.store.glob(f"runs/*/checkpoints/step-{steps:08d}/adapter.safetensors")
@@ -60,8 +55,8 @@ def largest(state: Mapping[str, Tensor], start: str) -> dict[str, float]:
 
 @pytest.mark.setting("adapter.text_encoders")
 @pytest.mark.parametrize("family", sorted(ENCODERS))
-def test_text_encoders_are_trained_resumed_and_loaded_by_plain_diffusers(family: str, tmp_path: Path) -> None:
-    project, asked = project_of(family, tmp_path), settings(family, "adapter.dropout=0.3")
+def test_text_encoders_are_trained_resumed_and_loaded_by_plain_diffusers(family: str, new_project: NewProject) -> None:
+    project, asked = new_project(family), settings(family, "adapter.dropout=0.3")
     stop_training(project, asked)
     results = project.run(*asked, until="lora_checkpoint")
     assert results["lora_checkpoint"].items_reused == 2
@@ -109,8 +104,8 @@ def says(pipeline: Any, name: str) -> Tensor:
 
 
 @pytest.mark.setting("adapter.text_encoders")
-def test_text_encoders_carry_a_plain_lora_beside_a_locon(tmp_path: Path) -> None:
-    project = project_of("sd15", tmp_path)
+def test_text_encoders_carry_a_plain_lora_beside_a_locon(new_project: NewProject) -> None:
+    project = new_project("sd15")
     asked = settings("sd15", "adapter.type=locon", "adapter.conv_rank=2", 'export.formats=["diffusers","kohya"]')
     stop_training(project, asked)
     published = project.run(*asked)["lora_checkpoint"].published
@@ -122,8 +117,8 @@ def test_text_encoders_carry_a_plain_lora_beside_a_locon(tmp_path: Path) -> None
 
 
 @pytest.mark.setting("optimizer.text_encoder_lr")
-def test_each_text_encoder_has_a_rate_of_its_own(tmp_path: Path) -> None:
-    project = project_of("sdxl", tmp_path)
+def test_each_text_encoder_has_a_rate_of_its_own(new_project: NewProject) -> None:
+    project = new_project("sdxl")
     project.run(*settings("sdxl", "optimizer.text_encoder_lr=[1e-2, 1e-9]"), until="lora_checkpoint")
     state = adapter(project)
     assert min(largest(state, "text_encoder.").values()) > 1e-3
@@ -132,8 +127,8 @@ def test_each_text_encoder_has_a_rate_of_its_own(tmp_path: Path) -> None:
 
 
 @pytest.mark.setting("optimizer.text_encoder_lr", "adapter.text_encoders")
-def test_what_a_text_encoder_learnt_counts_in_held_out_losses_samples_and_metrics(tmp_path: Path) -> None:
-    project = project_of("sd15", tmp_path)
+def test_what_a_text_encoder_learnt_counts_in_held_out_losses_samples_and_metrics(new_project: NewProject) -> None:
+    project = new_project("sd15")
     # all that is learnt is in the text encoder
     asked = settings("sd15", "optimizer.lr=1e-9", "optimizer.text_encoder_lr=3e-2", "train.evaluate_every=1")
     results = project.run(*asked, "sample.every=2")
@@ -150,8 +145,8 @@ def test_what_a_text_encoder_learnt_counts_in_held_out_losses_samples_and_metric
 
 
 @pytest.mark.parametrize("family", ["sd15", "sdxl"])
-def test_metrics_measure_a_file_in_kohyas_keys_like_one_in_diffusers(family: str, tmp_path: Path) -> None:
-    project = project_of(family, tmp_path)
+def test_metrics_measure_a_file_in_kohyas_keys_like_one_in_diffusers(family: str, new_project: NewProject) -> None:
+    project = new_project(family)
     found: list[float] = []
     for formats in ('["diffusers"]', '["kohya"]'):
         results = project.run(*settings(family, f"export.formats={formats}"))
@@ -162,8 +157,8 @@ def test_metrics_measure_a_file_in_kohyas_keys_like_one_in_diffusers(family: str
 
 
 @pytest.mark.setting("adapter.text_encoders")
-def test_recomputed_activations_of_text_encoders_give_the_same_weights(tmp_path: Path) -> None:
-    project = project_of("sd15", tmp_path)
+def test_recomputed_activations_of_text_encoders_give_the_same_weights(new_project: NewProject) -> None:
+    project = new_project("sd15")
     plain = project.run(*settings("sd15"), until="lora_checkpoint")["lora_checkpoint"]
     for part in TRAINED:
         shutil.rmtree(project.store / part)
@@ -173,8 +168,8 @@ def test_recomputed_activations_of_text_encoders_give_the_same_weights(tmp_path:
 
 
 @pytest.mark.setting("adapter.text_encoders")
-def test_training_text_encoders_trains_again_and_encodes_no_picture_again(tmp_path: Path) -> None:
-    project = project_of("sd15", tmp_path)
+def test_training_text_encoders_trains_again_and_encodes_no_picture_again(new_project: NewProject) -> None:
+    project = new_project("sd15")
     project.run(f"train.steps={STEPS}", until="lora_checkpoint")
     plans = project.plan(f"train.steps={STEPS}", "adapter.text_encoders=[text_encoder]")
     assert plans["cached_latents"].status == "fresh"

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import pytest
 
-from tests.contract.models import MODELS
-from tests.projects import TinyProject, make_project
+from tests.projects import NewProject, TinyProject
 from trainer_core import run
-from trainer_core.families.shared import loading
+from trainer_core.stages.preflight import truncation
+from trainer_core.stages.preflight.findings import caption_findings
 from trainer_core.types import Finding
 
 LONG = " ".join("abcdefghij"[number % 10] for number in range(90)) + " and the last words"
@@ -19,14 +18,14 @@ LONG = " ".join("abcdefghij"[number % 10] for number in range(90)) + " and the l
 def findings(project: TinyProject, *settings: str) -> list[Finding]:
     session = run.open_session(project.config, settings)
     try:
-        return list(session.caption_findings)
+        return list(caption_findings(session))
     finally:
         session.close()
 
 
 @pytest.fixture
-def project(tmp_path: Path) -> TinyProject:
-    made = make_project(tmp_path / "project", MODELS["sd15"].build(tmp_path / "model"))
+def project(new_project: NewProject) -> TinyProject:
+    made = new_project("sd15")
     (made.pictures / "002.txt").write_text(f"{LONG}\n")
     return made
 
@@ -47,8 +46,8 @@ def test_a_caption_is_counted_once_and_a_tokenizer_is_not_loaded_for_a_short_one
 ) -> None:
     first = findings(project)
     loads: list[str] = []
-    real = loading.load_tokenizer
-    monkeypatch.setattr(loading, "load_tokenizer", lambda source, name: (loads.append(name), real(source, name))[1])
+    real = truncation.load_tokenizer
+    monkeypatch.setattr(truncation, "load_tokenizer", lambda source, name: (loads.append(name), real(source, name))[1])
     assert findings(project) == first
     (project.pictures / "003.txt").write_text("a few words\n")
     assert findings(project) == first
@@ -65,7 +64,7 @@ def test_another_tokenizer_counts_anew(project: TinyProject) -> None:
     assert findings(project)
 
 
-def test_check_plan_and_the_dataset_tell_of_cut_captions(project: TinyProject, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_check_and_plan_tell_of_cut_captions(project: TinyProject, monkeypatch: pytest.MonkeyPatch) -> None:
     from tests.unit.cli.support import call, told
 
     monkeypatch.chdir(project.folder)
@@ -73,14 +72,11 @@ def test_check_plan_and_the_dataset_tell_of_cut_captions(project: TinyProject, m
     for command in ("check", "plan"):
         answer = told(call(command, config, "--json"))
         assert any("pictures/002.png (105 tokens" in one["message"] for one in answer["findings"]), command
-    results = project.run(until="validated_dataset")
-    listed = results["validated_dataset"].published.metadata["findings"]
-    assert any("cuts 1 of 8 captions" in one["message"] for one in listed)
 
 
 @pytest.mark.setting("text.max_length")
-def test_a_family_with_a_length_to_choose_is_told_of_by_that_length(tmp_path: Path) -> None:
-    made = make_project(tmp_path / "project", MODELS["flux1"].build(tmp_path / "model"), "flux1")
+def test_a_family_with_a_length_to_choose_is_told_of_by_that_length(new_project: NewProject) -> None:
+    made = new_project("flux1")
     (made.pictures / "002.txt").write_text(f"{LONG}\n")
     assert findings(made) == []
     (found,) = findings(made, "text.max_length=64")

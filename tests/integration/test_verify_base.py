@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.contract.models import MODELS
 from tests.tiny.flux2 import build_flux2
-from tests.tiny.kandinsky5 import build_kandinsky5
-from tests.tiny.qwen_image import build_qwen_image_edit
 from tests.tiny.sd3 import build_sd3
 from tests.unit.cli.support import call, told
 from tests.unit.export.support import config_of, random_lora, targets
@@ -19,12 +16,7 @@ from trainer_core.export.hollow_models import hollow_denoiser, modules_of
 from trainer_core.export.write import exported_tensors, write_lora
 from trainer_core.families import get_family
 
-BASES: dict[str, tuple[str, Callable[[Path], Path]]] = {
-    "kandinsky5": ("kandinsky5", build_kandinsky5),
-    "qwen_image_edit": ("qwen_image_edit", build_qwen_image_edit),
-    "qwen_image_edit_single": ("qwen_image_edit", partial(build_qwen_image_edit, plus=False)),
-    "flux2": ("flux2", build_flux2),
-}
+BASES = ("flux2", "kandinsky5", "qwen_image_edit", "qwen_image_edit_single")
 """Bases whose processor needs torchvision in diffusers' own loader."""
 
 
@@ -38,10 +30,12 @@ def write(path: Path, family: str, base: Path, size: float = 1.0) -> Path:
     return path
 
 
-@pytest.mark.parametrize("name", sorted(BASES))
-def test_a_lora_changes_a_picture_of_a_base_whose_processor_needs_torchvision(name: str, tmp_path: Path) -> None:
-    family, build = BASES[name]
-    base = build(tmp_path / "base")
+@pytest.mark.usefixtures("small_control_pictures")
+@pytest.mark.parametrize("name", BASES)
+def test_a_lora_changes_a_picture_of_a_base_whose_processor_needs_torchvision(
+    name: str, tmp_path: Path, tiny_bases: dict[str, Path]
+) -> None:
+    family, base = MODELS[name].family, tiny_bases[name]
     result = call("verify", write(tmp_path / "lora.safetensors", family, base), "--base", base, "--json")
     assert result.exit_code == 0, result.stderr
     assert told(result)["changes_picture"] is True
@@ -63,7 +57,7 @@ def test_a_pipeline_of_no_family_is_loaded_by_diffusers(tmp_path: Path, monkeypa
     def unknown(name: str) -> Any:
         asked.append(name)
 
-    monkeypatch.setattr("trainer_core.families.family_of_pipeline", unknown)
+    monkeypatch.setattr("trainer_core.cli.picture_change.family_of_pipeline", unknown)
     result = call("verify", lora, "--base", base, "--json")
     assert result.exit_code == 0, result.stderr
     assert (told(result)["changes_picture"], asked) == (True, ["StableDiffusion3Pipeline"])

@@ -1,8 +1,8 @@
 """Adapters of every kind but plain LoRA: a module beside each adapted one, which adds to its output.
 
-The base's own modules, names and weights stay untouched: a forward hook adds what the kind says. What is added is made
-in float32 from float32 tensors and joins the output last, so an update that is small beside the weight is not rounded
-away, whatever the base's precision.
+The base's own modules, names and weights stay untouched: a forward hook adds the kind's update. It is computed in
+float32 from float32 tensors and added last, so that an update which is small beside the weight is not rounded away,
+whatever the base's precision.
 """
 
 from __future__ import annotations
@@ -14,9 +14,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from trainer_core.adapters.kinds import KINDS, Call, Place, added
-from trainer_core.adapters.kinds.decomposed import magnitudes
-from trainer_core.adapters.kinds.low_rank import truncated
+from trainer_core.adapter_kinds import adapter_kinds, layer_kinds
+from trainer_core.adapter_kinds.delta import magnitudes, output_delta
+from trainer_core.adapter_kinds.kind import AdapterTarget, Call
+from trainer_core.adapter_kinds.low_rank import truncated
+from trainer_core.adapter_kinds.simple_kinds import NORM
 
 if TYPE_CHECKING:
     from trainer_core.config.groups import AdapterConfig
@@ -25,14 +27,15 @@ CHILD = "lora_assets_adapter"
 """Name of the adapter among the children of the module that it changes."""
 
 
-class Hooked(nn.Module):
+class AdapterModule(nn.Module):
     """An adapter of one module: its tensors, and what it adds to the module's output."""
 
     def __init__(self, host: nn.Module, kind: str, tensors: Mapping[str, Tensor], config: AdapterConfig | None) -> None:
         """Hold the tensors of `kind`, trained unless `config` is None."""
         super().__init__()
-        # looked at once: a number on a GPU would be waited for at every step
-        self.kind = "ia3-on-input" if kind == "ia3" and bool(tensors["on_input"]) else kind
+        # decided once: reading a number from a GPU at every step would wait for it
+        runs_as = layer_kinds()[kind].runs_as
+        self.kind = runs_as(tensors) if runs_as else kind
         self.keys = {key.replace(".", "_"): key for key in tensors}
         self.strength = 1.0
         self.dropout, self.rank_dropout, self.module_dropout = (
@@ -43,7 +46,7 @@ class Hooked(nn.Module):
         device = next(host.parameters()).device
         for attribute, key in self.keys.items():
             tensor = tensors[key].to(device, copy=True)
-            if config is None or key in KINDS[kind].fixed:
+            if config is None or key in layer_kinds()[kind].fixed:
                 self.register_buffer(attribute, tensor)
             else:
                 self.register_parameter(attribute, nn.Parameter(tensor.float()))
@@ -62,7 +65,7 @@ class Hooked(nn.Module):
         """
         if self.strength == 0.0:
             return output
-        update = self._norm(host, x) if self.kind == "norm" else self._added(host, x, output)
+        update = self._norm_delta(host, x) if self.kind == NORM else self._delta(host, x, output)
         if self.training and self.module_dropout:
             # Multiplied, not skipped: every process has a gradient for every parameter, at every step.
             update = update * (torch.rand(()) >= self.module_dropout).to(update.device, update.dtype)
@@ -70,29 +73,29 @@ class Hooked(nn.Module):
             update = update * self.strength
         return output + update.to(output.dtype)
 
-    def _added(self, host: Any, x: Tensor, output: Tensor) -> Tensor:
+    def _delta(self, host: Any, x: Tensor, output: Tensor) -> Tensor:
         tensors = self.tensors()
         if self.training and self.block:
-            blocks = KINDS[self.kind].rank
+            blocks = layer_kinds()[self.kind].rank
             assert blocks is not None
             draw = int(torch.randint(blocks(tensors) // self.block, (1,)))
             tensors = truncated(tensors, self.block, draw)
-        dtype = next(one.dtype for one in tensors.values() if one.is_floating_point())
+        dtype = next(tensor.dtype for tensor in tensors.values() if tensor.is_floating_point())
         bias = getattr(host, "bias", None)
         strides = _strides(host)
         z = output if bias is None else output - (bias[:, None, None] if strides else bias)
         dropped = functional.dropout(x.to(dtype), self.dropout, self.training) if self.dropout else x.to(dtype)
-        call = Call(dropped, z, lambda: host.weight, lambda one, weight: _apply(host, one, weight), strides)
-        return added(KINDS[self.kind], tensors, _with_keep(call, self._keep(tensors, x.device)))
+        call = Call(dropped, z, lambda: host.weight, lambda given, weight: _apply(host, given, weight), strides)
+        return output_delta(layer_kinds()[self.kind], tensors, _with_keep(call, self._keep(tensors, x.device)))
 
     def _keep(self, tensors: Mapping[str, Tensor], device: torch.device) -> Tensor | None:
-        ranks = KINDS[self.kind].rank
+        ranks = layer_kinds()[self.kind].rank
         if not (self.training and self.rank_dropout and ranks and (count := ranks(tensors))):
             return None
         kept = (torch.rand(count) >= self.rank_dropout).to(device, torch.float32)
         return kept / (1 - self.rank_dropout)
 
-    def _norm(self, host: Any, x: Tensor) -> Tensor:
+    def _norm_delta(self, host: Any, x: Tensor) -> Tensor:
         """Return what the changes of a norm's weight and bias add: a norm is linear in both."""
         tensors = self.tensors()
         weight, bias = tensors["w_norm"], tensors.get("b_norm")
@@ -128,9 +131,9 @@ def _hook(host: nn.Module, given: tuple[Any, ...], output: Tensor) -> Tensor:
     return getattr(host, CHILD)(host, given[0], output)
 
 
-def put_on(host: nn.Module, kind: str, tensors: Mapping[str, Tensor], config: AdapterConfig | None) -> Hooked:
+def put_on(host: nn.Module, kind: str, tensors: Mapping[str, Tensor], config: AdapterConfig | None) -> AdapterModule:
     """Give a module an adapter: trained with `config`, or fixed where it is None."""
-    adapter = Hooked(host, kind, tensors, config)
+    adapter = AdapterModule(host, kind, tensors, config)
     host.add_module(CHILD, adapter)
     adapter.handle = host.register_forward_hook(_hook)  # type: ignore[assignment]
     return adapter
@@ -143,19 +146,22 @@ def take_off(model: nn.Module) -> None:
         delattr(model.get_submodule(name), CHILD)
 
 
-def adapters_of(model: nn.Module) -> dict[str, Hooked]:
+def adapters_of(model: nn.Module) -> dict[str, AdapterModule]:
     """Return name of the adapted module -> its adapter, in module order."""
-    found = {name: module for name, module in model.named_modules() if isinstance(module, Hooked)}
-    return {name.removesuffix(CHILD).removesuffix("."): module for name, module in found.items()}
+    return {
+        name.removesuffix(CHILD).removesuffix("."): module
+        for name, module in model.named_modules()
+        if isinstance(module, AdapterModule)
+    }
 
 
 def begin(
-    host: Any, place: Place, kind: str, config: AdapterConfig, options: Any, generator: torch.Generator
+    host: Any, target: AdapterTarget, kind: str, config: AdapterConfig, options: Any, generator: torch.Generator
 ) -> dict[str, Tensor]:
-    """Return the tensors that a place starts with: an update of zero."""
-    tensors = KINDS[kind].start(place, options, generator)
-    if kind == "norm" and getattr(host, "bias", None) is not None:
-        tensors["b_norm"] = torch.zeros(place.shape)
-    if kind != "norm" and (options.decompose or config.type == "dora"):
+    """Return the tensors that a target starts with: an update of zero."""
+    tensors = layer_kinds()[kind].start(target, options, generator)
+    if kind == NORM and getattr(host, "bias", None) is not None:
+        tensors["b_norm"] = torch.zeros(target.shape)
+    if kind != NORM and (options.decompose or adapter_kinds()[config.type].magnitudes):
         tensors["dora_scale"] = magnitudes(host.weight.float()).cpu()
     return tensors

@@ -6,21 +6,24 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from trainer_core.adapters.kinds import KINDS, Place
-from trainer_core.adapters.layers import Layer, LoraLayer
+import torch
+from torch import Tensor
+
+from trainer_core.adapter_kinds import layer_kinds
+from trainer_core.adapter_kinds.kind import AdapterTarget
+from trainer_core.adapter_kinds.low_rank import DOWN
+from trainer_core.adapters.layers import Layer, LoraLayer, as_tensors
 from trainer_core.errors import ConfigError
 from trainer_core.types import Finding
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from trainer_core.config.groups import AdapterConfig
 
 log = logging.getLogger(__name__)
 
 
 def checked(initial: Mapping[str, Layer] | None, names: Sequence[str]) -> Mapping[str, Layer]:
-    """Return the layers to start from; modules without one start from zero, which is told.
+    """Return the layers to start from; modules without one start from zero, and the log says how many do.
 
     Raises:
         ConfigError: some belong to modules that are not adapted, so part of what was trained would be lost.
@@ -36,29 +39,29 @@ def checked(initial: Mapping[str, Layer] | None, names: Sequence[str]) -> Mappin
     return initial
 
 
-def fitted(name: str, kind: str, start: Mapping[str, Tensor], layer: Layer, config: AdapterConfig) -> dict[str, Tensor]:
+def convert_to_settings(
+    name: str, kind: str, start: Mapping[str, Tensor], layer: Layer, config: AdapterConfig
+) -> dict[str, Tensor]:
     """Return a layer's tensors in place of `start`, with the same update.
 
     With `rank_from_weights` its tensors and alpha are taken as they are. Otherwise their shapes must be those of the
-    settings, and another alpha is made up for by the tensors.
+    settings; where only alpha differs, the tensors are scaled so that the update stays the same.
 
     Raises:
         ConfigError: the layer is of another kind or size.
     """
-    from trainer_core.adapters.lycoris import as_tensors
-
-    found_kind, found = as_tensors(layer)
-    found = {key: tensor.float() if tensor.is_floating_point() else tensor for key, tensor in found.items()}
-    if "dora_scale" in start and "dora_scale" not in found and found_kind == "locon":
+    of_file, given = as_tensors(layer)
+    given = {key: tensor.float() if tensor.is_floating_point() else tensor for key, tensor in given.items()}
+    if "dora_scale" in start and "dora_scale" not in given and DOWN in given:
         # its magnitudes begin with those of the base: the update begins as LoRA's, up to their change
-        found["dora_scale"] = start["dora_scale"]
-    if found_kind != kind or _parts(found, config) != _parts(start, config):
+        given["dora_scale"] = start["dora_scale"]
+    if of_file != (layer_kinds()[kind].in_files or kind) or _parts(given, config) != _parts(start, config):
         message = (
-            f"holds {found_kind} ({', '.join(sorted(found))}) for {name}, wanted {kind} ({', '.join(sorted(start))})."
+            f"holds {of_file} ({', '.join(sorted(given))}) for {name}, wanted {kind} ({', '.join(sorted(start))})."
         )
         fix = "Set adapter.type and adapter_options as they were when it was trained."
         raise ConfigError([Finding("error", "adapter.init_from", message, fix)])
-    shapes = {key: tuple(tensor.shape) for key, tensor in found.items() if key in start}
+    shapes = {key: tuple(tensor.shape) for key, tensor in given.items() if key in start}
     wrong = [key for key, shape in shapes.items() if shape != tuple(start[key].shape) and start[key].ndim]
     if wrong and not config.rank_from_weights:
         key = wrong[0]
@@ -66,8 +69,8 @@ def fitted(name: str, kind: str, start: Mapping[str, Tensor], layer: Layer, conf
         fix = "Set adapter.rank as it was when it was trained, or adapter.rank_from_weights: true."
         raise ConfigError([Finding("error", "adapter.init_from", message, fix)])
     if config.rank_from_weights or "alpha" not in start:
-        return found
-    return rescaled(kind, found, float(start["alpha"]))
+        return given
+    return rescaled(kind, given, float(start["alpha"]))
 
 
 def _parts(tensors: Mapping[str, Tensor], config: AdapterConfig) -> set[str]:
@@ -81,30 +84,28 @@ _KRONECKER = frozenset({"lokr_w1", "lokr_w1_a", "lokr_w1_b", "lokr_w2", "lokr_w2
 
 def rescaled(kind: str, tensors: Mapping[str, Tensor], alpha: float) -> dict[str, Tensor]:
     """Return the same update with another alpha."""
-    import torch
-
-    found = dict(tensors)
-    own = float(found.get("alpha", torch.tensor(alpha)))
+    changed = dict(tensors)
+    own = float(changed.get("alpha", torch.tensor(alpha)))
     if own != alpha:
-        for group in KINDS[kind].scaled:
-            key = next(one for one in group if one in found)
-            found[key] = found[key] * (own / alpha)
-    return found | {"alpha": torch.tensor(alpha)}
+        for group in layer_kinds()[kind].scaled:
+            key = next(name for name in group if name in changed)
+            changed[key] = changed[key] * (own / alpha)
+    return changed | {"alpha": torch.tensor(alpha)}
 
 
-def lora_factors(place: Place, layer: Layer, config: AdapterConfig) -> LoraLayer:
-    """Return a layer for PEFT's LoRA: of a place's rank and alpha, or its own with `rank_from_weights`.
+def lora_factors(target: AdapterTarget, layer: Layer, config: AdapterConfig) -> LoraLayer:
+    """Return a layer for PEFT's LoRA: of a target's rank and alpha, or its own with `rank_from_weights`.
 
     Raises:
         ConfigError: it is no plain LoRA, or of another rank.
     """
     if not isinstance(layer, LoraLayer) or layer.magnitude is not None:
-        message = f"holds no plain LoRA for {place.name}."
+        message = f"holds no plain LoRA for {target.name}."
         raise ConfigError([Finding("error", "adapter.init_from", message, "Set adapter.type to what it is.")])
     if config.rank_from_weights:
         return LoraLayer(layer.down.float(), layer.up.float(), layer.alpha)
-    if layer.rank != place.rank:
-        message = f"has rank {layer.rank} for {place.name}, wanted {place.rank}."
+    if layer.rank != target.rank:
+        message = f"has rank {layer.rank} for {target.name}, wanted {target.rank}."
         fix = f"Set adapter.rank: {layer.rank}, or adapter.rank_from_weights: true."
         raise ConfigError([Finding("error", "adapter.init_from", message, fix)])
-    return LoraLayer(layer.down.float(), layer.up.float() * (layer.alpha / place.alpha), place.alpha)
+    return LoraLayer(layer.down.float(), layer.up.float() * (layer.alpha / target.alpha), target.alpha)

@@ -6,6 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from trainer_core.adapter_kinds.low_rank import DOWN, FILE_KIND, MID, UP
+from trainer_core.adapter_kinds.oft import clamped
+from trainer_core.lazy import torch
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -38,7 +42,7 @@ class LycorisLayer:
     """The update of one weight in the tensors and names of LyCORIS."""
 
     kind: str
-    """Row of `trainer_core.adapters.kinds.KINDS`."""
+    """A key of `trainer_core.adapter_kinds.layer_kinds()`."""
     tensors: Mapping[str, Tensor]
     """By the end of their key: `hada_w1_a`, `alpha`, `dora_scale` ..."""
 
@@ -49,3 +53,21 @@ class LycorisLayer:
 
 
 Layer = LoraLayer | LycorisLayer
+
+
+def as_layer(kind: str, tensors: Mapping[str, Tensor]) -> Layer:
+    """Return an adapter's tensors as files hold them: a product of two matrices is a `LoraLayer`."""
+    if DOWN in tensors and MID not in tensors:
+        magnitude = tensors["dora_scale"].flatten() if "dora_scale" in tensors else None
+        return LoraLayer(tensors[DOWN], tensors[UP], float(tensors["alpha"]), magnitude)
+    return LycorisLayer(kind, clamped(tensors) if "oft_blocks" in tensors else dict(tensors))
+
+
+def as_tensors(layer: Layer) -> tuple[str, dict[str, Tensor]]:
+    """Return (kind of layer in files, tensors) of a layer, as adapters hold them."""
+    if isinstance(layer, LycorisLayer):
+        return layer.kind, dict(layer.tensors)
+    tensors = {DOWN: layer.down, UP: layer.up, "alpha": torch.tensor(layer.alpha, dtype=torch.float32)}
+    if layer.magnitude is not None:
+        tensors["dora_scale"] = layer.magnitude.reshape(-1, *[1] * (layer.up.ndim - 1))
+    return FILE_KIND, tensors

@@ -8,14 +8,16 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import torch
+from diffusers.training_utils import cast_training_params
+from torch import Tensor, nn
+
+from trainer_core.adapter_kinds.kind import AdapterTarget
 from trainer_core.adapters.initial import checked, lora_factors
-from trainer_core.adapters.kinds import Place
 from trainer_core.adapters.layers import Layer, LoraLayer
-from trainer_core.adapters.targets import matched_modules, places
+from trainer_core.adapters.targets import adapter_targets, matched_modules
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
-
     from trainer_core.config.groups import AdapterConfig, AdapterOptionsConfig
 
 __all__ = ["attach", "layers", "load_state", "matched_modules", "state"]
@@ -46,26 +48,26 @@ def attach(
     Raises:
         ConfigError: a setting does not fit the model, or `initial` does not fit the settings.
     """
-    import torch
-    from diffusers.training_utils import cast_training_params
     from peft import LoraConfig
 
     denoiser.requires_grad_(False)
-    found = places(denoiser, config, options, presets)
-    given = checked(initial, [place.name for place in found])
-    starts = {one.name: lora_factors(one, given[one.name], config) for one in found if one.name in given}
+    targets = adapter_targets(denoiser, config, options, presets)
+    given = checked(initial, [target.name for target in targets])
+    starts = {
+        target.name: lora_factors(target, given[target.name], config) for target in targets if target.name in given
+    }
     if config.rank_from_weights:
-        found = [_sized(place, starts.get(place.name)) for place in found]
+        targets = [_sized(target, starts.get(target.name)) for target in targets]
     # Exact names, so that PEFT's suffix matching cannot select a layer outside the blocks.
-    pattern = "|".join(re.escape(place.name) for place in found)
+    pattern = "|".join(re.escape(target.name) for target in targets)
     torch.manual_seed(seed)
     lora = LoraConfig(
         r=config.rank,
         lora_alpha=config.alpha,  # type: ignore[arg-type]
         lora_dropout=config.dropout,
         target_modules=pattern,
-        rank_pattern={f"^{re.escape(one.name)}": one.rank for one in found if one.rank != config.rank},
-        alpha_pattern={f"^{re.escape(one.name)}": one.alpha for one in found if one.alpha != config.alpha},
+        rank_pattern={f"^{re.escape(it.name)}": it.rank for it in targets if it.rank != config.rank},
+        alpha_pattern={f"^{re.escape(it.name)}": it.alpha for it in targets if it.alpha != config.alpha},
     )
     denoiser.add_adapter(lora, adapter_name=NAME)
     cast_training_params(denoiser, torch.float32)
@@ -81,16 +83,14 @@ def state(denoiser: nn.Module) -> dict[str, Tensor]:
     """
     from peft import get_peft_model_state_dict
 
-    found: dict[str, Tensor] = get_peft_model_state_dict(denoiser, adapter_name=NAME)
-    whole = {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in sorted(found.items())}
+    of_peft: dict[str, Tensor] = get_peft_model_state_dict(denoiser, adapter_name=NAME)
+    whole = {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in sorted(of_peft.items())}
     return whole | _alphas(denoiser)
 
 
 def load_state(denoiser: nn.Module, tensors: Mapping[str, Tensor]) -> None:
     """Put back what `state` returned, bit for bit."""
-    import torch
-
-    own: dict[str, torch.nn.Parameter] = {}
+    own: dict[str, nn.Parameter] = {}
     for name, parameter in denoiser.named_parameters():
         if parameter.requires_grad:
             own[name.replace(f".{NAME}.", ".")] = parameter
@@ -124,8 +124,8 @@ def layers(tensors: Mapping[str, Tensor], config: AdapterConfig) -> dict[str, La
     return {name: LoraLayer(tensors[f"{name}{_DOWN}"], tensors[f"{name}{_UP}"], alphas[name]) for name in names}
 
 
-def _sized(place: Place, start: LoraLayer | None) -> Place:
-    return place if start is None else replace(place, rank=start.rank, alpha=start.alpha)
+def _sized(target: AdapterTarget, start: LoraLayer | None) -> AdapterTarget:
+    return target if start is None else replace(target, rank=start.rank, alpha=start.alpha)
 
 
 def _tuned(denoiser: nn.Module) -> dict[str, Any]:
@@ -135,18 +135,14 @@ def _tuned(denoiser: nn.Module) -> dict[str, Any]:
 
 
 def _alphas(denoiser: nn.Module) -> dict[str, Tensor]:
-    import torch
-
-    told: Any = denoiser
-    if not told.peft_config[NAME].alpha_pattern:
+    with_peft: Any = denoiser
+    if not with_peft.peft_config[NAME].alpha_pattern:
         return {}
-    found = {name: module.scaling[NAME] * module.r[NAME] for name, module in _tuned(denoiser).items()}
-    return {f"{name}.alpha": torch.tensor(alpha, dtype=torch.float64) for name, alpha in sorted(found.items())}
+    alphas = {name: module.scaling[NAME] * module.r[NAME] for name, module in _tuned(denoiser).items()}
+    return {f"{name}.alpha": torch.tensor(alpha, dtype=torch.float64) for name, alpha in sorted(alphas.items())}
 
 
 def _begin_with(denoiser: nn.Module, starts: Mapping[str, LoraLayer]) -> None:
-    import torch
-
     tuned = _tuned(denoiser) if starts else dict[str, Any]()
     with torch.no_grad():
         for name, layer in starts.items():
@@ -157,7 +153,6 @@ def _begin_with(denoiser: nn.Module, starts: Mapping[str, LoraLayer]) -> None:
 
 def _drop(denoiser: nn.Module, config: AdapterConfig) -> None:
     """Add what PEFT lacks: ranks, and whole modules, that are left out of a training step."""
-    import torch
 
     def some_ranks(module: Any, _: Any, output: Tensor) -> Tensor:
         if not module.training:

@@ -7,25 +7,25 @@ from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from trainer_core.adapters.initial import checked, fitted
-from trainer_core.adapters.kinds import KINDS, Place
-from trainer_core.adapters.kinds.low_rank import DOWN, MID, UP
-from trainer_core.adapters.kinds.oft import butterfly_blocks, clamped
-from trainer_core.adapters.layers import Layer, LoraLayer, LycorisLayer
-from trainer_core.adapters.settings import NEEDS_WEIGHT
-from trainer_core.adapters.targets import norms, places
+import torch
+from torch import Tensor, nn
+
+from trainer_core.adapter_kinds import adapter_kinds, layer_kinds
+from trainer_core.adapter_kinds.kind import AdapterTarget
+from trainer_core.adapter_kinds.low_rank import DOWN, MID, UP
+from trainer_core.adapter_kinds.simple_kinds import NORM
+from trainer_core.adapters.adapter_module import adapters_of, begin, put_on
+from trainer_core.adapters.initial import checked, convert_to_settings
+from trainer_core.adapters.layers import Layer, as_layer
+from trainer_core.adapters.targets import adapter_targets, norms
+from trainer_core.diffusion.noise import derive_seed
 from trainer_core.errors import ConfigError
 from trainer_core.types import Finding
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
-
     from trainer_core.config.groups import AdapterConfig, AdapterOptionsConfig
 
 log = logging.getLogger(__name__)
-
-_IN_FILES = {"dora": "locon", "dylora": "locon"}
-"""Kind of adapter -> kind of its layers."""
 
 
 def attach(
@@ -49,56 +49,45 @@ def attach(
     Raises:
         ConfigError: a setting does not fit the model, or `initial` does not fit the settings.
     """
-    import torch
-
-    from trainer_core.adapters.adapter_module import adapters_of, begin, put_on
-    from trainer_core.diffusion.noise import derive_seed
-
     module.requires_grad_(False)
-    found = places(module, config, options, presets)
-    _check(module, found, config, options)
-    kinds = dict.fromkeys((place.name for place in found), _IN_FILES.get(config.type, config.type))
+    targets, of_type = adapter_targets(module, config, options, presets), adapter_kinds()[config.type]
+    _check(module, targets, config, options)
+    kinds = dict.fromkeys((target.name for target in targets), of_type.layers)
     if config.train_norm:
-        extra = [Place(name, tuple(module.get_submodule(name).weight.shape), 1, 1.0) for name in norms(module)]
+        extra = [AdapterTarget(name, tuple(module.get_submodule(name).weight.shape), 1, 1.0) for name in norms(module)]
         if not extra:
-            log.warning("adapter.train_norm: there is no norm with a weight inside the blocks here")
-        found, kinds = found + extra, kinds | dict.fromkeys((place.name for place in extra), "norm")
-    given = checked(initial, [place.name for place in found])
-    for place in found:
-        generator = torch.Generator().manual_seed(derive_seed("adapter", (seed, place.name)))
-        host, kind = module.get_submodule(place.name), kinds[place.name]
-        tensors = begin(host, place, kind, config, options, generator)
-        if place.name in given:
-            tensors = fitted(place.name, kind, tensors, given[place.name], config)
+            log.warning("adapter.train_norm: there is no norm with a weight inside the blocks of this model")
+        targets, kinds = targets + extra, kinds | dict.fromkeys((target.name for target in extra), NORM)
+    given = checked(initial, [target.name for target in targets])
+    for target in targets:
+        generator = torch.Generator().manual_seed(derive_seed("adapter", (seed, target.name)))
+        host, kind = module.get_submodule(target.name), kinds[target.name]
+        tensors = begin(host, target, kind, config, options, generator)
+        if target.name in given:
+            tensors = convert_to_settings(target.name, kind, tensors, given[target.name], config)
         adapter = put_on(host, kind, tensors, config)
-        adapter.block = (options.block_size or 4) if config.type == "dylora" and kind != "norm" else 0
-    _tell_idle_dropout(module, config)
+        adapter.block = (options.block_size or 4) if of_type.nested_ranks and kind != NORM else 0
+    _warn_of_idle_dropout(module, config)
     return {
         f"{name}.{key}": tensor
         for name, adapter in adapters_of(module).items()
         for key, tensor in adapter.tensors().items()
-        if isinstance(tensor, torch.nn.Parameter)
+        if isinstance(tensor, nn.Parameter)
     }
 
 
 def state(module: nn.Module) -> dict[str, Tensor]:
     """Return `<module>.<end of the key>` -> tensor of everything that the adapters hold, on the CPU."""
-    from trainer_core.adapters.adapter_module import adapters_of
-
-    found = {
+    tensors = {
         f"{name}.{key}": tensor.detach().to("cpu", copy=True).contiguous()
         for name, adapter in adapters_of(module).items()
         for key, tensor in adapter.tensors().items()
     }
-    return dict(sorted(found.items()))
+    return dict(sorted(tensors.items()))
 
 
 def load_state(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
     """Put back what `state` returned, bit for bit."""
-    import torch
-
-    from trainer_core.adapters.adapter_module import adapters_of
-
     own = {
         f"{name}.{key}": tensor
         for name, adapter in adapters_of(module).items()
@@ -114,8 +103,6 @@ def load_state(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
 @contextmanager
 def disabled(module: nn.Module) -> Generator[None]:
     """Let the model be the base for a while; its adapters are back, and trained as before, when the block ends."""
-    from trainer_core.adapters.adapter_module import adapters_of
-
     before = {adapter: adapter.strength for adapter in adapters_of(module).values()}
     for adapter in before:
         adapter.strength = 0.0
@@ -132,28 +119,9 @@ def layers(tensors: Mapping[str, Tensor], config: AdapterConfig) -> dict[str, La
     for name, tensor in tensors.items():
         module, key = cut(name)
         by_module.setdefault(module, {})[key] = tensor
-    kind = _IN_FILES.get(config.type, config.type)
-    return {name: as_layer("norm" if "w_norm" in own else kind, own) for name, own in sorted(by_module.items())}
-
-
-def as_layer(kind: str, tensors: Mapping[str, Tensor]) -> Layer:
-    """Return tensors as files hold them; a product of two matrices as what it is."""
-    if kind == "locon" and MID not in tensors:
-        magnitude = tensors["dora_scale"].flatten() if "dora_scale" in tensors else None
-        return LoraLayer(tensors[DOWN], tensors[UP], float(tensors["alpha"]), magnitude)
-    return LycorisLayer(kind, clamped(tensors) if "oft_blocks" in tensors else dict(tensors))
-
-
-def as_tensors(layer: Layer) -> tuple[str, dict[str, Tensor]]:
-    """Return (kind, tensors) of a layer, as adapters hold them."""
-    import torch
-
-    if isinstance(layer, LycorisLayer):
-        return layer.kind, dict(layer.tensors)
-    found = {DOWN: layer.down, UP: layer.up, "alpha": torch.tensor(layer.alpha, dtype=torch.float32)}
-    if layer.magnitude is not None:
-        found["dora_scale"] = layer.magnitude.reshape(-1, *[1] * (layer.up.ndim - 1))
-    return "locon", found
+    kind = adapter_kinds()[config.type].layers
+    kind = layer_kinds()[kind].in_files or kind
+    return {name: as_layer(NORM if "w_norm" in own else kind, own) for name, own in sorted(by_module.items())}
 
 
 def cut(name: str) -> tuple[str, str]:
@@ -168,18 +136,20 @@ def cut(name: str) -> tuple[str, str]:
 _GLORA = ("a1.weight", "a2.weight", "b1.weight", "b2.weight")
 
 
-def _check(module: nn.Module, found: list[Place], config: AdapterConfig, options: AdapterOptionsConfig) -> None:
-    if config.type == "boft":
+def _check(
+    module: nn.Module, targets: list[AdapterTarget], config: AdapterConfig, options: AdapterOptionsConfig
+) -> None:
+    kind = adapter_kinds()[config.type]
+    if fits := layer_kinds()[kind.layers].outputs_fit:
         side = options.block_size
-        bad = [place for place in found if butterfly_blocks(place.shape[0], side or place.rank) is None]
-        if bad:
+        if bad := [target for target in targets if not fits(target.shape[0], side or target.rank)]:
             name = "adapter_options.block_size" if side else "adapter.rank"
-            fits = [one for one in range(2, 129, 2) if all(butterfly_blocks(place.shape[0], one) for place in found)]
-            message = f"no butterfly of {side or bad[0].rank} fits the {bad[0].shape[0]} outputs of {bad[0].name}."
-            fix = f"The least that fits all modules is {fits[0]}." if fits else "Take diag-oft, or fewer targets."
+            sizes = [size for size in range(2, 129, 2) if all(fits(target.shape[0], size) for target in targets)]
+            message = f"blocks of {side or bad[0].rank} do not fit the {bad[0].shape[0]} outputs of {bad[0].name}."
+            fix = f"The least that fits all modules is {sizes[0]}." if sizes else "Take diag-oft, or fewer targets."
             raise ConfigError([Finding("error", name, message, fix)])
-    quantised = [place.name for place in found if _is_quantised(module.get_submodule(place.name))]
-    if quantised and (config.type in NEEDS_WEIGHT or options.decompose):
+    quantised = [target.name for target in targets if _is_quantised(module.get_submodule(target.name))]
+    if quantised and (kind.reads_weight or options.decompose):
         message = f"{config.type} computes with the base's weights, and those of {quantised[0]} are quantised."
         raise ConfigError([Finding("error", "adapter.type", message, "Take lora, loha or lokr, without decompose.")])
 
@@ -193,11 +163,10 @@ def _is_quantised(module: Any) -> bool:
     )
 
 
-def _tell_idle_dropout(module: nn.Module, config: AdapterConfig) -> None:
+def _warn_of_idle_dropout(module: nn.Module, config: AdapterConfig) -> None:
     """Say how many modules have no ranks that could be dropped."""
-    from trainer_core.adapters.adapter_module import adapters_of
-
-    ranks = {name: KINDS[one.kind].rank for name, one in adapters_of(module).items()}
-    without = [name for name, one in adapters_of(module).items() if not ((rank := ranks[name]) and rank(one.tensors()))]
+    adapters = adapters_of(module)
+    ranks = {name: layer_kinds()[adapter.kind].rank for name, adapter in adapters.items()}
+    without = [name for name, adapter in adapters.items() if not ((rank := ranks[name]) and rank(adapter.tensors()))]
     if config.rank_dropout and without:
         log.warning("adapter.rank_dropout: %d of %d modules have no ranks to drop", len(without), len(ranks))

@@ -1,38 +1,19 @@
-"""Which settings each kind of adapter knows. What a kind cannot do is refused: nothing is ignored in silence."""
+"""Checks the adapter's settings against its kind. What a kind does not support is refused, never ignored."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from trainer_core.adapter_kinds import adapter_kinds, kinds_with
+from trainer_core.adapter_kinds.kind import SETTINGS_OF_SOME
 from trainer_core.types import Finding
 
 if TYPE_CHECKING:
     from trainer_core.config.groups import AdapterConfig, AdapterOptionsConfig
 
-_LOW_RANK = frozenset({"lora", "locon", "dora"})
-_FACTORED = _LOW_RANK | {"loha", "lokr", "glora"}
-_TURNING = frozenset({"diag-oft", "boft"})
-ALL = _FACTORED | _TURNING | {"dylora", "ia3", "full"}
-
-KNOWN_BY = {
-    "adapter.dropout": _FACTORED | {"dylora", "full"},
-    "adapter.rank_dropout": _FACTORED,
-    "adapter.train_norm": ALL - {"lora"},
-    "adapter_options.rslora": _FACTORED | {"dylora"},
-    "adapter_options.factor": frozenset({"lokr"}),
-    "adapter_options.full_matrix": frozenset({"lokr"}),
-    "adapter_options.block_size": _TURNING | {"dylora"},
-    "adapter_options.constraint": _TURNING,
-    "adapter_options.rescaled": _TURNING,
-    "adapter_options.tucker": frozenset({"locon", "loha", "lokr"}),
-    "adapter_options.decompose": frozenset({"locon", "loha", "lokr"}),
-}
-"""Setting -> kinds that know it; settings that are not here are known by all."""
-SCALED = _FACTORED | {"dylora"}
-"""Kinds whose update is scaled by alpha / rank."""
-NEEDS_WEIGHT = frozenset({"glora", "dora"})
-"""Kinds that compute with the base's weight itself, as everything decomposed does."""
+KNOWN_BY = {setting: kinds_with(setting) for setting in SETTINGS_OF_SOME}
+"""Setting -> kinds that support it; settings that are not here are supported by all."""
 
 
 def adapter_findings(adapter: AdapterConfig, options: AdapterOptionsConfig) -> list[Finding]:
@@ -46,14 +27,14 @@ def _unknown(adapter: AdapterConfig, options: AdapterOptionsConfig) -> Iterator[
         group, _, name = setting.partition(".")
         value = getattr(groups[group], name)
         if adapter.type not in kinds and value != type(groups[group]).model_fields[name].default:
-            message = f"is {value}, and {adapter.type} knows no such thing."
+            message = f"is {value}, but {adapter.type} does not support {setting}."
             fix = f"Leave it out, or take adapter.type: {', '.join(sorted(kinds))}."
             yield Finding("error", setting, message, fix)
 
 
 def _conflicts(adapter: AdapterConfig, options: AdapterOptionsConfig) -> Iterator[Finding]:
     block = options.block_size or 4
-    if adapter.type == "dylora" and (ranks := [one for one in _ranks(adapter) if one % block]):
+    if adapter_kinds()[adapter.type].nested_ranks and (ranks := [rank for rank in _ranks(adapter) if rank % block]):
         message = f"{block} does not divide the rank {ranks[0]}."
         yield Finding("error", "adapter_options.block_size", message, "DyLoRA trains that many ranks together.")
     if adapter.rank_from_weights and adapter.init_from is None:
@@ -65,18 +46,18 @@ def _conflicts(adapter: AdapterConfig, options: AdapterOptionsConfig) -> Iterato
 
 
 def _idle(adapter: AdapterConfig, options: AdapterOptionsConfig) -> Iterator[Finding]:
-    usual = type(adapter).model_fields["alpha"].default
-    if adapter.type not in SCALED and adapter.alpha != usual:
+    usual, kind = type(adapter).model_fields["alpha"].default, adapter_kinds()[adapter.type]
+    if not kind.scaled and adapter.alpha != usual:
         fix = "Leave it out; optimizer.lr decides how far it goes."
         yield Finding("warning", "adapter.alpha", f"does nothing: {adapter.type} is not scaled.", fix)
-    if adapter.conv_alpha and not adapter.conv_rank and adapter.type != "locon":
+    if adapter.conv_alpha and not adapter.conv_rank and not kind.adapts_convolutions:
         message = "does nothing: no convolution larger than 1x1 is adapted."
         yield Finding("warning", "adapter.conv_alpha", message, "Set adapter.conv_rank, or adapter.type: locon.")
-    if options.tucker and not adapter.conv_rank and adapter.type != "locon":
+    if options.tucker and not adapter.conv_rank and not kind.adapts_convolutions:
         message = "does nothing: only convolutions larger than 1x1 are decomposed, and none is adapted."
         yield Finding("warning", "adapter_options.tucker", message, "Set adapter.conv_rank.")
 
 
 def _ranks(adapter: AdapterConfig) -> list[int]:
     sizes = [adapter.rank, adapter.conv_rank, *(block.rank for block in adapter.blocks.values())]
-    return [one for one in sizes if one]
+    return [size for size in sizes if size]

@@ -7,13 +7,15 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from trainer_core.adapters.kinds.base import Place
+from diffusers.models.normalization import RMSNorm
+from torch import nn
+
+from trainer_core.adapter_kinds import adapter_kinds
+from trainer_core.adapter_kinds.kind import AdapterTarget
 from trainer_core.errors import ConfigError
 from trainer_core.types import Finding
 
 if TYPE_CHECKING:
-    from torch import nn
-
     from trainer_core.config.groups import AdapterConfig, AdapterOptionsConfig
 
 log = logging.getLogger(__name__)
@@ -61,9 +63,9 @@ def norms(denoiser: nn.Module) -> list[str]:
     return [name for name, module in denoiser.named_modules() if is_norm(module) and _IN_BLOCK.search(name)]
 
 
-def places(
+def adapter_targets(
     denoiser: nn.Module, config: AdapterConfig, options: AdapterOptionsConfig, presets: Mapping[str, str]
-) -> list[Place]:
+) -> list[AdapterTarget]:
     """Return what gets an adapter, in module order.
 
     Raises:
@@ -71,7 +73,7 @@ def places(
     """
     modules = dict(denoiser.named_modules())
     larger: list[str] = []
-    if config.conv_rank or config.type == "locon":
+    if config.conv_rank or adapter_kinds()[config.type].adapts_convolutions:
         larger = larger_convolutions(denoiser, config.targets, presets)
     if config.conv_rank and not larger:
         log.warning("adapter.conv_rank: there is no convolution larger than 1x1 to adapt here")
@@ -83,17 +85,17 @@ def places(
         small = matched_modules(denoiser, config.targets, presets)
     chosen = dict.fromkeys(small, (config.rank, config.alpha)) | dict.fromkeys(larger, _of_convolutions(config))
     chosen = _with_blocks(chosen, config)
-    found: list[Place] = []
+    targets: list[AdapterTarget] = []
     for name in modules:
         rank, alpha = chosen.get(name, (0, 0.0))
         if rank:
             # alpha / sqrt(rank) is alpha * sqrt(rank) / rank
             alpha *= rank**0.5 if options.rslora else 1.0
-            found.append(Place(name, _shape(modules[name]), rank, alpha))
-    if not found:
+            targets.append(AdapterTarget(name, _shape(modules[name]), rank, alpha))
+    if not targets:
         fix = "Give some of them a rank, or leave `adapter.blocks` out."
         raise ConfigError([Finding("error", "adapter.blocks", "leaves out every module.", fix)])
-    return found
+    return targets
 
 
 def _of_convolutions(config: AdapterConfig) -> tuple[int, float]:
@@ -107,7 +109,7 @@ def _with_blocks(chosen: Mapping[str, tuple[int, float]], config: AdapterConfig)
     """Return rank and alpha of each module after `adapter.blocks`."""
     patterns = {text: _block_pattern(text) for text in config.blocks}
     used: set[str] = set()
-    found: dict[str, tuple[int, float]] = {}
+    sizes: dict[str, tuple[int, float]] = {}
     for name, size in chosen.items():
         fitting = [text for text, pattern in patterns.items() if pattern.fullmatch(name)]
         used.update(fitting)
@@ -115,20 +117,22 @@ def _with_blocks(chosen: Mapping[str, tuple[int, float]], config: AdapterConfig)
             block = config.blocks[fitting[0]]
             ratio = config.alpha / config.rank
             size = (block.rank, block.rank * ratio if block.alpha is None else block.alpha)
-        found[name] = size
+        sizes[name] = size
     if unused := [text for text in patterns if text not in used]:
         message = f"{unused[0]!r} matches none of the {len(chosen)} modules that are adapted."
         fix = f"They are matched whole, such as {next(iter(chosen))}."
         raise ConfigError([Finding("error", "adapter.blocks", message, fix)])
-    return found
+    return sizes
 
 
 def _block_pattern(text: str) -> re.Pattern[str]:
     try:
         return re.compile(text)
     except re.error as error:
-        message = f"{text!r} is no regex ({error})."
-        raise ConfigError([Finding("error", "adapter.blocks", message, "Mend it; names are matched whole.")]) from None
+        message = f"{text!r} is not a valid regex ({error})."
+        raise ConfigError(
+            [Finding("error", "adapter.blocks", message, "Correct it; it is matched against the whole module name.")]
+        ) from None
 
 
 def _compiled(targets: str, presets: Mapping[str, str]) -> re.Pattern[str]:
@@ -140,22 +144,15 @@ def _compiled(targets: str, presets: Mapping[str, str]) -> re.Pattern[str]:
 
 
 def _is_small(module: nn.Module) -> bool:
-    from torch import nn
-
     return isinstance(module, nn.Linear) or (isinstance(module, nn.Conv2d) and module.kernel_size == (1, 1))
 
 
 def _is_larger(module: nn.Module) -> bool:
-    from torch import nn
-
     return isinstance(module, nn.Conv2d) and module.kernel_size != (1, 1) and module.groups == 1
 
 
 def is_norm(module: nn.Module) -> bool:
     """Say whether a module is a norm with a weight."""
-    from diffusers.models.normalization import RMSNorm
-    from torch import nn
-
     if not isinstance(module, nn.LayerNorm | nn.GroupNorm | nn.RMSNorm | RMSNorm):
         return False
     weight = getattr(module, "weight", None)
@@ -163,8 +160,6 @@ def is_norm(module: nn.Module) -> bool:
 
 
 def _shape(module: Any) -> tuple[int, ...]:
-    from torch import nn
-
     if isinstance(module, nn.Linear):
         # a quantised weight is stored in another shape
         return (module.out_features, module.in_features)

@@ -1,7 +1,7 @@
-"""How far the stages are, on stderr: bars that move when it is a terminal, timestamped lines when it is not.
+"""Progress of stages on stderr: bars on a terminal, timestamped lines elsewhere.
 
-Reporting costs the caller next to nothing: an event is kept, and Rich, in a thread of its own, draws the last one.
-Bars appear after two seconds, so that what is quick stays quiet and does not even import Rich.
+Reporting is cheap: the last event is stored, and a thread of its own draws it with Rich. Bars appear after two seconds,
+so that quick commands show none and do not import Rich.
 """
 
 from __future__ import annotations
@@ -14,68 +14,70 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
+from trainer_core.clock import iso_time
+from trainer_core.data.names import pluralize
 from trainer_core.types import ProgressEvent
 
 if TYPE_CHECKING:
     from rich.table import Table
 
 PATIENCE = 2.0
-"""Seconds without a bar."""
+"""Seconds before bars appear."""
 LINE_EVERY = 5.0
-"""Seconds between two lines of one stage."""
+"""Seconds between two lines of one stage, without a terminal."""
 _SHOWN = {"loss": "{:.4f}", "lr": "{:.2e}"}
-"""Values of an event that are shown."""
+"""Values of an event that are shown, and their formats."""
 
 
 class Progress(Protocol):
     """Something that shows progress."""
 
     def __call__(self, event: ProgressEvent) -> None:
-        """Take an event of the stage that runs now."""
+        """Show an event of the stage that runs now."""
         ...
 
     def finished(self, stage: str, action: str) -> None:
-        """A stage is done; the next one begins."""
+        """Say that a stage is done and the next one begins."""
         ...
 
 
 @dataclass
 class Track:
-    """One stage as it goes: the last event, and from when and where its speed is measured."""
+    """The progress of one stage: its last event, and the event from which its speed is measured."""
 
     name: str
     clock: Callable[[], float] = time.monotonic
     event: ProgressEvent | None = None
     first: tuple[float, int] = (0.0, 0)
-    """When the first event came, and what was done by then: a resumed run does not begin at 0."""
+    """Time of the first event, and the number of items done then: a resumed run does not begin at 0."""
     last: float = 0.0
-    """When the last event came."""
+    """Time of the last event."""
     values: Mapping[str, float] = field(default_factory=dict[str, float])
     action: str = ""
-    """`computed` or `reused` when it is done."""
+    """`computed` or `reused`; empty until the stage is done."""
 
     def update(self, event: ProgressEvent) -> None:
-        """Keep an event."""
+        """Store an event."""
         self.last = self.clock()
         if self.event is None:
             self.first = self.last, event.done
         self.event = event
-        # Losses are read from the device now and then only: the last ones stay on show.
+        # Losses are read from the device at some steps only, so the last known ones stay visible.
         self.values = {**self.values, **event.values}
 
     def rate(self) -> float | None:
-        """Items a second from the first event to the last one; None while nobody can know."""
+        """Items per second from the first event to the last; None before a second event."""
         if self.event is None:
             return None
         elapsed, done = self.last - self.first[0], self.event.done - self.first[1]
         return done / elapsed if done > 0 and elapsed > 0 else None
 
     def describe(self) -> str:
-        """Say done/total, rate, time left and the latest values."""
+        """Return done/total, rate, remaining time and the latest values as one line."""
         if self.event is None:
             return self.action
         event, rate = self.event, self.rate()
-        parts = [f"{event.done}/{event.total} {event.unit}"]
+        parts = [f"{event.done}/{pluralize(event.total, event.unit)}"]
         if rate is not None:
             parts.append(f"{rate:.1f}/s" if rate >= 1 else f"{1 / rate:.1f} s each")
             if event.done < event.total:
@@ -85,7 +87,7 @@ class Track:
 
 
 def duration(seconds: float) -> str:
-    """Write a time as `0:42`, `12:05` or `3:07:00`."""
+    """Return a time as `0:42`, `12:05` or `3:07:00`."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
@@ -93,7 +95,7 @@ def duration(seconds: float) -> str:
 
 @contextlib.contextmanager
 def progress(stages: Sequence[str]) -> Generator[Progress]:
-    """Show progress of these stages, in running order, on stderr."""
+    """Show the progress of these stages on stderr; they are given in running order."""
     if not sys.stderr.isatty():
         yield Lines()
         return
@@ -105,32 +107,32 @@ def progress(stages: Sequence[str]) -> Generator[Progress]:
 
 
 class Lines:
-    """A timestamped line when a stage begins and ends, and every five seconds in between."""
+    """Prints a timestamped line when a stage begins, when it ends, and every five seconds in between."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._tracks: dict[str, Track] = {}
-        self._told: dict[str, float] = {}
+        self._printed: dict[str, float] = {}
 
     def __call__(self, event: ProgressEvent) -> None:
-        """Tell an event when it is time to."""
+        """Print an event, if the last line of its stage is old enough."""
         track = self._tracks.setdefault(event.stage, Track(event.stage, self._clock))
         track.update(event)
         now = self._clock()
-        if event.done >= event.total or now - self._told.get(event.stage, -LINE_EVERY) >= LINE_EVERY:
-            self._told[event.stage] = now
-            self._tell(event.stage, track.describe())
+        if event.done >= event.total or now - self._printed.get(event.stage, -LINE_EVERY) >= LINE_EVERY:
+            self._printed[event.stage] = now
+            self._print(event.stage, track.describe())
 
     def finished(self, stage: str, action: str) -> None:
-        """Tell that a stage is done."""
-        self._tell(stage, action)
+        """Print that a stage is done."""
+        self._print(stage, action)
 
-    def _tell(self, stage: str, text: str) -> None:
-        print(f"{time.strftime('%H:%M:%S')} {stage}: {text}", file=sys.stderr, flush=True)
+    def _print(self, stage: str, text: str) -> None:
+        print(f"{iso_time()} {stage}: {text}", file=sys.stderr, flush=True)
 
 
 class Bars:
-    """One bar a stage, drawn by a thread four times a second."""
+    """Shows one bar per stage, drawn by a thread four times a second."""
 
     def __init__(self, stages: Sequence[str]) -> None:
         self._waiting = list(stages)
@@ -142,23 +144,23 @@ class Bars:
         self._begin_next()
 
     def __call__(self, event: ProgressEvent) -> None:
-        """Keep an event for the next drawing."""
+        """Store an event until the bars are drawn again."""
         self._track(event.stage).update(event)
 
     def finished(self, stage: str, action: str) -> None:
-        """Mark a stage as done; the next one is shown from now on, though its first event may take a while."""
+        """Mark a stage as done, and show the next one, whose first event may come much later."""
         self._track(stage).action = action
         self._begin_next()
 
     def stop(self) -> None:
-        """Draw a last time and leave the terminal as it was."""
+        """Draw the bars a last time, and restore the terminal."""
         self._timer.cancel()
         self._timer.join()
         if self._live is not None:
             self._live.stop()
 
     def view(self) -> Table:
-        """Draw what is known now."""
+        """Return the bars as they are now."""
         from rich.progress_bar import ProgressBar
         from rich.table import Table
 

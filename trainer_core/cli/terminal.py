@@ -1,4 +1,4 @@
-"""What every command does around its work: quiet libraries, logs, signals, errors as messages with exit codes."""
+"""What every command does around its work: silences libraries, logs, handles signals, turns errors into exit codes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, NoReturn, TextIO
 import typer
 
 from trainer_core.cli.progress import Progress, progress
-from trainer_core.errors import ConfigError, LoraAssetsError
+from trainer_core.clock import iso_time
+from trainer_core.errors import LoraAssetsError
 from trainer_core.types import JSON, Finding
 
 if TYPE_CHECKING:
@@ -32,49 +33,49 @@ _QUIET = {
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
     "TQDM_DISABLE": "1",
 }
-"""What silences the libraries below; a variable that the user set stays."""
+"""Environment variables that silence libraries. A variable that the user has set is not changed."""
 _COLOURS = {"error": "bold red", "warning": "yellow", "info": "cyan"}
 
 
 class UsageError(LoraAssetsError):
-    """The command was called in a way that makes no sense."""
+    """The arguments of a command are wrong or do not go together."""
 
     exit_code = 2
 
 
 @dataclass(frozen=True)
 class Terminal:
-    """Where a command's results go. Everything else, progress and messages, goes to stderr."""
+    """Where a command's results go: stdout. Progress and messages go to stderr."""
 
     as_json: bool
     stdout: TextIO
 
     def emit(self, value: JSON) -> None:
-        """Write the result for programs: one line of JSON."""
+        """Print the result as one line of JSON, for programs."""
         print(json.dumps(value), file=self.stdout, flush=True)
 
     @property
     def console(self) -> Console:
-        """A console for the result for people."""
+        """A Rich console on stdout, for people."""
         return make_console(self.stdout)
 
     @contextlib.contextmanager
     def progress(self, stages: Sequence[str]) -> Generator[Progress]:
-        """Show on stderr how far these stages are."""
+        """Show the progress of these stages on stderr."""
         with progress(stages) as shown:
             yield shown
 
 
 @contextlib.contextmanager
 def terminal(as_json: bool, debug: bool, verbose: int) -> Generator[Terminal]:
-    """Run a command's work: whatever goes wrong becomes a message on stderr and an exit code.
+    """Run a command's work. Every error becomes a message on stderr and an exit code.
 
     Raises:
         typer.Exit: 1 failed, 2 usage or invalid settings, 130 interrupted.
     """
     stdout = sys.stdout
     with contextlib.ExitStack() as stack:
-        # With --json stdout is for programs: what a library prints goes to stderr.
+        # With --json, stdout holds JSON only, so what libraries print goes to stderr.
         stack.enter_context(contextlib.redirect_stdout(sys.stderr if as_json else stdout))
         stack.enter_context(_quiet(debug))
         stack.enter_context(_logging(debug, verbose))
@@ -86,16 +87,16 @@ def terminal(as_json: bool, debug: bool, verbose: int) -> Generator[Terminal]:
         except LoraAssetsError as error:
             _fail(error, debug)
         except KeyboardInterrupt as error:
-            _say("interrupted: what was finished is kept, and the same command goes on from there.", error, debug)
+            _say("interrupted: finished work is kept, and the same command continues from there.", error, debug)
             raise typer.Exit(INTERRUPTED) from None
-        except Exception as error:  # noqa: BLE001 - the last place where it can become a message
+        except Exception as error:  # noqa: BLE001 - nothing above turns an error into a message
             text = " ".join(str(error).split())
             _say(f"error: {type(error).__name__}: {text}\nRun again with --debug for the traceback.", error, debug)
             raise typer.Exit(1) from None
 
 
 def make_console(file: TextIO) -> Console:
-    """Return a Rich console that takes text as it is; files get wide lines instead of broken ones."""
+    """Return a Rich console that prints text unchanged; in files, lines are 160 characters wide."""
     from rich.console import Console
 
     is_terminal = file.isatty()
@@ -117,7 +118,7 @@ def show_findings(console: Console, findings: Sequence[Finding]) -> None:
 
 
 def _fail(error: LoraAssetsError, debug: bool) -> NoReturn:
-    if isinstance(error, ConfigError):
+    if error.findings:
         if debug:
             traceback.print_exception(error, file=sys.stderr)
         show_findings(make_console(sys.stderr), error.findings)
@@ -145,8 +146,15 @@ def _quiet(debug: bool) -> Generator[None]:
         yield
 
 
+class _IsoTimes(logging.Formatter):
+    """Writes the date and the time to the millisecond, in ISO form."""
+
+    def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:  # noqa: N802 - logging's name
+        return iso_time(record.created)
+
+
 class _Stderr(logging.Handler):
-    """Writes to whatever stderr is now: above a progress bar while there is one."""
+    """Writes to the present stderr, so that lines appear above a progress bar."""
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
@@ -157,9 +165,9 @@ class _Stderr(logging.Handler):
 
 @contextlib.contextmanager
 def _logging(debug: bool, verbose: int) -> Generator[None]:
-    """Tell what our own code logs; from the libraries below only what went wrong, unless more is asked for."""
+    """Show messages of our own code from level INFO; of libraries only errors, or warnings too with --verbose."""
     handler = _Stderr()
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%H:%M:%S"))
+    handler.setFormatter(_IsoTimes("%(asctime)s %(levelname)s %(message)s"))
     root, ours = logging.getLogger(), logging.getLogger("trainer_core")
     before = root.level, ours.level
     root.addHandler(handler)
@@ -175,7 +183,7 @@ def _logging(debug: bool, verbose: int) -> Generator[None]:
 
 @contextlib.contextmanager
 def _terminate_like_interrupt() -> Generator[None]:
-    """Let SIGTERM do what Ctrl-C does, so that caches are flushed; the trainer has handlers of its own meanwhile."""
+    """Handle SIGTERM like Ctrl-C, so that caches are flushed. The trainer installs its own handlers meanwhile."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

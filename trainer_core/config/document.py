@@ -6,11 +6,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from ruamel.yaml import YAML
+from ruamel.yaml.composer import ComposerError
+from ruamel.yaml.error import YAMLError
+from ruamel.yaml.nodes import MappingNode, SequenceNode
+
 from trainer_core.errors import ConfigError
 from trainer_core.types import JSON, Finding
 
 if TYPE_CHECKING:
-    from ruamel.yaml import YAML
     from ruamel.yaml.nodes import Node
 
 KeyPath = tuple[str | int, ...]
@@ -58,8 +62,6 @@ def parse_yaml(text: str, source: str) -> Document:
     Raises:
         ConfigError: the text is not YAML; the one finding tells line and column.
     """
-    from ruamel.yaml.error import YAMLError
-
     yaml = _parser()
     try:
         node = yaml.compose(text)
@@ -74,8 +76,6 @@ def parse_yaml(text: str, source: str) -> Document:
 
 
 def _parser() -> YAML:
-    from ruamel.yaml import YAML
-
     yaml = YAML(typ="safe", pure=True)
     # Duplicates are found by _duplicates, all of them at once and with both lines.
     yaml.allow_duplicate_keys = True
@@ -84,9 +84,6 @@ def _parser() -> YAML:
 
 def _walk(node: Node, path: KeyPath, above: frozenset[int]) -> Iterator[_Entry]:
     """Yield every key and list item below `node`, in the order of the file."""
-    from ruamel.yaml.composer import ComposerError
-    from ruamel.yaml.nodes import MappingNode, SequenceNode
-
     if id(node) in above:
         raise ComposerError(None, None, "found a value that contains itself", node.start_mark)
     above = above | {id(node)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import io
 import json
 import os
 import re
@@ -12,6 +13,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
+from ruamel.yaml import YAML
 
 from trainer_core.config.document import KeyPath, dotted, parse_scalar, parse_yaml
 from trainer_core.config.fields import REQUIRED, FieldRow, field_rows, group_models
@@ -27,6 +29,8 @@ _PATH_FIELDS = frozenset(
     {
         ("model", "path"),
         ("model", "config_path"),
+        ("model", "vae_path"),
+        ("model", "text_encoder_paths"),
         ("datasets", "path"),
         ("datasets", "control_path"),
         ("datasets", "mask_path"),
@@ -86,10 +90,6 @@ def load_project(path: Path, overrides: Sequence[str] = ()) -> Project:
 
 def dump_project(project: Project) -> str:
     """Write a project as YAML with every setting, from which `load_project` reads an equal one."""
-    import io
-
-    from ruamel.yaml import YAML
-
     yaml = YAML(typ="safe", pure=True)
     yaml.default_flow_style = False
     yaml.width = 120
@@ -214,8 +214,8 @@ def _validate(source: _Source) -> Project | None:
         details = error.errors(include_url=False)
         # A list counts only its valid items: with a bad one it is "too short" as well, which would mislead.
         bad_items = {detail["loc"][:1] for detail in details if len(detail["loc"]) > 1}
-        told = [detail for detail in details if detail["type"] != "too_short" or detail["loc"] not in bad_items]
-        source.findings.extend(_finding(detail, source) for detail in told)
+        clear = [detail for detail in details if detail["type"] != "too_short" or detail["loc"] not in bad_items]
+        source.findings.extend(_finding(detail, source) for detail in clear)
         return None
 
 
@@ -261,12 +261,12 @@ _WORDS = {"on": "true", "yes": "true", "1": "true", "off": "false", "no": "false
 def _fix(detail: ErrorDetails, row: FieldRow | None) -> str:
     if row is None:
         return "Write the settings of the group indented below it, one on a line."
-    kind, seen = detail["type"], str(detail["input"])
-    meant = suggest_choice(seen, row.wanted.split("`")[1::2]) if kind == "literal_error" else None
+    kind, given = detail["type"], str(detail["input"])
+    meant = suggest_choice(given, row.wanted.split("`")[1::2]) if kind == "literal_error" else None
     if meant:
         return f"Did you mean `{meant}`?"
-    if kind == "bool_type" and seen.lower() in _WORDS:
-        return f"Write `{_WORDS[seen.lower()]}`: YAML 1.2 knows no other word for it."
+    if kind == "bool_type" and given.lower() in _WORDS:
+        return f"Write `{_WORDS[given.lower()]}`: YAML 1.2 knows no other word for it."
     if kind in {"int_type", "float_type"} and isinstance(detail["input"], str):
         return "Write the number without quotes."
     if kind in {"string_type", "path_type"}:

@@ -1,4 +1,4 @@
-"""From a key nobody knows to the one that was meant."""
+"""From an unknown key to the setting that was probably meant."""
 
 from __future__ import annotations
 
@@ -9,30 +9,15 @@ from collections.abc import Iterable, Mapping
 from trainer_core.config.document import KeyPath
 from trainer_core.config.fields import FieldRow, field_rows, group_models
 
-OTHER_NAMES: Mapping[str, str] = {
+ALIASES: Mapping[str, str] = {
     "batch": "train.batch_size",
-    "conv_dim": "adapter.targets",
-    "folder_path": "datasets.0.path",
-    "image_dir": "datasets.0.path",
     "iterations": "train.steps",
     "learning_rate_scheduler": "schedule.name",
-    "linear": "adapter.rank",
-    "linear_alpha": "adapter.alpha",
     "lora_alpha": "adapter.alpha",
     "lora_rank": "adapter.rank",
-    "name_or_path": "model.path",
-    "output_name": "save.output_name",
-    "pretrained_model_name_or_path": "model.path",
-    "sample_every": "sample.every",
-    "sample_prompts": "sample.prompts",
-    "save_every": "save.every",
-    "save_every_n_steps": "save.every",
-    "save_state": "train.checkpoint_every",
-    "train_data_dir": "datasets.0.path",
-    "unet_lr": "optimizer.lr",
     "warmup": "schedule.warmup_steps",
 }
-"""Names of other trainers that the documentation of no field gives."""
+"""Usual words that the documentation of no field gives. What it gives is read from there alone."""
 
 
 def suggest_key(path: KeyPath) -> str | None:
@@ -57,14 +42,19 @@ def suggest_choice(value: object, choices: Iterable[object]) -> str | None:
 
 @functools.cache
 def foreign_names() -> Mapping[str, str]:
-    """Names in other trainers -> our path."""
+    """Names in other trainers -> our path, from the documentation of the fields ("kohya: ...", "ai-toolkit: ...").
+
+    kohya's names count first, as more people know them; then ai-toolkit's, and the last parts of its dotted names
+    (`network.conv` is `conv` too).
+    """
     rows = list(field_rows().values())
+    kohya = [(name, row) for row in rows for name in row.kohya]
+    ai_toolkit = [(name, row) for row in rows for name in row.ai_toolkit]
+    last_parts = [(name.rpartition(".")[2], row) for name, row in ai_toolkit]
     documented: dict[str, str] = {}
-    # kohya's names first: more people know them.
-    for names in ([(row, row.kohya) for row in rows], [(row, row.ai_toolkit) for row in rows]):
-        for row, name in ((row, name) for row, own in names for name in own):
-            documented.setdefault(name, _path(row))
-    return {**documented, **OTHER_NAMES}
+    for name, row in (*kohya, *ai_toolkit, *last_parts):
+        documented.setdefault(name, _path(row))
+    return {**ALIASES, **documented}
 
 
 def _path(row: FieldRow) -> str:
@@ -87,5 +77,5 @@ def _similar(name: str, group: str) -> str | None:
 
 
 def _close(word: str, words: Iterable[str]) -> str | None:
-    found = difflib.get_close_matches(word, list(words), n=1, cutoff=0.6)
-    return found[0] if found else None
+    matches = difflib.get_close_matches(word, list(words), n=1, cutoff=0.6)
+    return matches[0] if matches else None

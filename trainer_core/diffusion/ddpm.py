@@ -7,14 +7,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Size, Tensor
-
 from trainer_core.diffusion.density import Density
 from trainer_core.diffusion.weighting import Prediction, snr_weight
 from trainer_core.errors import ModelError
+from trainer_core.lazy import torch
 
 if TYPE_CHECKING:
+    from torch import Size, Tensor
+
     from trainer_core.config.groups import LossConfig, NoiseConfig
 
 PREDICTIONS: tuple[Prediction, ...] = ("epsilon", "v_prediction")
@@ -28,7 +28,7 @@ class DDPMSchedule:
     """Share of the picture's variance left at each timestep: float32 [T], falling."""
     prediction: Prediction = "epsilon"
     density: Density = Density("uniform")
-    _copies: dict[torch.device, Tensor] = field(default_factory=dict[torch.device, Tensor], repr=False, compare=False)
+    _copies: dict[torch.device, Tensor] = field(default_factory=dict[Any, Any], repr=False, compare=False)
 
     def timesteps(self, u: Tensor, latents_shape: Size) -> Tensor:
         """Map u [B] in [0, 1) to int64 [B] in [0, T), within the range of timesteps; a larger u is noisier."""

@@ -7,12 +7,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-import torch
-from torch import Tensor
-
 from trainer_core.diffusion.shift import shift_sigma, unshift_sigma
+from trainer_core.lazy import torch
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from trainer_core.config.groups import NoiseConfig
 
 Sampling = Literal["uniform", "logit_normal", "sigmoid", "mode", "cosmap"]
@@ -110,7 +110,7 @@ def _mode(u: Tensor, density: Density) -> Tensor:
 
 
 def _mode_cdf(share: float, density: Density) -> float:
-    """Turn `_mode` round by halving: it rises for all scales that the settings allow."""
+    """Invert `_mode` by bisection: it rises for all scales that the settings allow."""
     scale, low, high = density.mode_scale, 0.0, 1.0
     for _ in range(60):
         middle = (low + high) / 2

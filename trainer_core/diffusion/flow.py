@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Size, Tensor
-
 from trainer_core.diffusion.density import Density
 from trainer_core.diffusion.shift import StaticShift, TokenShift
+from trainer_core.lazy import torch
 
 if TYPE_CHECKING:
+    from torch import Size, Tensor
+
     from trainer_core.config.groups import LossConfig, NoiseConfig
 
 

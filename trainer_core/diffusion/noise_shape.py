@@ -36,7 +36,7 @@ class NoiseShape:
 
         Args:
             seed_parts: what the noise is for: seed, epoch, sample id, repeat.
-            latents: the sample's [C, h, w], normalised; looked at for `adaptive_scale` alone.
+            latents: the sample's [C, h, w], normalised; read for `adaptive_scale` alone.
         """
         noise = sample_noise(seed_parts, tuple(latents.shape), self._strength(latents))
         if not self.multires_iterations:

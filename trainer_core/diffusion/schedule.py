@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
-from torch import Size, Tensor
-
 if TYPE_CHECKING:
+    from torch import Size, Tensor
+
     from trainer_core.config.groups import LossConfig
 
 

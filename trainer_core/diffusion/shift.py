@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from torch import Size, Tensor
+if TYPE_CHECKING:
+    from torch import Size, Tensor
 
 
 def shift_sigma(sigma: Tensor, factor: float) -> Tensor:

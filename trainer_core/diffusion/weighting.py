@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-import torch
-from torch import Tensor
+from trainer_core.lazy import torch
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from trainer_core.config.groups import LossConfig
     from trainer_core.diffusion.schedule import NoiseSchedule
 
 Prediction = Literal["epsilon", "v_prediction"]
 SNR_RANGE = (1e-5, 1e3)
-"""Ratios that debiased estimation tells apart: outside, its weights would be endless or nothing."""
+"""Range of ratios for debiased estimation: outside it the weights would be infinite or 0."""
 
 
 def snr_weight(snr: Tensor, prediction: Prediction, loss: LossConfig) -> Tensor:

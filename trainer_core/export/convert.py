@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trainer_core.adapters.kinds import KINDS
+from trainer_core.adapter_kinds import layer_kinds
 from trainer_core.adapters.layers import Layer, LoraLayer
 from trainer_core.errors import ExportError, ModelError
 from trainer_core.export.formats import formats
@@ -23,7 +23,9 @@ from trainer_core.export.proof import FileProof, prove
 from trainer_core.export.readers.read import module_and_role, read_file, read_layers, refuse_others
 from trainer_core.export.write import WEIGHTS, Lora, exported_tensors, write_lora
 from trainer_core.families import family_names, get_family
-from trainer_core.families.family import FamilySpec, PrecisionName
+from trainer_core.families.spec import STYLES_WITH_ALPHA, FamilySpec, PrecisionName
+from trainer_core.files import replacing
+from trainer_core.lazy import torch
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -87,15 +89,11 @@ def convert(source: Path, target: Path, request: Request) -> Converted:
     layers = read_layers(tensors, base.modules, metadata, source.name)
     whole = {name: _wide(one) for name, one in layers.items()}
     lora, dtype = Lora(whole, base.modules), request.dtype or _dtype_of(tensors)
-    temporary = target.with_name(f".tmp-{os.getpid()}-{target.name}")
-    told = _metadata(metadata, lora, request.format, target.stem, base.config or {}) if request.metadata else None
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        write_lora(temporary, exported_tensors(lora, request.format, dtype), told)
+    header = _metadata(metadata, lora, request.format, target.stem, base.config or {}) if request.metadata else None
+    # readers recognise the file by its ending
+    with replacing(target, target.with_name(f".tmp-{os.getpid()}-{target.name}")) as temporary:
+        write_lora(temporary, exported_tensors(lora, request.format, dtype), header)
         proof = prove(temporary, request.format, lora, dtype, base.config)
-        temporary.replace(target)
-    finally:
-        temporary.unlink(missing_ok=True)
     return Converted(target, base.spec.name, dtype, replace(proof, file=target.name))
 
 
@@ -136,8 +134,8 @@ def _open_folder(folder: Path, specs: list[FamilySpec]) -> tuple[Path, dict[str,
     pipeline = _read_json(index).get("_class_name") if index.is_file() else None
     same = [spec for spec in specs if spec.pipeline == pipeline] or specs
     denoisers = dict.fromkeys(spec.denoiser for spec in _specs(None))
-    places = [*((folder, folder / name / "config.json") for name in denoisers), (folder.parent, folder / "config.json")]
-    found = next(((root, path) for root, path in places if path.is_file()), None)
+    paths = [*((folder, folder / name / "config.json") for name in denoisers), (folder.parent, folder / "config.json")]
+    found = next(((root, path) for root, path in paths if path.is_file()), None)
     if found is None:
         raise ModelError(f"--base {folder}: holds no config of a denoiser. Give a diffusers-format folder.")
     root, config = found[0], _read_json(found[1])
@@ -179,12 +177,12 @@ def _by_metadata(specs: list[FamilySpec], metadata: Mapping[str, str]) -> list[F
     ours = [spec for spec in specs if spec.name == metadata.get("lora_assets.family")]
     architecture = metadata.get("modelspec.architecture", "").removesuffix("/lora")
     version = metadata.get("ss_base_model_version", "")
-    theirs = [spec for spec in specs if architecture and architecture in _told(spec, "architecture")]
-    return ours or theirs or [spec for spec in specs if version and version in _told(spec, "base_model_version")]
+    theirs = [spec for spec in specs if architecture and architecture in _names_in(spec, "architecture")]
+    return ours or theirs or [spec for spec in specs if version and version in _names_in(spec, "base_model_version")]
 
 
-def _told(spec: FamilySpec, name: str) -> set[str]:
-    """Return all that the metadata of a family's files may say."""
+def _names_in(spec: FamilySpec, name: str) -> set[str]:
+    """Return every name that the metadata of a family's files may have for it."""
     return {getattr(one, name) for one in (spec.lora, *spec.lora.kinds)}
 
 
@@ -198,7 +196,8 @@ def _by_keys(specs: list[FamilySpec], tensors: Mapping[str, Tensor]) -> list[Fam
 def _fits(spec: FamilySpec, name: str) -> bool:
     component, module = split(name)
     if component == spec.denoiser:
-        return re.fullmatch(spec.targets["all-linear"], module) is not None
+        widest = spec.targets.get("all-linear+modulation", spec.targets["all-linear"])
+        return re.fullmatch(widest, module) is not None
     originals = [re.escape(one).replace(r"\{\}", r"\d+") for one in (*spec.lora.native, *spec.lora.also_read)]
     flattened = [one.replace(r"\.", "_") for one in originals]
     return any(
@@ -218,7 +217,7 @@ def _modules_of_file(spec: FamilySpec, tensors: Mapping[str, Tensor], format_nam
         name, role = module_and_role(key)
         sides.setdefault(name, {})[role] = tuple(tensor.shape)
     known = (spec.denoiser, *(name for name, one in spec.components.items() if one.library == "transformers"))
-    fuses = bool(spec.lora.native) and formats()[format_name].style(spec.lora) == "kohya"
+    fuses = formats()[format_name].fuses_modules(spec.lora)
     if fuses or any(split(name)[0] not in known or not {"down", "up"} <= sides[name].keys() for name in sides):
         what = f"{format_name} for {spec.title} joins modules" if fuses else "its keys do not name modules as diffusers"
         raise ModelError(f"{source}: {what}, so the base's config is needed. Give --base DIR (no weights are read).")
@@ -227,22 +226,20 @@ def _modules_of_file(spec: FamilySpec, tensors: Mapping[str, Tensor], format_nam
 
 def _dtype_of(tensors: Mapping[str, Tensor]) -> PrecisionName:
     """Return the precision that most of the weights have; fp32 for one that we do not write."""
-    import torch
-
     names: dict[torch.dtype, PrecisionName] = {torch.float16: "fp16", torch.bfloat16: "bf16"}
     counts = Counter(tensor.dtype for tensor in tensors.values() if tensor.ndim)
     return names.get(counts.most_common(1)[0][0], "fp32") if counts else "fp32"
 
 
 def _metadata(
-    told: Mapping[str, str], lora: Lora, format_name: str, title: str, config: Mapping[str, Any]
+    old: Mapping[str, str], lora: Lora, format_name: str, title: str, config: Mapping[str, Any]
 ) -> dict[str, str]:
-    """Return what the old file told, without what is no longer true, and what readers ask for."""
+    """Return the metadata of the old file without what is no longer true, and what readers ask for."""
     names, spec = lora.modules.spec.lora, lora.modules.spec
     architecture, version = names_of_base(spec, config)
     ranks = [_rank(one) for one in lora.layers.values()]
     plain = all(isinstance(one, LoraLayer) and one.magnitude is None for one in lora.layers.values())
-    folded = formats()[format_name].style(names) == "peft"
+    folded = formats()[format_name].style(names) not in STYLES_WITH_ALPHA
     alphas = ranks if folded else [one.alpha for one in lora.layers.values()]
     needed = {
         "ss_base_model_version": version,
@@ -254,7 +251,7 @@ def _metadata(
         "modelspec.implementation": "diffusers",
         "modelspec.title": title,
     }
-    kept = {name: value for name, value in told.items() if name not in _OUTDATED}
+    kept = {name: value for name, value in old.items() if name not in _OUTDATED}
     return needed | kept | {"ss_network_dim": _one_of(ranks), "ss_network_alpha": _one_of(alphas)}
 
 
@@ -262,7 +259,7 @@ def _rank(layer: Layer) -> int:
     """Return the rank of a layer; 0 where it has none."""
     if isinstance(layer, LoraLayer):
         return layer.rank
-    rank = KINDS[layer.kind].rank
+    rank = layer_kinds()[layer.kind].rank
     return rank(layer.tensors) if rank else 0
 
 

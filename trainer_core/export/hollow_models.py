@@ -5,14 +5,17 @@ from __future__ import annotations
 import importlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import torch
+import transformers
+from accelerate import init_empty_weights
+from torch import nn
+
+from trainer_core.adapters.targets import is_norm
 from trainer_core.errors import ModelError
 from trainer_core.export.module_names import Modules, Shape
-from trainer_core.families.family import FamilySpec
-
-if TYPE_CHECKING:
-    from torch import nn
+from trainer_core.families.spec import FamilySpec
 
 
 def hollow_denoiser(spec: FamilySpec, config: Mapping[str, Any]) -> nn.Module:
@@ -24,8 +27,6 @@ def hollow_denoiser(spec: FamilySpec, config: Mapping[str, Any]) -> nn.Module:
         spec: the family.
         config: what the `config.json` of the denoiser holds.
     """
-    from accelerate import init_empty_weights
-
     cls = getattr(importlib.import_module("diffusers"), spec.components[spec.denoiser].loader)
     with init_empty_weights():
         model = cls.from_config(dict(config))
@@ -34,8 +35,6 @@ def hollow_denoiser(spec: FamilySpec, config: Mapping[str, Any]) -> nn.Module:
 
 def _hollowed(model: nn.Module) -> nn.Module:
     """Give every parameter of a model on the meta device one number seen as a whole matrix."""
-    import torch
-
     for module in model.modules():
         for name, parameter in module.named_parameters(recurse=False):
             number = torch.zeros((), dtype=torch.float32)
@@ -50,10 +49,6 @@ def modules_of(spec: FamilySpec, models: Mapping[str, nn.Module]) -> Modules:
         spec: the family.
         models: component -> model, hollow or real; of a model that carries an adapter, take it before.
     """
-    from torch import nn
-
-    from trainer_core.adapters.targets import is_norm
-
     shapes: dict[str, Shape] = {}
     for component, model in models.items():
         for name, module in model.named_modules():
@@ -65,9 +60,6 @@ def modules_of(spec: FamilySpec, models: Mapping[str, nn.Module]) -> Modules:
 
 def hollow_text_encoders(spec: FamilySpec, root: Path) -> dict[str, nn.Module]:
     """Build the text encoders of a diffusers-format folder, hollow; those without a config are left out."""
-    import transformers
-    from accelerate import init_empty_weights
-
     found: dict[str, nn.Module] = {}
     for name, component in spec.components.items():
         if component.library != "transformers" or component.kind != "model":

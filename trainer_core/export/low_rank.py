@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from trainer_core.adapters.layers import LoraLayer
+from trainer_core.lazy import torch
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _SMALL = 2.0**-10
 """Root mean square of lora_B below which half of fp16's digits could be lost: its smallest normal number is 2^-14."""

@@ -6,35 +6,22 @@ import math
 from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING
 
-from trainer_core.adapters.kinds import KINDS
-from trainer_core.adapters.kinds.oft import clamped
-from trainer_core.adapters.layers import Layer, LoraLayer, LycorisLayer
+from trainer_core.adapter_kinds import layer_kinds
+from trainer_core.adapter_kinds.oft import clamped
+from trainer_core.adapters.layers import Layer, LoraLayer, LycorisLayer, as_tensors
 from trainer_core.errors import ExportError
+from trainer_core.export.low_rank import balanced
+from trainer_core.lazy import torch
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-MARKS = {
-    "lora_mid.weight": "locon",
-    "hada_w1_a": "loha",
-    "lokr_w1": "lokr",
-    "lokr_w1_a": "lokr",
-    "a1.weight": "glora",
-    "on_input": "ia3",
-    "diff": "full",
-    "w_norm": "norm",
-    "oft_blocks": "diag-oft",
-}
-"""End of a key -> kind of the layer that has it."""
-ENDS = frozenset(
-    {
-        *("lora_mid.weight", "hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b", "hada_t1", "hada_t2"),
-        *("lokr_w1", "lokr_w1_a", "lokr_w1_b", "lokr_w2", "lokr_w2_a", "lokr_w2_b", "lokr_t2"),
-        *("a1.weight", "a2.weight", "b1.weight", "b2.weight", "weight", "on_input", "diff"),
-        *("w_norm", "b_norm", "oft_blocks", "rescale", "dora_scale"),
-    }
-)
-"""Ends of the keys of LyCORIS that plain LoRA does not have."""
+
+def lycoris_ends() -> frozenset[str]:
+    """Return the ends of LyCORIS's keys that plain LoRA does not have."""
+    return frozenset(end for kind in layer_kinds().values() for end in kind.ends)
+
+
 EXACT = ("alpha", "dora_scale", "lora_magnitude_vector", "rescale", "on_input", "oft_blocks", "w_norm", "b_norm")
 """Small tensors that stay in float32 in every file: they stand beside ones, or beside the base's own numbers, and fp16
 would round away what was learned."""
@@ -43,13 +30,15 @@ _IA3 = ".weight"
 
 def kind_of(ends: Mapping[str, Tensor]) -> str | None:
     """Return the kind of a layer with these ends of keys; None if LyCORIS has none."""
-    kind = next((kind for mark, kind in MARKS.items() if mark in ends), None)
-    return "boft" if kind == "diag-oft" and ends["oft_blocks"].ndim == 4 else kind
+    for name, kind in layer_kinds().items():
+        if any(mark in ends for mark in kind.marks) and (kind.is_stored_as is None or kind.is_stored_as(ends)):
+            return name
+    return None
 
 
 def holds_lycoris(keys: Collection[str]) -> bool:
     """Say whether a file holds layers that only LyCORIS's reader and ours know."""
-    marks = (*(f".{mark}" for mark in MARKS), ".dora_scale")
+    marks = (*(f".{mark}" for kind in layer_kinds().values() for mark in kind.marks), ".dora_scale")
     return any(key.endswith(marks) for key in keys)
 
 
@@ -78,8 +67,6 @@ def lycoris_layer(
     Raises:
         ExportError: a tensor is missing, or makes no update of this shape.
     """
-    import torch
-
     names = {"down": "lora_down.weight", "up": "lora_up.weight"}
     tensors = {names.get(role, role): tensor for role, tensor in roles.items()}
     kind = kind_of(tensors)
@@ -100,33 +87,20 @@ def lycoris_layer(
 
 
 def updated_shape(layer: LycorisLayer, shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Return the shape of the weight that a layer would change; the tensors are looked at, not multiplied."""
-    import torch
-
-    tensors = {key: torch.empty(tensor.shape, device="meta") for key, tensor in layer.tensors.items()}
-    if layer.kind == "norm":
-        return tuple(tensors["w_norm"].shape)
-    if layer.kind in ("ia3", "diag-oft", "boft"):
-        sides = tensors["weight"].numel() if layer.kind == "ia3" else tensors["oft_blocks"][..., 0].numel()
-        stages = tensors["oft_blocks"].shape[0] if layer.kind == "boft" else 1
-        on_input = layer.kind == "ia3" and bool(layer.tensors["on_input"])
-        return shape if sides // stages == shape[1 if on_input else 0] else ()
-    if layer.kind == "glora":
-        changed = tensors["a1.weight"].flatten(1) @ tensors["a2.weight"].flatten(1)
-        low = tensors["b1.weight"].flatten(1) @ tensors["b2.weight"].flatten(1)
-        return shape if tuple(changed.shape) == (shape[1], shape[1]) and low.shape[0] == shape[0] else ()
-    matrix = KINDS[layer.kind].matrix
-    assert matrix is not None, "all other kinds are matrices"
-    return tuple(matrix(tensors, shape, None).shape)
+    """Return the shape of the weight that a layer would change; only shapes are computed."""
+    tensors = {
+        key: torch.empty(tensor.shape, device="meta") if tensor.is_floating_point() else tensor
+        for key, tensor in layer.tensors.items()
+    }
+    kind = layer_kinds()[layer.kind]
+    if kind.updated_shape is not None:
+        return kind.updated_shape(tensors, shape)
+    assert kind.matrix is not None, "all other kinds are matrices"
+    return tuple(kind.matrix(tensors, shape, None).shape)
 
 
 def named_tensors(layer: Layer) -> dict[str, Tensor]:
     """Return a layer's tensors by the end of their keys, so that few digits lose little."""
-    import torch
-
-    from trainer_core.adapters.lycoris import as_tensors
-    from trainer_core.export.low_rank import balanced
-
     tensors = as_tensors(balanced(layer))[1] if isinstance(layer, LoraLayer) else balanced_layer(layer)
     return {key: tensor.to(torch.float32) if tensor.is_floating_point() else tensor for key, tensor in tensors.items()}
 
@@ -134,7 +108,7 @@ def named_tensors(layer: Layer) -> dict[str, Tensor]:
 def balanced_layer(layer: LycorisLayer) -> dict[str, Tensor]:
     """Move powers of two between factors until the smaller has digits enough; products stay as they are, exactly."""
     tensors = dict(layer.tensors)
-    for small, large in KINDS[layer.kind].balance:
+    for small, large in layer_kinds()[layer.kind].balance:
         if small in tensors and large in tensors:
             one, other = _size(tensors[small]), _size(tensors[large])
             if 0 < one < _SMALL and other > 0 and math.isfinite(other):

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
-from trainer_core.families.family import FamilySpec
+from trainer_core.families.spec import FamilySpec, KeyStyle
 
 Shape = tuple[int, ...]
 CLIP_WRAPPER = "text_model."
@@ -69,6 +69,15 @@ class Modules:
         """Return the name in kohya's keys, where modules have their names of diffusers."""
         component, module = split(name)
         return f"{self._kohya_prefix(component)}_{flat(self._wrapped(component, module))}"
+
+    def key(self, name: str, style: KeyStyle) -> str:
+        """Return the name in keys of a style of the module that holds this one, without the tensor's ending."""
+        native = self.native_of.get(name)
+        if style == "peft" or split(name)[0] != self.spec.denoiser:
+            return self.kohya(name) if style == "kohya" else self.peft(name)
+        if style == "kohya":
+            return f"lora_unet_{flat(native)}" if native else self.kohya(name)
+        return f"diffusion_model.{native or split(name)[1]}"
 
     def all_names(self) -> Mapping[str, tuple[Part, ...]]:
         """Return every name under which files of any trainer may hold a module -> what it is made of."""

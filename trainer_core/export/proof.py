@@ -7,15 +7,18 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from trainer_core.adapter_kinds import layer_kinds
 from trainer_core.adapters.layers import Layer, LoraLayer, LycorisLayer
 from trainer_core.errors import ExportError
 from trainer_core.export.formats import formats
-from trainer_core.export.lycoris_file import ENDS
-from trainer_core.export.module_names import flat, split
+from trainer_core.export.low_rank import relative_error
+from trainer_core.export.lycoris_file import lycoris_ends
+from trainer_core.export.module_names import split
+from trainer_core.export.readers.lycoris import lycoris_error, our_error
 from trainer_core.export.readers.read import read_file, read_layers
 from trainer_core.export.readers.with_diffusers import load_with_diffusers
 from trainer_core.export.write import Lora
-from trainer_core.families.family import KeyStyle, PrecisionName
+from trainer_core.families.spec import STYLES_WITH_ALPHA, KeyStyle, PrecisionName
 from trainer_core.types import JSON
 
 BOUNDS: Mapping[PrecisionName, float] = {"fp32": 1e-6, "fp16": 1e-3, "bf16": 8e-3}
@@ -74,7 +77,8 @@ def prove(  # noqa: PLR0913 - the file, what it should be, and what it is read i
     Raises:
         ExportError: something differs; names file, key, error and fix.
     """
-    style = formats()[format_name].style(lora.modules.spec.lora)
+    file_format = formats()[format_name]
+    style = file_format.style(lora.modules.spec.lora)
     assert style is not None, "such a file is not written"
     tensors, metadata = read_file(path)
     compare = _Comparison(path, format_name, style, lora, BOUNDS[dtype])
@@ -84,7 +88,7 @@ def prove(  # noqa: PLR0913 - the file, what it should be, and what it is read i
         known = (lora.modules.spec.denoiser, *(encoders or {}))
         worst = max(compare(found, lora.layers), compare(theirs, _of(lora, known)))
         reader = "diffusers"
-    elif _is_plain(lora.layers) and format_name != "lycoris":
+    elif _is_plain(lora.layers) and not file_format.for_lycoris:
         worst, reader = compare(found, lora.layers), "lora-assets"
     else:
         worst, reader = compare.by_lycoris(found), "lycoris"
@@ -106,14 +110,14 @@ def _by_diffusers(  # noqa: PLR0913 - the file, what it should be, and what it i
     Raises:
         ExportError: it does not read PEFT's keys, which are for it.
     """
-    spec = lora.modules.spec
-    style = formats()[format_name].style(spec.lora)
+    spec, file_format = lora.modules.spec, formats()[format_name]
+    style = file_format.style(spec.lora)
     if config is None:
         return None, "the base's config is not known, so diffusers was not asked"
-    if format_name != "diffusers" and not _is_plain(found):
+    if not file_format.for_diffusers and not _is_plain(found):
         return None, f"diffusers does not read {', '.join(_kinds(found))} in {format_name} keys"
-    if format_name == "lycoris" or style not in spec.lora.diffusers_reads:
-        keys = format_name if format_name == "lycoris" else style
+    if file_format.for_lycoris or style not in spec.lora.diffusers_reads:
+        keys = format_name if file_format.for_lycoris else style
         return None, f"diffusers does not read {keys} keys of {spec.title}"
     try:
         return load_with_diffusers(path, spec, config, encoders), ""
@@ -160,8 +164,6 @@ class _Comparison:
         Raises:
             ExportError: it is above the bound.
         """
-        from trainer_core.export.readers.lycoris import lycoris_error
-
         wanted, shapes = self.lora.layers, self.lora.modules.shapes
         errors: dict[str, float] = {}
         for seed, name in enumerate({**wanted, **found}):
@@ -172,11 +174,7 @@ class _Comparison:
         return self._worst(errors, found, wanted)
 
     def _error(self, name: str, found: Layer | None, wanted: Layer | None) -> float:
-        from trainer_core.export.low_rank import relative_error
-
         if isinstance(found, LycorisLayer) or isinstance(wanted, LycorisLayer):
-            from trainer_core.export.readers.lycoris import our_error
-
             return our_error(found, wanted, self.lora.modules.shapes[name]) if found and wanted else float("inf")
         return relative_error(found, wanted)
 
@@ -195,10 +193,8 @@ class _Comparison:
         modules, layer = self.lora.modules, self.lora.layers.get(name)
         if isinstance(layer, LycorisLayer):
             return f"{name} ({layer.kind})"
-        if self.style == "peft" or name not in modules.shapes:
-            return f"{name}.lora_B.weight"
-        native = modules.native_of.get(name)
-        return f"lora_unet_{flat(native)}.lora_up.weight" if native else f"{modules.kohya(name)}.lora_up.weight"
+        end = "lora_up.weight" if self.style in STYLES_WITH_ALPHA else "lora_B.weight"
+        return f"{modules.key(name, self.style) if name in modules.shapes else name}.{end}"
 
 
 def _of(lora: Lora, components: tuple[str, ...]) -> dict[str, Layer]:
@@ -212,9 +208,9 @@ def _comfyui_coverage(path: Path, format_name: str, lora: Lora, keys: list[str])
         ExportError: the file is ComfyUI's own, and it would leave some out.
     """
     unmapped = comfyui_unmapped(lora, keys)
-    if format_name == "comfyui" and unmapped:
+    if formats()[format_name].for_comfyui and unmapped:
         message = f"{path.name}: ComfyUI would leave out {unmapped[0]} and {len(unmapped) - 1} more keys. "
-        raise ExportError(message + "Lower adapter.targets, or leave `comfyui` out of export.formats.")
+        raise ExportError(f"{message}Lower adapter.targets, or leave `{format_name}` out of export.formats.")
     return 1 - len(unmapped) / len(keys) if keys else 0.0
 
 
@@ -222,8 +218,9 @@ def comfyui_unmapped(lora: Lora, keys: list[str]) -> list[str]:
     """Return the keys that ComfyUI would leave out, by its documented rules."""
     names = lora.modules.comfyui_names()
     ends = [".lora_A.weight", ".lora_B.weight", ".lora_down.weight", ".lora_up.weight", ".alpha"]
-    turned = any(isinstance(layer, LycorisLayer) and layer.kind == "diag-oft" for layer in lora.layers.values())
-    ends += [f".{end}" for end in sorted(ENDS - _NOT_IN_COMFYUI - ({"rescale"} if turned else set()))]
+    kinds = {layer.kind for layer in lora.layers.values() if isinstance(layer, LycorisLayer)}
+    unread = _NOT_IN_COMFYUI.union(*(layer_kinds()[kind].not_in_comfyui for kind in kinds))
+    ends += [f".{end}" for end in sorted(lycoris_ends() - unread)]
     return [key for key in keys if not any(key.endswith(end) and key.removesuffix(end) in names for end in ends)]
 
 

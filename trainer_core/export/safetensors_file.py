@@ -12,6 +12,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from safetensors import deserialize
+
+from trainer_core.lazy import torch
+from trainer_core.store.shards import DTYPES
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -49,12 +54,26 @@ def body_sha256(data: bytes) -> str:
 
 def tensors_sha256(tensors: Mapping[str, Tensor]) -> str:
     """Return the SHA-256 over names, dtypes, shapes and bytes of tensors, whatever the metadata says."""
-    import torch
-
     total = hashlib.sha256()
     for name, tensor in sorted(tensors.items()):
         total.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
         total.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return total.hexdigest()
+
+
+def file_sha256(path: Path) -> str:
+    """Return `tensors_sha256` of a file's tensors, without torch.
+
+    Raises:
+        SafetensorError: it is damaged.
+        ValueError: a tensor has a type that no LoRA file of ours holds.
+    """
+    total = hashlib.sha256()
+    for name, view in sorted(deserialize(path.read_bytes()), key=lambda item: item[0]):
+        if view["dtype"] not in DTYPES:
+            raise ValueError(f"{path}: {name} is of type {view['dtype']}")
+        total.update(f"{name} torch.{DTYPES[view['dtype']]} {tuple(view['shape'])}\n".encode())
+        total.update(view["data"])
     return total.hexdigest()
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from trainer_core.export.safetensors_file import read_metadata, serialize, tensors_sha256
+from trainer_core.files import write_atomic
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -20,13 +20,8 @@ _SHA256 = "sha256"
 
 def write_snapshot(path: Path, adapter: Mapping[str, Tensor]) -> None:
     """Write an adapter's state atomically, with the SHA-256 of its weights."""
-    temporary = path.with_name(f".tmp-{os.getpid()}-{path.name}")
-    with temporary.open("wb") as file:
-        file.write(serialize(adapter, {_SHA256: tensors_sha256(adapter)}))
-        file.flush()
-        # A checkpoint that is written after it must not outlive it.
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    # flushed to the disk: after a crash no later checkpoint may exist without this file
+    write_atomic(path, serialize(adapter, {_SHA256: tensors_sha256(adapter)}))
 
 
 def read_snapshot(path: Path) -> dict[str, Tensor] | None:
@@ -34,12 +29,12 @@ def read_snapshot(path: Path) -> dict[str, Tensor] | None:
     from safetensors.torch import load
 
     try:
-        told, adapter = read_metadata(path).get(_SHA256, "no SHA-256"), load(path.read_bytes())
+        expected, adapter = read_metadata(path).get(_SHA256, "no SHA-256"), load(path.read_bytes())
         found = tensors_sha256(adapter)
     except Exception as error:  # noqa: BLE001 - whatever a damaged file makes its readers say
         log.warning("%s: damaged (%s: %s): left out of the samples", path, type(error).__name__, error)
         return None
-    if told != found:
-        log.warning("%s: damaged (expected %s, found %s): left out of the samples", path, told, found)
+    if expected != found:
+        log.warning("%s: damaged (expected %s, found %s): left out of the samples", path, expected, found)
         return None
     return adapter

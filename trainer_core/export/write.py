@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from trainer_core.errors import NonFiniteError
 from trainer_core.export.formats import formats
 from trainer_core.export.lycoris_file import is_exact
-from trainer_core.export.safetensors_file import body_sha256, tensors_sha256, with_metadata
+from trainer_core.export.safetensors_file import body_sha256, file_sha256, read_metadata, tensors_sha256, with_metadata
 from trainer_core.hardware.placement import torch_dtype
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from trainer_core.adapters.layers import Layer
     from trainer_core.export.module_names import Modules
-    from trainer_core.families.family import PrecisionName
+    from trainer_core.families.spec import PrecisionName
 
 WEIGHTS = "lora_assets.weights_sha256"
 BARE = {"format": "pt"}
@@ -69,7 +69,7 @@ def write_lora(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str,
 
 
 def hashes(data: bytes, weights: str) -> dict[str, str]:
-    """Return the metadata that can be told only when the tensors are final.
+    """Return the metadata that are known only when the tensors are final.
 
     `sshs_model_hash` is by what A1111 knows a LoRA; modelspec writes the same number in its own way.
     """
@@ -78,16 +78,12 @@ def hashes(data: bytes, weights: str) -> dict[str, str]:
 
 
 def check_lora(path: Path) -> tuple[str, str]:
-    """Return (weights SHA-256 that the metadata tell, weights SHA-256 found) of a LoRA file.
+    """Return (weights SHA-256 in the metadata, weights SHA-256 found) of a LoRA file.
 
     Raises:
         ValueError: it is not a LoRA file of ours.
     """
-    from safetensors.torch import load_file
-
-    from trainer_core.export.safetensors_file import read_metadata
-
-    told = read_metadata(path).get(WEIGHTS)
-    if told is None:
+    stated = read_metadata(path).get(WEIGHTS)
+    if stated is None:
         raise ValueError(f"{path}: has no {WEIGHTS} in its metadata")
-    return told, tensors_sha256(load_file(path))
+    return stated, file_sha256(path)

@@ -12,7 +12,8 @@ from difflib import SequenceMatcher
 
 from trainer_core.errors import ModelError
 from trainer_core.families import models
-from trainer_core.families.family import Family, FamilySpec
+from trainer_core.families.family import Family
+from trainer_core.families.spec import FamilySpec
 
 
 def family_names() -> tuple[str, ...]:
@@ -29,7 +30,7 @@ def get_family(name: str) -> Family:
     family = _family(name) if name in _modules() else None
     if family is None:
         known = family_names()
-        near = " or ".join(f"`{one}`" for one in _nearest(name, known))
+        near = " or ".join(f"`{each}`" for each in _nearest(name, known))
         hint = f"Did you mean {near}?" if near else "Choose one of them."
         raise ModelError(f"model.family: `{name}` is not a known family ({', '.join(known)}). {hint}")
     return family
@@ -50,11 +51,11 @@ def family_of_pipeline(name: str) -> Family | None:
 
 
 def _nearest(name: str, known: tuple[str, ...]) -> list[str]:
-    """Return the names that are most like a misspelt one, several where they are equally like it."""
+    """Return the known names nearest to a misspelt one; several if they are equally near."""
     plain = name.lower().replace("-", "").replace("_", "").replace(".", "")
-    likeness = {one: SequenceMatcher(None, plain, one.replace("_", "")).ratio() for one in known}
+    likeness = {each: SequenceMatcher(None, plain, each.replace("_", "")).ratio() for each in known}
     best = max(likeness.values())
-    return [one for one in known if likeness[one] == best] if best >= 0.4 else []
+    return [each for each in known if likeness[each] == best] if best >= 0.4 else []
 
 
 def _modules() -> list[str]:

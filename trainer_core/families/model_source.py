@@ -3,61 +3,41 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from trainer_core.errors import ModelError
-from trainer_core.families.family import ComponentSpec, FamilySpec
-from trainer_core.families.shared.single_file import (
+from trainer_core.families import family_names, get_family
+from trainer_core.families.component_files import (
+    CONFIG_NAME,
+    PICKLE_REASON,
+    PICKLES,
+    MissingFile,
+    class_problem,
+    read_json,
+    required,
+    tokenizer_files,
+    weight_files,
+)
+from trainer_core.families.replacements import Replacement, find_replacements
+from trainer_core.families.single_file import (
     SCALED_MARKS,
     names_by_part,
     read_header,
     single_file_digests,
 )
-
-PICKLES = frozenset({".ckpt", ".bin", ".pt", ".pth", ".pkl"})
-PICKLE_REASON = (
-    "pickled weights can run code when they are opened and are not loaded; convert them to .safetensors, "
-    "or set model.allow_pickle for a single file"
-)
-WEIGHTS_STEM = {"diffusers": "diffusion_pytorch_model", "transformers": "model"}
-CONFIG_NAME = {
-    "model": "config.json",
-    "scheduler": "scheduler_config.json",
-    "tokenizer": "tokenizer_config.json",
-    "processor": "tokenizer_config.json",
-}
-TOKENIZER_FILES = (
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.json",
-    "merges.txt",
-    "spiece.model",
-    "tokenizer.model",
-    "chat_template.json",
-    "chat_template.jinja",
-    "processor_config.json",
-    "preprocessor_config.json",
-)
-VOCABULARIES = ("tokenizer.json", "vocab.json", "spiece.model", "tokenizer.model")
+from trainer_core.families.spec import FamilySpec
 
 HashFiles = Callable[[list[Path]], Mapping[Path, str]]
 TensorDigests = Callable[[Path], Mapping[str, str]]
 
 
-class _Missing(Exception):
-    """A component lacks a file; the text says which and how to mend it."""
-
-
 @dataclass(frozen=True)
 class ModelSource:
-    """A base model that was found whole when it was opened.
+    """A base model that was complete when it was opened.
 
     Components of a single-file checkpoint that the file does not hold are taken from `config_root`, weights included.
     """
@@ -70,18 +50,36 @@ class ModelSource:
     """The single-file checkpoint, if the model is one."""
     file_parts: Mapping[str, list[str]]
     """Part of the model -> names of its tensors in `file`."""
+    replaced: Mapping[str, Replacement] = field(default_factory=dict[str, Replacement])
+    """Component -> the files that replace the base's own (`model.vae_path`, `model.text_encoder_paths`)."""
     device: Literal["cpu", "cuda"] = "cpu"
     """Where the weights of diffusers models are read to."""
 
     @classmethod
-    def open(cls, path: Path, config_path: Path | None, spec: FamilySpec) -> ModelSource:
+    def open(
+        cls,
+        path: Path,
+        config_path: Path | None,
+        spec: FamilySpec,
+        vae: Path | None = None,
+        text_encoders: Sequence[Path] = (),
+    ) -> ModelSource:
         """Look at a diffusers-format folder, or at a single-file .safetensors with a folder of configs.
 
+        Args:
+            path: the folder or the file.
+            config_path: folder with configs and tokenizers, for a file.
+            spec: the family's; the source gets that of the variant that the model is.
+            vae: `model.vae_path`, read in place of the base's VAE.
+            text_encoders: `model.text_encoder_paths`, read in place of the base's text encoders.
+
         Raises:
-            ModelError: The model is missing, incomplete, pickled or of another family; names every problem at once.
+            ModelError: The model is missing, incomplete, pickled or of another family; names every problem at once. Or
+                a replacement does not fit.
         """
         source, problems = _open_file(path, config_path, spec) if _is_file(path) else _open_folder(path, spec)
         if source is not None:
+            source = replace(source, replaced=find_replacements(source.spec, source.config, vae, text_encoders))
             problems += [problem for name in source.spec.components if (problem := source._problem(name))]
         if problems or source is None:
             listed = "".join(f"\n  - {problem}" for problem in problems)
@@ -89,45 +87,57 @@ class ModelSource:
         return source
 
     def in_file(self, component: str) -> bool:
-        """Say whether a component's weights come from the single-file checkpoint."""
+        """Say whether a component's weights come from a .safetensors file without a config of its own."""
+        if component in self.replaced:
+            return self.replaced[component].file is not None
         return self.spec.components[component].kind == "model" and self.part(component) in self.file_parts
+
+    def weights_file(self, component: str) -> tuple[Path, Sequence[str]]:
+        """Return the file that `in_file` spoke of, and the names of the component's tensors in it."""
+        other = self.replaced.get(component)
+        if other is not None and other.file is not None:
+            return other.file, other.names
+        assert self.file is not None, "only called for components in a file"
+        return self.file, self.file_parts[self.part(component)]
 
     def part(self, component: str) -> str:
         """Return the name under which `single_file_digests` and `file_parts` know a component."""
-        return "denoiser" if component == self.spec.denoiser else self.spec.file_parts.get(component, component)
+        return "denoiser" if component == self.spec.denoiser else self.spec.single_file.parts.get(component, component)
 
     def folder(self, component: str) -> Path:
         """Return the folder of a component's config."""
-        return self.config_root / component
+        other = self.replaced.get(component)
+        return (other.folder if other else None) or self.config_root / component
 
     def config(self, component: str) -> dict[str, Any]:
         """Return a component's config."""
-        return _read_json(self.folder(component) / CONFIG_NAME[self.spec.components[component].kind])
+        return read_json(self.folder(component) / CONFIG_NAME[self.spec.components[component].kind])
 
     def pipeline_config(self) -> dict[str, Any]:
         """Return model_index.json, or nothing where the configs of a single file come without one."""
         index = self.config_root / "model_index.json"
-        return _read_json(index) if index.is_file() else {}
+        return read_json(index) if index.is_file() else {}
 
     def component_files(self, component: str) -> list[Path]:
         """Return the files that loading a component reads, sorted; of a single-file checkpoint only those beside it."""
         try:
             return sorted(self._files(component))
-        except _Missing as error:
+        except MissingFile as error:
             raise ModelError(str(error)) from error
 
     def parameters(self, component: str) -> int:
         """Return the number of weights of a component, counted from the headers of its files."""
-        if self.file is not None and self.in_file(component):
-            header = read_header(self.file)
-            return sum(math.prod(header[name]["shape"]) for name in self.file_parts[self.part(component)])
+        if self.in_file(component):
+            file, names = self.weights_file(component)
+            header = read_header(file)
+            return sum(math.prod(header[name]["shape"]) for name in names)
         files = [path for path in self.component_files(component) if path.suffix == ".safetensors"]
         return sum(math.prod(info["shape"]) for path in files for info in read_header(path).values())
 
     def fingerprints(
         self, hash_files: HashFiles, tensor_digests: TensorDigests = single_file_digests
     ) -> dict[str, str]:
-        """Return a SHA-256 of the content of every component: weights, config and tokenizer files, but no places.
+        """Return a SHA-256 of the content of every component: weights, config and tokenizer files, but no paths.
 
         Args:
             hash_files: Returns the SHA-256 of each file; a caller remembers them by the file's stat.
@@ -141,29 +151,32 @@ class ModelSource:
         unread = [str(file) for group in files.values() for file in group if file not in hashes]
         if unread:
             raise ModelError(f"model.path: cannot read {', '.join(unread)}. Check the permissions.")
-        parts = tensor_digests(self.file) if self.file is not None else {}
-        return {name: self._fingerprint(name, group, hashes, parts) for name, group in files.items()}
+        return {name: self._fingerprint(name, group, hashes, tensor_digests) for name, group in files.items()}
 
-    def _fingerprint(self, name: str, files: list[Path], hashes: Mapping[Path, str], parts: Mapping[str, str]) -> str:
+    def _fingerprint(
+        self, name: str, files: list[Path], hashes: Mapping[Path, str], tensor_digests: TensorDigests
+    ) -> str:
         lines = [f"{file.relative_to(self.folder(name)).as_posix()} {hashes[file]}" for file in files]
         if self.in_file(name):
-            lines.append(f"tensors {parts[self.part(name)]}")
+            other = self.replaced.get(name)
+            part = other.part if other else self.part(name)
+            lines.append(f"tensors {tensor_digests(self.weights_file(name)[0])[part]}")
         return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
     def _files(self, name: str) -> list[Path]:
         component, folder = self.spec.components[name], self.folder(name)
         if component.kind in ("tokenizer", "processor"):
-            return _tokenizer_files(folder)
-        config = _required(folder / CONFIG_NAME[component.kind])
+            return tokenizer_files(folder)
+        config = required(folder / CONFIG_NAME[component.kind])
         if component.kind == "scheduler" or self.in_file(name):
             return [config]
-        return [config, *_weight_files(folder, component)]
+        return [config, *weight_files(folder, component)]
 
     def _problem(self, name: str) -> str | None:
         try:
             self._files(name)
-            return _class_problem(name, self.spec.components[name], self.config(name))
-        except (_Missing, ModelError) as error:
+            return class_problem(name, self.spec.components[name], self.config(name))
+        except (MissingFile, ModelError) as error:
             return str(error)
 
 
@@ -173,14 +186,14 @@ def _is_file(path: Path) -> bool:
 
 def _open_folder(path: Path, spec: FamilySpec) -> tuple[ModelSource | None, list[str]]:
     if not path.is_dir():
-        return None, [f"there is no such file or folder: {path}. Give the place of the base model"]
+        return None, [f"there is no such file or folder: {path}. Give the path of the base model"]
     index = path / "model_index.json"
     if not index.is_file():
         return None, [
             "model_index.json is missing: not a diffusers-format folder. Give its root, or a .safetensors file"
         ]
     try:
-        pipeline = _read_json(index).get("_class_name")
+        pipeline = read_json(index).get("_class_name")
     except ModelError as error:
         return None, [str(error)]
     variant = _variant(pipeline, spec)
@@ -208,7 +221,7 @@ def _open_file(path: Path, config_path: Path | None, spec: FamilySpec) -> tuple[
         return None, problems
     # The weights of variants have the same names: the configs tell them apart.
     index = config_path / "model_index.json"
-    variant = _variant(_read_json(index).get("_class_name"), spec) if index.is_file() else None
+    variant = _variant(read_json(index).get("_class_name"), spec) if index.is_file() else None
     return ModelSource(variant or spec, config_path, path, names_by_part(names)), []
 
 
@@ -224,88 +237,35 @@ def _name_problems(names: list[str], spec: FamilySpec) -> list[str]:
 
 
 def _instead_of_file(spec: FamilySpec) -> str:
-    return "Give a checkpoint of this family" if spec.file_has else "This family is read from a diffusers folder only"
+    return (
+        "Give a checkpoint of this family"
+        if spec.single_file.has
+        else "This family is read from a diffusers folder only"
+    )
 
 
 def _holds(names: list[str], spec: FamilySpec) -> bool:
     def found(mark: str) -> bool:
         return any(mark in name for name in names)
 
-    return bool(spec.file_has) and all(map(found, spec.file_has)) and not any(map(found, spec.file_lacks))
+    return (
+        bool(spec.single_file.has)
+        and all(map(found, spec.single_file.has))
+        and not any(map(found, spec.single_file.lacks))
+    )
 
 
 def _variant(pipeline: Any, spec: FamilySpec) -> FamilySpec | None:
     """Return the family's spec for a class of pipeline: its own or a variant's."""
-    return next((one for one in (spec, *spec.variants) if one.pipeline == pipeline), None)
+    return next((each for each in (spec, *spec.variants) if each.pipeline == pipeline), None)
 
 
-def _pipeline_problem(seen: Any, spec: FamilySpec) -> str:
-    others = [f"`{other.name}`" for other in _all_specs() if _variant(seen, other)]
-    wanted = " or ".join(one.pipeline for one in (spec, *spec.variants))
+def _pipeline_problem(pipeline: Any, spec: FamilySpec) -> str:
+    others = [f"`{other.name}`" for other in _all_specs() if _variant(pipeline, other)]
+    wanted = " or ".join(each.pipeline for each in (spec, *spec.variants))
     fix = f"Set model.family to {others[0]}" if others else f"Give a folder of {wanted}"
-    return f"model_index.json names the pipeline {seen}, {spec.name} is {wanted}. {fix}"
-
-
-def _class_problem(name: str, component: ComponentSpec, config: Mapping[str, Any]) -> str | None:
-    """Compare the class that a model's config names with the one that will load it."""
-    if component.kind != "model":
-        return None
-    seen = [config["_class_name"]] if "_class_name" in config else list(config.get("architectures") or [])
-    if not seen or component.loader in seen or _is_body(component.loader, seen[0]):
-        return None
-    return f"{name}/config.json is of {seen[0]}, wanted {component.loader}"
-
-
-def _is_body(loader: str, seen: str) -> bool:
-    """Say whether `loader` is the body of a model with a head, as Qwen3Model is of Qwen3ForCausalLM."""
-    return loader.endswith("Model") and seen.startswith(f"{loader.removesuffix('Model')}For")
-
-
-def _weight_files(folder: Path, component: ComponentSpec) -> list[Path]:
-    """Return the files that `from_pretrained` reads: diffusers prefers shards, transformers the single file."""
-    stem = WEIGHTS_STEM[component.library]
-    single, index = folder / f"{stem}.safetensors", folder / f"{stem}.safetensors.index.json"
-    if index.is_file() and not (component.library == "transformers" and single.is_file()):
-        shards = {str(shard) for shard in _read_json(index)["weight_map"].values()}
-        return [index, *(_required(folder / shard) for shard in sorted(shards))]
-    if single.is_file():
-        return [single]
-    raise _Missing(f"{folder.name}/{single.name} is missing. {_instead(folder)}")
-
-
-def _instead(folder: Path) -> str:
-    """Say what was found where weights were wanted."""
-    pickled = sorted(file.name for file in folder.glob("*") if file.suffix.lower() in PICKLES)
-    variants = sorted(file.name for file in folder.glob("*.safetensors*"))
-    if pickled:
-        return f"There is {', '.join(pickled)}, but {PICKLE_REASON}"
-    if variants:
-        return f"There is {', '.join(variants)}: give a folder whose weights are saved without a variant"
-    return "Copy the model again"
-
-
-def _tokenizer_files(folder: Path) -> list[Path]:
-    _required(folder / "tokenizer_config.json")
-    found = [folder / name for name in TOKENIZER_FILES if (folder / name).is_file()]
-    if not any(file.name in VOCABULARIES for file in found):
-        raise _Missing(f"{folder.name} holds none of {', '.join(VOCABULARIES)}. Copy the model again")
-    return found
-
-
-def _required(file: Path) -> Path:
-    if not file.is_file():
-        raise _Missing(f"{file.parent.name}/{file.name} is missing. Copy the model again")
-    return file
-
-
-def _read_json(file: Path) -> dict[str, Any]:
-    try:
-        return json.loads(file.read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{file}: cannot be read as JSON ({error}). Copy the model again") from error
+    return f"model_index.json names the pipeline {pipeline}, {spec.name} is {wanted}. {fix}"
 
 
 def _all_specs() -> list[FamilySpec]:
-    from trainer_core.families import family_names, get_family
-
     return [get_family(name).spec for name in family_names()]

@@ -1,4 +1,4 @@
-"""Find out what machine this is, without importing torch (a no-op must stay fast)."""
+"""Detect the GPU, the CPU and the memory of this machine, without importing torch: a no-op must stay fast."""
 
 from __future__ import annotations
 
@@ -14,11 +14,12 @@ from trainer_core.types import Finding
 
 log = logging.getLogger(__name__)
 
+_FLAG_LINES = frozenset(["flags", "Features"])
 _QUERY = ("nvidia-smi", "--query-gpu=name,compute_cap,memory.total", "--format=csv,noheader,nounits")
 
 
 def detect_machine() -> Machine:
-    """Look at the GPU (through the driver's own tool), the CPU's flags and the memory."""
+    """Return the GPU (asked of `nvidia-smi`), the CPU's instruction sets, and the memory that this process may use."""
     name, capability, memory = _first_gpu()
     return Machine(
         gpu_name=name,
@@ -43,7 +44,7 @@ def select_profile(name: str, machine: Machine) -> HardwareProfile:
             return profile
     known = ", ".join(profile.name for profile in PROFILES)
     raise ConfigError(
-        [Finding("error", "hardware.profile", f"{name!r} is not a profile.", f"Use auto or one of: {known}.")]
+        [Finding("error", "hardware.profile", f"{name!r} is not a profile.", f"Set it to auto or one of: {known}.")]
     )
 
 
@@ -57,17 +58,29 @@ def _first_gpu() -> tuple[str | None, tuple[int, int] | None, int | None]:
         # Unified-memory machines report "[N/A]" for the GPU's own memory.
         return name, (major, minor), int(memory) if memory.isdigit() else None
     except (OSError, subprocess.SubprocessError, ValueError, IndexError) as error:
-        log.warning("nvidia-smi is present but gave no answer (%s): going on without a GPU", error)
+        log.warning("nvidia-smi is installed but gave no usable answer (%s): no GPU is used", error)
         return None, None, None
+
+
+def parse_cpu_flags(cpuinfo: str) -> frozenset[str]:
+    """Return the instruction sets that every core has, by Linux' own names.
+
+    Args:
+        cpuinfo: text of `/proc/cpuinfo`; the line of a core is called `flags` on x86-64 and `Features` on aarch64.
+    """
+    cores = [
+        frozenset(values.split())
+        for name, _, values in (line.partition(":") for line in cpuinfo.splitlines())
+        if name.strip() in _FLAG_LINES
+    ]
+    return frozenset.intersection(*cores) if cores else frozenset()
 
 
 def _cpu_flags(cpuinfo: Path) -> frozenset[str]:
     try:
-        with cpuinfo.open() as lines:
-            flags = next((line for line in lines if line.startswith(("flags", "Features"))), "")
+        return parse_cpu_flags(cpuinfo.read_text(errors="replace"))
     except OSError:
         return frozenset()
-    return frozenset(flags.partition(":")[2].split())
 
 
 def _memory_mib() -> int:

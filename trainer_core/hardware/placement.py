@@ -1,20 +1,21 @@
-"""Turn a profile and the settings into torch objects: device, dtypes, memory format, attention."""
+"""Turn a profile and the settings into torch objects: device, dtypes, memory format, attention. Imports torch."""
 
 from __future__ import annotations
 
 import ctypes
 import gc
 import os
+import resource
 from collections.abc import Generator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from trainer_core.errors import ConfigError
 from trainer_core.hardware.profiles import Attention, HardwareProfile, PrecisionName
+from trainer_core.lazy import torch
 from trainer_core.types import Finding
 
 if TYPE_CHECKING:
-    import torch
     from torch import nn
 
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
@@ -22,17 +23,8 @@ _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
 page faults of getting it again cost a VAE a quarter of its time (docs/performance.md)."""
 
 
-def resolve_precision(asked: str, preferred: PrecisionName, allowed: tuple[PrecisionName, ...]) -> PrecisionName:
-    """Return `asked`, or for `auto` the preferred one where the model allows it and its fallback where not."""
-    if asked == "auto":
-        return preferred if preferred in allowed else allowed[0]
-    return asked  # type: ignore[return-value]
-
-
 def torch_dtype(precision: PrecisionName) -> torch.dtype:
     """Return the torch dtype of a precision by name."""
-    import torch
-
     return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
 
 
@@ -42,18 +34,14 @@ def torch_device(profile: HardwareProfile) -> torch.device:
     Raises:
         ConfigError: a GPU is there but this torch cannot use it.
     """
-    import torch
-
     if profile.device == "cuda" and not torch.cuda.is_available():
         message = f"profile {profile.name} needs CUDA, but torch {torch.__version__} sees no usable GPU."
         raise ConfigError([Finding("error", "hardware.profile", message, "Install the CUDA build, or set it to cpu.")])
     return torch.device(profile.device)
 
 
-def place(module: nn.Module, profile: HardwareProfile) -> nn.Module:
+def move_to_device(module: nn.Module, profile: HardwareProfile) -> nn.Module:
     """Move a module to the profile's device and memory format."""
-    import torch
-
     ranks = {parameter.ndim for parameter in module.parameters()}
     # Convolutions over videos have five axes, and torch refuses the whole module for one of them.
     if profile.channels_last and 4 in ranks and 5 not in ranks:
@@ -84,8 +72,6 @@ def torch_work(profile: HardwareProfile, threads: int) -> Generator[None]:
         profile: on a CPU, freed blocks stay with the process until the end, as the next step asks for the same ones.
         threads: CPU threads of torch's operators; 0 leaves torch's own choice.
     """
-    import torch
-
     before = torch.get_num_threads()
     torch.set_num_threads(threads or before)
     libc = _glibc() if profile.device == "cpu" else None
@@ -114,10 +100,6 @@ def _glibc() -> ctypes.CDLL | None:
 
 def peak_memory_mib() -> float:
     """Peak memory of this process: on the GPU when one was used, else resident."""
-    import resource
-
-    import torch
-
     if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
         return torch.cuda.max_memory_allocated() / 2**20
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
@@ -125,8 +107,6 @@ def peak_memory_mib() -> float:
 
 def resident_memory_mib() -> float:
     """Memory in use now: allocated on the GPU when one is used, else resident."""
-    import torch
-
     if torch.cuda.is_available() and torch.cuda.memory_allocated():
         return torch.cuda.memory_allocated() / 2**20
     with open("/proc/self/statm") as statm:

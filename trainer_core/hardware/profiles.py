@@ -19,10 +19,12 @@ class Machine:
     """What detection found, without importing torch."""
 
     gpu_name: str | None
-    """Name as the NVIDIA driver tells it; None without a GPU."""
+    """As `nvidia-smi` gives it; None without a GPU."""
     compute_capability: tuple[int, int] | None
     gpu_memory_mib: int | None
     cpu_flags: frozenset[str]
+    """Instruction sets of all cores by Linux' names: `avx512_bf16`, `amx_bf16` on x86-64; `bf16`, `i8mm`, `sve` on
+    aarch64."""
     cores: int
     """Cores that this process may use."""
     memory_mib: int
@@ -47,8 +49,6 @@ class HardwareProfile:
     """Pictures given to the VAE at once; 1 on CPUs, where it is fastest and does not depend on its neighbours."""
     text_batch_size: int
     decode_threads: int
-    unified_memory: bool = False
-    """CPU and GPU share memory: budget from MemAvailable, never offload."""
     note: str = ""
 
 
@@ -59,8 +59,12 @@ def _gpu_named(*fragments: str) -> Callable[[Machine], bool]:
     return matches
 
 
-def _cpu_has_bf16(machine: Machine) -> bool:
+def _x86_with_bf16(machine: Machine) -> bool:
     return machine.gpu_name is None and bool({"amx_bf16", "avx512_bf16"} & machine.cpu_flags)
+
+
+def _arm_with_bf16(machine: Machine) -> bool:
+    return machine.gpu_name is None and {"asimd", "bf16"} <= machine.cpu_flags
 
 
 PROFILES: tuple[HardwareProfile, ...] = (
@@ -104,7 +108,6 @@ PROFILES: tuple[HardwareProfile, ...] = (
         encode_batch_size=8,
         text_batch_size=16,
         decode_threads=8,
-        unified_memory=True,
         note="from data sheets, not measured",
     ),
     HardwareProfile(
@@ -139,7 +142,7 @@ PROFILES: tuple[HardwareProfile, ...] = (
         name="cpu",
         title="CPU with bf16 instructions (AMX or AVX512-BF16)",
         device="cpu",
-        matches=_cpu_has_bf16,
+        matches=_x86_with_bf16,
         train_precision="bf16",
         encode_precision="bf16",
         attention="math",
@@ -147,6 +150,20 @@ PROFILES: tuple[HardwareProfile, ...] = (
         encode_batch_size=1,
         text_batch_size=1,
         decode_threads=2,
+    ),
+    HardwareProfile(
+        name="cpu_arm",
+        title="Arm CPU with bf16 instructions (Neoverse V1 or newer, Grace)",
+        device="cpu",
+        matches=_arm_with_bf16,
+        train_precision="bf16",
+        encode_precision="bf16",
+        attention="sdpa",
+        channels_last=True,
+        encode_batch_size=1,
+        text_batch_size=1,
+        decode_threads=2,
+        note="from data sheets, not measured",
     ),
     HardwareProfile(
         name="cpu_fp32",
@@ -163,3 +180,10 @@ PROFILES: tuple[HardwareProfile, ...] = (
     ),
 )
 """Tried from the top; the first row that matches is taken."""
+
+
+def resolve_precision(asked: str, preferred: PrecisionName, allowed: tuple[PrecisionName, ...]) -> PrecisionName:
+    """Return `asked`, or for `auto` the preferred one where the model allows it and its fallback where not."""
+    if asked == "auto":
+        return preferred if preferred in allowed else allowed[0]
+    return asked  # type: ignore[return-value]

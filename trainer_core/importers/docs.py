@@ -43,12 +43,12 @@ def page(text: str) -> str:
 
 def _keys(table: Table) -> Iterator[str]:
     """Yield a table of keys that become something, or cannot."""
-    told = [row for row in table.rows if row.status != "irrelevant" and not row.secret]
-    if not told:
+    shown = [row for row in table.rows if row.status != "irrelevant" and not row.secret]
+    if not shown:
         return
     yield "| key | here |"
     yield "|---|---|"
-    for what, rows in groupby(told, _becomes):
+    for what, rows in groupby(shown, _becomes):
         yield f"| {', '.join(_code(row.key) for row in rows)} | {what} |"
     yield ""
 
@@ -57,7 +57,11 @@ def _becomes(row: Row) -> str:
     settings = ", ".join(f"`{name}`" for name in row.settings)
     note = row.note.replace("|", "\\|")
     text = f"{_WORDS[row.status]}{settings}"
-    return f"{text}{'. ' if settings and note else ''}{note}" if settings or note else "the family's own, or told apart"
+    return (
+        f"{text}{'. ' if settings and note else ''}{note}"
+        if settings or note
+        else "the family's own, or detected elsewhere"
+    )
 
 
 def _rest(table: Table) -> Iterator[str]:

@@ -16,12 +16,13 @@ from trainer_core.config.rules import check_rules
 from trainer_core.errors import ConfigError
 from trainer_core.families import family_names, get_family
 from trainer_core.families.facts import family_facts
+from trainer_core.files import write_atomic
 from trainer_core.importers.core.convert import model_path
 from trainer_core.importers.core.emit import render
 from trainer_core.importers.core.engine import MISSHAPEN, Chosen, Draft, Entry, compose
 from trainer_core.importers.core.key_table import Context
 from trainer_core.importers.core.report import ImportReport
-from trainer_core.importers.core.tool_config import ImportFailed, Loaded, Source, Told, Tool, failure, load
+from trainer_core.importers.core.tool_config import DetectedFamily, ImportFailed, Loaded, Source, Tool, failure, load
 from trainer_core.importers.tools import TOOLS
 from trainer_core.types import JSON, Finding
 
@@ -51,7 +52,7 @@ def run_import(request: Request) -> ImportReport:
     """
     folder = request.dataset if request.dataset and request.dataset.is_dir() else None
     loaded = Loaded(request.file, load(request.file), None if folder else request.dataset, folder)
-    tool, told_by = detect(loaded.data, request.tool, request.file)
+    tool, detected_by = detect(loaded.data, request.tool, request.file)
     source = _read(tool, loaded)
     if request.family:
         source = replace(source, family=_asked(request.family))
@@ -62,18 +63,21 @@ def run_import(request: Request) -> ImportReport:
     _free(target, request.force)
     _stop(_missing(source))
     folder = Path(os.path.abspath(target.parent))
-    draft = compose(source, folder, _roots(request.file))
+    draft = compose(source, target, _roots(request.file))
     if request.model:
         context = Context({}, source.family.family, False, folder, [Path.cwd()])
         draft.settings["model.path"] = Chosen(model_path(request.model, context), "--model")
     _name_model(draft, source, name if request.out is None else target.stem)
     _stop(_incomplete(draft, source))
     text, project = _checked(draft, tool, request.file, folder, target)
+    for file_name, content in draft.files.items():
+        _free(target.with_name(file_name), request.force)
+        _write(target.with_name(file_name), content)
     _write(target, text)
-    findings = [*draft.findings, *_conflicts(project), *_unseen(draft, folder)]
+    findings = [*draft.findings, *_conflicts(project), *_without_configs(draft), *_unseen(draft, folder)]
     return ImportReport(
         tool.name,
-        told_by,
+        detected_by,
         source.family.family,
         source.family.by,
         str(request.file),
@@ -120,11 +124,11 @@ def _read(tool: Tool, loaded: Loaded) -> Source:
         raise failure(str(loaded.path), message, "Compare it with the tool's examples.") from error
 
 
-def _asked(family: str) -> Told:
+def _asked(family: str) -> DetectedFamily:
     known = family_names()
     if family not in known:
         raise failure("--family", f"`{family}` is not a family.", f"Choose one of {', '.join(known)}.")
-    return Told(family, "--family")
+    return DetectedFamily(family, "--family")
 
 
 def _roots(file: Path) -> list[Path]:
@@ -145,21 +149,23 @@ def _stop(findings: Sequence[Finding]) -> None:
 
 
 def _missing(source: Source) -> list[Finding]:
-    told = source.family
-    if told.family:
+    detected = source.family
+    if detected.family:
         return []
-    if told.problem and not told.problem.startswith("cannot be told"):
-        return [Finding("error", "model.family", told.problem, "Train it with the tool that it was written for.")]
+    if detected.problem and not detected.problem.startswith("cannot be detected"):
+        return [Finding("error", "model.family", detected.problem, "Train it with the tool that it was written for.")]
     fix = f"Name it with --family: {', '.join(family_names())}."
-    return [Finding("error", "model.family", told.problem or "cannot be told.", fix)]
+    return [Finding("error", "model.family", detected.problem or "cannot be detected.", fix)]
 
 
 def _name_model(draft: Draft, source: Source, stem: str) -> None:
-    told = source.family
-    draft.settings["model.family"] = Chosen(told.family, "", f"told by {told.by}")
-    if told.guessed:
+    detected = source.family
+    draft.settings["model.family"] = Chosen(detected.family, "", f"detected by {detected.by}")
+    if detected.guessed:
         fix = "Correct `model.family`, or import again with --family."
-        draft.findings.append(Finding("warning", "model.family", f"is a guess: {told.family}, by {told.by}.", fix))
+        draft.findings.append(
+            Finding("warning", "model.family", f"is a guess: {detected.family}, by {detected.by}.", fix)
+        )
     if source.name and project_name(source.name) != stem:
         draft.settings["save.output_name"] = Chosen(project_name(source.name), "", "what the source calls its LoRA")
     if source.name and project_name(source.name) != source.name:
@@ -208,7 +214,7 @@ def _conflicts(project: Project) -> list[Finding]:
 
 
 def _take_out(draft: Draft, finding: Finding) -> bool:
-    """Take a refused setting out of the draft and tell; say whether that could be done."""
+    """Remove a refused setting from the draft and report it. Return whether that was possible."""
     parts = finding.field.split(".")
     holder: dict[str, Chosen] = draft.settings
     key = ".".join(parts[:2])
@@ -219,7 +225,7 @@ def _take_out(draft: Draft, finding: Finding) -> bool:
     gone = holder.pop(key)
     note = f"Our `{key}` {finding.message} {finding.fix} It was left out."
     note = re.sub(r" \([^()]*\.yaml:\d+\)", "", note)
-    # What was told of this key before is no longer true.
+    # What the report said of this key before is no longer true.
     draft.entries = [entry for entry in draft.entries if entry.key != gone.key]
     draft.entries.append(Entry("unsupported", gone.key, gone.value, {}, note, gone.default))
     return True
@@ -228,19 +234,22 @@ def _take_out(draft: Draft, finding: Finding) -> bool:
 def _write(target: Path, text: str) -> None:
     """Publish the file at once: temp, fsync, rename."""
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(
-            "w", encoding="utf-8", dir=target.parent, prefix=".", suffix=".tmp", delete=False
-        ) as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(file.name, 0o644)
-        os.replace(file.name, target)
+        write_atomic(target, text)
     except OSError as error:
         raise failure(str(target), f"cannot be written: {error}.", "Give another place with -o.") from error
 
 
+def _without_configs(draft: Draft) -> list[Finding]:
+    """Warn of a single file as the base: the tools bring the configs and tokenizers that it lacks, we do not."""
+    path = str(draft.settings["model.path"].value)
+    if Path(path).suffix not in (".safetensors", ".ckpt", ".pt") or "model.config_path" in draft.settings:
+        return []
+    fix = "Give a diffusers-format folder of the same kind of model, or its id on the hub; it needs no weights."
+    message = "is not set: the base is a single file, which holds no configs and tokenizers."
+    return [Finding("warning", "model.config_path", message, fix)]
+
+
+_FILES = ("model.path", "model.vae_path", "model.text_encoder_paths", "adapter.init_from", "sample.prompt_file")
 _PATHS: Mapping[str, str] = {"path": "the pictures", "mask_path": "the masks"}
 
 
@@ -250,7 +259,7 @@ def _unseen(draft: Draft, folder: Path) -> list[Finding]:
     for number, dataset in enumerate(draft.datasets):
         names = [*_PATHS, "control_path"]
         found += [(f"datasets.{number}.{name}", dataset[name].value) for name in names if name in dataset]
-    for setting in ("model.path", "adapter.init_from", "sample.prompt_file"):
+    for setting in _FILES:
         if setting in draft.settings:
             found.append((setting, draft.settings[setting].value))
     findings: list[Finding] = []

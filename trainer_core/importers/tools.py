@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from trainer_core.importers import diffusion_pipe
 from trainer_core.importers.ai_toolkit import tool as ai_toolkit
 from trainer_core.importers.core.tool_config import Tool
+from trainer_core.importers.diffusion_pipe import tool as diffusion_pipe
 from trainer_core.importers.kohya import tool as kohya
 from trainer_core.importers.onetrainer import tool as onetrainer
 from trainer_core.importers.simpletuner import tool as simpletuner

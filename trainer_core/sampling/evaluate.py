@@ -64,7 +64,7 @@ class Evaluator:
             on_sample()
         return found
 
-    # Not inference mode: what a model caches in it could not be trained with afterwards.
+    # not inference mode: tensors that a model caches in that mode cannot be used in training later
     @torch.no_grad()
     def _loss(self, denoiser: Any, sample: HeldOut) -> float:
         count = len(QUANTILES)

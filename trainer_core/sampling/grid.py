@@ -10,9 +10,9 @@ from PIL import Image, ImageDraw, ImageOps
 from trainer_core.data.reports.text_layout import clip, font, line_height, one_line, wrap
 
 _SMALLEST = 160
-"""Cells narrower than this are enlarged by a whole factor, so that tiny models can be looked at."""
+"""Cells narrower than this are enlarged by a whole factor, so that pictures of tiny models are large enough to see."""
 _TEXT, _TEXT_SHARE = 14, 28
-"""Smallest height of the letters, and how many of them go into a cell's width: a grid is looked at as a whole."""
+"""Smallest height of the letters, and how many of them go into a cell's width: a grid is viewed as a whole."""
 _LEAST_LINES = 4
 """A row is high enough for as many lines of its prompt, and one for the seed."""
 _PAPER, _INK, _PALE, _RULE = "#f6f7f9", "#1c2127", "#69727d", "#d5dae0"
@@ -78,7 +78,7 @@ def make_grid(
     Args:
         columns: heading -> pictures, as many as prompts. Smaller ones lie in the middle of their cells.
         prompts: text at the left of each row, wrapped, and clipped where it is longer than its row is high.
-        seeds: seed of each row, told under its prompt.
+        seeds: seed of each row, written under its prompt.
     """
     plan = layout(largest(columns.values()), len(columns), len(prompts))
     grid = Image.new("RGB", plan.size, _PAPER)

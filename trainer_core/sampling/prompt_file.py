@@ -95,7 +95,7 @@ _NAMES = {
 
 
 def read_prompt_file(path: Path) -> tuple[PromptLine, ...]:
-    """Read a file of prompts. `.json` and `.toml` are told by their ending; anything else is lines of text.
+    """Read a file of prompts. A file that does not end in `.json` or `.toml` is read as lines of text.
 
     Raises:
         ConfigError: it cannot be read, has no prompt, or something in it is wrong; every such place with its line, or

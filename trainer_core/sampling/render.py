@@ -6,23 +6,23 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import torch
-from PIL import Image
+from typing import TYPE_CHECKING, Any
 
 from trainer_core.errors import ModelError
 from trainer_core.families.shared.loading import without_bars
+from trainer_core.sampling.batching import PromptRequest, pipeline_accepts, render_requests
 from trainer_core.sampling.prompt_file import PromptLine
-from trainer_core.sampling.samplers import sampling_with
 
-Inputs = Callable[[Any, str, str, Sequence[Image.Image]], dict[str, Any]]
+if TYPE_CHECKING:
+    from PIL import Image
+
+Inputs = Callable[[Any, str, str, Sequence["Image.Image"]], dict[str, Any]]
 """`Family.pipeline_inputs`: (pipeline, prompt, negative prompt, control pictures) -> arguments of the pipeline."""
 
 
 @dataclass(frozen=True)
-class Row:
-    """What one prompt is rendered with."""
+class PromptSettings:
+    """Everything that one prompt is rendered with."""
 
     prompt: str
     negative_prompt: str
@@ -56,10 +56,10 @@ class RenderSettings:
     prediction: str = "diffusion"
     """The family's: samplers differ by it."""
 
-    def row(self, position: int) -> Row:
+    def prompt_settings(self, position: int) -> PromptSettings:
         """Return everything that the prompt at `position` is rendered with."""
         own = self.rows[position] if self.rows else PromptLine(self.prompts[position])
-        return Row(
+        return PromptSettings(
             prompt=self.prompts[position],
             negative_prompt=self.negative_prompt if own.negative_prompt is None else own.negative_prompt,
             steps=own.steps or self.steps,
@@ -73,7 +73,7 @@ class RenderSettings:
     @property
     def seeds(self) -> list[int]:
         """The seed of each prompt."""
-        return [self.row(position).seed for position in range(len(self.prompts))]
+        return [self.prompt_settings(position).seed for position in range(len(self.prompts))]
 
     def controls_of(self, position: int) -> tuple[Image.Image, ...]:
         """Return the control pictures of the prompt at `position`."""
@@ -83,7 +83,7 @@ class RenderSettings:
 def render(
     pipeline: Any, inputs: Inputs, settings: RenderSettings, on_picture: Callable[[], None]
 ) -> list[Image.Image]:
-    """Render each prompt with its own seed and sampler, one at a time, so that a row depends on nothing else.
+    """Render each prompt with its own seed and sampler; prompts of one size and sampler share calls of the pipeline.
 
     Args:
         pipeline: a diffusers pipeline on its device.
@@ -94,46 +94,42 @@ def render(
     Raises:
         ConfigError: a sampler does not fit the pipeline.
     """
-    pictures: list[Image.Image] = []
-    for position in range(len(settings.prompts)):
-        arguments = pipeline_arguments(pipeline, inputs, settings, position)
-        # A CPU generator gives the same starting noise on every device.
-        row = settings.row(position)
-        generator = torch.Generator("cpu").manual_seed(row.seed)
-        with sampling_with(pipeline, row.sampler, settings.prediction):
-            # Some pipelines name their pictures otherwise than `images`, but all return them first.
-            pictures.append(pipeline(**arguments, generator=generator, return_dict=False)[0][0])
-        on_picture()
-    return pictures
+    requests = [
+        prompt_request(pipeline, inputs, settings, position, (settings.prompt_settings(position).seed,))
+        for position in range(len(settings.prompts))
+    ]
+    return [pictures[0] for pictures in render_requests(pipeline, requests, settings.prediction, on_picture)]
 
 
-def pipeline_arguments(pipeline: Any, inputs: Inputs, settings: RenderSettings, position: int) -> dict[str, Any]:
-    """Return all arguments of a pipeline's call but the generator, for the prompt at `position`."""
-    row = settings.row(position)
-    size = {"width": row.width, "height": row.height}
+def prompt_request(
+    pipeline: Any, inputs: Inputs, settings: RenderSettings, position: int, seeds: Sequence[int]
+) -> PromptRequest:
+    """Return what to ask of a pipeline for the prompt at `position`."""
+    own = settings.prompt_settings(position)
+    size = {"width": own.width, "height": own.height}
     if pipeline_accepts(pipeline, "max_area"):
-        # It would render that area, whatever size it is told.
-        size["max_area"] = row.width * row.height
-    shown = settings.controls_of(position)
-    own = inputs(pipeline, row.prompt, row.negative_prompt, shown)
-    return {"num_inference_steps": row.steps, settings.guidance_argument: row.guidance} | size | own
+        # This pipeline renders `max_area` pixels, whatever width and height say.
+        size["max_area"] = own.width * own.height
+    texts = inputs(pipeline, own.prompt, own.negative_prompt, settings.controls_of(position))
+    arguments = {"num_inference_steps": own.steps, settings.guidance_argument: own.guidance} | size | texts
+    return PromptRequest(arguments, tuple(seeds), own.sampler)
 
 
 def load_lora(pipeline: Any, path: Path) -> None:
     """Load a LoRA file as any user of diffusers would.
 
     Raises:
-        ModelError: diffusers took nothing from the file, which it does without an error for unknown keys.
+        ModelError: diffusers loaded nothing from the file; it reports no error for unknown keys.
     """
-    told = logging.getLogger("diffusers.loaders.lora_base")
-    before = told.level
-    # It warns of every text encoder that the file has nothing for.
-    told.setLevel(logging.ERROR)
+    logger = logging.getLogger("diffusers.loaders.lora_base")
+    before = logger.level
+    # without this it warns about every text encoder that the file has no weights for
+    logger.setLevel(logging.ERROR)
     try:
         with without_bars():
             pipeline.load_lora_weights(str(path.parent), weight_name=path.name)
     finally:
-        told.setLevel(before)
+        logger.setLevel(before)
     if not pipeline.get_active_adapters():
         raise ModelError(f"{path}: diffusers loaded no weights from this file. Export it again.")
 
@@ -142,13 +138,6 @@ def set_strength(pipeline: Any, strength: float) -> None:
     """Scale what the loaded LoRA adds; 1 is the strength that it was trained with."""
     names = pipeline.get_active_adapters()
     pipeline.set_adapters(names, adapter_weights=[strength] * len(names))
-
-
-def pipeline_accepts(pipeline: Any, argument: str) -> bool:
-    """Say whether a pipeline takes a keyword argument."""
-    import inspect
-
-    return argument in inspect.signature(type(pipeline).__call__).parameters
 
 
 def same_pictures(first: Sequence[Image.Image], second: Sequence[Image.Image]) -> bool:

@@ -1,15 +1,21 @@
-"""A pipeline's scheduler, told what the settings changed of the noise that the denoiser was trained with."""
+"""A pipeline's scheduler with the noise settings that the denoiser was trained with."""
 
 from __future__ import annotations
 
 import inspect
-from typing import TYPE_CHECKING, Any, Literal
-
-if TYPE_CHECKING:
-    from trainer_core.config.groups import NoiseConfig
+from typing import Any, Literal, Protocol
 
 
-def use_trained_noise(pipeline: Any, noise: NoiseConfig, prediction: Literal["diffusion", "flow"]) -> None:
+class TrainedNoise(Protocol):
+    """The settings of the group `noise` that decide how one samples."""
+
+    @property
+    def prediction(self) -> str: ...  # noqa: D102
+    @property
+    def zero_terminal_snr(self) -> bool: ...  # noqa: D102
+
+
+def use_trained_noise(pipeline: Any, noise: TrainedNoise, prediction: Literal["diffusion", "flow"]) -> None:
     """Sample with `noise.prediction` and `noise.zero_terminal_snr` in place of what the base's scheduler says.
 
     With a zero terminal SNR sampling must begin at the last timestep, hence trailing steps (arXiv 2305.08891); a

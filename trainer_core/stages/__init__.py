@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from trainer_core.stages.cached_latents import CACHED_LATENTS
 from trainer_core.stages.cached_text_embeddings import CACHED_TEXT_EMBEDDINGS
 from trainer_core.stages.lora_checkpoint import LORA_CHECKPOINT
@@ -10,7 +12,7 @@ from trainer_core.stages.samples import SAMPLES
 from trainer_core.stages.stage import Stage
 from trainer_core.stages.validated_dataset import VALIDATED_DATASET
 
-STAGES: dict[str, Stage] = {
+STAGES: dict[str, Stage[Any]] = {
     stage.name: stage
     for stage in (VALIDATED_DATASET, CACHED_LATENTS, CACHED_TEXT_EMBEDDINGS, LORA_CHECKPOINT, SAMPLES, METRICS_STAGE)
 }

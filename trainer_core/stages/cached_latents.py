@@ -7,22 +7,28 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from trainer_core.data.pictures.decode import DECODE_VERSION, to_view
+from trainer_core.config.groups import LatentsConfig
+from trainer_core.config.reads import GroupPart, StageSettings
+from trainer_core.data.pictures.picture_info import DECODE_VERSION
+from trainer_core.data.sample_identity import geometry_parts, training_parts
 from trainer_core.errors import NonFiniteError
-from trainer_core.stages.caching.entries import control_id, entry_key, items_outcome, shape_of, write_items
+from trainer_core.families.shared import loading
+from trainer_core.hardware.placement import move_to_device, torch_device, torch_dtype, torch_work
+from trainer_core.lazy import torch
+from trainer_core.stages.caching.entries import control_id, entry_key, items_outcome, write_items
 from trainer_core.stages.caching.view_entries import (
     Picture,
     controls_to_encode,
     extra_names,
     items_of,
     masks_to_cut,
-    training_parts_of,
     views_to_encode,
 )
 from trainer_core.stages.project.verified_pictures import read_mask, read_picture
-from trainer_core.stages.stage import Item, Outcome, Stage, StageContext
+from trainer_core.stages.stage import CacheItem, Outcome, Stage, StageContext
 from trainer_core.store.keys import digest
 from trainer_core.types import JSON
 
@@ -31,48 +37,69 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 NAME = "cached_latents"
+
+
+@dataclass(frozen=True)
+class EncodingThreads(GroupPart):
+    """CPU threads, of the group `hardware`."""
+
+    threads: int
+    decode_threads: int
+
+
+@dataclass(frozen=True)
+class LatentsSettings(StageSettings):
+    """The settings of encoding; which pictures are encoded is in the data version of `validated_dataset`."""
+
+    latents: LatentsConfig
+    hardware: EncodingThreads
+
+
+LatentsContext = StageContext[LatentsSettings]
+
+
 STORED = {"fp32": "fp32", "bf16": "fp16", "fp16": "fp16"}
 """Precision of encoding -> of storage: latents have a small range, where fp16 is eight times finer than bf16."""
 
 
-def _items(context: StageContext) -> dict[str, Item]:
-    session, spec = context.session, context.session.family.spec
+def _items(context: LatentsContext) -> dict[str, CacheItem]:
+    workspace, spec = context.workspace, context.workspace.family.spec
     common = {
-        "vae": session.weights(spec.vae_components),
-        "precision": session.precision("vae", context.settings.latents.precision),
-        "encoder": f"{spec.name} {spec.latents_version}",
+        "vae": workspace.weights(spec.vae_components),
+        "precision": workspace.precision("vae", context.settings.latents.precision),
+        "encoder": f"{spec.name} {spec.latents.version}",
         "decode": DECODE_VERSION,
     }
     base = digest(common)
-    items: dict[str, Item] = {}
-    for sample in session.manifest.samples:
+    items: dict[str, CacheItem] = {}
+    for sample in workspace.manifest.samples:
         if sample.views or sample.controls or sample.mask is not None:
             items.update(items_of(sample, spec, base, common))
             continue
-        shape = shape_of(sample.geometry)
-        items[sample.id] = Item(
+        shape = geometry_parts(sample.geometry)
+        items[sample.id] = CacheItem(
             entry_key(base, sample.picture, str(shape)), {"picture": sample.picture, "geometry": shape} | common
         )
     return items
 
 
-def _version(context: StageContext) -> str:
+def _version(context: LatentsContext) -> str:
     rows: list[JSON] = []
-    for sample in sorted(context.session.manifest.samples, key=lambda sample: sample.id):
+    for sample in sorted(context.workspace.manifest.samples, key=lambda sample: sample.id):
         key = context.items[sample.id].key
         row: list[JSON] = [sample.id, key, sample.repeats, sample.split, sample.geometry.original]
         if sample.controls:
-            row.append([context.items[control_id(sample.id, place)].key for place in range(len(sample.controls))])
-        if extra := training_parts_of(sample) | {name: context.items[name].key for name in extra_names(sample)}:
+            row.append([context.items[control_id(sample.id, number)].key for number in range(len(sample.controls))])
+        if extra := training_parts(sample) | {name: context.items[name].key for name in extra_names(sample)}:
             row.append(extra)
         rows.append(row)
     return digest(rows)
 
 
-def _run(context: StageContext) -> Outcome:
-    entries = context.session.store.entries
+def _run(context: LatentsContext) -> Outcome:
+    entries = context.workspace.store.entries
     present = entries.present(item.key for item in context.items.values())
-    samples, spec = context.session.manifest.samples, context.session.family.spec
+    samples, spec = context.workspace.manifest.samples, context.workspace.family.spec
     pictures = (one for sample in samples for one in (*views_to_encode(sample), *controls_to_encode(sample, spec)))
     wanted = _one_picture_a_key(context, pictures, present)
     if wanted:
@@ -84,7 +111,7 @@ def _run(context: StageContext) -> Outcome:
     return items_outcome(context, _version(context), computed=len(wanted) + len(masks))
 
 
-def _one_picture_a_key(context: StageContext, pictures: Iterable[Picture], present: set[str]) -> list[Picture]:
+def _one_picture_a_key(context: LatentsContext, pictures: Iterable[Picture], present: set[str]) -> list[Picture]:
     """Return those whose keys are missing, each once however many samples share it, ordered by size."""
     first: dict[str, Picture] = {}
     for picture in pictures:
@@ -94,24 +121,20 @@ def _one_picture_a_key(context: StageContext, pictures: Iterable[Picture], prese
     return sorted(first.values(), key=lambda picture: (picture.size, picture.name))
 
 
-def _encode(context: StageContext, pictures: Sequence[Picture]) -> None:
-    import torch
-
-    from trainer_core.hardware.placement import place, torch_device, torch_dtype, torch_work
-
-    session = context.session
-    precision = session.precision("vae", context.settings.latents.precision)
-    size = context.settings.latents.batch_size or session.profile.encode_batch_size
-    device, dtype, stored = torch_device(session.profile), torch_dtype(precision), torch_dtype(STORED[precision])  # type: ignore[arg-type]
+def _encode(context: LatentsContext, pictures: Sequence[Picture]) -> None:
+    workspace = context.workspace
+    precision = workspace.precision("vae", context.settings.latents.precision)
+    size = context.settings.latents.batch_size or workspace.profile.encode_batch_size
+    device, dtype, stored = torch_device(workspace.profile), torch_dtype(precision), torch_dtype(STORED[precision])  # type: ignore[arg-type]
     done = 0
     with (
-        torch_work(session.profile, context.settings.hardware.threads),
+        torch_work(workspace.profile, context.settings.hardware.threads),
         torch.inference_mode(),
-        session.store.entries.writer("latents") as writer,
+        workspace.store.entries.writer("latents") as writer,
     ):
-        vae = place(session.family.load_vae(session.source, dtype), session.profile)
+        vae = move_to_device(loading.load_vae(workspace.source, dtype), workspace.profile)
         for batch, pixels in _decoded(context, list(_batches(pictures, size))):
-            latents = session.family.encode_latents(vae, pixels.to(device, dtype)).to("cpu", torch.float32)
+            latents = workspace.family.encode_latents(vae, pixels.to(device, dtype)).to("cpu", torch.float32)
             for picture, latent in zip(batch, latents, strict=True):
                 _check_finite(picture, latent, precision)
                 item = context.items[picture.name]
@@ -121,21 +144,19 @@ def _encode(context: StageContext, pictures: Sequence[Picture]) -> None:
         del vae
 
 
-def _write_masks(context: StageContext, masks: Sequence[Picture]) -> None:
+def _write_masks(context: LatentsContext, masks: Sequence[Picture]) -> None:
     """Bring masks to the latents' size; fp16 is exact to 1/4096 in [0, 1]."""
-    import torch
-
     from trainer_core.data.pictures.mask_pixels import to_latent_mask
 
-    factor = context.session.family.spec.latent_factor
-    threads = context.settings.hardware.decode_threads or context.session.profile.decode_threads
+    factor = context.workspace.family.spec.latents.factor
+    threads = context.settings.hardware.decode_threads or context.workspace.profile.decode_threads
 
     def load(mask: Picture) -> numpy.ndarray[Any, Any]:
         return to_latent_mask(read_mask(mask.path, mask.sha256, mask.alpha), mask.view, factor)
 
     with (
         ThreadPoolExecutor(threads, thread_name_prefix="mask") as pool,
-        context.session.store.entries.writer("latents") as writer,
+        context.workspace.store.entries.writer("latents") as writer,
     ):
         for mask, values in zip(masks, pool.map(load, masks), strict=True):
             tensor = torch.from_numpy(values)[None].to(torch.float16)
@@ -154,12 +175,13 @@ def _batches(pictures: Sequence[Picture], size: int) -> Iterator[list[Picture]]:
         yield batch
 
 
-def _decoded(context: StageContext, batches: Sequence[list[Picture]]) -> Iterator[tuple[list[Picture], Tensor]]:
+def _decoded(context: LatentsContext, batches: Sequence[list[Picture]]) -> Iterator[tuple[list[Picture], Tensor]]:
     """Yield batches with their pixels [B, 3, H, W] in [-1, 1], decoded by threads while the VAE works."""
     import numpy
-    import torch
 
-    threads = context.settings.hardware.decode_threads or context.session.profile.decode_threads
+    from trainer_core.data.pictures.decode import to_view
+
+    threads = context.settings.hardware.decode_threads or context.workspace.profile.decode_threads
     ahead = 2 * threads
 
     def load(batch: list[Picture]) -> list[numpy.ndarray[Any, Any]]:
@@ -182,7 +204,7 @@ def _check_finite(picture: Picture, latent: Tensor, precision: str) -> None:
         raise NonFiniteError(message, [picture.name])
 
 
-def _inputs(context: StageContext) -> JSON:
+def _inputs(context: LatentsContext) -> JSON:
     return {"items": _version(context)}
 
 
@@ -190,13 +212,14 @@ CACHED_LATENTS = Stage(
     name=NAME,
     version=1,
     description="Pictures encoded by the VAE, one content-addressed entry a picture.",
-    reads=("latents", "hardware.threads", "hardware.decode_threads"),
+    settings=LatentsSettings,
+    less_memory="Lower latents.batch_size or bucket.resolution.",
     needs=("validated_dataset",),
     run=_run,
     inputs=_inputs,
     items=_items,
     cached=True,
-    code=lambda spec: [spec.latents_version, DECODE_VERSION],
+    code=lambda spec: [spec.latents.version, DECODE_VERSION],
     data_version=_version,
     total=lambda context: len(context.items),
 )

@@ -6,80 +6,103 @@ Where the family's text encoder looks at the control pictures, an entry is a cap
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from trainer_core.data.captions.sample_captions import drawn_row, encoded_live
+from trainer_core.config.groups import TextConfig
+from trainer_core.config.reads import StageSettings
+from trainer_core.data.captions.sample_captions import caption_key_parts, encodes_captions_live
 from trainer_core.errors import NonFiniteError
+from trainer_core.families.shared import loading
+from trainer_core.hardware.placement import move_to_device, torch_dtype, torch_work
+from trainer_core.lazy import torch
 from trainer_core.stages.caching.caption_entries import Text, texts_to_encode
 from trainer_core.stages.caching.entries import control_parts, entry_key, items_outcome, write_items
+from trainer_core.stages.group_parts import CaptionDropout, Threads
+from trainer_core.stages.project.dataset_scan import TrainedTextEncoders
 from trainer_core.stages.project.verified_pictures import read_picture
-from trainer_core.stages.stage import Item, Outcome, Stage, StageContext
+from trainer_core.stages.project.workspace import Workspace
+from trainer_core.stages.stage import CacheItem, Outcome, Stage, StageContext
 from trainer_core.store.keys import digest
-from trainer_core.types import JSON
+from trainer_core.types import JSON, TextCondition
 
 if TYPE_CHECKING:
     from PIL import Image
     from torch import Tensor
 
-    from trainer_core.config.groups import TextConfig
-    from trainer_core.stages.project.session import Session
-    from trainer_core.types import TextCondition
-
 NAME = "cached_text_embeddings"
 
 
-def _items(context: StageContext) -> dict[str, Item]:
-    settings = context.settings
-    return text_items(context.session, settings.text, texts_to_encode(context.session, settings.caption))
+@dataclass(frozen=True)
+class TextSettings(StageSettings):
+    """The settings that decide what is encoded, and how."""
+
+    text: TextConfig
+    adapter: TrainedTextEncoders
+    caption: CaptionDropout
+    hardware: Threads
 
 
-def text_items(session: Session, text: TextConfig, texts: Iterable[Text]) -> dict[str, Item]:
+TextContext = StageContext[TextSettings]
+
+
+def _items(context: TextContext) -> dict[str, CacheItem]:
+    texts = texts_to_encode(context.workspace, context.settings.caption, _live(context))
+    return text_items(context.workspace, context.settings.text, texts)
+
+
+def _live(context: TextContext) -> bool:
+    return encodes_captions_live(context.settings.text.cache, context.settings.adapter.text_encoders)
+
+
+def text_items(workspace: Workspace, settings: TextConfig, texts: Iterable[Text]) -> dict[str, CacheItem]:
     """Return name of a text -> what its encoding depends on."""
-    spec = session.family.spec
+    spec = workspace.family.spec
     common: dict[str, JSON] = {
-        "encoders": session.weights(spec.text_components),
-        "precision": session.precision("text", text.precision),
-        "max_length": (text.max_length if spec.choosable_text_length else 0) or spec.text_length,
-        "clip_skip": text.clip_skip if spec.clip_skip else 0,
-        "encoder": f"{spec.identity} {spec.text_version}",
+        "encoders": workspace.weights(spec.text_components),
+        "precision": workspace.precision("text", settings.precision),
+        "max_length": spec.text.tokens(settings.max_length),
+        "clip_skip": settings.clip_skip if spec.text.clip_skip else 0,
+        "encoder": f"{spec.identity} {spec.text.version}",
     }
-    if spec.long_captions and text.clip_tokens > 75:
-        common["clip_tokens"] = text.clip_tokens
+    if spec.text.long_captions and settings.clip_tokens > 75:
+        common["clip_tokens"] = settings.clip_tokens
     base = digest(common)
-    seen = spec.control is not None and spec.control.in_text
-    items: dict[str, Item] = {}
-    for one in texts:
+    with_controls = spec.control is not None and spec.control.in_text
+    items: dict[str, CacheItem] = {}
+    for text in texts:
         # Of a sample's further texts there may be very many: what they share is named by its digest.
-        told = common if one.name == one.sample.id else {"encoding": base}
-        if seen:
-            items[one.name] = _seen_with_controls(one, base, told)
+        encoding = common if text.name == text.sample.id else {"encoding": base}
+        if with_controls:
+            items[text.name] = _with_controls(text, base, encoding)
         else:
-            items[one.name] = Item(entry_key(base, one.text), {"caption": one.text, **told})
+            items[text.name] = CacheItem(entry_key(base, text.text), {"caption": text.text, **encoding})
     return items
 
 
-def _seen_with_controls(one: Text, base: str, told: Mapping[str, JSON]) -> Item:
-    shown = digest([base, [control.picture for control in one.sample.controls]])
-    parts = {"caption": one.text, "controls": control_parts(one.sample)} | dict(told)
-    return Item(entry_key(shown, one.text), parts)
+def _with_controls(text: Text, base: str, encoding: Mapping[str, JSON]) -> CacheItem:
+    """Return the entry of a caption whose encoder looks at its control pictures."""
+    shared = digest([base, [control.picture for control in text.sample.controls]])
+    parts = {"caption": text.text, "controls": control_parts(text.sample)} | dict(encoding)
+    return CacheItem(entry_key(shared, text.text), parts)
 
 
-def _version(context: StageContext) -> str:
+def _version(context: TextContext) -> str:
     rows: list[JSON] = [[name, item.key] for name, item in sorted(context.items.items())]
-    samples = context.session.manifest.samples
-    if encoded_live(context.session.project):
+    samples = context.workspace.manifest.samples
+    if _live(context):
         # What training reads is a part of what this result means, whoever encodes it: another caption trains again.
         captions = (Text(one.id, one, one.caption) for one in samples)
-        read = text_items(context.session, context.settings.text, captions)
+        read = text_items(context.workspace, context.settings.text, captions)
         rows += ["encoded while training", sorted([name, item.key] for name, item in read.items())]
     # Which text is how likely, and when, decides training as much as what the texts are.
-    return digest(rows + [[one.id, drawn] for one in samples if (drawn := drawn_row(one))])
+    return digest(rows + [[one.id, drawn] for one in samples if (drawn := caption_key_parts(one))])
 
 
-def _run(context: StageContext) -> Outcome:
-    present = context.session.store.entries.present(item.key for item in context.items.values())
+def _run(context: TextContext) -> Outcome:
+    present = context.workspace.store.entries.present(item.key for item in context.items.values())
     captions: dict[str, Text] = {}
-    for one in texts_to_encode(context.session, context.settings.caption):
+    for one in texts_to_encode(context.workspace, context.settings.caption, _live(context)):
         key = context.items[one.name].key
         if key not in present:
             captions.setdefault(key, one)
@@ -89,28 +112,24 @@ def _run(context: StageContext) -> Outcome:
     return items_outcome(context, _version(context), computed=len(captions))
 
 
-def _encode(context: StageContext, captions: Sequence[tuple[str, Text]]) -> None:
-    import torch
-
-    from trainer_core.hardware.placement import place, torch_dtype, torch_work
-
-    session, text = context.session, context.settings.text
-    precision = session.precision("text", text.precision)
-    size = text.batch_size or session.profile.text_batch_size
+def _encode(context: TextContext, captions: Sequence[tuple[str, Text]]) -> None:
+    workspace, text = context.workspace, context.settings.text
+    precision = workspace.precision("text", text.precision)
+    size = text.batch_size or workspace.profile.text_batch_size
     with (
-        torch_work(session.profile, context.settings.hardware.threads),
+        torch_work(workspace.profile, context.settings.hardware.threads),
         torch.inference_mode(),
-        session.store.entries.writer("text") as writer,
+        workspace.store.entries.writer("text") as writer,
     ):
-        loaded = session.family.load_text_encoders(session.source, torch_dtype(precision))
+        loaded = loading.load_text_encoders(workspace.source, torch_dtype(precision))
         encoders = {
-            name: place(part, session.profile) if isinstance(part, torch.nn.Module) else part
+            name: move_to_device(part, workspace.profile) if isinstance(part, torch.nn.Module) else part
             for name, part in loaded.items()
         }
         for start in range(0, len(captions), size):
             batch = captions[start : start + size]
             shown = [one.text for _, one in batch]
-            conditions = session.family.encode_text(encoders, shown, text, _controls(context, batch))
+            conditions = workspace.family.encode_text(encoders, shown, text, _controls(context, batch))
             for (key, one), condition in zip(batch, conditions, strict=True):
                 tensors = _tensors(condition)
                 _check_finite(one.sample.id, one.text, tensors, precision)
@@ -119,9 +138,9 @@ def _encode(context: StageContext, captions: Sequence[tuple[str, Text]]) -> None
         del loaded, encoders
 
 
-def _controls(context: StageContext, batch: Sequence[tuple[str, Text]]) -> list[list[Image.Image]]:
+def _controls(context: TextContext, batch: Sequence[tuple[str, Text]]) -> list[list[Image.Image]]:
     """Return the control pictures of each caption where the text encoder looks at them."""
-    control = context.session.family.spec.control
+    control = context.workspace.family.spec.control
     if control is None or not control.in_text:
         return []
     return [[read_picture(one.path, one.picture) for one in text.sample.controls] for _, text in batch]
@@ -139,7 +158,7 @@ def _check_finite(sample: str, caption: str, tensors: dict[str, Tensor], precisi
             raise NonFiniteError(message + "Set text.precision to fp32 or bf16.", [sample])
 
 
-def _inputs(context: StageContext) -> JSON:
+def _inputs(context: TextContext) -> JSON:
     return {"items": _version(context)}
 
 
@@ -147,16 +166,14 @@ CACHED_TEXT_EMBEDDINGS = Stage(
     name=NAME,
     version=1,
     description="Captions encoded by the text encoders, one content-addressed entry a caption.",
-    reads=(
-        *("text", "adapter.text_encoders", "caption.dropout", "caption.dropout_every_n_epochs"),
-        "hardware.threads",
-    ),
+    settings=TextSettings,
+    less_memory="Lower text.batch_size, or use text.precision bf16.",
     needs=("validated_dataset",),
     run=_run,
     inputs=_inputs,
     items=_items,
     cached=True,
-    code=lambda spec: spec.text_version,
+    code=lambda spec: spec.text.version,
     data_version=_version,
     total=lambda context: len(context.items),
 )

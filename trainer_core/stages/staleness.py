@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from trainer_core.stages.stage import Item
+from trainer_core.data.sample_identity import DATASET_SETTINGS, part_name
+from trainer_core.stages.stage import CacheItem
 from trainer_core.types import JSON
 
 PART_NAMES: dict[str, str] = {
@@ -26,19 +27,18 @@ PART_NAMES: dict[str, str] = {
     "views": "views changed",
     "mask": "mask changed",
     "alpha": "the mask's source changed",
-    "loss weight": "loss_weight changed",
-    "regularisation": "regularisation changed",
+    **{part_name(name): f"{name} changed" for name in DATASET_SETTINGS},
     "repeats": "repeats changed",
     "control size": "size of the control picture changed",
     "split": "moved between training and held-out",
 }
 """Part of an entry key -> what to say when it differs."""
-_AT_TIMES = ("controls", "views", "mask", "flip", "color", "loss weight", "regularisation")
+_AT_TIMES = ("controls", "views", "mask", "flip", "color", *map(part_name, DATASET_SETTINGS))
 """Parts that an entry may have had and have no more."""
 
 
 def stale_items(
-    items: Mapping[str, Item], present: Collection[str], previous: Mapping[str, Mapping[str, Any]]
+    items: Mapping[str, CacheItem], present: Collection[str], previous: Mapping[str, Mapping[str, Any]]
 ) -> list[tuple[str, str]]:
     """Return (sample id, reason) for every sample whose entry must be computed.
 
@@ -64,7 +64,7 @@ def recipe_changes(now: Mapping[str, JSON], before: Mapping[str, JSON]) -> list[
     return reasons or ["its result is gone from the store"]
 
 
-def _item_reason(item: Item, previous: Mapping[str, Any] | None) -> str:
+def _item_reason(item: CacheItem, previous: Mapping[str, Any] | None) -> str:
     if previous is None:
         return "new"
     if previous["key"] == item.key:

@@ -4,74 +4,76 @@ from __future__ import annotations
 
 from collections import Counter
 
-from trainer_core.data.captions.sample_captions import drawn_row
+from trainer_core.data.captions.sample_captions import caption_key_parts
 from trainer_core.data.discovery.controls import control_name
-from trainer_core.stages.caching.entries import shape_of, write_items
-from trainer_core.stages.caching.view_entries import unusual_parts
-from trainer_core.stages.stage import Item, Outcome, Stage, StageContext
+from trainer_core.data.sample_identity import geometry_parts, recorded_parts
+from trainer_core.stages.caching.entries import write_items
+from trainer_core.stages.project.dataset_scan import DatasetSettings
+from trainer_core.stages.stage import CacheItem, Outcome, Stage, StageContext
 from trainer_core.store.keys import digest
 from trainer_core.types import JSON
 
 CONTACT_SHEET = "contact_sheet.png"
+DatasetContext = StageContext[DatasetSettings]
 
 
-def _version(context: StageContext) -> str:
-    return context.session.manifest.data_version
+def _version(context: DatasetContext) -> str:
+    return context.workspace.manifest.data_version
 
 
-def _inputs(context: StageContext) -> JSON:
-    manifest = context.session.manifest
+def _inputs(context: DatasetContext) -> JSON:
+    manifest = context.workspace.manifest
     excluded = [[gone.path, gone.reason] for gone in manifest.excluded]
     return {"samples": manifest.data_version, "excluded": sorted(excluded)}
 
 
-def _items(context: StageContext) -> dict[str, Item]:
-    items: dict[str, Item] = {}
-    for sample in context.session.manifest.samples:
+def _items(context: DatasetContext) -> dict[str, CacheItem]:
+    items: dict[str, CacheItem] = {}
+    for sample in context.workspace.manifest.samples:
         parts: dict[str, JSON] = {
             "picture": sample.picture,
             "caption": sample.caption,
-            "geometry": shape_of(sample.geometry),
+            "geometry": geometry_parts(sample.geometry),
         }
-        parts |= {"repeats": sample.repeats, "split": sample.split, **unusual_parts(sample)}
-        if drawn := drawn_row(sample):
+        parts |= {"repeats": sample.repeats, "split": sample.split, **recorded_parts(sample)}
+        if drawn := caption_key_parts(sample):
             parts["texts"] = digest(drawn)
         if not sample.controls:
-            items[sample.id] = Item(digest([sample.id, parts]), parts)
+            items[sample.id] = CacheItem(digest([sample.id, parts]), parts)
             continue
         controls = [[control_name(one), one.picture, *one.encoded] for one in sample.controls]
         # What a control file is called decides nothing.
-        items[sample.id] = Item(
+        items[sample.id] = CacheItem(
             digest([sample.id, parts, [one[1:] for one in controls]]), parts | {"controls": controls}
         )
     return items
 
 
-def _total(context: StageContext) -> int:
+def _total(context: DatasetContext) -> int:
     """Count the pictures that are looked at, control pictures included."""
-    manifest = context.session.manifest
-    return manifest.found + sum(len(sample.controls) for sample in manifest.samples if sample.controls)
+    manifest = context.workspace.manifest
+    return manifest.total + sum(len(sample.controls) for sample in manifest.samples if sample.controls)
 
 
-def _run(context: StageContext) -> Outcome:
+def _run(context: DatasetContext) -> Outcome:
     from trainer_core.data.reports.contact_sheet import write_contact_sheet
     from trainer_core.data.reports.tables import bucket_table, excluded_frame, statistics, to_markdown, write_parquet
 
-    manifest, scanned = context.session.manifest, context.session.scanned
+    manifest, scanned = context.workspace.manifest, context.workspace.scanned
     write_parquet(manifest, context.staging / "manifest.parquet")
     excluded_frame(manifest).to_csv(context.staging / "ledger.csv", index=False)
-    threads = context.session.profile.decode_threads
+    threads = context.workspace.profile.decode_threads
     write_contact_sheet(manifest.samples, context.staging / CONTACT_SHEET, threads)
     write_items(context)
     reasons = Counter(gone.cause for gone in manifest.excluded)
     metadata: dict[str, JSON] = {
-        "found": manifest.found,
+        "found": manifest.total,
         "used": len(manifest.samples),
         "excluded": len(manifest.excluded),
         "excluded_reasons": dict(reasons.most_common(20)),
         "statistics": statistics(manifest),
         "bucket_table": to_markdown(bucket_table(manifest)),
-        "findings": [finding.as_dict() for finding in (*manifest.findings, *context.session.caption_findings)],
+        "findings": [finding.as_dict() for finding in manifest.findings],
     }
     reused = _total(context) - scanned.pictures_probed
     return Outcome(manifest.data_version, metadata, items_computed=scanned.pictures_probed, items_reused=reused)
@@ -79,12 +81,9 @@ def _run(context: StageContext) -> Outcome:
 
 VALIDATED_DATASET = Stage(
     name="validated_dataset",
-    version=2,
+    version=3,
     description="Every picture looked at: found = used + excluded, each exclusion with its reason.",
-    reads=(
-        *("datasets", "caption", "tags", "bucket", "augment"),
-        *("loss.preservation_weight", "loss.preservation_class", "text.cache", "adapter.text_encoders"),
-    ),
+    settings=DatasetSettings,
     needs=(),
     run=_run,
     inputs=_inputs,

@@ -1,4 +1,4 @@
-"""Writing so that a kill at any moment leaves either the old thing or the new one, and errors that name the fix."""
+"""Atomic writes: a kill at any moment leaves the old file or the new one. Errors name the fix."""
 
 from __future__ import annotations
 
@@ -14,16 +14,17 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from urllib.parse import quote
 
+from trainer_core import files
 from trainer_core.errors import StoreError
 
 log = logging.getLogger(__name__)
 
 TOUCH_AFTER_SECONDS = 900.0
-_ROOM = "Free some space on this disk (`lora-assets gc` removes what no project uses)."
+_FREE_SPACE = "Free some space on this disk (`lora-assets gc` removes what no project uses)."
 _WRITABLE = "Make it writable, or point LORA_ASSETS_HOME at a folder that is."
 _FIXES = {
-    errno.ENOSPC: _ROOM,
-    errno.EDQUOT: _ROOM,
+    errno.ENOSPC: _FREE_SPACE,
+    errno.EDQUOT: _FREE_SPACE,
     errno.EFBIG: "The file system or a limit of the process refuses files this large: use another disk.",
     errno.EROFS: _WRITABLE,
     errno.EACCES: _WRITABLE,
@@ -46,15 +47,6 @@ def disk_errors(path: Path, doing: str) -> Generator[None]:
         yield
     except OSError as error:
         raise StoreError(f"{path}: cannot {doing}: {error.strerror or error}. {fix_for(error.errno)}") from error
-
-
-def fsync_path(path: Path) -> None:
-    """Wait until a file's or a folder's own bytes are on the disk."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def temp_path(root: Path, suffix: str = "") -> Path:
@@ -84,21 +76,11 @@ def write_atomic(root: Path, path: Path, data: bytes) -> None:
     Raises:
         StoreError: the disk is full or not writable.
     """
-    temporary = temp_path(root)
     with disk_errors(path, "write"):
-        try:
-            with temporary.open("wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            path.parent.mkdir(parents=True, exist_ok=True)
-            temporary.replace(path)
-            fsync_path(path.parent)
-        finally:
-            temporary.unlink(missing_ok=True)
+        files.write_atomic(path, data, temp_path(root))
 
 
-def set_aside(root: Path, path: Path, reason: str) -> Path | None:
+def quarantine(root: Path, path: Path, reason: str) -> Path | None:
     """Move something damaged to root/damaged/, where nothing reads it, and warn.
 
     Returns where it lies now, or None when it is gone already or cannot be moved.
@@ -120,7 +102,7 @@ def set_aside(root: Path, path: Path, reason: str) -> Path | None:
 
 
 def remove(root: Path, path: Path) -> None:
-    """Delete a file or a folder; a kill halfway leaves nothing that looks whole."""
+    """Delete a file or a folder; after a kill halfway nothing passes for a complete one."""
     doomed = temp_path(root, ".removed")
     with disk_errors(path, "remove"):
         try:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from trainer_core.errors import DamagedEntries, StoreError
-from trainer_core.store.disk import disk_errors, remove, set_aside, touch
+from trainer_core.store.disk import disk_errors, quarantine, remove, touch
 from trainer_core.store.index import Index, ShardRow
 from trainer_core.store.shards import SUFFIX, MappedShard, PendingEntry, ShardDamaged, read_header, write_shard
 from trainer_core.store.writer import EntryWriter
@@ -165,7 +165,7 @@ class EntryStore:
         return path
 
     def close(self) -> None:
-        """Let go of the maps; tensors that were read stay valid."""
+        """Release the mapped files; tensors that were read stay valid."""
         with self._mutex:
             self._mapped.clear()
 
@@ -209,7 +209,7 @@ class EntryStore:
         shard = self._shards[name]
         try:
             if self._save(self._map(name), shard.kind, shard.keys) == shard.path:
-                # Read a second time it was intact, and the same shard has just been written over it.
+                # the second read was intact, and the same shard was just written in its place
                 return
         except StoreError as error:
             log.warning("%s: its intact entries could not be saved: %s", shard.path, error)
@@ -232,7 +232,7 @@ class EntryStore:
         return mapped
 
     def _drop(self, name: str, reason: str) -> None:
-        set_aside(self.root, self._shards[name].path, reason)
+        quarantine(self.root, self._shards[name].path, reason)
         self._forget([name])
 
     def _listing(self) -> dict[str, int]:
@@ -270,7 +270,7 @@ class EntryStore:
         except FileNotFoundError:
             return None
         except ShardDamaged as error:
-            set_aside(self.root, path, str(error))
+            quarantine(self.root, path, str(error))
             return None
         except OSError as error:
             raise StoreError(f"{path}: cannot be read: {error.strerror or error}. Check this disk.") from error

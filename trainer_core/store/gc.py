@@ -43,7 +43,7 @@ class GcReport:
 
 @dataclass
 class _Plan:
-    """What to do, decided before anything is done."""
+    """What to remove, decided before anything is removed."""
 
     objects: list[Path] = field(default_factory=list[Path])
     shards: list[ShardInfo] = field(default_factory=list[ShardInfo])
@@ -129,7 +129,7 @@ def _plan_shard(plan: _Plan, shard: ShardInfo, reachable: frozenset[str]) -> Non
     try:
         entries = read_header(shard.path).entries
     except (ShardDamaged, OSError) as error:
-        # Whoever reads it next sets it aside; to judge it here is not gc's work.
+        # the next reader sets it aside; gc only removes what nothing uses
         log.warning("%s: left alone: %s", shard.path, error)
         return
     kept = sum(entries[key].size for key in keep)
@@ -188,11 +188,11 @@ def _readable(path: Path) -> list[Published]:
 def _entry_keys(published: Published) -> Iterator[str]:
     yield from _strings(_metadata(published, "entries"))
     if ITEMS in published.files:
-        # Verified without being set aside: an IntegrityError stops the collection and leaves everything where it is.
+        # checked but not moved: an IntegrityError ends the collection and changes nothing
         problems = [problem for problem in published.verify() if problem.path.name == ITEMS]
         if problems:
             raise problems[0]
-        # Whatever is a string in there may be a key: one too many keeps an entry, one too few would lose it.
+        # every string may be a key: an extra one keeps an entry too long, a missing one would lose an entry
         yield from _strings(json.loads((published.path / ITEMS).read_bytes()))
 
 
@@ -212,7 +212,7 @@ def _strings(value: JSON) -> Iterator[str]:
 
 
 def _is_working(root: Path) -> bool:
-    """Whether some process works on a stage now: which run it writes to, if any, cannot be told from its lock."""
+    """Whether some process works on a stage now: which run it writes to, if any, its lock does not say."""
     return any(is_held(path) for path in (root / "locks").glob("*.lock") if path.stem not in _OWN_LOCKS)
 
 

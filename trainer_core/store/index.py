@@ -1,4 +1,4 @@
-"""What the store remembers to save time: a cache, and nothing but a cache.
+"""What the store remembers to save time. It is a cache: all of it can be made again.
 
 Deleting it costs a scan, never a re-encode. Every row carries a CRC-32 of its contents, checked when it is read: a bad
 row counts as absent. A database that SQLite cannot read is moved aside and begun anew.
@@ -21,9 +21,9 @@ from typing import TypeVar
 from zlib import crc32
 
 from trainer_core.errors import StoreError
-from trainer_core.store.disk import disk_errors, fix_for, set_aside
+from trainer_core.store.disk import disk_errors, fix_for, quarantine
 from trainer_core.store.keys import canonical_json, sha256_file
-from trainer_core.store.locks import held
+from trainer_core.store.locks import hold_lock
 from trainer_core.types import JSON, FileStat
 
 log = logging.getLogger(__name__)
@@ -103,13 +103,13 @@ class Index:
                     self._insert("files", fresh)
                     fresh = []
         finally:
-            # Also when interrupted: hours of hashing are not done twice.
+            # also after an interruption: hours of hashing are not done twice
             pool.shutdown(cancel_futures=True)
             self._insert("files", fresh)
         return known
 
     def facts(self, kind: str, keys: Iterable[str]) -> dict[str, JSON]:
-        """What `remember` was told of these keys; keys it knows nothing of are left out."""
+        """Return what `remember` stored for these keys; unknown keys are left out."""
         wanted = json.dumps(list(keys))
         query = "SELECT key, value, crc FROM facts WHERE kind = ? AND key IN (SELECT value FROM json_each(?))"
         rows = self._run(lambda connection: connection.execute(query, (kind, wanted)).fetchall())
@@ -172,7 +172,7 @@ class Index:
 
     def _warn(self, bad: int) -> None:
         if bad:
-            log.warning("%s: %d damaged rows: not used, found out again", self.path, bad)
+            log.warning("%s: %d damaged rows are ignored; what they held is computed again", self.path, bad)
 
     def _insert(self, table: str, rows: Sequence[tuple[str | int, ...]]) -> None:
         rows = [row for row in rows if all(not isinstance(cell, str) or _is_text(cell) for cell in row)]
@@ -212,7 +212,7 @@ class Index:
         if self.path.exists():
             connection = _open(self.path)
         else:
-            with held(self.root / "locks", "index"):
+            with hold_lock(self.root / "locks", "index"):
                 connection = _open(self.path)
         self._owner = (os.getpid(), _inode(self.path))
         self._connection = connection
@@ -221,13 +221,13 @@ class Index:
     def _begin_anew(self, reason: str) -> None:
         opened = self._owner[1] if self._connection is not None else _inode(self.path)
         self.close()
-        with held(self.root / "locks", "index"):
-            # Another process may have met the damage first and begun anew already.
+        with hold_lock(self.root / "locks", "index"):
+            # another process may have replaced the damaged file already
             if _inode(self.path) != opened:
                 return
             for suffix in ("", "-wal", "-shm"):
                 part = self.path.with_name(self.path.name + suffix)
-                if part.exists() and set_aside(self.root, part, reason) is None and part.exists():
+                if part.exists() and quarantine(self.root, part, reason) is None and part.exists():
                     raise StoreError(f"{part}: is damaged ({reason}) and cannot be moved. Remove it.")
 
 
@@ -297,7 +297,7 @@ def _file_row(path: str, stat: FileStat, sha256: str) -> tuple[str | int, ...]:
 
 
 def _file_crc(sha256: str, inode: int) -> int:
-    """Checksum of a row of `files`. Its other cells need none: damaged, they do not match the file they speak of."""
+    """Checksum of a row of `files`. Its other cells need none: if they are damaged, they do not match their file."""
     return crc32(f"{inode} {sha256}".encode("utf-8", "surrogatepass"))
 
 

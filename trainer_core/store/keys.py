@@ -1,4 +1,4 @@
-"""Digests: how everything in the store is named and how every small record proves that it is whole."""
+"""Digests: the names of everything in the store, and the checksums of small records."""
 
 from __future__ import annotations
 

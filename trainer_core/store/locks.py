@@ -1,9 +1,10 @@
-"""One worker a key: the second process waits, then finds the result of the first."""
+"""Locks: one process works on a key; a second one waits, and finds the result of the first."""
 
 from __future__ import annotations
 
 import hashlib
 import logging
+import time
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,8 +24,8 @@ def lock_path(directory: Path, name: str) -> Path:
 
 
 @contextmanager
-def held(directory: Path, name: str) -> Generator[None]:
-    """Hold the lock `name`, waiting for whoever has it; a killed holder lets go by itself.
+def hold_lock(directory: Path, name: str) -> Generator[None]:
+    """Hold the lock `name`, waiting for whoever has it; the lock of a killed process is free again.
 
     Locks of one name taken by two threads exclude each other too, so a thread must not take one name twice.
 
@@ -39,8 +40,11 @@ def held(directory: Path, name: str) -> Generator[None]:
         try:
             lock.acquire(timeout=0)
         except Timeout:
-            log.info("waiting for another process that works on %s", name)
+            began = time.monotonic()
+            log.info("waiting for another process that works on %s", name, extra={"waiting_for": name})
             lock.acquire()
+            waited = time.monotonic() - began
+            log.info("waited %.0f s for another process that worked on %s", waited, name, extra={"waiting_for": None})
     try:
         yield
     finally:

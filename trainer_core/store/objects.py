@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from trainer_core.errors import IntegrityError, StoreError
-from trainer_core.store.disk import disk_errors, fsync_path, remove, set_aside, temp_path, touch
+from trainer_core.files import fsync_path
+from trainer_core.store.disk import disk_errors, quarantine, remove, temp_path, touch
 from trainer_core.store.keys import check_name, seal, sha256_file, unseal
 from trainer_core.types import JSON
 
@@ -51,7 +52,7 @@ class Published:
             raise StoreError(f"{self.path}: has no file {name!r}; it has {', '.join(sorted(self.files)) or 'none'}.")
         problem = self._problem(name)
         if problem is not None:
-            set_aside(self.path.parents[2], self.path, str(problem))
+            quarantine(self.path.parents[2], self.path, str(problem))
             raise problem
         return self.path / name
 
@@ -71,7 +72,7 @@ class Published:
 
 @dataclass(frozen=True)
 class ObjectStore:
-    """objects/<stage>/<key>/ with a MANIFEST.json that proves itself."""
+    """objects/<stage>/<key>/ with a MANIFEST.json with a checksum of its own."""
 
     root: Path
 
@@ -85,7 +86,7 @@ class ObjectStore:
         try:
             published = read_object(path)
         except IntegrityError as error:
-            set_aside(self.root, path, str(error))
+            quarantine(self.root, path, str(error))
             return None
         if published is not None:
             touch(path / MANIFEST)
@@ -152,7 +153,7 @@ class ObjectStore:
                 problems = existing.verify()
                 if not problems:
                     return existing
-                set_aside(self.root, target, str(problems[0]))
+                quarantine(self.root, target, str(problems[0]))
             try:
                 staged.rename(target)
             except OSError as error:
@@ -227,7 +228,7 @@ def _hash_files(folder: Path) -> dict[str, FileRecord]:
     files: dict[str, FileRecord] = {}
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
-        # A link would publish something that can change behind our back.
+        # a link would publish something that can change later
         assert not path.is_symlink(), f"{path} is a link: objects hold files"
         assert name != MANIFEST, f"{path}: this name is the store's own"
         if path.is_file():

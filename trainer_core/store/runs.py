@@ -1,4 +1,4 @@
-"""Folders of training runs: whose they are, what they take, and which of them may go."""
+"""Folders of training runs: which projects they belong to, how much disk they use, and which may be removed."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def remove_idle(store: Store, project: str, days: float, kept: Iterable[str] = (
     return old
 
 
-def make_room(store: Store, project: str, most: int, run: str, needs: int) -> tuple[list[RunFolder], int]:
+def free_space(store: Store, project: str, most: int, run: str, needs: int) -> tuple[list[RunFolder], int]:
     """Remove runs of a project, the idlest first, until those left and a new one fit into `most` bytes.
 
     Nothing is removed where that would not be enough.
@@ -83,7 +83,7 @@ def make_room(store: Store, project: str, most: int, run: str, needs: int) -> tu
         store: the store.
         project: whose runs.
         most: bytes that all of its runs may take.
-        run: the run that needs room.
+        run: the run that needs the space.
         needs: bytes that it will take.
 
     Returns:

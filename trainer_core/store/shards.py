@@ -9,25 +9,27 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 from trainer_core.errors import StoreError
-from trainer_core.store.disk import disk_errors, fsync_path, temp_path
+from trainer_core.files import fsync_path
+from trainer_core.lazy import torch
+from trainer_core.store.disk import disk_errors, temp_path
 from trainer_core.store.keys import canonical_json, seal, unseal
 from trainer_core.types import JSON
 
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor
 
 SUFFIX = ".safetensors"
 _FORMAT = 1
 _RECORD = "lora_assets"
 _MAX_HEADER = 1 << 30
+_PIECE = 1 << 20
 DTYPES = {
     "F64": "float64",
     "F32": "float32",
@@ -83,7 +85,7 @@ class PendingEntry:
 
 @dataclass(frozen=True)
 class ShardHeader:
-    """What a shard says of itself; `size` is that of the whole file in bytes."""
+    """The header of a shard; `size` is that of the whole file in bytes."""
 
     kind: str
     entries: Mapping[str, EntryRecord]
@@ -149,6 +151,30 @@ def read_header(path: Path) -> ShardHeader:
     return shard
 
 
+def damaged_entries(path: Path) -> Iterator[str]:
+    """Read every byte of a shard, without torch, and say what is wrong with each entry that is damaged.
+
+    Raises:
+        ShardDamaged: the header is not what was published.
+        OSError: the file cannot be read.
+    """
+    header = read_header(path)
+    with path.open("rb") as file:
+        for key, entry in header.entries.items():
+            found = _entry_digest(_shapes(entry), _pieces(file, entry))
+            if found != entry.sha256:
+                yield _mismatch(path, key, entry, found)
+
+
+def _pieces(file: BinaryIO, entry: EntryRecord) -> Iterator[bytes]:
+    for _, tensor in sorted(entry.tensors.items()):
+        file.seek(tensor.begin)
+        left = tensor.end - tensor.begin
+        while left and (piece := file.read(min(left, _PIECE))):
+            left -= len(piece)
+            yield piece
+
+
 class MappedShard:
     """A shard mapped into memory (privately: nothing done to the tensors reaches the file)."""
 
@@ -165,8 +191,6 @@ class MappedShard:
 
     @cached_property
     def _bytes(self) -> torch.Tensor:
-        import torch
-
         # Unlike Python's mmap this keeps no file open: a large store has more shards than a process may open files.
         return torch.from_file(str(self.path), shared=False, size=self.header.size, dtype=torch.uint8)
 
@@ -176,9 +200,9 @@ class MappedShard:
             return None
         entry = self.header.entries[key]
         spans = [self._span(tensor) for _, tensor in sorted(entry.tensors.items())]
-        found = _entry_digest({name: (t.dtype, t.shape) for name, t in entry.tensors.items()}, spans)
+        found = _entry_digest(_shapes(entry), _buffers(spans))
         if found != entry.sha256:
-            return self._mismatch(key, found)
+            return _mismatch(self.path, key, entry, found)
         self.verified.add(key)
         return None
 
@@ -194,36 +218,42 @@ class MappedShard:
         pending = PendingEntry(copies, entry.note)
         # The copy is hashed: an entry verified an hour ago may have been damaged since, and must get no new digest.
         found = str(_describe(pending)["sha256"])
-        return pending if found == entry.sha256 else self._mismatch(key, found)
+        return pending if found == entry.sha256 else _mismatch(self.path, key, entry, found)
 
     def _span(self, tensor: TensorRecord) -> Tensor:
         return self._bytes[tensor.begin : tensor.end]
 
-    def _mismatch(self, key: str, found: str) -> str:
-        return f"{self.path}: entry {key}: expected SHA-256 {self.header.entries[key].sha256}, found {found}"
+
+def _mismatch(path: Path, key: str, entry: EntryRecord, found: str) -> str:
+    return f"{path}: entry {key}: expected SHA-256 {entry.sha256}, found {found}"
+
+
+def _shapes(entry: EntryRecord) -> dict[str, tuple[str, tuple[int, ...]]]:
+    return {name: (tensor.dtype, tensor.shape) for name, tensor in entry.tensors.items()}
+
+
+def _buffers(spans: Sequence[Tensor]) -> Iterator[memoryview]:
+    for span in spans:
+        yield span.numpy().data  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
 
 
 def _typed(span: Tensor, tensor: TensorRecord) -> Tensor:
-    import torch
-
     dtype: torch.dtype = getattr(torch, DTYPES[tensor.dtype])
     return span.view(dtype).view(tensor.shape)
 
 
 def _describe(entry: PendingEntry) -> dict[str, JSON]:
-    import torch
-
     shapes = {name: (_dtype_name(tensor), tuple(tensor.shape)) for name, tensor in entry.tensors.items()}
     spans = [tensor.reshape(-1).view(torch.uint8) for _, tensor in sorted(entry.tensors.items())]
     tensors = {name: [dtype, list(shape)] for name, (dtype, shape) in shapes.items()}
-    return {"tensors": tensors, "sha256": _entry_digest(shapes, spans), "note": dict(entry.note)}
+    return {"tensors": tensors, "sha256": _entry_digest(shapes, _buffers(spans)), "note": dict(entry.note)}
 
 
-def _entry_digest(shapes: Mapping[str, tuple[str, tuple[int, ...]]], spans: Sequence[Tensor]) -> str:
+def _entry_digest(shapes: Mapping[str, tuple[str, tuple[int, ...]]], spans: Iterable[bytes | memoryview]) -> str:
     """SHA-256 over names, dtypes and shapes, then the tensors' bytes in the order of their names."""
     hasher = hashlib.sha256(canonical_json({name: [dtype, list(shape)] for name, (dtype, shape) in shapes.items()}))
     for span in spans:
-        hasher.update(span.numpy().data)  # pyright: ignore[reportUnknownMemberType, reportUnknownArgumentType]
+        hasher.update(span)
     return hasher.hexdigest()
 
 

@@ -20,10 +20,10 @@ from types import TracebackType
 from zlib import crc32
 
 from trainer_core.errors import StoreError
-from trainer_core.store.disk import disk_errors, set_aside, write_atomic
+from trainer_core.store.disk import disk_errors, quarantine, write_atomic
 from trainer_core.store.entries import KINDS, EntryStore
 from trainer_core.store.index import Index
-from trainer_core.store.locks import held
+from trainer_core.store.locks import hold_lock
 from trainer_core.store.objects import ObjectStore
 from trainer_core.store.refs import Refs
 
@@ -62,14 +62,10 @@ class Store:
 
     def lock(self, name: str) -> AbstractContextManager[None]:
         """Hold a lock by name, across processes and threads; a second one waits. Not reentrant."""
-        return held(self.root / "locks", name)
-
-    def run_folder(self, key: str) -> Path:
-        """Where the training of this key keeps its work; the trainer owns what is in it."""
-        return self.root / "runs" / key
+        return hold_lock(self.root / "locks", name)
 
     def close(self) -> None:
-        """Let go of files; tensors that were read stay valid."""
+        """Release the mapped files; tensors that were read stay valid."""
         self.entries.close()
         self.index.close()
 
@@ -110,8 +106,8 @@ def _check_version(root: Path) -> None:
         except FileNotFoundError:
             found = None
         except ValueError as error:
-            # Shards and manifests name their own format: writing it anew cannot pass one for another.
-            set_aside(root, path, str(error))
+            # shards and manifests name their own format, so VERSION can safely be written anew
+            quarantine(root, path, str(error))
             found = None
     if found is None:
         write_atomic(root, path, version_line(VERSION))

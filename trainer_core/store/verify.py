@@ -8,7 +8,7 @@ from pathlib import Path
 
 from trainer_core.errors import IntegrityError, StoreError
 from trainer_core.store.objects import read_object
-from trainer_core.store.shards import MappedShard, ShardDamaged
+from trainer_core.store.shards import ShardDamaged, damaged_entries
 from trainer_core.store.store import Store, read_version
 
 
@@ -57,8 +57,7 @@ def _entries(store: Store) -> Iterator[Problem]:
     fix = "These samples are encoded again when a project next needs them."
     for shard in store.entries.shards():
         try:
-            mapped = MappedShard(shard.path)
-            reasons = [mapped.verify(key) for key in mapped.header.entries]
+            reasons = list(damaged_entries(shard.path))
         except FileNotFoundError:
             continue
         except ShardDamaged as error:
@@ -67,8 +66,7 @@ def _entries(store: Store) -> Iterator[Problem]:
         except OSError as error:
             raise StoreError(f"{shard.path}: cannot be read: {error.strerror or error}. Check this disk.") from error
         for reason in reasons:
-            if reason is not None:
-                yield Problem(shard.path, f"damaged: {reason}", fix)
+            yield Problem(shard.path, f"damaged: {reason}", fix)
 
 
 def _objects(store: Store) -> Iterator[Problem]:

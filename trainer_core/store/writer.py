@@ -1,4 +1,4 @@
-"""Collecting entries until they are worth a shard."""
+"""Collects entries and writes them as shards of a useful size."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from trainer_core.errors import NonFiniteError, StoreError
+from trainer_core.lazy import torch
 from trainer_core.store.keys import check_name
 from trainer_core.store.shards import PendingEntry
 from trainer_core.types import JSON
@@ -56,8 +57,6 @@ class EntryWriter:
             NonFiniteError: a tensor holds a NaN or an infinity.
             StoreError: the disk is full or not writable.
         """
-        import torch
-
         assert tensors, f"entry {key} has no tensors"
         if key in self._pending:
             return

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from trainer_core.data.epoch.batch_order import Draw, Order
+from trainer_core.data.epoch.batch_order import BatchOrder, Draw
 from trainer_core.diffusion.noise import derive_seed, sample_u
 from trainer_core.diffusion.noise_shape import WHITE, NoiseShape
 from trainer_core.train.caption_choice import TextChoice
@@ -23,7 +23,7 @@ AHEAD = 4
 
 @dataclass(frozen=True)
 class CachedSamples:
-    """What the two cache stages left, by sample id. Tensors may be views of memory-mapped shards.
+    """Cached latents and text embeddings by sample id. Tensors may be views of memory-mapped shards.
 
     Where samples have several views, latents, geometries and masks are by the name of a view, as `views` lists them.
     """
@@ -41,12 +41,12 @@ class CachedSamples:
 
     def nbytes(self) -> int:
         """Bytes of all distinct tensors."""
-        seen: dict[int, int] = {}
+        sizes: dict[int, int] = {}
         controls = (latent for of_sample in self.controls.values() for latent in of_sample)
-        texts = (part for one in self.text.values() for part in _parts(one))
+        texts = (part for condition in self.text.values() for part in _parts(condition))
         for tensor in (*self.latents.values(), *self.masks.values(), *controls, *texts):
-            seen[tensor.data_ptr()] = tensor.nbytes
-        return sum(seen.values())
+            sizes[tensor.data_ptr()] = tensor.nbytes
+        return sum(sizes.values())
 
     def resident(self, device: torch.device, dtype: torch.dtype) -> CachedSamples:
         """Return the same samples as owned tensors on `device`: latents float32, embeddings in `dtype`."""
@@ -71,26 +71,26 @@ class CachedSamples:
 class BatchLoader:
     """Builds micro-batch number N from N alone: which samples, their noise and their timestep draw."""
 
-    order: Order
+    order: BatchOrder
     cache: CachedSamples
     device: torch.device
     dtype: torch.dtype
     noise: NoiseShape = WHITE
     weights: Mapping[str, float] = field(default_factory=dict[str, float])
-    """Sample id -> what its loss is multiplied by; 1 where it is not named."""
+    """Sample id -> factor of its loss; 1 where it is not named."""
     choice: TextChoice | None = None
     """None where every draw has the text of its sample id."""
     captions: Callable[[Draw], str] | None = None
-    """What a draw's caption is, where captions are encoded batch by batch; None where they were encoded before."""
+    """Draw -> its caption, where captions are encoded batch by batch; None where they were encoded before."""
 
     def batch(self, number: int) -> Batch:
         """Return micro-batch `number`: latents and noise float32, embeddings in `dtype`, on `device`."""
         draws = self.order.micro_batch(number)
         ids = tuple(draw.sample_id for draw in draws)
-        seen = [self._view(draw) for draw in draws] if self.cache.views else ids
-        latents = torch.stack([self.cache.latents[name] for name in seen])
+        views = [self._view(draw) for draw in draws] if self.cache.views else ids
+        latents = torch.stack([self.cache.latents[name] for name in views])
         noises = [
-            self.noise.draw(self._seed(draw), self.cache.latents[name]) for draw, name in zip(draws, seen, strict=True)
+            self.noise.draw(self._seed(draw), self.cache.latents[name]) for draw, name in zip(draws, views, strict=True)
         ]
         noise = torch.stack(noises)
         u = torch.stack([sample_u(self._seed(draw)) for draw in draws])
@@ -100,22 +100,22 @@ class BatchLoader:
             noise=noise.to(self.device, non_blocking=True),
             u=u.to(self.device, non_blocking=True),
             text=self._drawn_text(draws),
-            geometries=tuple(self.cache.geometries[name] for name in seen),
+            geometries=tuple(self.cache.geometries[name] for name in views),
             controls=tuple(
-                torch.stack(place).to(self.device, torch.float32, non_blocking=True)
-                for place in zip(*(self.cache.controls.get(name, ()) for name in ids), strict=True)
+                torch.stack(latents_of_one).to(self.device, torch.float32, non_blocking=True)
+                for latents_of_one in zip(*(self.cache.controls.get(name, ()) for name in ids), strict=True)
             ),
             loss_weights=self._loss_weights(ids),
-            seen_noise=self._seen_noise(draws, noises),
+            input_noise=self._input_noise(draws, noises),
             class_text=self._class_text(ids),
-            masks=self._masks(seen) if self.cache.masks else None,
+            masks=self._masks(views) if self.cache.masks else None,
             captions=tuple(self.captions(draw) for draw in draws) if self.captions else (),
         )
 
     def _drawn_text(self, draws: Sequence[Draw]) -> TextCondition:
         if self.captions is None:
             return self._text([self._chosen(draw) for draw in draws])
-        # The weights of this very step encode it (`LiveText.batch`), not those of the step that it is prepared in.
+        # `LiveText.batch` encodes it with the weights of its own step, not those of the step in which it is prepared.
         return TextCondition(torch.empty(len(draws), 0, 0))
 
     def stream(self, numbers: Sequence[int] | range) -> Iterator[Batch]:
@@ -136,27 +136,28 @@ class BatchLoader:
         return stack_text([self.cache.text[name] for name in names], self.device, self.dtype)
 
     def _view(self, draw: Draw) -> str:
-        """Return the name of the view that a draw sees: each with equal probability."""
+        """Return the name of the view that a draw trains on: each with equal probability."""
         views = self.cache.views.get(draw.sample_id)
         return draw.sample_id if views is None else views[derive_seed("view", self._seed(draw)) % len(views)]
 
-    def _masks(self, seen: Sequence[str]) -> Tensor | None:
+    def _masks(self, views: Sequence[str]) -> Tensor | None:
         """Return [B, 1, h, w], ones for those without a mask; None where none of the batch has one."""
-        found = [self.cache.masks.get(name) for name in seen]
-        if not any(mask is not None for mask in found):
+        masks = [self.cache.masks.get(name) for name in views]
+        if not any(mask is not None for mask in masks):
             return None
-        whole = torch.ones((1, *self.cache.latents[seen[0]].shape[-2:]), device=self.cache.latents[seen[0]].device)
-        masks = torch.stack([whole if mask is None else mask.to(torch.float32) for mask in found])
-        return masks.to(self.device, non_blocking=True)
+        like = self.cache.latents[views[0]]
+        whole = torch.ones((1, *like.shape[-2:]), device=like.device)
+        stacked = torch.stack([whole if mask is None else mask.to(torch.float32) for mask in masks])
+        return stacked.to(self.device, non_blocking=True)
 
     def _seed(self, draw: Draw) -> tuple[int | str, ...]:
         return (self.order.seed, draw.epoch, draw.sample_id, draw.repeat)
 
-    def _seen_noise(self, draws: Sequence[Draw], noises: Sequence[Tensor]) -> Tensor | None:
+    def _input_noise(self, draws: Sequence[Draw], noises: Sequence[Tensor]) -> Tensor | None:
         if not self.noise.ip_gamma:
             return None
-        seen = [self.noise.perturbed(self._seed(draw), noise) for draw, noise in zip(draws, noises, strict=True)]
-        return torch.stack(seen).to(self.device, non_blocking=True)
+        perturbed = [self.noise.perturbed(self._seed(draw), noise) for draw, noise in zip(draws, noises, strict=True)]
+        return torch.stack(perturbed).to(self.device, non_blocking=True)
 
     def _loss_weights(self, ids: Sequence[str]) -> Tensor | None:
         if not self.weights:
@@ -169,7 +170,7 @@ def stack_text(conditions: Sequence[TextCondition], device: torch.device, dtype:
 
     Shorter captions are padded with zeros at the end to the longest of the batch, and the mask tells them apart.
     """
-    pooled = [one.pooled for one in conditions if one.pooled is not None]
+    pooled = [condition.pooled for condition in conditions if condition.pooled is not None]
     embeds, mask = _padded(conditions)
     return TextCondition(
         embeds=embeds.to(device, dtype, non_blocking=True),
@@ -179,11 +180,14 @@ def stack_text(conditions: Sequence[TextCondition], device: torch.device, dtype:
 
 
 def _padded(conditions: Sequence[TextCondition]) -> tuple[Tensor, Tensor | None]:
-    lengths = [len(one.embeds) for one in conditions]
-    if len(set(lengths)) == 1 and all(one.mask is None for one in conditions):
-        return torch.stack([one.embeds for one in conditions]), None
-    masks = [torch.ones(len(one.embeds), dtype=torch.bool) if one.mask is None else one.mask for one in conditions]
-    embeds = [one.embeds for one in conditions]
+    embeds = [condition.embeds for condition in conditions]
+    given = [condition.mask for condition in conditions]
+    if len(set(map(len, embeds))) == 1 and all(mask is None for mask in given):
+        return torch.stack(embeds), None
+    masks = [
+        torch.ones(len(rows), dtype=torch.bool) if mask is None else mask
+        for rows, mask in zip(embeds, given, strict=True)
+    ]
     return pad_sequence(embeds, batch_first=True), pad_sequence(masks, batch_first=True, padding_value=False)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from trainer_core.data.captions.caption_variants import Dropout, chosen_text, is_dropped
+from trainer_core.data.captions.caption_variants import Dropout, chosen_variant, is_dropped
 from trainer_core.data.epoch.batch_order import Draw
 from trainer_core.types import Sample
 
@@ -16,8 +16,8 @@ class TextChoice:
 
     settings: Dropout
     varied: Mapping[str, tuple[Sample, tuple[str, ...]]]
-    """Sample id -> the sample and the name of each place of its `texts`, for samples that have some; all others are
-    trained on the text of their own id."""
+    """Sample id -> the sample and the name of each of its `texts`, for samples that have some; all others are trained
+    on the text of their own id."""
     empty: Mapping[str, str]
     """Sample id -> name of the empty caption; may lack samples only if nothing is dropped."""
     classes: Mapping[str, str]
@@ -30,5 +30,5 @@ class TextChoice:
         if draw.sample_id not in self.varied:
             return draw.sample_id
         sample, names = self.varied[draw.sample_id]
-        place = chosen_text(sample, seed, draw.epoch, draw.repeat)
-        return draw.sample_id if place is None else names[place]
+        number = chosen_variant(sample, seed, draw.epoch, draw.repeat)
+        return draw.sample_id if number is None else names[number]

@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 from torch import nn
 
+from trainer_core.adapters.adapter import TEXT_ENCODERS
 from trainer_core.config.groups import AdapterConfig, AdapterOptionsConfig, OptimizerConfig, TextConfig
 from trainer_core.diffusion.noise import derive_seed
 from trainer_core.families.family import Family
@@ -25,10 +26,10 @@ class LiveText:
 
     family: Family
     encoders: Mapping[str, Any]
-    """What `Family.load_text_encoders` gave, the encoders on their device."""
+    """What `load_text_encoders` gave, the encoders on their device."""
     text: TextConfig
     pictures: Callable[[str], Sequence[Image.Image]] | None = None
-    """Sample id -> its control pictures, where the text encoder looks at them."""
+    """Sample id -> its control pictures, where the text encoder reads them."""
 
     def encode(self, samples: Sequence[str], captions: Sequence[str]) -> list[TextCondition]:
         """Encode captions of samples, one unbatched condition each; gradients are kept where an encoder is trained."""
@@ -36,7 +37,7 @@ class LiveText:
         return self.family.encode_text(self.encoders, captions, self.text, shown)
 
     def batch(self, batch: Batch, device: torch.device, dtype: torch.dtype) -> Batch:
-        """Return a batch with the text of its captions in place of none."""
+        """Return the batch with its captions encoded."""
         rows = self.encode(batch.sample_ids, batch.captions)
         return replace(batch, text=stack_text(rows, device, dtype))
 
@@ -53,9 +54,7 @@ def attach_text_encoders(
         seed: of the run; each encoder's first weights have a seed of their own.
         checkpointing: recompute activations in the backward pass.
     """
-    from trainer_core.adapters import TEXT_ENCODERS
-
-    found: list[TrainedPart] = []
+    parts: list[TrainedPart] = []
     for name, rate in text_encoder_rates(adapter, optimizer).items():
         encoder: Any = live.encoders[name]
         plain = {"type": "lora", "conv_rank": 0, "conv_alpha": 0.0, "train_norm": False}
@@ -66,18 +65,18 @@ def attach_text_encoders(
             encoder, own, AdapterOptionsConfig(), {}, derive_seed("adapter", (seed, name))
         )
         encoder.train()
-        found.append(TrainedPart(name, encoder, parameters, rate))
-    return tuple(found)
+        parts.append(TrainedPart(name, encoder, parameters, rate))
+    return tuple(parts)
 
 
 def _read_modules(live: LiveText, name: str) -> str:
-    """Return a regex of the modules of a text encoder that get a LoRA: those whose states are read further on."""
+    """Return a regex of the modules of a text encoder that get a LoRA: those whose output the family uses."""
     spec, encoder = live.family.spec, live.encoders[name]
-    lora = spec.text_lora[name]
-    matched = [one for one, _ in encoder.named_modules() if re.fullmatch(lora.targets, one)]
-    layers = {one: int(re.findall(r"layers\.(\d+)\.", one)[0]) for one in matched}
-    end = max(layers.values()) + 1 - lora.unread - (live.text.clip_skip if spec.clip_skip else 0)
-    return "|".join(re.escape(one) for one in matched if layers[one] < end)
+    lora = spec.text.lora[name]
+    matched = [module for module, _ in encoder.named_modules() if re.fullmatch(lora.targets, module)]
+    layers = {module: int(re.findall(r"layers\.(\d+)\.", module)[0]) for module in matched}
+    end = max(layers.values()) + 1 - lora.unread - (live.text.clip_skip if spec.text.clip_skip else 0)
+    return "|".join(re.escape(module) for module in matched if layers[module] < end)
 
 
 def text_encoder_rates(adapter: AdapterConfig, optimizer: OptimizerConfig) -> dict[str, float]:

@@ -8,19 +8,19 @@ LoRA gradients are a few megabytes, so one reduction of all of them costs less t
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
 
-from trainer_core.adapters import draws
+from trainer_core.adapters.adapter import draws
 from trainer_core.diffusion.noise import derive_seed
 from trainer_core.errors import Interrupted
 from trainer_core.train.objective import training_loss
-from trainer_core.train.observe.run_monitor import Watch
 from trainer_core.train.optim.ema import published_weights
+from trainer_core.train.run_monitor import RunMonitor
 from trainer_core.train.signals import StopRequest, stop_on_signals
 from trainer_core.train.trainer import Trainer, micro_batch_number, save_checkpoint
 from trainer_core.types import Batch
@@ -36,27 +36,33 @@ class TrainOutcome:
     steps_per_second: float
 
 
-def run(trainer: Trainer) -> TrainOutcome:
+def run(trainer: Trainer, should_stop: Callable[[], bool] | None = None) -> TrainOutcome:
     """Train to the end of the run, or until a signal asks to stop.
+
+    Args:
+        trainer: at the step that it begins or resumes from.
+        should_stop: asked after every step; True ends the run there, and nothing is saved.
 
     Raises:
         Interrupted: SIGINT or SIGTERM came; the state was saved.
         NonFiniteError: a loss was NaN or infinite; the last good checkpoint stays.
     """
     first = trainer.step
-    watch = Watch(trainer)
+    monitor = RunMonitor(trainer)
     began = time.perf_counter()
     with stop_on_signals() as stop:
-        if trainer.step == 0:
-            _evaluate(trainer, watch)
+        if trainer.evaluation is not None and trainer.step not in trainer.evaluation.measured:
+            _evaluate(trainer, monitor)
         batches = trainer.loader.stream(_micro_batches(trainer))
         while trainer.step < trainer.total_steps:
-            _optimizer_step(trainer, batches, watch, stop)
+            _optimizer_step(trainer, batches, monitor, stop)
             trainer.step += 1
-            watch.after_step()
-            _evaluate(trainer, watch)
+            monitor.after_step()
+            if should_stop is not None and should_stop():
+                break
+            _evaluate(trainer, monitor)
             stopping = _stop_agreed(trainer, stop)
-            _save_when_due(trainer, watch, stopping)
+            _save_when_due(trainer, monitor, stopping)
             if stopping:
                 _leave(trainer, stop)
     seconds = time.perf_counter() - began
@@ -66,7 +72,7 @@ def run(trainer: Trainer) -> TrainOutcome:
     return TrainOutcome(adapter, done, done / max(seconds, 1e-9) if done else 0.0)
 
 
-def _optimizer_step(trainer: Trainer, batches: Iterator[Batch], watch: Watch, stop: StopRequest) -> None:
+def _optimizer_step(trainer: Trainer, batches: Iterator[Batch], monitor: RunMonitor, stop: StopRequest) -> None:
     """Accumulate gradients over the micro-batches of one step and update the weights."""
     settings, accelerator = trainer.project.train, trainer.accelerator
     multiplier = trainer.share_of_peak()
@@ -74,19 +80,19 @@ def _optimizer_step(trainer: Trainer, batches: Iterator[Batch], watch: Watch, st
         group["lr"] = group["peak_lr"] * multiplier
     for accumulation in range(settings.gradient_accumulation_steps):
         if accumulation and stop.received and accelerator.num_processes == 1:
-            # A long accumulation is not waited for: its gradients are dropped, the weights are those of the last step.
-            watch.check_finite()
+            # Stop without finishing a long accumulation: its gradients are dropped, the weights are the last step's.
+            monitor.check_finite()
             save_checkpoint(trainer)
             _leave(trainer, stop)
         number = micro_batch_number(trainer, trainer.step, accumulation)
-        batch = watch.waited_for(batches)
+        batch = monitor.next_batch(batches)
         with accelerator.accumulate(trainer.denoiser):
             # Dropout draws from torch's own generators: seeding them from the number keeps resuming exact.
             if draws(trainer.project.adapter):
                 torch.manual_seed(settings.seed + number)
             loss = training_loss(trainer, batch)
             accelerator.backward(loss)
-            watch.record(number, loss, len(batch.sample_ids))
+            monitor.record(number, loss, len(batch.sample_ids))
             if accelerator.sync_gradients:
                 _update(trainer)
 
@@ -97,8 +103,8 @@ def _update(trainer: Trainer) -> None:
         _average_gradients(trainer)
     # An infinite limit clips nothing and still gives the norm.
     trainer.last_grad_norm = accelerator.clip_grad_norm_(trainer.parameters, limit or float("inf"))
-    if "." in trainer.project.optimizer.name:
-        # Some of the libraries' classes draw in a step; none of the table does.
+    if trainer.optimizer_draws:
+        # Resuming is exact only if what it draws is a function of the step.
         torch.manual_seed(derive_seed("optimizer", (trainer.project.train.seed, trainer.step)))
     trainer.optimizer.step()
     if trainer.averages is not None and not trainer.optimizer.step_was_skipped:
@@ -120,26 +126,27 @@ def _micro_batches(trainer: Trainer) -> range:
     return range(first, end, trainer.accelerator.num_processes)
 
 
-def _evaluate(trainer: Trainer, watch: Watch) -> None:
+def _evaluate(trainer: Trainer, monitor: RunMonitor) -> None:
     if trainer.evaluation is not None and trainer.evaluation.due(trainer.step):
-        watch.check_finite()
+        monitor.check_finite()
         began = time.perf_counter()
         with published_weights(trainer.averages):
             trainer.evaluation.measure(trainer.step)
-        watch.clock.started += time.perf_counter() - began
+        monitor.clock.started += time.perf_counter() - began
 
 
-def _save_when_due(trainer: Trainer, watch: Watch, stopping: bool) -> None:
+def _save_when_due(trainer: Trainer, monitor: RunMonitor, stopping: bool) -> None:
     settings = trainer.project.train
     if trainer.step in trainer.snapshots_at and trainer.on_step and trainer.accelerator.is_main_process:
-        watch.check_finite()
+        monitor.check_finite()
         began = time.perf_counter()
         with published_weights(trainer.averages):
             trainer.on_step(trainer.step, trainer.adapter_state())
-        watch.clock.started += time.perf_counter() - began
+        monitor.clock.started += time.perf_counter() - began
     due = settings.checkpoint_every and trainer.step % settings.checkpoint_every == 0
-    if due or stopping or trainer.step == trainer.total_steps:
-        watch.check_finite()
+    branch = bool(settings.checkpoint_every) and trainer.step == trainer.branch_step
+    if due or branch or stopping or trainer.step == trainer.total_steps:
+        monitor.check_finite()
         save_checkpoint(trainer)
 
 

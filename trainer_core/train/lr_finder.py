@@ -1,14 +1,14 @@
 """The learning-rate range test (arXiv 1506.01186): the rate rises step by step, and the loss tells which rates learn.
 
 The losses of a few hundred steps of diffusion differ by their noise and timesteps far more than by what was learnt.
-So each is held against the loss of the untrained model on the very same draws: what is left is the effect of training.
+So each is divided by the loss of the untrained model on the very same draws: what is left is the effect of training.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING
@@ -23,14 +23,17 @@ from trainer_core.types import JSON, ProgressEvent, Report
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
-STAGE = "find_lr"
-"""The name that progress is reported under."""
+STAGE, BASELINE = "find_lr", "untrained_loss"
+"""The names that progress is reported under: of the training, and of the losses of the untrained model before it."""
 SMOOTHING = 0.9
 DIVERGED = 1.5
 """The test ends where the smoothed share of the untrained loss is this many times its lowest."""
 LEARNT = 0.99
 """Shares above it are no sign of learning."""
+_NEAR = 0.03
+"""Orders of magnitude between lines of the picture below which they cannot be told apart."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +61,7 @@ class Reading:
 
 @dataclass(frozen=True)
 class FoundLr:
-    """What the test says."""
+    """The result of the test."""
 
     readings: tuple[Reading, ...]
     steepest: float | None
@@ -66,7 +69,16 @@ class FoundLr:
     lowest: float | None
     """Rate at which the loss is lowest."""
     diverged: float | None
-    """Rate at which the loss was lost; None where the range ended before."""
+    """Rate at which the loss diverged; None where the range ended before."""
+
+    @property
+    def ended_too_soon(self) -> bool:
+        """Whether the loss was still falling, or at its lowest, where the range ended: a higher rate may be better."""
+        if self.diverged is not None or self.lowest is None:
+            return False
+        shares = [reading.share for reading in self.readings]
+        # A loss that has come back by a tenth of what it fell has turned.
+        return shares[-1] - min(shares) < 0.1 * (1.0 - min(shares))
 
     @property
     def suggested(self) -> float | None:
@@ -83,7 +95,8 @@ class FoundLr:
             "tenth_of_lowest": None if self.lowest is None else self.lowest / 10,
             "lowest": self.lowest,
             "diverged": self.diverged,
-            "readings": [{"rate": one.rate, "loss": one.loss, "share": one.share} for one in self.readings],
+            "ended_too_soon": self.ended_too_soon,
+            "readings": [asdict(reading) for reading in self.readings],
         }
 
 
@@ -96,19 +109,20 @@ def range_test(trainer: Trainer, asked: RangeTest) -> FoundLr:
     """
     report, peak = trainer.report, trainer.project.optimizer.lr
     untrained = _untrained_losses(trainer, asked.steps)
-    watcher = _Watcher(asked, untrained, report)
-    trainer.report = watcher
+    losses = _Losses(untrained, report)
+    trainer.report = losses
     trainer.multiplier = lambda step: asked.rate(step) / peak
-    diverged = None
     try:
-        loop.run(trainer)
-    except (_Diverged, NonFiniteError):
-        diverged = asked.rate(len(watcher.losses) - 1) if watcher.losses else asked.first
-    return judge(asked, watcher.losses, untrained, diverged)
+        loop.run(trainer, should_stop=losses.diverged)
+        diverged = losses.diverged()
+    except NonFiniteError:
+        diverged = True
+    last = asked.rate(max(0, len(losses.values) - 1))
+    return judge(asked, losses.values, untrained, last if diverged else None)
 
 
 def judge(asked: RangeTest, losses: Sequence[float], untrained: Sequence[float], diverged: float | None) -> FoundLr:
-    """Return what the losses say.
+    """Return the result of a series of losses.
 
     Args:
         asked: the rates.
@@ -138,51 +152,62 @@ def smoothed_shares(losses: Sequence[float], untrained: Sequence[float]) -> list
     """Return the running mean of the losses over that of the untrained ones, step by step."""
     trained_means = running_mean(losses, SMOOTHING)
     untrained_means = running_mean(untrained[: len(losses)], SMOOTHING)
-    return [one / max(other, 1e-12) for one, other in zip(trained_means, untrained_means, strict=True)]
+    return [mean / max(other, 1e-12) for mean, other in zip(trained_means, untrained_means, strict=True)]
 
 
-def write_picture(found: FoundLr, path: Path) -> None:
-    """Draw the share of the untrained loss over the rate, 900 x 420 px, with what was found."""
+def write_picture(result: FoundLr, path: Path) -> None:
+    """Save the picture of `picture` as a PNG of 900 x 420 px."""
+    picture(result).savefig(path, metadata={"Software": None})
+
+
+def picture(result: FoundLr) -> Figure:
+    """Draw the share of the untrained loss over the rate, with a line at each rate that the test gives."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9, 4.2), dpi=100, layout="constrained")
     axes: Axes = figure.add_subplot()
-    rates = [one.rate for one in found.readings]
-    axes.plot(rates, [one.share for one in found.readings], color="#4c78a8", linewidth=2, label="running mean")
+    rates = [reading.rate for reading in result.readings]
+    axes.plot(rates, [reading.share for reading in result.readings], color="#4c78a8", linewidth=2, label="running mean")
     axes.axhline(1.0, color="#999999", linewidth=1, linestyle=":")
-    for rate, colour, told in (
-        (found.steepest, "#54a24b", "falls fastest"),
-        (found.lowest, "#f58518", "lowest"),
-        (found.suggested, "#b279a2", "suggested"),
-    ):
-        if rate is not None:
-            axes.axvline(rate, color=colour, linestyle="--", linewidth=1.5, label=f"{told}: {rate:.2g}")
+    for (rate, names), colour in zip(_marked_rates(result).items(), ("#b279a2", "#f58518", "#54a24b"), strict=False):
+        label = f"{' and '.join(names)}: {rate:.2g}"
+        axes.axvline(rate, color=colour, linestyle="--", linewidth=1.5, label=label)
     axes.set_xscale("log")
     axes.set_xlabel("learning rate")
     axes.set_ylabel("loss as a share of the untrained model's")
     axes.grid(alpha=0.25)
     axes.legend()
-    figure.savefig(path, metadata={"Software": None})
+    return figure
 
 
-class _Diverged(Exception):
-    """The loss is lost: higher rates tell nothing."""
+def _marked_rates(result: FoundLr) -> dict[float, list[str]]:
+    """Return rate -> its names. Rates that look the same in the picture are one line with several names."""
+    marked: dict[float, list[str]] = {}
+    named = (("suggested", result.suggested), ("lowest loss", result.lowest), ("falls fastest", result.steepest))
+    for name, rate in named:
+        if rate is None:
+            continue
+        near = next((other for other in marked if abs(math.log10(other / rate)) < _NEAR), rate)
+        marked.setdefault(near, []).append(name)
+    return marked
 
 
-class _Watcher:
-    """Takes the losses from the progress of the loop, and ends it when they are lost."""
+class _Losses:
+    """Takes the losses from the progress of the loop."""
 
-    def __init__(self, asked: RangeTest, untrained: Sequence[float], report: Report) -> None:
-        self.asked, self.untrained, self.report = asked, untrained, report
-        self.losses: list[float] = []
+    def __init__(self, untrained: Sequence[float], report: Report) -> None:
+        self.untrained, self.report = untrained, report
+        self.values: list[float] = []
 
     def __call__(self, event: ProgressEvent) -> None:
         """Take one step."""
-        self.losses.append(event.values["loss"])
-        self.report(replace(event, stage=STAGE, done=event.done + self.asked.steps, total=2 * self.asked.steps))
-        shares = smoothed_shares(self.losses, self.untrained)
-        if not math.isfinite(shares[-1]) or shares[-1] > DIVERGED * min(1.0, *shares):
-            raise _Diverged
+        self.values.append(event.values["loss"])
+        self.report(replace(event, stage=STAGE))
+
+    def diverged(self) -> bool:
+        """Say whether the loss is so high, or not finite, that higher rates would show nothing."""
+        shares = smoothed_shares(self.values, self.untrained)
+        return bool(shares) and (not math.isfinite(shares[-1]) or shares[-1] > DIVERGED * min(1.0, *shares))
 
 
 @torch.no_grad()
@@ -191,7 +216,7 @@ def _untrained_losses(trainer: Trainer, steps: int) -> list[float]:
     accumulation = range(trainer.project.train.gradient_accumulation_steps)
     losses: list[float] = []
     for step in range(steps):
-        batches = [trainer.loader.batch(micro_batch_number(trainer, step, one)) for one in accumulation]
+        batches = [trainer.loader.batch(micro_batch_number(trainer, step, number)) for number in accumulation]
         losses.append(fmean(float(loop.training_loss(trainer, batch)) for batch in batches))
-        trainer.report(ProgressEvent(STAGE, step + 1, 2 * steps, "step"))
+        trainer.report(ProgressEvent(BASELINE, step + 1, steps, "step"))
     return losses

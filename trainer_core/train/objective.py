@@ -1,4 +1,4 @@
-"""What a training step minimises."""
+"""The loss of a training step."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from trainer_core.adapters import ADAPTERS
+from trainer_core.adapters.adapter import ADAPTERS
 from trainer_core.diffusion.loss import HUBER, per_sample_error, per_sample_mse, pixel_weights
 from trainer_core.diffusion.weighting import huber_thresholds
 from trainer_core.types import Batch, Conditioning, Sample, TextCondition
@@ -29,8 +29,8 @@ def training_loss(trainer: Trainer, batch: Batch) -> Tensor:
     if trainer.live_text is not None:
         batch = trainer.live_text.batch(batch, trainer.loader.device, trainer.loader.dtype)
     timesteps = schedule.timesteps(batch.u, batch.latents.shape)
-    seen = batch.noise if batch.seen_noise is None else batch.seen_noise
-    noisy = schedule.add_noise(batch.latents, seen, timesteps).to(trainer.loader.dtype)
+    noise = batch.noise if batch.input_noise is None else batch.input_noise
+    noisy = schedule.add_noise(batch.latents, noise, timesteps).to(trainer.loader.dtype)
     prediction = _predict(trainer, batch, batch.text, noisy, timesteps)
     target = schedule.target(batch.latents, batch.noise, timesteps)
     loss = weighted_error(prediction, target, batch, timesteps, schedule, settings)
@@ -54,21 +54,21 @@ def weighted_error(
 
 
 def preservation_loss(trainer: Trainer, batch: Batch, noisy: Tensor, timesteps: Tensor) -> Tensor:
-    """Return how far the adapter moves what the base says of the class, a float32 scalar (mean squared error).
+    """Return how far the adapter moves the base's prediction for the class, a float32 scalar (mean squared error).
 
-    Both see the same noisy latents and the caption with the class in place of the trigger word, so that what is learnt
-    stays with the trigger word (ai-toolkit's differential output preservation).
+    Both predict from the same noisy latents and the caption with the class in place of the trigger word, so that what
+    is learnt stays with the trigger word (ai-toolkit's differential output preservation).
     """
     assert batch.class_text is not None, "output is preserved, but the batch has no captions of the class"
     with torch.no_grad(), ADAPTERS[trainer.project.adapter.type].disabled(trainer.denoiser):
-        wanted = _predict(trainer, batch, batch.class_text, noisy, timesteps)
-    found = _predict(trainer, batch, batch.class_text, noisy, timesteps)
-    return per_sample_mse(found, wanted).mean()
+        base = _predict(trainer, batch, batch.class_text, noisy, timesteps)
+    adapted = _predict(trainer, batch, batch.class_text, noisy, timesteps)
+    return per_sample_mse(adapted, base).mean()
 
 
 def sample_weights(samples: Iterable[Sample], prior_weight: float) -> dict[str, float]:
-    """Return sample id -> what its loss is multiplied by, for samples where that is not 1."""
-    weights = {one.id: one.loss_weight * (prior_weight if one.regularisation else 1.0) for one in samples}
+    """Return sample id -> factor of its loss, for samples where that is not 1."""
+    weights = {sample.id: sample.loss_weight * (prior_weight if sample.regularisation else 1.0) for sample in samples}
     return {name: weight for name, weight in weights.items() if weight != 1.0}
 
 

@@ -1,9 +1,9 @@
-"""What a run holds while it goes, how it is put together, and how it is saved and taken up again."""
+"""The state of a run: how it is built, saved and resumed."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,21 +11,23 @@ from typing import Any
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from trainer_core.adapters import ADAPTERS, module_of
+from trainer_core.adapters.adapter import ADAPTERS, module_of
 from trainer_core.adapters.layers import Layer
-from trainer_core.config.reads import Slice
-from trainer_core.data.epoch.batch_order import Order
+from trainer_core.config.optimizers import draws_numbers
+from trainer_core.data.epoch.batch_order import BatchOrder
 from trainer_core.diffusion.schedule import NoiseSchedule
-from trainer_core.families.family import Family, PrecisionName
+from trainer_core.families.family import Family
+from trainer_core.families.spec import PrecisionName
 from trainer_core.train.batches import BatchLoader
 from trainer_core.train.live_text import LiveText, attach_text_encoders
 from trainer_core.train.observe.trackers import Trackers
 from trainer_core.train.optim.build import TrainedPart, build_optimizer
 from trainer_core.train.optim.ema import Averages, make_averages
-from trainer_core.train.optim.schedules import lr_multiplier
+from trainer_core.train.optim.schedules import lr_multiplier, steps_of_any_length
 from trainer_core.train.optim.state import optimizer_state, restore_optimizer
 from trainer_core.train.run_state.adapter_state import load_parts_state, parts_state
 from trainer_core.train.run_state.checkpoint import TrainState, load_latest, prune, save_state
+from trainer_core.train.trainer_settings import TrainerSettings
 from trainer_core.types import Report
 
 log = logging.getLogger(__name__)
@@ -36,9 +38,9 @@ STAGE = "lora_checkpoint"
 
 @dataclass(frozen=True)
 class TrainerParts:
-    """What a run is made of, before the adapter is attached."""
+    """The parts of a run before the adapter is attached."""
 
-    project: Slice
+    project: TrainerSettings
     family: Family
     schedule: NoiseSchedule
     denoiser: Any
@@ -50,7 +52,7 @@ class TrainerParts:
     live_text: LiveText | None = None
     """The text encoders, where captions are encoded batch by batch."""
     initial: Mapping[str, Layer] | None = None
-    """Layers to start from, by module of the denoiser; None to begin."""
+    """Layers to start from, by module of the denoiser; None to start from new ones."""
 
 
 @dataclass(frozen=True)
@@ -59,13 +61,15 @@ class Evaluation:
 
     due: Callable[[int], bool]
     measure: Callable[[int], None]
+    measured: Collection[int] = ()
+    """Steps that were measured before the run went on."""
 
 
 @dataclass
 class Trainer:
-    """What a run holds while it goes: the parts that were built once, and the step it is at."""
+    """A run: the parts that were built once, and the step that it is at."""
 
-    project: Slice
+    project: TrainerSettings
     family: Family
     schedule: NoiseSchedule
     denoiser: nn.Module
@@ -83,15 +87,17 @@ class Trainer:
     """Called on the main process after the steps in `snapshots_at` with the step and the adapter's state."""
     snapshots_at: frozenset[int] = frozenset()
     trackers: Trackers = field(default_factory=Trackers)
-    """Services that are told; none on other processes than the main one."""
+    """Services that draw curves; none on other processes than the main one."""
     live_text: LiveText | None = None
     """The text encoders, where captions are encoded batch by batch."""
     evaluation: Evaluation | None = None
-    """What is measured on the main process as the run goes."""
+    """Measurement that the main process takes during the run."""
     averages: Averages | None = None
-    """What is measured, saved and exported in place of the weights as they are trained."""
+    """Averaged weights, which are measured, saved and exported in place of the trained ones."""
     multiplier: Callable[[int], float] | None = None
     """Optimizer step, counted from 0 -> share of the peak rates; `schedule` unless given."""
+    optimizer_draws: bool = False
+    """Whether the optimizer draws random numbers in a step, which is then seeded by its number."""
     step: int = 0
     last_grad_norm: Tensor | None = field(default=None, repr=False)
 
@@ -112,7 +118,7 @@ class Trainer:
         return rates
 
     @property
-    def order(self) -> Order:
+    def order(self) -> BatchOrder:
         """The order of micro-batches."""
         return self.loader.order
 
@@ -125,6 +131,11 @@ class Trainer:
     def adapter_state(self) -> dict[str, Tensor]:
         """Return a copy of the adapter's weights on the CPU, as they are now."""
         return parts_state(self.parts, ADAPTERS[self.project.adapter.type])
+
+    @property
+    def branch_step(self) -> int:
+        """Step whose checkpoint a longer run can go on from, before the schedule begins to depend on the length."""
+        return steps_of_any_length(self.project.schedule, self.total_steps)
 
     @property
     def checkpoints(self) -> Path:
@@ -180,6 +191,7 @@ def prepare(parts: TrainerParts, workdir: Path, report: Report, accelerator: Acc
         averages=make_averages(trained, optimizer, project.train.ema_decay),
         live_text=parts.live_text,
         total_steps=parts.total_steps,
+        optimizer_draws=draws_numbers(project.optimizer.name),
     )
     with accelerator.main_process_first():
         # A damaged checkpoint is moved aside by the first process, not by all at once.
@@ -199,7 +211,7 @@ def save_checkpoint(trainer: Trainer) -> None:
             None if trainer.averages is None else trainer.averages.state(),
         )
         save_state(trainer.checkpoints, state)
-        prune(trainer.checkpoints, trainer.project.train.keep_last)
+        prune(trainer.checkpoints, trainer.project.train.keep_last, trainer.branch_step)
     trainer.accelerator.wait_for_everyone()
 
 
@@ -221,4 +233,4 @@ def _resume(trainer: Trainer) -> None:
     if state.scaler is not None and trainer.accelerator.scaler is not None:
         trainer.accelerator.scaler.load_state_dict(dict(state.scaler))
     trainer.step = state.step
-    log.info("going on from step %d of %d", state.step, trainer.total_steps)
+    log.info("resuming from step %d of %d", state.step, trainer.total_steps)

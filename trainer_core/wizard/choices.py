@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from math import sqrt
 
+from trainer_core.data.names import pluralize
 from trainer_core.types import JSON
 from trainer_core.wizard.situation import Effort, Goal, Situation
 
@@ -110,7 +111,7 @@ def resolution(situation: Situation) -> Iterator[Choice]:
     """Resolution, and the sides that go with it."""
     side, _, _ = fit(situation)
     natural, base = natural_side(situation), situation.base
-    why = f"what {base.title} was trained at"
+    why = "what this base was trained at"
     if side < natural:
         why = f"{natural} would not fit into {situation.machine.memory_gib:.0f} GiB (estimated)"
     elif natural < base.side:
@@ -134,7 +135,7 @@ def mirrored(situation: Situation) -> Iterator[Choice]:
     """Mirror images double few pictures, where left and right do not matter."""
     answers, pictures = situation.answers, situation.dataset.pictures
     if answers.goal == "style" and answers.effort != "conservative" and pictures < 50:
-        yield Choice("augment.flip", True, f"{pictures} pictures are few, and a style has no left and right")
+        yield Choice("augment.flip", True, f"few pictures ({pictures}), and a style has no left and right")
 
 
 def captions(situation: Situation) -> Iterator[Choice]:
@@ -192,8 +193,8 @@ def run(situation: Situation) -> Iterator[Choice]:
     _, batch, checkpointing = fit(situation)
     wanted = PUSHES[answers.effort].batch
     side, steps = fit(situation)[0], length(situation)
-    seen = round(steps * wanted / max(1, dataset.pictures))
-    yield Choice("train.steps", steps, f"{dataset.pictures} pictures, each seen about {seen} times")
+    passes = round(steps * wanted / max(1, dataset.pictures))
+    yield Choice("train.steps", steps, f"{pluralize(dataset.pictures, 'picture')}, each seen about {passes} times")
     need = training_gib(situation, side, batch, checkpointing)
     memory = f"about {need:.0f} of {situation.machine.memory_gib:.0f} GiB (estimated)"
     yield Choice("train.batch_size", batch, memory)
@@ -208,10 +209,10 @@ def held_out(situation: Situation) -> Iterator[Choice]:
     """Which pictures measure the loss."""
     pictures = situation.dataset.pictures
     if pictures < 10:
-        yield Choice("datasets.0.held_out", 0.0, f"{pictures} pictures are too few to keep one back")
+        yield Choice("datasets.0.held_out", 0.0, f"{pluralize(pictures, 'picture')}: too few to keep one back")
     else:
-        kept = max(1, round(0.1 * pictures))
-        yield Choice("datasets.0.held_out", 0.1, f"{kept} pictures that training never sees choose the best step")
+        kept = pluralize(max(1, round(0.1 * pictures)), "picture")
+        yield Choice("datasets.0.held_out", 0.1, f"{kept} that training never sees choose the best step")
 
 
 def regularisation(situation: Situation) -> Iterator[Choice]:
@@ -225,22 +226,27 @@ def samples(situation: Situation) -> Iterator[Choice]:
     """What is rendered on the way."""
     steps = length(situation)
     yield Choice("sample.every", max(50, steps // 4), "a look at the LoRA at each quarter of the run")
-    prompts = list(situation.dataset.captions[:2])
-    if trigger := situation.answers.trigger_word:
-        prompts = [AIMS[situation.answers.goal].prompt.format(trigger), *prompts]
-    if prompts:
-        yield Choice("sample.prompts", prompts, "the first asks for what was trained where it was not seen")
+    trigger = situation.answers.trigger_word
+    if not trigger:
+        return  # a caption without the concept would show what the base draws anyway
+    captions = [
+        caption if trigger in caption else f"{trigger}, {caption}" for caption in situation.dataset.captions[:2]
+    ]
+    prompts = [AIMS[situation.answers.goal].prompt.format(trigger), *captions]
+    yield Choice("sample.prompts", prompts, "the first asks for what was trained where it was not seen")
 
 
 def hardware(situation: Situation) -> Iterator[Choice]:
     """Threads and where caches lie."""
     machine = situation.machine
     workers = max(1, min(machine.cores, int(machine.ram_gib // _GIB_A_WORKER), 16))
-    yield Choice("hardware.decode_threads", workers, f"{machine.cores} cores, {machine.ram_gib:.0f} GiB of memory")
-    cache, room = cache_mib(situation), int(1024 * machine.memory_gib // 8)
-    where = "kept on the device" if cache <= room else "read from disk as it is needed"
+    yield Choice(
+        "hardware.decode_threads", workers, f"{pluralize(machine.cores, 'core')}, {machine.ram_gib:.0f} GiB of memory"
+    )
+    cache, available_mib = cache_mib(situation), int(1024 * machine.memory_gib // 8)
+    where = "kept on the device" if cache <= available_mib else "read from disk as it is needed"
     why = f"caches of about {cache:.0f} MiB are {where} (an eighth of its memory at most)"
-    yield Choice("hardware.resident_cache_mib", room, why)
+    yield Choice("hardware.resident_cache_mib", available_mib, why)
 
 
 def cache_mib(situation: Situation) -> float:
@@ -273,20 +279,25 @@ def choose(situation: Situation) -> list[Choice]:
 
 def warnings(situation: Situation) -> list[str]:
     """Say what no setting can mend."""
-    told: list[str] = []
+    messages: list[str] = []
     side, batch, checkpointing = fit(situation)
     need, machine = training_gib(situation, side, batch, checkpointing), situation.machine
     if need > 0.9 * machine.memory_gib:
-        told.append(
+        messages.append(
             f"{situation.base.title} needs about {need:.0f} GiB at {side} pixels, and this machine has "
             f"{machine.memory_gib:.0f}: expect to run out of memory. Use a smaller base."
         )
     needed = cache_mib(situation) / 1024 + 1
     if needed > machine.disk_gib:
-        told.append(
+        messages.append(
             f"caches and checkpoints take about {needed:.0f} GiB, and {machine.disk_gib:.0f} GiB of disk are free. "
             "Set LORA_ASSETS_HOME to a folder on a larger disk."
         )
-    if situation.dataset.pictures < 5:
-        told.append(f"{situation.dataset.pictures} pictures are few: the LoRA will repeat them. 15 to 50 is usual.")
-    return told
+    if not situation.answers.trigger_word and situation.dataset.captioned == 0:
+        messages.append(
+            "nothing calls the concept: there is neither a trigger word nor a caption, so no prompt can ask for what "
+            "is trained. Give --trigger WORD, or write a caption file beside each picture."
+        )
+    if (count := situation.dataset.pictures) < 5:
+        messages.append(f"few pictures: the LoRA will repeat the {pluralize(count, 'picture')}. 15 to 50 is usual.")
+    return messages

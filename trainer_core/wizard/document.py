@@ -6,38 +6,40 @@ import io
 from collections.abc import Sequence
 from typing import Any
 
+from ruamel.yaml import YAML
+from ruamel.yaml.comments import CommentedMap
+
 from trainer_core.wizard.choices import Choice
 from trainer_core.wizard.situation import Answers
 
 _HEADER = """\
 {name}: a {goal} LoRA, {effort}. Written by `lora-assets init`; every setting is described in docs/config.md.
-Next: `lora-assets check {name}` says what is still wrong, `lora-assets plan {name}` what would be computed,
-`lora-assets train {name}` trains."""
+Next: `lora-assets check {project}` says what is still wrong, `lora-assets plan {project}` what would be computed,
+`lora-assets train {project}` trains."""
 _BROAD = 110
 """Reasons that would make a line longer stand above it."""
 
 
-def write_yaml(answers: Answers, choices: Sequence[Choice], places: dict[str, str]) -> str:
+def write_yaml(answers: Answers, choices: Sequence[Choice], paths: dict[str, str], project: str = "") -> str:
     """Return the file's text.
 
     Args:
         answers: what the user said.
         choices: the settings; `datasets.N.` of the N-th dataset.
-        places: `base`, `dataset`, and `configs` and `regularisation` where there are some, as the file names them.
+        paths: `base`, `dataset`, and `configs` and `regularisation` where there are some, as the file names them.
+        project: what commands call the project: its path where it lies outside of `configs`; its name unless given.
     """
-    from ruamel.yaml import YAML
-    from ruamel.yaml.comments import CommentedMap
-
     document: Any = CommentedMap()
-    document["model"] = CommentedMap(family=answers.family, path=places["base"])
-    if "configs" in places:
-        document["model"]["config_path"] = places["configs"]
-    document["datasets"] = [CommentedMap(path=places["dataset"])]
-    if "regularisation" in places:
-        document["datasets"].append(CommentedMap(path=places["regularisation"]))
+    document["model"] = CommentedMap(family=answers.family, path=paths["base"])
+    if "configs" in paths:
+        document["model"]["config_path"] = paths["configs"]
+    document["datasets"] = [CommentedMap(path=paths["dataset"])]
+    if "regularisation" in paths:
+        document["datasets"].append(CommentedMap(path=paths["regularisation"]))
     for choice in choices:
         _put(document, choice)
-    header = _HEADER.format(name=answers.name, goal=answers.goal, effort=answers.effort)
+    called = project or answers.name
+    header = _HEADER.format(name=answers.name, goal=answers.goal, effort=answers.effort, project=called)
     document.yaml_set_start_comment(header)
     for name in list(document)[1:]:
         document.yaml_set_comment_before_after_key(name, before="\n")
@@ -50,20 +52,18 @@ def write_yaml(answers: Answers, choices: Sequence[Choice], places: dict[str, st
 
 
 def _put(document: Any, choice: Choice) -> None:
-    from ruamel.yaml.comments import CommentedMap
-
     *way, field = choice.path.split(".")
-    place = document
+    node = document
     for name in way:
-        if isinstance(place, list):
-            place = place[int(name)]
+        if isinstance(node, list):
+            node = node[int(name)]
             continue
-        if name not in place:
-            place[name] = CommentedMap()
-        place = place[name]
-    place[field] = choice.value
+        if name not in node:
+            node[name] = CommentedMap()
+        node = node[name]
+    node[field] = choice.value
     line = f"  {field}: {choice.value}  # {choice.reason}"
     if isinstance(choice.value, list) or len(line) > _BROAD:
-        place.yaml_set_comment_before_after_key(field, before=choice.reason, indent=2 * len(way))
+        node.yaml_set_comment_before_after_key(field, before=choice.reason, indent=2 * len(way))
     else:
-        place.yaml_add_eol_comment(choice.reason, field)
+        node.yaml_add_eol_comment(choice.reason, field)

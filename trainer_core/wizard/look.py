@@ -8,13 +8,16 @@ import shutil
 from pathlib import Path
 
 from trainer_core.config.groups import CaptionConfig, DatasetConfig, ModelConfig
+from trainer_core.config.native import with_native_resolution
 from trainer_core.config.project import Project
+from trainer_core.config.reads import read_settings
 from trainer_core.families import family_of_pipeline, get_family, hub
+from trainer_core.families.facts import native_resolution
 from trainer_core.families.model_source import ModelSource
 from trainer_core.hardware.detect import detect_machine
 from trainer_core.hardware.profiles import Machine
 from trainer_core.stages.project.base_model import find_base
-from trainer_core.stages.project.dataset_scan import scan_datasets
+from trainer_core.stages.project.dataset_scan import DatasetSettings, scan_datasets
 from trainer_core.store import Store
 from trainer_core.types import Report
 from trainer_core.wizard.situation import (
@@ -23,10 +26,11 @@ from trainer_core.wizard.situation import (
     MachineLook,
     Situation,
     look_at_pictures,
-    trained_side,
 )
 
-_CLIP_TOKENS = 77
+_ANY_SIDE = 512
+_WEIGHTS = (".safetensors", ".ckpt", ".pt", ".bin")
+_PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".avif", ".bmp", ".gif", ".tif", ".tiff", ".jxl")
 
 
 def look(answers: Answers, config_path: Path | None, home: Path, report: Report) -> Situation:
@@ -49,7 +53,9 @@ def look(answers: Answers, config_path: Path | None, home: Path, report: Report)
             datasets=(DatasetConfig(path=absolute(answers.dataset)),),
             caption=CaptionConfig(missing="empty"),
         )
-        manifest = scan_datasets(project, spec, store, report).manifest
+        # Only what the pictures are counts here, not the buckets that they would get.
+        settings = read_settings(DatasetSettings, with_native_resolution(project, _ANY_SIDE))
+        manifest = scan_datasets(settings, spec, store, report).manifest
     finally:
         store.close()
     dataset = look_at_pictures(manifest.samples, base.side)
@@ -64,9 +70,8 @@ def look_at_base(source: ModelSource) -> BaseLook:
         title=spec.title,
         prediction=spec.prediction,
         weights_gib=2 * source.parameters(spec.denoiser) / 2**30,
-        side=trained_side(source.config(spec.denoiser), spec.latent_factor),
-        latent_bytes=2 * int(channels) / spec.latent_factor**2,
-        clip_text=spec.text_length <= _CLIP_TOKENS,
+        side=native_resolution(spec, source.config(spec.denoiser), source.config(spec.vae)),
+        latent_bytes=2 * int(channels) / spec.latents.factor**2,
     )
 
 
@@ -74,12 +79,12 @@ def look_at_machine(machine: Machine, home: Path) -> MachineLook:
     """Return what the work would run on."""
     ram = machine.memory_mib / 1024
     gpu = ram if machine.gpu_memory_mib is None else machine.gpu_memory_mib / 1024
-    place = next(folder for folder in (home, *home.parents) if folder.is_dir())
+    existing = next(folder for folder in (home, *home.parents) if folder.is_dir())
     return MachineLook(
         device="cpu" if machine.gpu_name is None else "cuda",
         memory_gib=ram if machine.gpu_name is None else gpu,
         ram_gib=ram,
-        disk_gib=shutil.disk_usage(place).free / 2**30,
+        disk_gib=shutil.disk_usage(existing).free / 2**30,
         cores=machine.cores,
     )
 
@@ -98,6 +103,22 @@ def family_of(base: str) -> str | None:
     return None if family is None else family.spec.name
 
 
+def _has_denoiser(folder: Path) -> bool:
+    return any((folder / part).is_dir() for part in ("unet", "transformer"))
+
+
+def missing_model(base: str) -> str:
+    """Return what is wrong with a folder that holds no model; nothing where it may hold one, or is no folder."""
+    folder = Path(base).expanduser()
+    if not folder.is_dir() or (folder / "model_index.json").is_file():
+        return ""
+    if any(file.suffix.lower() in _WEIGHTS for file in folder.iterdir()) or _has_denoiser(folder):
+        return ""
+    pictures = sum(file.suffix.lower() in _PICTURES for file in folder.iterdir())
+    holds = f"{pictures} pictures and " if pictures else ""
+    return f"{base} has no model in it: it holds {holds}neither model_index.json nor a .safetensors file."
+
+
 def base_path(base: str) -> Path:
     """Return where a base model is: an absolute path, or the id on the hub as it is."""
     path = Path(base).expanduser()
@@ -109,7 +130,7 @@ def absolute(path: Path) -> Path:
     return Path(os.path.abspath(path.expanduser()))
 
 
-def place_in(path: Path, folder: Path) -> str:
+def path_from(path: Path, folder: Path) -> str:
     """Write a path for a file in `folder`: relative where it lies near, so that a project can be moved as a whole."""
     near = os.path.relpath(absolute(path), absolute(folder))
     return near if near.count("..") <= 2 else str(absolute(path))

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod, sqrt
 from pathlib import Path
 from typing import Literal, get_args
 
-from trainer_core.types import JSON, Sample
+from trainer_core.types import Sample
 
 Goal = Literal["character", "object", "style"]
 Effort = Literal["conservative", "balanced", "aggressive"]
 GOALS: tuple[Goal, ...] = get_args(Goal)
 EFFORTS: tuple[Effort, ...] = get_args(Effort)
-USUAL_SIDE = 1024
-"""Side that a base was trained at, in pixels, where its config does not tell."""
 _TAGS, _TAG_WORDS = 4, 2.5
 """Captions of at least so many parts between commas, of so few words each on average, are tags."""
 
@@ -60,8 +58,6 @@ class BaseLook:
     """Pixels that it was trained at."""
     latent_bytes: float
     """Of one cached latent for each pixel of its picture."""
-    clip_text: bool
-    """Whether CLIP alone reads the captions, 75 tokens of them."""
 
 
 @dataclass(frozen=True)
@@ -111,9 +107,3 @@ def are_tags(captions: Sequence[str]) -> bool:
     if not captions or len(parts) < _TAGS * len(captions):
         return False
     return statistics.mean(len(words) for words in parts) <= _TAG_WORDS
-
-
-def trained_side(denoiser: Mapping[str, JSON], latent_factor: int) -> int:
-    """Return the pixels that a denoiser was trained at, from its config."""
-    size = denoiser.get("sample_size")
-    return size * latent_factor if isinstance(size, int) and size > 0 else USUAL_SIDE

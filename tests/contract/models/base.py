@@ -52,7 +52,7 @@ def sigma_of_step(pipe: Any, step: int) -> Tensor:
     return pipe.scheduler.sigmas[step]
 
 
-def told_as_it_is(call: Mapping[str, Any]) -> dict[str, Any]:
+def unchanged_call(call: Mapping[str, Any]) -> dict[str, Any]:
     """A denoiser call that the family makes in the very same words."""
     return dict(call)
 
@@ -94,7 +94,7 @@ class Model:
     """(pipe, arguments of a denoiser call by name) -> control latents in it, [B, C, h, w] each."""
     names: Mapping[str, str] = field(default_factory=dict[str, str])
     """What the denoiser calls an argument -> what most call it: `hidden_states` or `timestep`."""
-    told: Callable[[Mapping[str, Any]], dict[str, Any]] = told_as_it_is
+    as_ours: Callable[[Mapping[str, Any]], dict[str, Any]] = unchanged_call
     """Arguments of the pipeline's denoiser call by name -> how the family says the same, where it leaves out pads."""
     sigma: Callable[[Any, int], Tensor] = sigma_of_step
     """(pipe, step) -> share of noise, for flow families."""

@@ -48,7 +48,7 @@ def unpack(pipe: Any, tensor: Tensor) -> Tensor:
     return pipe._unpack_latents(tensor, 64, 96, 8)
 
 
-def told(call: Mapping[str, Any]) -> dict[str, Any]:
+def with_bool_mask(call: Mapping[str, Any]) -> dict[str, Any]:
     """The pipeline's call with captions cut after the longest one's pad, and zeros in place of the other pads."""
     length = call["encoder_hidden_states"].shape[1]
     captions, latents = call["attention_mask"][:, :length], call["attention_mask"][:, length:]
@@ -63,4 +63,6 @@ def told(call: Mapping[str, Any]) -> dict[str, Any]:
 
 
 CALL = {"guidance_scale": 1.0}
-MODEL = Model("chroma", build_chroma, text, predict, pipeline=pipeline, unpack=unpack, told=told, call=CALL)
+MODEL = Model(
+    "chroma", build_chroma, text, predict, pipeline=pipeline, unpack=unpack, as_ours=with_bool_mask, call=CALL
+)

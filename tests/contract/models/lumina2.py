@@ -23,4 +23,4 @@ def predict(pipe: Any, noisy: Tensor, timesteps: Tensor, text: TextCondition, gi
     return -pipe.transformer(noisy, 1 - timesteps, text.embeds, mask).sample
 
 
-MODEL = Model("lumina2", build_lumina2, text, predict, told=without_pads, call={"guidance_scale": 1.0})
+MODEL = Model("lumina2", build_lumina2, text, predict, as_ours=without_pads, call={"guidance_scale": 1.0})

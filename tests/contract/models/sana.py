@@ -33,4 +33,4 @@ def sigma(pipe: Any, step: int) -> Tensor:
 
 
 CALL = {"guidance_scale": 1.0, "use_resolution_binning": False}
-MODEL = Model("sana", build_sana, text, predict, latents=latents, told=without_pads, sigma=sigma, call=CALL)
+MODEL = Model("sana", build_sana, text, predict, latents=latents, as_ours=without_pads, sigma=sigma, call=CALL)

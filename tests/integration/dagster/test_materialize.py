@@ -57,7 +57,7 @@ def test_one_selected_asset_does_exactly_the_needed_work_and_leaves_all_fresh(
     assert world.statuses()["lora_checkpoint"] == "FRESH"
 
 
-def test_the_ui_is_told_what_there_is_to_know(world: World) -> None:
+def test_the_metadata_of_each_asset_hold_what_the_pages_show(world: World) -> None:
     # The store is shared: a LoRA that another test trained would be reused, and leave no curve.
     world.caption(0, "a caption of this test alone")
     world.materialize("samples", "metrics")

@@ -13,8 +13,8 @@ KEY = "5ecret" * 6 + "abcd"
 @pytest.mark.setting("logging.wandb")
 def test_no_event_of_dagster_holds_the_key(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WANDB_API_KEY", KEY)
-    told = "logging: {every: 1, wandb: offline, tensorboard: true}\n"
-    write_config(world.root, settings=SETTINGS.replace("logging: {every: 1}\n", told))
+    logging = "logging: {every: 1, wandb: offline, tensorboard: true}\n"
+    write_config(world.root, settings=SETTINGS.replace("logging: {every: 1}\n", logging))
     world.materialize("lora_checkpoint")
     run_id = world.instance.get_runs()[0].run_id
     events = [str(entry) for entry in world.instance.all_logs(run_id)]

@@ -66,7 +66,7 @@ def _swap(component: str) -> Callable[[World], None]:
     return swap
 
 
-def _look(world: World) -> None:
+def _observe(world: World) -> None:
     """Observe the sources, as the folder sensor does."""
     session = run.open_session(world.root / "configs" / "default.yaml")
     for name, version in SOURCES.items():
@@ -100,10 +100,10 @@ def test_a_change_costs_what_it_must_and_all_is_fresh_again(  # noqa: PLR0913
     computed: set[str],
 ) -> None:
     world.materialize(*STAGES)
-    _look(world)
+    _observe(world)
     assert world.statuses() == all_fresh
     change(world)
-    _look(world)
+    _observe(world)
     assert {name for name, status in world.statuses().items() if status == "STALE"} == stale
     work = world.materialize(*STAGES)
     assert work["cached_latents"][1] == latents

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from trainer_core.adapters import ADAPTERS
+from trainer_core.adapters.adapter import ADAPTERS
 from trainer_core.config.groups import AdapterConfig, AdapterOptionsConfig
 
 PRESETS = {"attention": r"blocks\.\d+\.to_[qk]", "all-linear": r"blocks\.\d+\.(to_[qk]|proj)"}

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from tests.unit.adapters.support import Model, attach, on_model, output
-from trainer_core.adapters import ADAPTERS
+from trainer_core.adapters.adapter import ADAPTERS
 from trainer_core.config.groups import AdapterConfig
 from trainer_core.errors import ConfigError
 

@@ -9,18 +9,19 @@ import torch
 from torch import nn
 
 from tests.unit.adapters.support import Model, attach, disturb, gradients, inputs, on_model, output
-from trainer_core.adapters import ADAPTERS, module_of
+from trainer_core.adapter_kinds import layer_kinds
+from trainer_core.adapter_kinds.kind import AdapterTarget
+from trainer_core.adapter_kinds.lokr import split
+from trainer_core.adapter_kinds.oft import butterfly_blocks
+from trainer_core.adapters.adapter import ADAPTERS, module_of
 from trainer_core.adapters.adapter_module import begin
-from trainer_core.adapters.kinds import KINDS, Place
-from trainer_core.adapters.kinds.lokr import split
-from trainer_core.adapters.kinds.oft import butterfly_blocks
-from trainer_core.adapters.lycoris import as_layer
+from trainer_core.adapters.layers import as_layer
 from trainer_core.config.groups import AdapterConfig, AdapterOptionsConfig
 from trainer_core.export.readers.lycoris import lycoris_error
 
 SHAPES = [(32, 40), (32, 16, 1, 1), (32, 16, 3, 3)]
 VARIANTS = [
-    *((kind, {}) for kind in KINDS if kind not in ("norm", "ia3-on-input")),
+    *((kind, {}) for kind in layer_kinds() if kind not in ("norm", "ia3-on-input")),
     *((kind, {"tucker": True}) for kind in ("locon", "loha", "lokr")),
     *((kind, {"decompose": True}) for kind in ("locon", "loha", "lokr")),
     *((kind, {"rescaled": True}) for kind in ("diag-oft", "boft")),
@@ -52,11 +53,13 @@ def host_of(shape: tuple[int, ...]) -> Any:
 def test_lycoris_makes_the_same_of_a_layers_tensors(kind: str, options: Any, shape: tuple[int, ...]) -> None:
     generator = torch.Generator().manual_seed(3)
     own = AdapterOptionsConfig.model_validate(options)
-    tensors = begin(host_of(shape), Place("x", shape, 4, 2.5), kind, AdapterConfig(type="locon"), own, generator)
+    tensors = begin(
+        host_of(shape), AdapterTarget("x", shape, 4, 2.5), kind, AdapterConfig(type="locon"), own, generator
+    )
     moved = {
         key: tensor + 0.1 * torch.randn(tensor.shape, generator=generator)
         for key, tensor in tensors.items()
-        if key not in KINDS[kind].fixed
+        if key not in layer_kinds()[kind].fixed
     }
     layer = as_layer(kind, tensors | moved)
     assert lycoris_error(layer, layer, shape, 5) < 1e-6
@@ -66,7 +69,8 @@ def test_lycoris_sees_a_wrong_layer() -> None:
     own, generator = AdapterOptionsConfig(), torch.Generator().manual_seed(3)
     first, second = (
         as_layer(
-            "loha", begin(host_of((32, 40)), Place("x", (32, 40), 4, alpha), "loha", AdapterConfig(), own, generator)
+            "loha",
+            begin(host_of((32, 40)), AdapterTarget("x", (32, 40), 4, alpha), "loha", AdapterConfig(), own, generator),
         )
         for alpha in (2.5, 2.5)
     )

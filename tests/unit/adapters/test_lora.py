@@ -11,12 +11,13 @@ from trainer_core.config.groups import AdapterConfig, AdapterOptionsConfig
 from trainer_core.errors import ConfigError
 from trainer_core.families import get_family
 from trainer_core.families.model_source import ModelSource
+from trainer_core.families.shared import loading
 
 
 @pytest.fixture
 def unet(tiny_bases: dict[str, Path]) -> torch.nn.Module:
     family = get_family("sd15")
-    return family.load_denoiser(ModelSource.open(tiny_bases["sd15"], None, family.spec), torch.bfloat16)
+    return loading.load_denoiser(ModelSource.open(tiny_bases["sd15"], None, family.spec), torch.bfloat16)
 
 
 def _attach(unet: torch.nn.Module, **changes: object) -> list[torch.nn.Parameter]:

@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn import functional
 
 from tests.unit.adapters.support import Model, attach, gradients, inputs, on_model, output
-from trainer_core.adapters import ADAPTERS, draws
+from trainer_core.adapters.adapter import ADAPTERS, draws
 from trainer_core.adapters.adapter_module import adapters_of
 from trainer_core.adapters.settings import KNOWN_BY, adapter_findings
 from trainer_core.config.groups import AdapterConfig, AdapterOptionsConfig
@@ -96,7 +96,7 @@ def test_blocks_have_ranks_of_their_own_and_rank_0_leaves_modules_out(kind: str)
     ("blocks", "message"),
     [
         ({"nothing": {"rank": 1}}, "matches none of the 6"),
-        ({"(": {"rank": 1}}, "no regex"),
+        ({"(": {"rank": 1}}, "not a valid regex"),
         ({".*": {"rank": 0}}, "every module"),
     ],
 )
@@ -184,7 +184,9 @@ def test_block_size_is_the_side_of_a_rotated_block(kind: str, shape: tuple[int, 
 
 
 def test_a_block_size_that_fits_no_butterfly_names_one_that_does() -> None:
-    with pytest.raises(ConfigError, match=r"adapter_options\.block_size.*of 3 fits.*least that fits all modules is 18"):
+    with pytest.raises(
+        ConfigError, match=r"adapter_options\.block_size.*of 3 do not fit.*least that fits all modules is 18"
+    ):
         model = Model()
         model.blocks[0].to_k = nn.Linear(64, 36)
         attach(model, "boft", {"block_size": 3}, targets=r"blocks\.0\.to_[qk]")
@@ -270,14 +272,18 @@ def test_dora_is_pefts(kind: str = "dora") -> None:
 
 
 @every
-def test_what_a_kind_does_not_know_is_refused_with_the_kinds_that_do(kind: str) -> None:
+def test_what_a_kind_does_not_support_is_refused_with_the_kinds_that_do(kind: str) -> None:
     values = {"factor": 2, "block_size": 2, "constraint": 0.1, "dropout": 0.1, "rank_dropout": 0.1}
     for setting, kinds in KNOWN_BY.items():
         group, _, name = setting.partition(".")
         given = {name: values.get(name, True)}
         adapter = AdapterConfig.model_validate({"type": kind} | (given if group == "adapter" else {}))
         options = AdapterOptionsConfig.model_validate(given if group == "adapter_options" else {})
-        found = [one for one in adapter_findings(adapter, options) if one.field == setting and "no such" in one.message]
+        found = [
+            one
+            for one in adapter_findings(adapter, options)
+            if one.field == setting and "does not support" in one.message
+        ]
         assert bool(found) is (kind not in kinds), setting
         assert not found or (found[0].level == "error" and all(other in found[0].fix for other in kinds))
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.unit.cli.support import Project, call, run, told
-from trainer_core.cli.commands.check import Arithmetic
+from trainer_core.cli.commands.check import RunLength
 
 KEYS = {"findings", "dataset", "arithmetic"}
 NUMBERS = {"images", "repeats", "batch_size", "gradient_accumulation", "epochs", "steps", "processes"} | {
@@ -102,7 +102,7 @@ def test_check_json_imports_neither_torch_nor_pandas(project: Project) -> None:
 
 @pytest.mark.parametrize(("draws", "repeats"), [(30, 3), (25, 2.5), (10, 1)])
 def test_repeats_are_whole_where_they_are_whole(draws: int, repeats: float) -> None:
-    found = Arithmetic(10, draws, draws, 1, 1, 1, 100).repeats
+    found = RunLength(10, draws, draws, 1, 1, 1, 100).repeats
     assert (found, type(found)) == (repeats, type(repeats))
 
 
@@ -110,7 +110,45 @@ def test_repeats_are_whole_where_they_are_whole(draws: int, repeats: float) -> N
     batches=st.integers(1, 500), accumulation=st.integers(1, 8), processes=st.integers(1, 4), steps=st.integers(1, 9999)
 )
 def test_steps_are_epochs_times_steps_per_epoch(batches: int, accumulation: int, processes: int, steps: int) -> None:
-    found = Arithmetic(7, 7, batches, 1, accumulation, processes, steps)
+    found = RunLength(7, 7, batches, 1, accumulation, processes, steps)
     assert found.epochs * found.steps_per_epoch == pytest.approx(steps)
     # Every epoch takes all its micro-batches, whatever they are grouped into.
     assert found.epochs * batches == pytest.approx(steps * accumulation * processes)
+
+
+@pytest.mark.parametrize(
+    ("captions", "settings", "warned"),
+    [
+        ([""] * 4, (), True),
+        ([""] * 4, ("caption.trigger_word=zorbling",), False),
+        ([""] * 4, ("datasets.0.trigger_word=zorbling",), False),
+        (["a red cat", "", "", ""], (), False),
+        (["lines in ink", "a house at night", "two boats", "portrait"], (), False),
+    ],
+)
+def test_only_pictures_without_any_word_are_told_that_nothing_calls_the_concept(
+    project: Project, captions: list[str], settings: tuple[str, ...], warned: bool
+) -> None:
+    for path, caption in zip(sorted(project.pictures.glob("*.txt")), captions, strict=True):
+        path.write_text(caption)
+    given = ("caption.missing=empty", *settings)
+    answer = told(call("check", "cats", "--json", *(part for one in given for part in ("--set", one))))
+    found = [one for one in answer["findings"] if one["field"] == "caption.trigger_word"]
+    assert [one["level"] for one in found] == (["warning"] if warned else [])
+    assert all("no word calls what is trained" in one["message"] for one in found)
+
+
+def test_pictures_that_the_trigger_word_stands_for_are_not_said_to_have_an_empty_caption(project: Project) -> None:
+    for path in project.pictures.glob("*.txt"):
+        path.write_text("")
+    given = ("--set", "caption.missing=empty", "--set", "caption.trigger_word=zorbling")
+    (found,) = (
+        one for one in told(call("check", "cats", "--json", *given))["findings"] if one["field"] == "caption.missing"
+    )
+    assert found["level"] == "info"
+    assert "4 pictures without a caption: trained on the trigger word, prefix and suffix alone" in found["message"]
+
+
+def test_errors_come_after_the_tables(project: Project) -> None:
+    printed = call("check", "cats").stdout
+    assert printed.index("4 pictures found") < printed.index("error: model.path") < printed.index("Not ready to train")

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -70,3 +71,9 @@ def test_a_relative_dagster_home_is_a_warning(tmp_path: Path, monkeypatch: pytes
 def test_doctor_makes_no_store(tmp_path: Path) -> None:
     call("doctor", "--home", tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_one_core_is_a_core(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    machine = replace(doctor.detect_machine(), cores=1)
+    monkeypatch.setattr(doctor, "detect_machine", lambda: machine)
+    assert ", 1 core." in call("doctor", "--home", tmp_path).stdout

@@ -3,6 +3,8 @@ from __future__ import annotations
 import pytest
 
 from tests.unit.cli.support import call, run
+from trainer_core.cli.lazy_commands import COMMANDS as SUMMARIES
+from trainer_core.cli.lazy_commands import load_command
 
 COMMANDS = ["init", "import", "check", "plan", "find-lr", "train", "sample", "verify", "export", "gc", "doctor"]
 
@@ -51,3 +53,13 @@ def test_help_imports_nothing_heavy() -> None:
     done = run("--help", python=f"print([name for name in '{heavy}'.split() if name in sys.modules])")
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_the_list_of_commands_repeats_the_first_line_of_each_commands_own_help() -> None:
+    own = {name: load_command(name).help.partition("\n")[0] for name in COMMANDS}
+    assert own == SUMMARIES
+
+
+def test_calling_one_command_imports_no_other() -> None:
+    code = "print(sorted(name for name in sys.modules if name.startswith('trainer_core.cli.commands.')))"
+    assert run("doctor", "--help", python=code).stdout.splitlines()[-1] == "['trainer_core.cli.commands.doctor']"

@@ -24,7 +24,7 @@ def test_import_writes_a_project_named_by_the_config_and_tells_every_kind_of_key
     result = call("import", "sdxl_locon.yaml")
     assert result.exit_code == 0, result.stderr
     assert (folder / "configs" / "quilt.yaml").is_file()
-    for words in ("ai-toolkit, told by", "mapped:", "changed:", "unsupported:", "unknown: 1 key (", "train.stepz"):
+    for words in ("ai-toolkit, detected by", "mapped:", "changed:", "unsupported:", "unknown: 1 key (", "train.stepz"):
         assert words in result.stdout
     assert "performance_log_every" not in result.stdout
     assert "lora-assets check configs/quilt.yaml" in result.stdout
@@ -67,3 +67,12 @@ def test_what_is_missing_is_told_with_exit_code_1_and_nothing_written(folder: Pa
 def test_a_file_that_is_not_there_is_wrong_usage(folder: Path) -> None:
     assert call("import", "nowhere.toml").exit_code == 2
     assert call("import", "flux_dev.yaml", "--dataset", "nowhere.toml").exit_code == 2
+
+
+def test_a_refusal_is_one_error_and_not_an_error_of_an_error(tmp_path: Path) -> None:
+    config = tmp_path / "config.json"
+    config.write_text('{"model_type": "lora", "model_family": "flux", "lora_rank": 8, "controlnet": true}')
+    result = call("import", config)
+    assert result.exit_code == 1
+    assert "ControlNet" in result.stderr
+    assert result.stderr.count("error: ") == 1

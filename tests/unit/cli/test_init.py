@@ -73,3 +73,16 @@ def test_questions_are_asked_on_a_terminal(tmp_path: Path, monkeypatch: pytest.M
     written = YAML(typ="safe").load((tmp_path / "configs" / "zorb.yaml").read_text())
     assert written["adapter"]["rank"] == 64
     assert written["caption"]["trigger_word"] == "zorbling"
+
+
+def test_a_folder_of_pictures_is_no_base(tmp_path: Path) -> None:
+    result = run(DEMO[0], "--base", DEMO[0], "--yes")
+    assert result.exit_code == 2
+    assert "has no model in it" in result.output
+
+
+def test_a_project_outside_of_configs_is_checked_by_its_path(tmp_path: Path) -> None:
+    target = tmp_path / "else where" / "zorb.yaml"
+    result = run(*DEMO, "--trigger", "zorbling", "--name", "zorb", "--yes", "-o", str(target))
+    assert result.exit_code == 0, result.output
+    assert f"lora-assets check '{target}'" in result.output

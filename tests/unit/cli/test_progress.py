@@ -35,7 +35,7 @@ def test_rate_and_time_left_count_from_the_first_event() -> None:
     clock.now += 10
     track.update(ProgressEvent("lora_checkpoint", 520, 1000, "step"))
     assert track.rate() == 2.0
-    assert track.describe() == "520/1000 step  2.0/s  ETA 4:00"
+    assert track.describe() == "520/1000 steps  2.0/s  ETA 4:00"
 
 
 def test_the_rate_of_what_is_done_stays_as_it_was() -> None:
@@ -54,14 +54,14 @@ def test_slow_work_is_told_in_seconds_each() -> None:
     track.update(ProgressEvent("samples", 1, 8, "picture"))
     clock.now += 30
     track.update(ProgressEvent("samples", 2, 8, "picture"))
-    assert track.describe() == "2/8 picture  30.0 s each  ETA 3:00"
+    assert track.describe() == "2/8 pictures  30.0 s each  ETA 3:00"
 
 
 def test_the_latest_loss_stays_on_show_between_two_readings() -> None:
     track = Track("lora_checkpoint", Clock())
     track.update(ProgressEvent("lora_checkpoint", 10, 100, "step", {"loss": 0.12345, "lr": 1e-4, "memory_mib": 5.0}))
     track.update(ProgressEvent("lora_checkpoint", 11, 100, "step"))
-    assert track.describe() == "11/100 step  loss 0.1235  lr 1.00e-04"
+    assert track.describe() == "11/100 steps  loss 0.1235  lr 1.00e-04"
 
 
 def test_lines_come_at_the_start_every_five_seconds_and_at_the_end(capsys: pytest.CaptureFixture[str]) -> None:

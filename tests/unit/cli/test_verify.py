@@ -1,11 +1,15 @@
 from __future__ import annotations
 
 import hashlib
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from tests.unit.cli.support import Project, call, told
+from trainer_core.export.safetensors_file import serialize, tensors_sha256
 from trainer_core.store import Store
 
 
@@ -79,7 +83,7 @@ def test_a_sound_file_of_which_nothing_is_known_is_said_to_be_so(tmp_path: Path)
     path.write_bytes((2).to_bytes(8, "little") + b"{}")
     result = call("verify", path)
     assert result.exit_code == 1
-    assert "nothing to compare" in result.stderr
+    assert "there is no checksum" in result.stderr
 
 
 @pytest.mark.parametrize("target", ["nothing-here", "empty"])
@@ -129,3 +133,30 @@ def test_of_several_loras_in_a_folder_the_projects_own_is_rendered(outputs: Path
     for name in ("cats.safetensors", "cats.comfyui.safetensors", "champion.safetensors"):
         (outputs / name).touch()
     assert _lora_in(outputs) == outputs / "cats.safetensors"
+
+
+CODE = """
+import sys
+from trainer_core.cli.main import app
+try:
+    app(sys.argv[1:])
+except SystemExit as left:
+    code = left.code
+print(code, *sorted({"torch", "numpy", "diffusers", "pandas"} & set(sys.modules)))
+"""
+
+
+@pytest.mark.parametrize("command", [["verify"], ["doctor", "--home"]])
+def test_checking_bytes_loads_no_heavy_library(tmp_path: Path, command: list[str]) -> None:
+    home = tmp_path / "home"
+    with Store.open(home / "store") as store, store.entries.writer("latents") as writer:
+        writer.add("1" * 64, {"latents": torch.ones(4, 8, 8)}, {"sample": "a.png"})
+    outputs = home / "outputs" / "cats"
+    outputs.mkdir(parents=True)
+    tensors = {"a.weight": torch.ones(2, 3)}
+    path = outputs / "cats.safetensors"
+    path.write_bytes(serialize(tensors, {"lora_assets.weights_sha256": tensors_sha256(tensors)}))
+    line = f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.name}\n"
+    (outputs / "checksums.sha256").write_text(line)
+    done = subprocess.run([sys.executable, "-c", CODE, *command, str(home)], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "0"

@@ -1,17 +1,27 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from trainer_core.config.fields import FieldRow, field_rows, group_models
-from trainer_core.config.groups import BlockConfig, DatasetConfig, ModelConfig
+from trainer_core.config.groups import BlockConfig, CaptionConfig, DatasetConfig, ModelConfig, TextConfig, TrainConfig
 from trainer_core.config.project import Project
-from trainer_core.config.reads import Slice, UndeclaredRead, slice_key
+from trainer_core.config.reads import (
+    GroupPart,
+    KeyedBy,
+    StageSettings,
+    UndeclaredRead,
+    declared_settings,
+    read_settings,
+    settings_key,
+    slice_key,
+)
 
 PROJECT = Project(
     name="cat",
@@ -27,6 +37,8 @@ OTHER: dict[str, Any] = {
     "model.family": "sdxl",
     "model.path": Path("/other"),
     "model.config_path": Path("/other"),
+    "model.vae_path": Path("/other/ae.safetensors"),
+    "model.text_encoder_paths": (Path("/other/clip_l.safetensors"),),
     "model.revision": "main",
     "model.allow_pickle": True,
     "datasets.path": Path("/else/cats"),
@@ -133,6 +145,8 @@ def test_neutral_fields_are_the_known_ones() -> None:
     assert {row.path for row in ROWS if row.neutral} == {
         "model.path",
         "model.config_path",
+        "model.vae_path",
+        "model.text_encoder_paths",
         "model.revision",
         "model.allow_pickle",
         "datasets.path",
@@ -174,41 +188,82 @@ def test_naming_a_dataset_like_its_folder_changes_no_key() -> None:
     assert slice_key(PROJECT, ["datasets.name"]) == {"datasets": [{"name": "cats"}, {"name": "dogs"}]}
 
 
-def test_a_slice_gives_what_is_declared() -> None:
-    view = Slice(PROJECT, ("name", "train", "bucket.step", "datasets.path", "datasets.name"), "cached_latents")
-    assert view.name == "cat"
-    assert view.train is PROJECT.train
-    assert view.bucket.step == 64
-    assert [(item.path, item.label) for item in view.datasets] == [
-        (Path("/data/cats"), "cats"),
-        (Path("/data/dogs"), "dogs"),
-    ]
+@dataclass(frozen=True)
+class Step(GroupPart):
+    step: int
+
+
+@dataclass(frozen=True)
+class Folder(GroupPart):
+    path: Path
+    repeats: int
+
+
+@dataclass(frozen=True)
+class Declared(StageSettings):
+    name: str
+    train: TrainConfig
+    bucket: Step
+    datasets: tuple[Folder, ...]
+    text: Annotated[TextConfig, KeyedBy("something else")]
+
+
+@dataclass(frozen=True)
+class More(Declared):
+    caption: CaptionConfig
+
+
+def test_a_declaration_gives_what_it_names() -> None:
+    settings = read_settings(Declared, PROJECT)
+    assert settings.name == "cat"
+    assert settings.train is PROJECT.train
+    assert settings.bucket == Step(64)
+    assert settings.datasets == (Folder(Path("/data/cats"), 1), Folder(Path("/data/dogs"), 3))
+
+
+def test_a_declaration_lists_its_settings_and_which_of_them_enter_the_key_by_value() -> None:
+    keyed = ("name", "train", "bucket.step", "datasets.path", "datasets.repeats")
+    assert declared_settings(Declared) == (*keyed, "text")
+    assert declared_settings(Declared, keyed_only=True) == keyed
+
+
+def test_the_key_of_settings_is_that_of_the_declared_part_of_the_project() -> None:
+    settings = read_settings(More, PROJECT)
+    assert settings_key(settings) == slice_key(PROJECT, declared_settings(More, keyed_only=True))
+    assert settings_key(settings, Declared) == slice_key(PROJECT, declared_settings(Declared, keyed_only=True))
+    assert "text" not in settings_key(settings)
 
 
 @pytest.mark.parametrize(
     ("read", "named"),
     [
-        (lambda view: view.optimizer.lr, "`optimizer`"),
-        (lambda view: view.name, "`name`"),
-        (lambda view: view.bucket.resolution, "`bucket.resolution`"),
-        (lambda view: view.datasets[0].repeats, "`datasets.repeats`"),
-        (lambda view: view.datasets[0].label, "`datasets.label`"),
-        (lambda view: getattr(view, "optimizer", None), "`optimizer`"),
-        (lambda view: hasattr(view.bucket, "resolution"), "`bucket.resolution`"),
+        (lambda settings: settings.optimizer.lr, "Declared does not declare the setting `optimizer`"),
+        (lambda settings: settings.bucket.resolution, "Step does not declare the setting `resolution`"),
+        (lambda settings: settings.datasets[0].label, "Folder does not declare the setting `label`"),
+        (lambda settings: getattr(settings, "optimizer", None), "`optimizer`"),
+        (lambda settings: hasattr(settings.bucket, "resolution"), "`resolution`"),
     ],
 )
-def test_an_undeclared_read_names_stage_and_field(read, named: str) -> None:
-    view = Slice(PROJECT, ("train", "bucket.step", "datasets.path"), "cached_latents")
-    with pytest.raises(UndeclaredRead, match=f"stage cached_latents reads {named}"):
-        read(view)
+def test_an_undeclared_read_names_declaration_and_setting(read, named: str) -> None:
+    with pytest.raises(UndeclaredRead, match=named):
+        read(read_settings(Declared, PROJECT))
 
 
-@pytest.mark.parametrize("entry", ["nothing", "train.nothing", "name.x"])
-def test_a_declaration_of_what_does_not_exist_is_our_bug(entry: str) -> None:
+@dataclass(frozen=True)
+class NoGroup(StageSettings):
+    nothing: str
+
+
+@dataclass(frozen=True)
+class NoField(StageSettings):
+    train: Step
+
+
+@pytest.mark.parametrize("declaration", [NoGroup, NoField])
+def test_a_declaration_of_what_does_not_exist_is_our_bug(declaration: type[StageSettings]) -> None:
     with pytest.raises(AssertionError, match="is not a setting"):
-        Slice(PROJECT, (entry,))
+        declared_settings(declaration)
 
 
 def test_a_group_and_one_of_its_fields_is_the_whole_group() -> None:
-    assert Slice(PROJECT, ("train.steps", "train")).train is PROJECT.train
     assert slice_key(PROJECT, ["train.steps", "train"]) == slice_key(PROJECT, ["train"])

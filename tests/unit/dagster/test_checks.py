@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from dagster import AssetCheckSeverity
 
+from lora_assets.assets import dataset
 from lora_assets.assets.checkpoint import LORA_CHECKPOINT
 from lora_assets.assets.dataset import VALIDATED_DATASET
 from lora_assets.assets.entries import VALUES_ARE_FINITE
@@ -17,7 +18,7 @@ from lora_assets.assets.metrics import METRICS
 from lora_assets.assets.samples import SAMPLES
 from lora_assets.assets.stage import Verdict
 from trainer_core.config.groups import OptimizerConfig, ScheduleConfig
-from trainer_core.data.epoch.run_length import Arithmetic, DatasetShare
+from trainer_core.data.epoch.run_length import DatasetShare, RunLength
 from trainer_core.types import Finding
 
 
@@ -26,17 +27,19 @@ def judge(
 ) -> Verdict:
     published = SimpleNamespace(metadata=metadata, file=lambda name: folder / name, path=folder)
     result = SimpleNamespace(published=published, items_computed=computed)
-    session = SimpleNamespace(store=SimpleNamespace(entries=entries))
+    session = SimpleNamespace(workspace=SimpleNamespace(store=SimpleNamespace(entries=entries)))
     return check.run(SimpleNamespace(session=session, result=result))
 
 
 def settled(promoted: bool, held_out: int = 2) -> Verdict:
     published = SimpleNamespace(metadata={"held_out_samples": held_out})
-    told = {
+    decision = {
         "promoted": promoted,
         "reasons": ["its held-out loss is too high"] if not promoted else ["it is the champion"],
     }
-    return METRICS.check.run(SimpleNamespace(session=None, result=SimpleNamespace(published=published, settled=told)))
+    return METRICS.check.run(
+        SimpleNamespace(session=None, result=SimpleNamespace(published=published, settled=decision))
+    )
 
 
 def test_a_promoted_lora_passes() -> None:
@@ -67,13 +70,17 @@ def test_the_ledger_is_counted_as_written(tmp_path: Path, used: int, passes: boo
     assert "too small" in str(verdict.metadata["ledger"].value)
 
 
-def test_a_dataset_that_was_validated_before_there_were_contact_sheets_is_shown_without_one(tmp_path: Path) -> None:
-    manifest = SimpleNamespace(found=0, samples=(), excluded=(), findings=())
-    length = Arithmetic(10, 50, 13, 4, 2, 1, 65, (DatasetShare("cats", 10, 50, 1.0),))
+def test_a_dataset_that_was_validated_before_there_were_contact_sheets_is_shown_without_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manifest = SimpleNamespace(total=0, samples=(), excluded=(), findings=())
+    length = RunLength(10, 50, 13, 4, 2, 1, 65, (DatasetShare("cats", 10, 50, 1.0),))
     project = SimpleNamespace(schedule=ScheduleConfig(name="cosine"), optimizer=OptimizerConfig())
     warning = Finding("warning", "adapter.rank", "is 300.", "Try 32.")
-    told = {"advice": (warning,), "caption_findings": ()}
-    session = SimpleNamespace(manifest=manifest, outputs=tmp_path, length=length, project=project, **told)
+    monkeypatch.setattr(dataset, "warnings", lambda session: (warning,))
+    monkeypatch.setattr(dataset, "caption_findings", lambda session: ())
+    workspace = SimpleNamespace(manifest=manifest, outputs=tmp_path)
+    session = SimpleNamespace(workspace=workspace, length=length, project=project)
     published = SimpleNamespace(metadata={"statistics": {}}, files={"ledger.csv": None}, path=tmp_path)
     finished: Any = SimpleNamespace(session=session, result=SimpleNamespace(published=published))
     shown = VALIDATED_DATASET.describe(finished)

@@ -169,3 +169,60 @@ def test_automation_runs_by_itself_and_the_night_waits_to_be_turned_on(tmp_path:
     assert nightly.default_status == dg.DefaultScheduleStatus.STOPPED
     made = repository.get_job(nightly.job_name).asset_layer.selected_asset_keys
     assert {key.to_user_string() for key in made} == set(STAGES)
+
+
+def test_the_default_project_is_called_by_its_name_and_its_keys_stay_bare(tmp_path: Path) -> None:
+    write_config(tmp_path, settings="name: demo\n" + SETTINGS)
+    write_config(tmp_path, "red-cat")
+    defs = definitions(tmp_path)
+    graph = defs.resolve_asset_graph()
+    groups = {key.to_user_string(): graph.get(key).group_name for key in graph.get_all_asset_keys()}
+    assert groups == {name: "demo" for name in NODES} | {f"red_cat/{name}": "red_cat" for name in NODES}
+    repository = defs.get_repository_def()
+    assert {sensor.name for sensor in repository.sensor_defs} == {
+        "retrain_when_stale",
+        "demo_dataset_folder",
+        "red_cat_dataset_folder",
+    }
+
+
+def test_two_projects_never_share_a_group(tmp_path: Path) -> None:
+    write_config(tmp_path, settings="name: cat\n" + SETTINGS)
+    write_config(tmp_path, "cat", settings="name: another\n" + SETTINGS)
+    groups = [project.group for project in discover_projects(tmp_path / "configs")]
+    assert groups[0] == "cat" and groups[1].startswith("cat_") and len(groups) == 2
+    dg.Definitions.validate_loadable(definitions(tmp_path))
+
+
+def test_assets_are_tagged_with_project_and_family(tmp_path: Path) -> None:
+    write_config(tmp_path, settings="name: demo\n" + SETTINGS)
+    graph = definitions(tmp_path).resolve_asset_graph()
+    expected = {"lora-assets/project": "demo", "lora-assets/family": "sd15"}
+    assert all(expected.items() <= graph.get(key).tags.items() for key in graph.get_all_asset_keys())
+
+
+def test_owners_and_freshness_come_from_the_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_config(tmp_path)
+    key = dg.AssetKey("lora_checkpoint")
+    node = definitions(tmp_path).resolve_asset_graph().get(key)
+    assert list(node.owners) == [] and node.freshness_policy is None
+    monkeypatch.setenv("LORA_ASSETS_OWNERS", "team:art, me@example.org, nobody")
+    monkeypatch.setenv("LORA_ASSETS_FRESH_DAYS", "7")
+    node = definitions(tmp_path).resolve_asset_graph().get(key)
+    assert list(node.owners) == ["team:art", "me@example.org"]
+    assert node.freshness_policy is not None
+    assert "nobody" in caplog.text
+    monkeypatch.setenv("LORA_ASSETS_FRESH_DAYS", "weekly")
+    assert definitions(tmp_path).resolve_asset_graph().get(key).freshness_policy is None
+
+
+def test_the_nightly_schedule_requests_one_run_a_project(tmp_path: Path) -> None:
+    write_config(tmp_path)
+    write_config(tmp_path, "cat")
+    repository = definitions(tmp_path).get_repository_def()
+    nightly = repository.get_schedule_def("nightly")
+    requests = nightly.evaluate_tick(dg.build_schedule_context(repository_def=repository)).run_requests or []
+    assert [{key.path[-1] for key in request.asset_selection or ()} for request in requests] == [set(STAGES)] * 2
+    assert [request.tags["lora-assets/project"] for request in requests] == ["default", "cat"]

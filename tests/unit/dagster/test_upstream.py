@@ -3,12 +3,13 @@
 import os
 import signal
 from collections.abc import Iterator
+from pathlib import Path
 
 import dagster as dg
 import pytest
 from dagster._core.loader import LoadingContextForTest
 
-from lora_assets import upstream
+from lora_assets import conditions, upstream
 
 SOURCE, PARENT, CHILD = dg.AssetKey("source"), dg.AssetKey("parent"), dg.AssetKey("child")
 
@@ -27,12 +28,12 @@ class World:
             def source() -> dg.DataVersion:
                 return dg.DataVersion(self.source)
 
-        @dg.asset(deps=[SOURCE], code_version="p1", automation_condition=upstream.when_stale())
+        @dg.asset(deps=[SOURCE], code_version="p1", automation_condition=conditions.when_stale())
         def parent() -> dg.MaterializeResult:
             self.made.append("parent")
             return dg.MaterializeResult(data_version=dg.DataVersion(f"parent of {self.source}"))
 
-        @dg.asset(deps=[SOURCE, PARENT], code_version="c1", automation_condition=upstream.when_stale())
+        @dg.asset(deps=[SOURCE, PARENT], code_version="c1", automation_condition=conditions.when_stale())
         def child(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
             return self._child(context)
 
@@ -49,9 +50,10 @@ class World:
         if self.journal:
             journal = upstream.Journal(context)
             journal.observed(SOURCE, self.source)
-            if journal.is_news(PARENT, [SOURCE], "p1", f"parent of {self.source}"):
+            code = upstream.code_version_tags("p1")
+            if journal.is_news(PARENT, [SOURCE], code, f"parent of {self.source}"):
                 self.made.append("parent by child")
-                journal.materialized(PARENT, [SOURCE], "p1", {"n": dg.MetadataValue.int(1)})
+                journal.materialized(PARENT, [SOURCE], code, {"n": dg.MetadataValue.int(1)})
             tags = journal.provenance([SOURCE, PARENT])
         return dg.MaterializeResult(data_version=version, tags=tags)
 
@@ -164,12 +166,25 @@ def test_a_signal_in_a_step_is_the_error_that_we_raise(instance: dg.DagsterInsta
         dg.materialize([waits], instance=instance)
 
 
-def test_automation_waits_for_the_first_look_then_goes_level_by_level(
-    instance: dg.DagsterInstance, world: World
-) -> None:
+def test_automation_starts_nothing_that_was_never_made(instance: dg.DagsterInstance, world: World) -> None:
     cursor, names = requested(instance, world, None)
     assert names == set()
     observe(instance, world)
+    cursor, names = requested(instance, world, cursor)
+    assert names == set()
+    make(instance, world, "parent")
+    cursor, names = requested(instance, world, cursor)
+    assert names == set()
+
+
+def test_automation_goes_level_by_level(instance: dg.DagsterInstance, world: World) -> None:
+    make(instance, world, "parent", "child")
+    cursor, names = requested(instance, world, None)
+    assert names == set()
+    world.source = "v2"
+    observe(instance, world)
+    # Both are stale; the child waits, though nothing is in progress.
+    assert statuses(instance, world) == ["STALE", "STALE"]
     cursor, names = requested(instance, world, cursor)
     assert names == {"parent"}
     make(instance, world, "parent")
@@ -179,11 +194,6 @@ def test_automation_waits_for_the_first_look_then_goes_level_by_level(
     for _ in range(2):
         cursor, names = requested(instance, world, cursor)
         assert names == set()
-    world.source = "v2"
-    observe(instance, world)
-    # Both are stale; the child waits, though nothing is in progress.
-    assert statuses(instance, world) == ["STALE", "STALE"]
-    assert requested(instance, world, cursor)[1] == {"parent"}
 
 
 def test_automation_sees_a_change_that_came_while_the_asset_was_made(
@@ -204,6 +214,8 @@ def test_automation_sees_a_change_that_came_while_the_asset_was_made(
 def test_automation_repeats_no_failure_and_resumes_nothing_that_was_stopped(
     instance: dg.DagsterInstance, world: World, cancels: bool
 ) -> None:
+    make(instance, world, "parent", "child")
+    world.source = "v2"
     observe(instance, world)
     make(instance, world, "parent")
     cursor, names = requested(instance, world, None)
@@ -216,9 +228,39 @@ def test_automation_repeats_no_failure_and_resumes_nothing_that_was_stopped(
     for _ in range(3):
         cursor, names = requested(instance, world, cursor)
         assert names == set()
-    world.fails, world.cancels, world.source = False, False, "v2"
+    world.fails, world.cancels, world.source = False, False, "v3"
     observe(instance, world)
     cursor, names = requested(instance, world, cursor)
     assert names == {"parent"}
     make(instance, world, "parent")
     assert requested(instance, world, cursor)[1] == {"child"}
+
+
+def test_a_step_that_waits_for_its_pool_says_so_again_and_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert upstream.active.CONCURRENCY_CLAIM_MESSAGE_INTERVAL == upstream.POOL_SECONDS <= 10
+    monkeypatch.setattr(upstream.active, "CONCURRENCY_CLAIM_MESSAGE_INTERVAL", 0.05)
+    monkeypatch.setattr(upstream.active, "CONCURRENCY_CLAIM_BLOCKED_INTERVAL", 0.1)
+    pools = {"concurrency": {"pools": {"default_limit": 1, "granularity": "op"}}}
+
+    @dg.asset(pool="gpu")
+    def lora() -> None: ...
+
+    with dg.DagsterInstance.local_temp(str(tmp_path), overrides=pools) as instance:
+        storage = instance.event_log_storage
+        storage.initialize_concurrency_limit_to_default("gpu")
+        assert storage.claim_concurrency_slot("gpu", "another-run", "its-step").is_claimed
+        said: list[str] = []
+        real = dg.DagsterEvent.step_concurrency_blocked
+
+        def blocked(*arguments: object, **options: object) -> dg.DagsterEvent:
+            event = real(*arguments, **options)  # type: ignore[arg-type]
+            said.append(event.message or "")
+            if len(said) == 3:
+                storage.free_concurrency_slot_for_step("another-run", "its-step")
+            return event
+
+        monkeypatch.setattr(dg.DagsterEvent, "step_concurrency_blocked", blocked)
+        assert dg.materialize([lora], instance=instance).success
+    assert len(said) >= 3 and all("gpu" in line for line in said)

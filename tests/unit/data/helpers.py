@@ -7,14 +7,21 @@ from typing import Any
 from PIL import Image
 
 from trainer_core.config.groups import AugmentConfig, BucketConfig, CaptionConfig, DatasetConfig
+from trainer_core.data.build_manifest import build_manifest
 from trainer_core.data.captions.caption_file import read_caption
 from trainer_core.data.discovery.discover import Discovery, discover
-from trainer_core.data.manifest import Known, Manifest, Rules, assemble
+from trainer_core.data.draft import FileFacts, ManifestRules
+from trainer_core.data.manifest import Manifest
 from trainer_core.data.pictures.decode import probe
 from trainer_core.data.pictures.mask_pixels import load_mask, mask_profile
 from trainer_core.types import Bucket, Finding, Geometry, Sample
 
 SMALL_BUCKETS = BucketConfig(resolution=64, step=8, min_side=32, max_side=128)
+
+
+def bucket_config(**given: Any) -> BucketConfig:
+    """Return settings of buckets as an open project has them: sides are numbers, those of SD1.5 unless given."""
+    return BucketConfig.model_validate({"resolution": 512, "max_side": 1024, **given})
 
 
 def draw(path: Path, size: tuple[int, int] = (64, 64), colour: tuple[int, int, int] = (200, 30, 60)) -> Path:
@@ -35,20 +42,20 @@ def look(folder: Path, caption: CaptionConfig | None = None, **settings: object)
     )
 
 
-def read_all(discoveries: list[Discovery]) -> Known:
+def read_all(discoveries: list[Discovery]) -> FileFacts:
     pictures = [picture for discovery in discoveries for picture in discovery.pictures]
     paths = [item.path for item in pictures] + [control.path for item in pictures for control in item.controls]
     masks = [item.mask for item in pictures if item.mask]
     paths += [mask.path for mask in masks]
     hashes = {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
     infos = {hashes[str(path)]: probe(path) for path in paths}
-    captions = {str(item.caption_path): read_caption(item.caption_path) for item in pictures if item.caption_path}
+    captions = {item.caption_file: read_caption(Path(item.caption_file)) for item in pictures if item.caption_file}
     profiles = {
         (hashes[mask.file], mask.alpha): mask_profile(load_mask(mask.path, alpha=mask.alpha))
         for mask in masks
         if infos[hashes[mask.file]].problem is None
     }
-    return Known(hashes, infos, captions, profiles)
+    return FileFacts(hashes, infos, captions, profiles)
 
 
 def build(
@@ -57,8 +64,8 @@ def build(
     bucket: BucketConfig = SMALL_BUCKETS,
     **augment: object,
 ) -> Manifest:
-    rules = Rules(caption or CaptionConfig(), bucket, 8, augment=AugmentConfig.model_validate(augment))
-    return assemble(discoveries, read_all(list(discoveries)), rules)
+    rules = ManifestRules(caption or CaptionConfig(), bucket, 8, augment=AugmentConfig.model_validate(augment))
+    return build_manifest(discoveries, read_all(list(discoveries)), rules)
 
 
 def sample(name: str, caption: str = "a cat", **fields: Any) -> Sample:

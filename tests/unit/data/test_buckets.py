@@ -5,8 +5,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.unit.data.helpers import bucket_config
 from trainer_core.config.groups import BucketConfig
-from trainer_core.data.pictures.buckets import BucketGrid, assign, cover, enlargement, kept, make_grid, nearest
+from trainer_core.data.pictures.buckets import (
+    BucketGrid,
+    assign_bucket,
+    cover_bucket,
+    enlargement,
+    kept_share,
+    make_grid,
+    nearest_bucket,
+)
 from trainer_core.errors import ConfigError
 from trainer_core.types import Bucket, Geometry
 
@@ -22,7 +31,7 @@ def configs(draw: st.DrawFn) -> tuple[BucketConfig, int]:
     min_side = draw(st.integers(8, resolution // unit * unit))
     max_side = draw(st.integers(resolution, 3000))
     upscale = draw(st.booleans())
-    config = BucketConfig(resolution=resolution, step=step, min_side=min_side, max_side=max_side, upscale=upscale)
+    config = bucket_config(resolution=resolution, step=step, min_side=min_side, max_side=max_side, upscale=upscale)
     return config, multiple
 
 
@@ -59,8 +68,8 @@ def test_every_picture_gets_exactly_one_bucket_that_its_crop_fills(
 ) -> None:
     config, multiple = setting
     grid = make_grid(config, multiple)
-    placed = assign(width, height, grid)
-    assert placed == assign(width, height, grid)
+    placed = assign_bucket(width, height, grid)
+    assert placed == assign_bucket(width, height, grid)
     if isinstance(placed, str):
         assert ":" in placed
         return
@@ -89,11 +98,11 @@ def test_the_nearest_bucket_is_what_comparing_all_of_them_exactly_gives(
         return max(ratio, 1 / ratio)
 
     best = min(grid.sizes, key=lambda size: (distance(size), -size.width * size.height, -size.width))
-    assert nearest(width, height, grid) == best
+    assert nearest_bucket(width, height, grid) == best
 
 
 def grid(**settings: object) -> BucketGrid:
-    return make_grid(BucketConfig.model_validate(settings), 8)
+    return make_grid(bucket_config(**settings), 8)
 
 
 def test_the_usual_settings_give_the_usual_buckets() -> None:
@@ -105,18 +114,18 @@ def test_the_usual_settings_give_the_usual_buckets() -> None:
 
 
 def test_a_step_that_is_no_multiple_of_the_familys_becomes_the_common_multiple() -> None:
-    assert make_grid(BucketConfig(step=24), 16).step == 48
-    assert make_grid(BucketConfig(step=64), 16).step == 64
+    assert make_grid(bucket_config(step=24), 16).step == 48
+    assert make_grid(bucket_config(step=64), 16).step == 64
 
 
 def test_a_tie_goes_to_the_wider_bucket() -> None:
     square = BucketGrid((Bucket(64, 128), Bucket(128, 64)), (0.5, 2.0), 64, 64, 128, 128 * 128, True)
-    assert nearest(100, 100, square) == Bucket(128, 64)
+    assert nearest_bucket(100, 100, square) == Bucket(128, 64)
 
 
 def test_a_tie_goes_to_the_larger_bucket_first() -> None:
     uneven = BucketGrid((Bucket(128, 256), Bucket(128, 64)), (0.5, 2.0), 64, 64, 256, 128 * 256, True)
-    assert nearest(100, 100, uneven) == Bucket(128, 256)
+    assert nearest_bucket(100, 100, uneven) == Bucket(128, 256)
 
 
 def test_settings_without_any_bucket_are_an_error_with_the_fix() -> None:
@@ -125,26 +134,26 @@ def test_settings_without_any_bucket_are_an_error_with_the_fix() -> None:
 
 
 def test_geometry_of_a_wide_picture() -> None:
-    assert cover(1000, 500, Bucket(704, 320)) == Geometry((500, 1000), (352, 704), (16, 0), (320, 704))
-    assert kept(cover(1000, 500, Bucket(704, 320))) == pytest.approx(320 / 352)
-    assert enlargement(cover(100, 100, Bucket(200, 200))) == 2.0
+    assert cover_bucket(1000, 500, Bucket(704, 320)) == Geometry((500, 1000), (352, 704), (16, 0), (320, 704))
+    assert kept_share(cover_bucket(1000, 500, Bucket(704, 320))) == pytest.approx(320 / 352)
+    assert enlargement(cover_bucket(100, 100, Bucket(200, 200))) == 2.0
 
 
 @pytest.mark.setting("bucket.upscale")
 def test_without_upscaling_a_small_picture_gets_the_largest_bucket_inside_it() -> None:
     small = grid(resolution=512, step=64, min_side=256, upscale=False)
-    assert assign(500, 500, small) == Geometry((500, 500), (448, 448), (0, 0), (448, 448))
-    assert assign(2000, 2000, small) == cover(2000, 2000, Bucket(512, 512))
+    assert assign_bucket(500, 500, small) == Geometry((500, 500), (448, 448), (0, 0), (448, 448))
+    assert assign_bucket(2000, 2000, small) == cover_bucket(2000, 2000, Bucket(512, 512))
 
 
 def test_without_upscaling_a_tiny_picture_is_excluded_with_the_reason() -> None:
-    placed = assign(500, 250, grid(resolution=512, step=64, min_side=256, upscale=False))
+    placed = assign_bucket(500, 250, grid(resolution=512, step=64, min_side=256, upscale=False))
     assert isinstance(placed, str)
     assert placed.startswith("too small: 500x250")
 
 
 def test_a_strip_is_excluded_instead_of_being_blown_up() -> None:
-    placed = assign(100_000, 1, grid())
+    placed = assign_bucket(100_000, 1, grid())
     assert isinstance(placed, str)
     assert placed.startswith("too narrow")
 
@@ -170,7 +179,7 @@ def test_the_grid_is_kohyas_without_smaller_sizes_of_the_same_shape(
         return
     theirs = kohya(resolution, least, most, step)
     largest = {size for size in theirs if not any(other > size and _same_shape(size, other) for other in theirs)}
-    config = BucketConfig(resolution=resolution, step=step, min_side=least, max_side=max(most, 8))
+    config = bucket_config(resolution=resolution, step=step, min_side=least, max_side=max(most, 8))
     assert set(make_grid(config, step).sizes) == largest
 
 
@@ -180,7 +189,7 @@ def _same_shape(one: Bucket, other: Bucket) -> bool:
 
 @pytest.mark.setting("bucket.table")
 def test_the_sizes_of_sdxl_are_the_forty_of_the_paper() -> None:
-    sizes = make_grid(BucketConfig(resolution=1024, table="sdxl_sizes"), 8).sizes
+    sizes = make_grid(bucket_config(resolution=1024, table="sdxl_sizes"), 8).sizes
     assert len(sizes) == len(set(sizes)) == 40
     # By the paper each is within 5 % of 1024 x 1024 pixels, in steps of 64; they lie around the square, which is one.
     assert all(size.width % 64 == size.height % 64 == 0 for size in sizes)
@@ -194,15 +203,15 @@ def test_the_sizes_of_sdxl_are_the_forty_of_the_paper() -> None:
 @pytest.mark.setting("bucket.table")
 def test_the_sizes_of_sdxl_are_for_its_resolution_alone() -> None:
     with pytest.raises(ConfigError, match=r"bucket.resolution: is 768.*sdxl"):
-        make_grid(BucketConfig(resolution=768, table="sdxl_sizes"), 8)
+        make_grid(bucket_config(resolution=768, table="sdxl_sizes"), 8)
     with pytest.raises(ConfigError, match=r"multiples of 48"):
-        make_grid(BucketConfig(resolution=1024, table="sdxl_sizes"), 48)
+        make_grid(bucket_config(resolution=1024, table="sdxl_sizes"), 48)
 
 
 @pytest.mark.setting("bucket.table")
 @given(SIDES, SIDES, st.booleans())
 def test_the_square_alone_crops_every_picture_to_a_square(width: int, height: int, upscale: bool) -> None:
-    found = assign(width, height, grid(table="square", resolution=320, min_side=128, upscale=upscale))
+    found = assign_bucket(width, height, grid(table="square", resolution=320, min_side=128, upscale=upscale))
     if isinstance(found, str):
         assert found.startswith("too ")
         return
@@ -214,4 +223,4 @@ def test_the_square_alone_crops_every_picture_to_a_square(width: int, height: in
 @pytest.mark.setting("bucket.table")
 def test_a_square_outside_the_limits_is_an_error() -> None:
     with pytest.raises(ConfigError, match="has a side of 192"):
-        make_grid(BucketConfig(resolution=200, table="square"), 8)
+        make_grid(bucket_config(resolution=200, table="square"), 8)

@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 from tests.unit.data.helpers import sample
 from trainer_core.config.groups import CaptionConfig
 from trainer_core.data.captions.caption_variants import (
-    Texts,
-    chosen_text,
+    CaptionVariants,
+    chosen_variant,
+    count_possible_texts,
     draw_text,
     is_dropped,
-    list_texts,
+    list_variants,
     plain_text,
-    possible_texts,
 )
 from trainer_core.types import CaptionRules, CaptionSource
 
@@ -32,8 +32,8 @@ def source(*lines: str, trigger: str = "", **rules: object) -> CaptionSource:
     return CaptionSource(lines, trigger, CaptionRules(**rules))  # type: ignore[arg-type]
 
 
-def texts(*lines: str, limit: int = 16, trigger: str = "", **rules: object) -> Texts:
-    return list_texts(source(*lines, trigger=trigger, **rules), limit)
+def texts(*lines: str, limit: int = 16, trigger: str = "", **rules: object) -> CaptionVariants:
+    return list_variants(source(*lines, trigger=trigger, **rules), limit)
 
 
 def drawn(one: CaptionSource, caption: CaptionConfig = PLAIN, epochs: range = NUMBERS, seed: int = 1) -> list[str]:
@@ -54,7 +54,7 @@ def test_kohyas_example_of_kept_front_and_end() -> None:
     line = "1girl, hatsune miku, vocaloid ||| stage, microphone, white shirt, smile ||| best quality, rating: general"
     found = texts(line, limit=24, shuffle=True, keep_tokens_separator="|||")
     loose = ("stage", "microphone", "white shirt", "smile")
-    assert sorted(found.places) == sorted(
+    assert sorted(found.variants) == sorted(
         ", ".join(("1girl, hatsune miku, vocaloid", *order, "best quality, rating: general"))
         for order in permutations(loose)
     )
@@ -71,7 +71,7 @@ def test_kohyas_example_of_tags_joined_to_one() -> None:
 
 @pytest.mark.setting("caption.wildcards")
 def test_kohyas_examples_of_wildcards_and_doubled_braces() -> None:
-    assert texts("1girl, {simple|white} background", wildcards=True) == Texts(
+    assert texts("1girl, {simple|white} background", wildcards=True) == CaptionVariants(
         ("1girl, simple background", "1girl, white background")
     )
     assert plain_text("vocaloid, {{retro style}}", "", CaptionRules(wildcards=True)) == "vocaloid, {retro style}"
@@ -80,7 +80,7 @@ def test_kohyas_examples_of_wildcards_and_doubled_braces() -> None:
 @pytest.mark.setting("caption.multiline")
 def test_a_random_line_with_wildcards_is_each_line_as_often() -> None:
     found = texts("{a|b} x", "y", "z", wildcards=True)
-    assert found == Texts(("a x", "b x", "y", "y", "z", "z"))
+    assert found == CaptionVariants(("a x", "b x", "y", "y", "z", "z"))
 
 
 @pytest.mark.parametrize(
@@ -102,12 +102,12 @@ def test_a_random_line_with_wildcards_is_each_line_as_often() -> None:
 def test_the_grammar_of_wildcards(line: str, first: str, count: int) -> None:
     rules = CaptionRules(wildcards=True)
     assert plain_text(line, "", rules) == first
-    assert possible_texts(source(line, wildcards=True)) == count
+    assert count_possible_texts(source(line, wildcards=True)) == count
     assert plain_text(line, "", CaptionRules()) == line
 
 
 def test_a_choice_that_stands_twice_is_twice_as_likely() -> None:
-    assert Counter(texts("{a|a|b} x", wildcards=True).places) == {"a x": 2, "b x": 1}
+    assert Counter(texts("{a|a|b} x", wildcards=True).variants) == {"a x": 2, "b x": 1}
 
 
 # Tags.
@@ -125,7 +125,7 @@ def test_kept_tags_never_move_and_are_never_dropped(tags: list[str], keep: int, 
 @given(TAGS, st.integers(0, 3))
 def test_shuffling_keeps_all_tags_as_often_as_they_were(tags: list[str], keep: int) -> None:
     one = source(", ".join(tags), shuffle=True, keep_tokens=keep)
-    every = [*drawn(one, epochs=range(8)), *list_texts(one, 6).places]
+    every = [*drawn(one, epochs=range(8)), *list_variants(one, 6).variants]
     assert all(Counter(tags_of(text)) == Counter(tags) for text in every)
 
 
@@ -148,7 +148,7 @@ def test_marks_never_stay_in_a_text(
         shuffle=shuffle, dropout=dropout, keep_tokens_separator="|||", secondary_separator=";;;", keep_tokens=2
     )
     one = CaptionSource((line,), "sks", rules)
-    for text in [plain_text(line, "sks", rules), *drawn(one, epochs=range(6)), *list_texts(one, 4).places]:
+    for text in [plain_text(line, "sks", rules), *drawn(one, epochs=range(6)), *list_variants(one, 4).variants]:
         assert "|" not in text
         assert ";" not in text
         if marks:
@@ -176,15 +176,15 @@ def test_each_tag_is_dropped_with_its_probability() -> None:
 
 @pytest.mark.setting("tags.separator")
 def test_tags_are_joined_by_the_separator_that_they_had() -> None:
-    assert set(texts("a;b ; c", shuffle=True, separator=";").places) == {
+    assert set(texts("a;b ; c", shuffle=True, separator=";").variants) == {
         "; ".join(order) for order in permutations("abc")
     }
-    assert texts("a, b", shuffle=True, separator=";") == Texts()
-    assert set(texts("one two", shuffle=True, separator=" ").places) == {"one two", "two one"}
+    assert texts("a, b", shuffle=True, separator=";") == CaptionVariants()
+    assert set(texts("one two", shuffle=True, separator=" ").variants) == {"one two", "two one"}
 
 
 def test_empty_tags_vanish_where_tags_are_drawn() -> None:
-    assert set(texts("a,, b ,", shuffle=True).places) == {"a, b", "b, a"}
+    assert set(texts("a,, b ,", shuffle=True).variants) == {"a, b", "b, a"}
 
 
 @pytest.mark.setting("caption.trigger_word")
@@ -202,24 +202,24 @@ def test_the_trigger_word_is_in_every_text_and_in_front_if_it_was_put_there(tags
 
 @pytest.mark.setting("caption.variants")
 def test_all_texts_are_listed_where_they_are_no_more_than_the_limit() -> None:
-    assert len(set(texts("a, b, c, d", shuffle=True, limit=24).places)) == 24
-    assert len(set(texts("a, b, c, d", shuffle=True, limit=23).places)) == 23
+    assert len(set(texts("a, b, c, d", shuffle=True, limit=24).variants)) == 24
+    assert len(set(texts("a, b, c, d", shuffle=True, limit=23).variants)) == 23
 
 
 @given(st.lists(st.sampled_from("abcd"), max_size=5), st.integers(1, 3), st.booleans())
 def test_as_many_texts_are_possible_as_are_listed_where_all_are(tags: list[str], choices: int, shuffle: bool) -> None:
     line = ", ".join([*tags, "{" + "|".join("xyz"[:choices]) + "}"])
     one = source(line, shuffle=shuffle, wildcards=True)
-    count = possible_texts(one)
-    assert len(set(list_texts(one, count).places) or {""}) == count
+    count = count_possible_texts(one)
+    assert len(set(list_variants(one, count).variants) or {""}) == count
     if count > 1:
-        assert len(set(list_texts(one, count - 1).places)) <= count - 1
+        assert len(set(list_variants(one, count - 1).variants)) <= count - 1
 
 
 def test_tags_that_may_be_dropped_give_every_part_of_them_in_every_order() -> None:
-    assert possible_texts(source("a, b, c", dropout=0.5)) == 8
-    assert possible_texts(source("a, b, c", dropout=0.5, shuffle=True)) == 1 + 3 + 6 + 6
-    assert possible_texts(source("a, b, c", dropout=1.0, shuffle=True)) == 1
+    assert count_possible_texts(source("a, b, c", dropout=0.5)) == 8
+    assert count_possible_texts(source("a, b, c", dropout=0.5, shuffle=True)) == 1 + 3 + 6 + 6
+    assert count_possible_texts(source("a, b, c", dropout=1.0, shuffle=True)) == 1
     assert set(drawn(source("a, b, c", dropout=0.5, shuffle=True), epochs=range(2000))) == {
         ", ".join(order) for length in range(4) for order in permutations("abc", length)
     }
@@ -228,29 +228,29 @@ def test_tags_that_may_be_dropped_give_every_part_of_them_in_every_order() -> No
 def test_more_variants_keep_those_that_were_drawn() -> None:
     line = "a, b, c, d, e, f, g"
     for dropout in (0.0, 0.2):
-        more, fewer = (texts(line, limit=limit, shuffle=True, dropout=dropout).places for limit in (20, 10))
+        more, fewer = (texts(line, limit=limit, shuffle=True, dropout=dropout).variants for limit in (20, 10))
         assert more[:10] == fewer
 
 
 def test_texts_depend_on_the_caption_alone() -> None:
-    first, second = (sample(name, source=None, texts=texts("a, b, c, d, e", shuffle=True).places) for name in "pq")
+    first, second = (sample(name, source=None, texts=texts("a, b, c, d, e", shuffle=True).variants) for name in "pq")
     assert first.texts == second.texts
-    assert first.texts != texts("a, b, c, d, f", shuffle=True).places
+    assert first.texts != texts("a, b, c, d, f", shuffle=True).variants
 
 
 def test_a_caption_with_one_text_that_is_the_caption_needs_no_list() -> None:
-    assert texts("a", shuffle=True, wildcards=True, dropout=0.0) == Texts()
-    assert texts("a, b", shuffle=True, keep_tokens=2) == Texts()
-    assert texts("a, b", dropout=1.0, keep_tokens=1) == Texts(("a",))
+    assert texts("a", shuffle=True, wildcards=True, dropout=0.0) == CaptionVariants()
+    assert texts("a, b", shuffle=True, keep_tokens=2) == CaptionVariants()
+    assert texts("a, b", dropout=1.0, keep_tokens=1) == CaptionVariants(("a",))
 
 
 @given(st.lists(TAGS.map(", ".join), min_size=1, max_size=4, unique=True), st.integers(1, 9), st.booleans())
 def test_every_line_has_as_many_places_and_turns_divide_them(lines: list[str], limit: int, in_turn: bool) -> None:
     found = texts(*lines, limit=limit, shuffle=True, in_turn=in_turn)
     used = min(limit, len(lines))
-    assert found.turns == (used if in_turn else 1)
-    assert len(found.places) % used == 0
-    assert len(set(found.places)) <= max(limit, used)
+    assert found.epoch_groups == (used if in_turn else 1)
+    assert len(found.variants) % used == 0
+    assert len(set(found.variants)) <= max(limit, used)
     assert found == texts(*lines, limit=limit, shuffle=True, in_turn=in_turn)
 
 
@@ -261,22 +261,22 @@ def test_every_line_has_as_many_places_and_turns_divide_them(lines: list[str], l
 def test_lines_in_turn_are_one_an_epoch_and_random_lines_any() -> None:
     lines = ("one", "two", "three")
     listed = texts(*lines, in_turn=True)
-    one = sample("set/a.png", texts=listed.places, turns=listed.turns)
+    one = sample("set/a.png", texts=listed.variants, epoch_groups=listed.epoch_groups)
     for seed in range(3):
-        places = [chosen_text(one, seed, epoch, repeat) for epoch in range(6) for repeat in range(2)]
+        places = [chosen_variant(one, seed, epoch, repeat) for epoch in range(6) for repeat in range(2)]
         assert [one.texts[place or 0] for place in places] == [line for line in lines * 2 for _ in range(2)]
     assert drawn(source(*lines, in_turn=True), epochs=range(4)) == ["one", "two", "three", "one"]
     assert set(drawn(source(*lines))) == set(lines)
-    random = sample("set/a.png", texts=texts(*lines).places)
-    assert {chosen_text(random, 1, 0, repeat) for repeat in range(40)} == {0, 1, 2}
+    random = sample("set/a.png", texts=texts(*lines).variants)
+    assert {chosen_variant(random, 1, 0, repeat) for repeat in range(40)} == {0, 1, 2}
 
 
 def test_of_more_lines_than_the_limit_some_are_chosen_in_their_order() -> None:
     lines = tuple(f"line {number}" for number in range(9))
     found = texts(*lines, limit=4, in_turn=True)
-    assert found.turns == 4
-    assert list(found.places) == sorted(found.places)
-    assert set(found.places) < set(lines)
+    assert found.epoch_groups == 4
+    assert list(found.variants) == sorted(found.variants)
+    assert set(found.variants) < set(lines)
 
 
 @pytest.mark.setting("caption.dropout")
@@ -303,14 +303,14 @@ def test_every_nth_epoch_is_dropped_whole() -> None:
 
 
 def test_draws_are_functions_of_seed_epoch_sample_and_repeat() -> None:
-    listed = sample("set/a.png", texts=texts("a, b, c, d", shuffle=True, limit=24).places)
+    listed = sample("set/a.png", texts=texts("a, b, c, d", shuffle=True, limit=24).variants)
     other = sample("set/b.png", texts=listed.texts)
-    first = [chosen_text(listed, 1, epoch, 0) for epoch in NUMBERS]
-    assert first == [chosen_text(listed, 1, epoch, 0) for epoch in NUMBERS]
-    assert first != [chosen_text(listed, 2, epoch, 0) for epoch in NUMBERS]
-    assert first != [chosen_text(listed, 1, epoch, 1) for epoch in NUMBERS]
-    assert first != [chosen_text(other, 1, epoch, 0) for epoch in NUMBERS]
-    assert chosen_text(sample("set/a.png"), 1, 0, 0) is None
+    first = [chosen_variant(listed, 1, epoch, 0) for epoch in NUMBERS]
+    assert first == [chosen_variant(listed, 1, epoch, 0) for epoch in NUMBERS]
+    assert first != [chosen_variant(listed, 2, epoch, 0) for epoch in NUMBERS]
+    assert first != [chosen_variant(listed, 1, epoch, 1) for epoch in NUMBERS]
+    assert first != [chosen_variant(other, 1, epoch, 0) for epoch in NUMBERS]
+    assert chosen_variant(sample("set/a.png"), 1, 0, 0) is None
     assert drawn(source("a, b, c, d", shuffle=True)) == drawn(source("a, b, c, d", shuffle=True))
 
 
@@ -320,5 +320,5 @@ def test_a_sample_whose_captions_do_not_vary_is_drawn_as_it_is() -> None:
 
 def test_what_is_drawn_never_changes_between_versions() -> None:
     # Entries are found by their text: other draws would encode every caption anew.
-    assert texts("a, b, c, d, e", shuffle=True, limit=3).places == ("d, e, c, a, b", "e, c, b, d, a", "a, c, d, b, e")
-    assert chosen_text(sample("set/a.png", texts=tuple("abcdefgh")), 42, 3, 1) == 1
+    assert texts("a, b, c, d, e", shuffle=True, limit=3).variants == ("d, e, c, a, b", "e, c, b, d, a", "a, c, d, b, e")
+    assert chosen_variant(sample("set/a.png", texts=tuple("abcdefgh")), 42, 3, 1) == 1

@@ -11,10 +11,12 @@ import pytest
 
 from tests.unit.data.helpers import SMALL_BUCKETS, draw, look, pair, read_all, sample, texts
 from trainer_core.config.groups import CaptionConfig, TagsConfig
+from trainer_core.data.build_manifest import build_manifest
 from trainer_core.data.captions.caption_variants import caption_rules
 from trainer_core.data.captions.sample_captions import CaptionPlan
 from trainer_core.data.discovery.discover import Discovery
-from trainer_core.data.manifest import Manifest, Rules, assemble
+from trainer_core.data.draft import ManifestRules
+from trainer_core.data.manifest import Manifest
 from trainer_core.types import CaptionSource
 
 
@@ -23,7 +25,9 @@ def build(
 ) -> Manifest:
     caption = caption or CaptionConfig()
     plan = CaptionPlan(caption_rules(caption, TagsConfig.model_validate(tags)), preserved)
-    return assemble(list(discoveries), read_all(list(discoveries)), Rules(caption, SMALL_BUCKETS, 8, captions=plan))
+    return build_manifest(
+        list(discoveries), read_all(list(discoveries)), ManifestRules(caption, SMALL_BUCKETS, 8, captions=plan)
+    )
 
 
 def captions(manifest: Manifest) -> list[str]:
@@ -109,9 +113,9 @@ def test_lines_of_files_and_of_metadata_are_all_used_where_asked_for(tmp_path: P
         assert captions(build(look(folder))) == [first]
         assert captions(build(look(folder), caption=CaptionConfig(multiline="whole"))) == ["one two"]
         each = build(look(folder), caption=CaptionConfig(multiline="each")).samples[0]
-        assert (each.caption, each.texts, each.turns) == ("one", ("one", "two"), 2)
+        assert (each.caption, each.texts, each.epoch_groups) == ("one", ("one", "two"), 2)
         random = build(look(folder), caption=CaptionConfig(multiline="random")).samples[0]
-        assert (random.texts, random.turns) == (("one", "two"), 1)
+        assert (random.texts, random.epoch_groups) == (("one", "two"), 1)
 
 
 def test_the_caption_itself_has_nothing_random_and_no_marks(tmp_path: Path) -> None:
@@ -178,7 +182,7 @@ def test_the_data_version_moves_exactly_when_texts_do() -> None:
         sample("a"),
         sample("a", texts=("x", "y")),
         sample("a", texts=("x", "x", "y")),
-        sample("a", texts=("x", "y"), turns=2),
+        sample("a", texts=("x", "y"), epoch_groups=2),
         sample("a", class_caption="x"),
         sample("a", source=CaptionSource(("x",), "", rules)),
         sample("a", source=CaptionSource(("x",), "sks", rules)),

@@ -12,11 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageColor
 
-from tests.unit.data.helpers import build, draw, look, pair
-from trainer_core.config.groups import BucketConfig
+from tests.unit.data.helpers import bucket_config, build, draw, look, pair
 from trainer_core.data.manifest import Manifest
 from trainer_core.data.pictures import decode
-from trainer_core.data.pictures.buckets import cover
+from trainer_core.data.pictures.buckets import cover_bucket
 from trainer_core.data.reports import contact_sheet
 from trainer_core.data.reports.contact_sheet import HELD_OUT, LIMIT, arrange, choose, write_contact_sheet
 from trainer_core.types import Bucket, Control, Sample
@@ -25,7 +24,7 @@ BUCKETS = [Bucket(width, height) for width in (64, 128, 512, 1024) for height in
 
 
 def sample(number: int, bucket: Bucket, held_out: bool = False) -> Sample:
-    geometry = cover(bucket.width, bucket.height, bucket)
+    geometry = cover_bucket(bucket.width, bucket.height, bucket)
     name = f"set/{number:05d}.png"
     return Sample(name, Path(name), "0" * 64, "", bucket, geometry, 1, "held_out" if held_out else "train")
 
@@ -137,7 +136,7 @@ def test_pictures_that_are_gone_changed_or_broken_leave_empty_cells(manifest: Ma
 def test_a_picture_that_cannot_be_decoded_leaves_an_empty_cell(tmp_path: Path) -> None:
     (tmp_path / "bad.png").write_bytes(b"broken")
     bucket, sha256 = Bucket(64, 64), hashlib.sha256(b"broken").hexdigest()
-    bad = Sample("set/bad.png", tmp_path / "bad.png", sha256, "", bucket, cover(64, 64, bucket), 1, "train")
+    bad = Sample("set/bad.png", tmp_path / "bad.png", sha256, "", bucket, cover_bucket(64, 64, bucket), 1, "train")
     write_contact_sheet([bad], tmp_path / "sheet.png")
     assert (223, 227, 232) in colours(tmp_path / "sheet.png")
 
@@ -161,7 +160,7 @@ def test_a_thumbnail_shows_what_the_crop_keeps(tmp_path: Path, scale: int) -> No
     (tmp_path / "data").mkdir()
     wide.save(tmp_path / "data/wide.png")
     (tmp_path / "data/wide.txt").write_text("wide")
-    bucket = BucketConfig(resolution=64 * scale, step=8, min_side=32 * scale, max_side=128 * scale)
+    bucket = bucket_config(resolution=64 * scale, step=8, min_side=32 * scale, max_side=128 * scale)
     write_contact_sheet(build(look(tmp_path / "data"), bucket=bucket).samples, tmp_path / "sheet.png")
     found = colours(tmp_path / "sheet.png")
     assert (0, 160, 0) in found and (255, 0, 0) not in found
@@ -171,8 +170,8 @@ def test_a_thumbnail_shows_what_the_crop_keeps(tmp_path: Path, scale: int) -> No
 def test_the_part_that_is_shown_lies_in_the_picture_and_has_the_shape_of_the_bucket(
     width: int, height: int, bucket: Bucket
 ) -> None:
-    geometry = cover(width, height, bucket)
-    left, top, right, bottom = contact_sheet.seen_part(geometry)
+    geometry = cover_bucket(width, height, bucket)
+    left, top, right, bottom = contact_sheet.cropped_part(geometry)
     assert 0 <= left < right <= width and 0 <= top < bottom <= height
     across, down = geometry.resized[1] / width, geometry.resized[0] / height
     assert (right - left) * across == pytest.approx(bucket.width)
@@ -181,7 +180,7 @@ def test_the_part_that_is_shown_lies_in_the_picture_and_has_the_shape_of_the_buc
 
 def test_names_of_any_bytes_are_drawn(tmp_path: Path) -> None:
     bucket = Bucket(64, 64)
-    strange = Sample("set/a\udc80b.png", tmp_path / "x", "0" * 64, "", bucket, cover(64, 64, bucket), 1, "train")
+    strange = Sample("set/a\udc80b.png", tmp_path / "x", "0" * 64, "", bucket, cover_bucket(64, 64, bucket), 1, "train")
     write_contact_sheet([strange], tmp_path / "sheet.png")
     assert (tmp_path / "sheet.png").is_file()
 
@@ -190,7 +189,7 @@ def test_control_pictures_are_small_beside_their_picture(tmp_path: Path) -> None
     path = draw(tmp_path / "a.png", (64, 64), (200, 30, 60))
     control = draw(tmp_path / "before.png", (64, 32), (0, 0, 250))
     sha256, before = (hashlib.sha256(one.read_bytes()).hexdigest() for one in (path, control))
-    plain = Sample("set/a.png", path, sha256, "", Bucket(64, 64), cover(64, 64, Bucket(64, 64)), 1, "train")
+    plain = Sample("set/a.png", path, sha256, "", Bucket(64, 64), cover_bucket(64, 64, Bucket(64, 64)), 1, "train")
     edit = replace(plain, controls=(Control(control, before, (32, 64), (32, 64)),))
     colours: list[set[Any]] = []
     for number, one in enumerate((plain, edit, replace(edit, controls=(replace(edit.controls[0], picture="0"),)))):
@@ -214,7 +213,7 @@ def test_what_a_mask_leaves_out_is_tinted(tmp_path: Path, side: int) -> None:
     mask.paste(255, (side, 0, 2 * side, side))
     (tmp_path / "masks").mkdir()
     mask.save(tmp_path / "masks" / "a.png")
-    grid = BucketConfig(resolution=side, step=32, min_side=32, max_side=side, table="square")
+    grid = bucket_config(resolution=side, step=32, min_side=32, max_side=side, table="square")
     (one,) = build(look(tmp_path / "pictures", mask_path=tmp_path / "masks", held_out=0), bucket=grid).samples
     shown = contact_sheet._thumbnail(one, (64, 64))  # pyright: ignore[reportPrivateUsage]
     assert shown is not None

@@ -10,9 +10,11 @@ import pytest
 
 from tests.unit.data.helpers import SMALL_BUCKETS, draw, pair, read_all, reasons, texts
 from trainer_core.config.groups import CaptionConfig, DatasetConfig
-from trainer_core.data.discovery.controls import ControlRules, geometry_of
+from trainer_core.data.build_manifest import build_manifest
+from trainer_core.data.discovery.controls import ControlRules, control_geometry
 from trainer_core.data.discovery.discover import Discovery, discover, folder_fingerprint, newest_change
-from trainer_core.data.manifest import Manifest, Rules, assemble
+from trainer_core.data.draft import ManifestRules
+from trainer_core.data.manifest import Manifest
 from trainer_core.errors import DatasetError
 from trainer_core.types import Control, Geometry
 
@@ -21,8 +23,8 @@ def halves(width: int, height: int, side: int) -> tuple[int, int]:
     return (side, side) if side else (width // 2, height // 2)
 
 
-ONE = ControlRules(most=1, required=False, fit=halves)
-THREE = ControlRules(most=3, required=True, fit=halves)
+ONE = ControlRules(max_controls=1, required=False, fit=halves)
+THREE = ControlRules(max_controls=3, required=True, fit=halves)
 
 
 def look(folder: Path, rules: ControlRules | None = ONE, controls: object = None) -> Discovery:
@@ -32,7 +34,7 @@ def look(folder: Path, rules: ControlRules | None = ONE, controls: object = None
 
 def build(folder: Path, rules: ControlRules = ONE, controls: object = None) -> Manifest:
     found = look(folder, rules, controls)
-    return assemble([found], read_all([found]), Rules(CaptionConfig(), SMALL_BUCKETS, 8, rules))
+    return build_manifest([found], read_all([found]), ManifestRules(CaptionConfig(), SMALL_BUCKETS, 8, rules))
 
 
 def controls_of(found: Discovery) -> dict[str, list[str]]:
@@ -188,7 +190,7 @@ def test_pictures_whose_control_picture_cannot_be_read_are_excluded_with_the_rea
         "control picture no decoder: c.heic: .heic pictures are not read; save them as PNG or JPEG"
     )
     assert told["set/d.png"].startswith("control picture broken link: d.png: ")
-    assert manifest.found == 4
+    assert manifest.total == 4
 
 
 def test_a_sample_knows_its_control_pictures_with_their_sizes(tmp_path: Path) -> None:
@@ -216,7 +218,7 @@ def test_the_data_version_of_pictures_without_controls_is_what_it_was(tmp_path: 
     pair(tmp_path / "set", "a.png")
     (tmp_path / "before").mkdir()
     found = discover(DatasetConfig(path=tmp_path / "set", name="set", held_out=0), CaptionConfig())
-    plain = assemble([found], read_all([found]), Rules(CaptionConfig(), SMALL_BUCKETS, 8))
+    plain = build_manifest([found], read_all([found]), ManifestRules(CaptionConfig(), SMALL_BUCKETS, 8))
     assert build(tmp_path).data_version == plain.data_version
 
 
@@ -243,5 +245,5 @@ def test_the_fingerprint_sees_control_folders_come_change_and_go(tmp_path: Path)
 
 def test_a_control_picture_is_squeezed_or_cut_to_its_encoded_size() -> None:
     control = Control(Path("a.png"), "0", original=(40, 100), encoded=(32, 64))
-    assert geometry_of(control, crop=False) == Geometry((40, 100), (32, 64), (0, 0), (32, 64))
-    assert geometry_of(control, crop=True) == Geometry((40, 100), (32, 80), (0, 8), (32, 64))
+    assert control_geometry(control, crop=False) == Geometry((40, 100), (32, 64), (0, 0), (32, 64))
+    assert control_geometry(control, crop=True) == Geometry((40, 100), (32, 80), (0, 8), (32, 64))

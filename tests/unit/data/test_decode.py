@@ -11,9 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageDraw
 
-from trainer_core.data.pictures import decode, pixels
-from trainer_core.data.pictures.buckets import cover
-from trainer_core.data.pictures.decode import PictureInfo, PictureProblem, load_rgb, probe, to_bucket
+from trainer_core.data.pictures import decode
+from trainer_core.data.pictures.buckets import cover_bucket
+from trainer_core.data.pictures.decode import load_rgb, probe, to_bucket
+from trainer_core.data.pictures.picture_info import PictureInfo, PictureProblem
 from trainer_core.types import Bucket, Geometry
 
 RED, WHITE = (255, 0, 0), (255, 255, 255)
@@ -53,7 +54,7 @@ def test_every_format_is_decoded_whatever_its_name(tmp_path: Path, form: str) ->
 def test_pictures_stand_upright_for_all_eight_exif_orientations(form: str, orientation: int) -> None:
     upright = arrow()
     undo = {value: key for key, value in INVERSE.items()}.get(orientation, orientation)
-    turn = pixels.TURNS.get(undo)
+    turn = decode.TURNS.get(undo)
     stored = upright.transpose(turn) if turn is not None else upright
     exif = Image.Exif()
     exif[0x0112] = orientation
@@ -79,7 +80,7 @@ def test_transparency_is_laid_on_white(mode: str) -> None:
     image = Image.new("RGBA", (8, 8), (0, 0, 0, 0)).convert(mode)
     raw = encoded(image, "TIFF" if mode == "PA" else "PNG")
     assert corner(raw) == WHITE
-    assert probe(raw).notes == (pixels.TRANSPARENT,)
+    assert probe(raw).notes == (decode.TRANSPARENT,)
 
 
 def test_half_transparent_red_becomes_pink() -> None:
@@ -121,7 +122,7 @@ def test_sixteen_bit_grey_is_scaled_not_clipped(form: str) -> None:
     values = np.array([[0, 257, 32896, 65535]], dtype=np.uint16)
     raw = encoded(Image.fromarray(values), form)
     assert np.asarray(load_rgb(raw))[0, :, 0].tolist() == [0, 1, 128, 255]
-    assert probe(raw).notes == (pixels.DEEP,)
+    assert probe(raw).notes == (decode.DEEP,)
 
 
 def test_big_endian_sixteen_bit_grey_is_read_in_its_own_order() -> None:
@@ -155,7 +156,7 @@ def test_the_first_frame_of_an_animation_is_used_and_noted(form: str) -> None:
     raw = encoded(frames[0], form, save_all=True, append_images=frames[1:], lossless=True)
     info = probe(raw)
     assert info.frames == 3
-    assert pixels.ANIMATED in info.notes
+    assert decode.ANIMATED in info.notes
     assert np.abs(np.subtract(corner(raw), RED, dtype=int)).max() <= 1
 
 
@@ -184,14 +185,14 @@ def test_what_the_machine_could_not_do_is_not_a_lasting_fact(tmp_path: Path, mon
     def exhausted(*_: object) -> None:
         raise MemoryError
 
-    monkeypatch.setattr(pixels, "_to_rgb", exhausted)
+    monkeypatch.setattr(decode, "_to_rgb", exhausted)
     info = probe(raw)
     assert (info.problem or "").startswith("out of memory: 40x20")
     assert not info.lasting
 
 
 def test_a_decompression_bomb_is_refused_before_it_is_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pixels, "MAX_PIXELS", 10_000)
+    monkeypatch.setattr(decode, "MAX_PIXELS", 10_000)
     limit = Image.MAX_IMAGE_PIXELS
     assert (probe(encoded(Image.new("L", (200, 200)), "PNG")).problem or "").startswith("too large: 200x200")
     assert limit == Image.MAX_IMAGE_PIXELS
@@ -215,7 +216,7 @@ def test_pillows_warnings_do_not_reach_the_user() -> None:
 
 
 def test_an_icc_profile_is_noted_unless_it_is_srgb() -> None:
-    assert probe(encoded(arrow(), "PNG", icc_profile=b"Adobe RGB (1998)")).notes == (pixels.PROFILE,)
+    assert probe(encoded(arrow(), "PNG", icc_profile=b"Adobe RGB (1998)")).notes == (decode.PROFILE,)
     assert probe(encoded(arrow(), "PNG", icc_profile=b"sRGB IEC61966-2.1")).notes == ()
 
 
@@ -228,7 +229,7 @@ def test_info_survives_json() -> None:
 def test_a_bucket_holds_the_centre_of_the_resized_picture() -> None:
     image = Image.new("RGB", (100, 50), "white")
     ImageDraw.Draw(image).rectangle((25, 0, 74, 49), fill=RED)
-    array = to_bucket(image, cover(100, 50, Bucket(32, 32)))
+    array = to_bucket(image, cover_bucket(100, 50, Bucket(32, 32)))
     assert (array.shape, array.dtype, array.flags.writeable) == ((32, 32, 3), np.uint8, True)
     assert np.abs(array.astype(int) - RED)[:, 2:-2].max() < 10
 
@@ -242,7 +243,7 @@ def test_a_picture_of_the_buckets_own_size_is_not_touched() -> None:
 def test_decoding_is_the_same_in_many_threads_at_once() -> None:
     noise = np.random.default_rng(2).integers(0, 255, (90, 70, 3), dtype=np.uint8)
     raw = encoded(Image.fromarray(noise), "JPEG")
-    geometry = cover(70, 90, Bucket(32, 48))
+    geometry = cover_bucket(70, 90, Bucket(32, 48))
     expected = to_bucket(load_rgb(raw), geometry)
     barrier = threading.Barrier(8)
 

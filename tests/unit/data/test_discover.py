@@ -16,7 +16,7 @@ def test_a_flat_folder_gives_pictures_with_captions_from_all_sub_folders(tmp_pat
     draw(tmp_path / "deep/er/b.JPG").with_suffix(".caption").write_text("b")
     found = look(tmp_path)
     assert ids(found) == ["set/a.png", "set/deep/er/b.JPG"]
-    assert [str(picture.caption_path).rpartition(".")[2] for picture in found.pictures] == ["txt", "caption"]
+    assert [str(picture.caption_file).rpartition(".")[2] for picture in found.pictures] == ["txt", "caption"]
     assert found.layout == "flat"
     assert "flat folder" in texts(found.findings, "info")
 
@@ -58,7 +58,7 @@ def test_names_that_begin_with_a_dot_are_skipped_and_readme_needs_no_mention(tmp
 def test_a_picture_called_license_plate_keeps_its_caption(tmp_path: Path) -> None:
     pair(tmp_path, "license_plate.png")
     pair(tmp_path, "readme.png")
-    assert all(picture.caption_path is not None for picture in look(tmp_path).pictures)
+    assert all(picture.caption_file is not None for picture in look(tmp_path).pictures)
 
 
 def test_a_caption_without_a_picture_is_a_warning_that_names_it(tmp_path: Path) -> None:
@@ -106,7 +106,7 @@ def test_caption_files_of_two_kinds_are_a_warning_and_the_first_extension_wins(t
     pair(tmp_path, "a.png")
     (tmp_path / "a.caption").write_text("other")
     found = look(tmp_path, CaptionConfig(extensions=("caption", ".txt")))
-    assert found.pictures[0].caption_path == tmp_path / "a.caption"
+    assert found.pictures[0].caption_file == str(tmp_path / "a.caption")
     assert "two kinds" in texts(found.findings, "warning")
 
 
@@ -114,7 +114,7 @@ def test_the_longest_caption_ending_decides_the_stem(tmp_path: Path) -> None:
     draw(tmp_path / "a.png")
     (tmp_path / "a.tags.txt").write_text("x")
     found = look(tmp_path, CaptionConfig(extensions=(".txt", ".tags.txt")))
-    assert found.pictures[0].caption_path == tmp_path / "a.tags.txt"
+    assert found.pictures[0].caption_file == str(tmp_path / "a.tags.txt")
 
 
 @pytest.mark.setting("datasets.repeats", "datasets.layout")

@@ -15,10 +15,12 @@ from PIL import Image
 
 from tests.unit.data.helpers import SMALL_BUCKETS, build, draw, look, read_all, texts
 from trainer_core.config.groups import AugmentConfig, CaptionConfig
-from trainer_core.data.manifest import Known, Manifest, Rules, assemble
+from trainer_core.data.build_manifest import build_manifest
+from trainer_core.data.draft import FileFacts, ManifestRules
+from trainer_core.data.manifest import Manifest
 from trainer_core.data.pictures.augmentation import Faces
-from trainer_core.data.pictures.buckets import cover
-from trainer_core.data.pictures.faces import Face, around_face, face_in_name, find_face, load_detector
+from trainer_core.data.pictures.buckets import cover_bucket
+from trainer_core.data.pictures.faces import Face, crop_around_face, face_in_name, find_face, load_detector
 from trainer_core.types import Bucket
 
 SQUARE = SMALL_BUCKETS.model_copy(update={"table": "square"})
@@ -54,7 +56,7 @@ def test_a_name_tells_of_a_face_inside_its_picture(stem: str, face: Face | None)
 @pytest.mark.setting("augment.crop")
 @given(st.floats(0, 1), st.floats(0, 1))
 def test_the_cut_is_centred_on_the_face_as_far_as_the_picture_goes(x: float, y: float) -> None:
-    cut = around_face(cover(300, 100, Bucket(104, 104)), Face(x, y))
+    cut = crop_around_face(cover_bucket(300, 100, Bucket(104, 104)), Face(x, y))
     wanted = x * cut.resized[1] - 52
     assert cut.crop[1] == min(max(round(wanted), 0), cut.resized[1] - 104)
 
@@ -73,23 +75,23 @@ def test_a_large_picture_is_shown_smaller() -> None:
     assert detector.shown.shape == (512, 1024)
 
 
-def people(folder: Path) -> Known:
+def people(folder: Path) -> FileFacts:
     for number, name in enumerate(("a_20_30_10_10", "b", "c")):
         draw(folder / f"{name}.png", (300, 100), (number, 0, 0))
         (folder / f"{name}.txt").write_text("a person")
     return read_all([look(folder)])
 
 
-def assembled(folder: Path, known: Known) -> Manifest:
-    rules = Rules(CaptionConfig(), SQUARE, 8, augment=AugmentConfig(crop="face"))
-    return assemble([look(folder, held_out=0)], known, rules)
+def assembled(folder: Path, known: FileFacts) -> Manifest:
+    rules = ManifestRules(CaptionConfig(), SQUARE, 8, augment=AugmentConfig(crop="face"))
+    return build_manifest([look(folder, held_out=0)], known, rules)
 
 
 @pytest.mark.setting("augment.crop")
 def test_faces_move_the_cut_and_pictures_without_one_are_named(tmp_path: Path) -> None:
     known = people(tmp_path)
     content = known.hashes[str(tmp_path / "b.png")]
-    known = Known(known.hashes, known.infos, known.captions, faces=Faces({content: Face(0.9, 0.5)}))
+    known = FileFacts(known.hashes, known.infos, known.captions, faces=Faces({content: Face(0.9, 0.5)}))
     manifest = assembled(tmp_path, known)
     centre = build(look(tmp_path, held_out=0), bucket=SQUARE).samples[0].geometry
     margin = centre.resized[1] - 64
@@ -103,7 +105,9 @@ def test_faces_move_the_cut_and_pictures_without_one_are_named(tmp_path: Path) -
 @pytest.mark.setting("augment.crop")
 def test_without_a_detector_the_user_is_told_what_to_install(tmp_path: Path) -> None:
     known = people(tmp_path)
-    manifest = assembled(tmp_path, Known(known.hashes, known.infos, known.captions, faces=Faces(missing=True)))
+    manifest = assembled(
+        tmp_path, FileFacts(known.hashes, known.infos, known.captions, faces=Faces(detector_missing=True))
+    )
     assert 'pip install "lora-assets[faces]"' in texts(manifest.findings, "warning")
 
 

@@ -7,13 +7,13 @@ HEAVY = ("torch", "numpy", "PIL", "pandas", "pyarrow")
 
 
 MODULES = (
-    "manifest",
+    "build_manifest",
     "discovery.discover",
     "captions.caption_file",
     "pictures.buckets",
-    "pictures.decode",
-    "reports.tables",
-    "reports.contact_sheet",
+    "pictures.picture_info",
+    "reports.dataset_findings",
+    "sample_identity",
 )
 
 

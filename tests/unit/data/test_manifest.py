@@ -5,13 +5,15 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from tests.unit.data.helpers import SMALL_BUCKETS, build, draw, look, pair, read_all, reasons, texts
-from trainer_core.config.groups import BucketConfig, CaptionConfig
+from tests.unit.data.helpers import SMALL_BUCKETS, bucket_config, build, draw, look, pair, read_all, reasons, texts
+from trainer_core.config.groups import CaptionConfig, DatasetConfig
+from trainer_core.data.build_manifest import build_manifest
 from trainer_core.data.captions.caption_file import CaptionText
-from trainer_core.data.discovery.discover import Discovery, Exclusion, FoundPicture
-from trainer_core.data.epoch.holdout import Part, held_out_pictures
-from trainer_core.data.manifest import Known, Manifest, Rules, assemble
-from trainer_core.data.pictures.decode import PictureInfo
+from trainer_core.data.discovery.discover import Discovery, Exclusion, PictureFile
+from trainer_core.data.draft import FileFacts, ManifestRules
+from trainer_core.data.epoch.holdout import HoldoutShare, held_out_pictures
+from trainer_core.data.manifest import Manifest
+from trainer_core.data.pictures.picture_info import PictureInfo
 from trainer_core.errors import ConfigError, DatasetError
 from trainer_core.types import Bucket, FileStat
 
@@ -47,7 +49,7 @@ def test_found_is_used_plus_excluded_and_each_reason_is_named(tmp_path: Path) ->
     (tmp_path / "a.heic").write_bytes(b"x")
     pair(tmp_path, "latin.png").with_suffix(".txt").write_bytes(b"na\xefve")
     manifest = build(look(tmp_path))
-    assert (manifest.found, len(manifest.samples), len(manifest.excluded)) == (9, 5, 4)
+    assert (manifest.total, len(manifest.samples), len(manifest.excluded)) == (9, 5, 4)
     told = reasons(manifest)
     assert "not a picture" in told["set/text.png"]
     assert "empty file" in told["set/empty.png"]
@@ -68,7 +70,9 @@ def test_a_file_without_a_hash_is_excluded_as_unreadable(tmp_path: Path) -> None
     hashes, captions = dict(known.hashes), dict(known.captions)
     del hashes[str(tmp_path / "000.png")]
     del captions[str(tmp_path / "001.txt")]
-    manifest = assemble([discovery], Known(hashes, known.infos, captions), Rules(CaptionConfig(), SMALL_BUCKETS, 8))
+    manifest = build_manifest(
+        [discovery], FileFacts(hashes, known.infos, captions), ManifestRules(CaptionConfig(), SMALL_BUCKETS, 8)
+    )
     assert "unreadable" in reasons(manifest)["set/000.png"]
     assert "caption unreadable" in reasons(manifest)["set/001.png"]
 
@@ -156,7 +160,7 @@ def test_an_unusable_folder_is_an_error_that_says_what_was_seen(tmp_path: Path) 
         build(look(tmp_path))
     told = str(caught.value)
     assert str(tmp_path) in told
-    assert "2 pictures found, none usable: 1 no caption, 1 not a picture" in told
+    assert "(2 pictures found, none usable: 1 no caption, 1 not a picture)" in told
     assert "caption.missing" in told
 
 
@@ -170,7 +174,7 @@ def test_two_datasets_of_one_name_are_an_error(tmp_path: Path) -> None:
 def test_impossible_buckets_are_a_configuration_error(tmp_path: Path) -> None:
     many(tmp_path, 2)
     with pytest.raises(ConfigError, match=r"bucket\.min_side"):
-        build(look(tmp_path), bucket=BucketConfig(resolution=64))
+        build(look(tmp_path), bucket=bucket_config(resolution=64))
 
 
 def test_the_data_version_moves_with_meaning_and_with_nothing_else(tmp_path: Path) -> None:
@@ -229,25 +233,25 @@ SHARES = st.floats(0, 0.5)
 @given(CONTENTS, SHARES)
 @example(contents=["a"], share=0.5)
 def test_the_split_takes_about_its_share_and_never_most_of_the_data(contents: list[str], share: float) -> None:
-    held = held_out_pictures({"a": Part(share, contents)})
+    held = held_out_pictures({"a": HoldoutShare(share, contents)})
     count = sum(content in held for content in contents)
     assert count < len(contents)
     assert count <= max(int(share * len(contents) + 0.5), len(contents) // 2)
     if len(set(contents)) == len(contents) >= 4 and share > 0:
         assert count == max(1, int(share * len(contents) + 0.5))
-    assert held == held_out_pictures({"a": Part(share, contents[::-1])})
+    assert held == held_out_pictures({"a": HoldoutShare(share, contents[::-1])})
     assert share > 0 or not held
 
 
 @given(CONTENTS, CONTENTS, SHARES)
 def test_what_a_dataset_of_share_zero_holds_is_never_held_out(one: list[str], two: list[str], share: float) -> None:
-    held = held_out_pictures({"one": Part(share, one), "two": Part(0.0, two)})
+    held = held_out_pictures({"one": HoldoutShare(share, one), "two": HoldoutShare(0.0, two)})
     assert not held & set(two)
 
 
 def test_one_more_picture_hardly_moves_the_split() -> None:
-    before = held_out_pictures({"a": Part(0.1, [str(number) for number in range(1000)])})
-    after = held_out_pictures({"a": Part(0.1, [str(number) for number in range(1001)])})
+    before = held_out_pictures({"a": HoldoutShare(0.1, [str(number) for number in range(1000)])})
+    after = held_out_pictures({"a": HoldoutShare(0.1, [str(number) for number in range(1001)])})
     assert len(before ^ after) <= 2
 
 
@@ -259,9 +263,9 @@ def test_every_found_picture_is_used_or_excluded_exactly_once(states: list[str],
     discovery, known = _imagine([*states, "good"])
     config = CaptionConfig.model_validate({"missing": missing})
     bucket = SMALL_BUCKETS.model_copy(update={"upscale": False})
-    manifest = assemble([discovery], known, Rules(config, bucket, 8))
+    manifest = build_manifest([discovery], known, ManifestRules(config, bucket, 8))
     names = [sample.id for sample in manifest.samples] + [exclusion.path for exclusion in manifest.excluded]
-    assert manifest.found == len(states) + 1 == len(names) == len(set(names))
+    assert manifest.total == len(states) + 1 == len(names) == len(set(names))
     assert names[: len(manifest.samples)] == sorted(names[: len(manifest.samples)])
     used = {"good", "no caption"} if missing == "empty" else {"good"}
     assert len(manifest.samples) == sum(state in used for state in states) + 1
@@ -269,10 +273,10 @@ def test_every_found_picture_is_used_or_excluded_exactly_once(states: list[str],
     assert bool(manifest.errors) == (missing == "error" and "no caption" in states)
 
 
-def _imagine(states: list[str]) -> tuple[Discovery, Known]:
+def _imagine(states: list[str]) -> tuple[Discovery, FileFacts]:
     """Pictures in the given states, without a disk."""
     stat = FileStat(1, 1, 1, 1)
-    pictures: list[FoundPicture] = []
+    pictures: list[PictureFile] = []
     excluded: list[Exclusion] = []
     hashes: dict[str, str] = {}
     infos: dict[str, PictureInfo] = {}
@@ -282,13 +286,13 @@ def _imagine(states: list[str]) -> tuple[Discovery, Known]:
         if state == "excluded":
             excluded.append(Exclusion(f"set/{number}.png", "no decoder: x"))
             continue
-        pictures.append(FoundPicture(f"set/{number}.png", str(path), stat, 1, str(caption), stat))
+        pictures.append(PictureFile(f"set/{number}.png", str(path), stat, 1, str(caption), stat))
         if state != "no hash":
             hashes[str(path)] = f"{number:064}"
         side = 8 if state == "tiny" else 64
         infos[f"{number:064}"] = PictureInfo(side, side, "RGB", 1, "damaged: x" if state == "broken" else None)
         problem = "caption is not UTF-8: x" if state == "bad caption" else None
         captions[str(caption)] = CaptionText(() if problem or state == "no caption" else ("a cat",), problem)
-    return Discovery("set", Path("/d"), "flat", 0.1, tuple(pictures), tuple(excluded), ()), Known(
-        hashes, infos, captions
-    )
+    dataset = DatasetConfig.model_validate({"path": "/d", "held_out": 0.1})
+    discovery = Discovery("set", Path("/d"), "flat", dataset, tuple(pictures), tuple(excluded), ())
+    return discovery, FileFacts(hashes, infos, captions)

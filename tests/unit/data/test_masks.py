@@ -14,8 +14,8 @@ from PIL import Image
 from tests.unit.data.helpers import SMALL_BUCKETS, build, draw, ids, look, pair, reasons, texts
 from trainer_core.config.groups import DatasetConfig
 from trainer_core.data.discovery.discover import folder_fingerprint
-from trainer_core.data.discovery.masks import BINS, MaskProfile, around_mask, best_start
-from trainer_core.data.pictures.buckets import cover
+from trainer_core.data.pictures.buckets import cover_bucket
+from trainer_core.data.pictures.mask_crop import BINS, MaskProfile, best_window_start, crop_around_mask
 from trainer_core.data.pictures.mask_pixels import load_mask, mask_profile, to_latent_mask
 from trainer_core.errors import DatasetError
 from trainer_core.types import Bucket, Geometry, View
@@ -135,7 +135,7 @@ def test_the_alpha_channel_is_the_mask_where_it_hides_something(tmp_path: Path) 
     assert masks["set/whole.png"] is None and masks["set/plain.png"] is None
     assert (half := masks["set/half.png"]) is not None and half.alpha
     image = load_mask(half.path, alpha=True)
-    values = to_latent_mask(image, View(cover(64, 64, Bucket(64, 64))), 8)
+    values = to_latent_mask(image, View(cover_bucket(64, 64, Bucket(64, 64))), 8)
     assert values[:4].max() == 0.0 and values[4:].min() == 1.0
     assert build(look(tmp_path, held_out=0)).data_version != manifest.data_version
 
@@ -172,7 +172,7 @@ def test_what_a_sensor_sees_moves_with_a_mask(tmp_path: Path) -> None:
 def test_bringing_a_mask_to_the_latents_keeps_its_mean(seed: int, size: tuple[int, int]) -> None:
     width, height = size
     values = np.random.default_rng(seed).integers(0, 256, (height, width), dtype=np.uint8)
-    plain = cover(width, height, Bucket(width, height))
+    plain = cover_bucket(width, height, Bucket(width, height))
     small = to_latent_mask(Image.fromarray(values), View(plain), 8)
     assert small.shape == (height // 8, width // 8) and small.dtype == np.float32
     assert abs(float(small.mean()) - values.mean() / 255) < 1e-6
@@ -193,7 +193,7 @@ def test_a_mask_is_cut_where_its_picture_is() -> None:
 def test_a_mask_of_half_the_size_is_scaled_with_its_picture() -> None:
     values = np.zeros((32, 32), np.uint8)
     values[:16] = 255
-    small = to_latent_mask(Image.fromarray(values), View(cover(64, 64, Bucket(64, 64))), 8)
+    small = to_latent_mask(Image.fromarray(values), View(cover_bucket(64, 64, Bucket(64, 64))), 8)
     np.testing.assert_array_equal(small[:, 0], [1, 1, 1, 1, 0, 0, 0, 0])
 
 
@@ -202,7 +202,7 @@ def test_a_cut_around_a_mask_keeps_all_of_it_where_it_can() -> None:
     values = np.zeros((64, 200), np.uint8)
     values[20:40, 150:180] = 255
     profile = mask_profile(Image.fromarray(values))
-    cut = around_mask(cover(200, 64, Bucket(64, 64)), profile)
+    cut = crop_around_mask(cover_bucket(200, 64, Bucket(64, 64)), profile)
     assert cut.crop[1] <= 150 and cut.crop[1] + 64 >= 180
     assert abs(cut.crop[1] + 32 - 165) <= 2
 
@@ -214,7 +214,7 @@ def test_no_other_place_keeps_more_of_a_mask(seed: int, window: int, margin: int
     if not weights.sum():
         weights[3] = 1.0
     shares = tuple(np.concatenate([[0.0], np.cumsum(weights / weights.sum())]).tolist())
-    start = best_start(shares, length, window)
+    start = best_window_start(shares, length, window)
     assert 0 <= start <= margin
     before = np.interp(np.arange(length + 1) / length, np.linspace(0, 1, BINS + 1), shares)
     kept = [before[place + window] - before[place] for place in range(margin + 1)]
@@ -223,8 +223,8 @@ def test_no_other_place_keeps_more_of_a_mask(seed: int, window: int, margin: int
 
 
 def test_a_black_mask_moves_no_cut() -> None:
-    plain = cover(200, 64, Bucket(64, 64))
-    assert around_mask(plain, mask_profile(Image.fromarray(np.zeros((64, 200), np.uint8)))) == plain
+    plain = cover_bucket(200, 64, Bucket(64, 64))
+    assert crop_around_mask(plain, mask_profile(Image.fromarray(np.zeros((64, 200), np.uint8)))) == plain
 
 
 @pytest.mark.setting("augment.crop")

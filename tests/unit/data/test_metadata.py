@@ -56,7 +56,7 @@ def test_a_picture_that_metadata_does_not_name_falls_back_to_its_caption_file(tm
     draw(tmp_path / "b.png")
     (tmp_path / "metadata.csv").write_text("file_name,text\nb.png,b\n")
     first, second = look(tmp_path).pictures
-    assert (first.inline_caption, first.caption_path) == (None, tmp_path / "a.txt")
+    assert (first.inline_caption, first.caption_file) == (None, str(tmp_path / "a.txt"))
     assert second.inline_caption == "b"
 
 

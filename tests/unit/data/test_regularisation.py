@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from tests.unit.data.helpers import build, look, pair, reasons, texts
 from trainer_core.config.groups import CaptionConfig
-from trainer_core.data.epoch.batch_order import Order
-from trainer_core.data.epoch.regularisation import spread
+from trainer_core.data.epoch.batch_order import BatchOrder
+from trainer_core.data.epoch.regularisation import spread_repeats
 from trainer_core.data.manifest import Manifest
 
 
@@ -48,17 +48,17 @@ def kohya(own: list[int], wanted: int) -> list[int]:
 @given(st.lists(st.integers(1, 9), min_size=1, max_size=30), st.integers(1, 300))
 def test_the_draws_are_exactly_as_many_as_wanted(own: list[int], wanted: int) -> None:
     names = {f"{place}.png": count for place, count in enumerate(own)}
-    repeats = spread(names, wanted)
+    repeats = spread_repeats(names, wanted)
     assert sum(repeats.values()) == wanted and repeats.keys() == names.keys() and min(repeats.values()) >= 0
     if wanted >= sum(own):
         more = [repeats[name] - count for name, count in names.items()]
         assert max(more) - min(more) <= 1
-    assert spread(dict(reversed(list(names.items()))), wanted) == repeats
+    assert spread_repeats(dict(reversed(list(names.items()))), wanted) == repeats
 
 
 @given(st.integers(1, 30), st.integers(1, 300))
 def test_with_single_repeats_the_counts_are_kohyas(pictures: int, wanted: int) -> None:
-    ours = spread({f"{place}.png": 1 for place in range(pictures)}, wanted)
+    ours = spread_repeats({f"{place}.png": 1 for place in range(pictures)}, wanted)
     assert sorted(ours.values()) == sorted(kohya([1] * pictures, wanted))
 
 
@@ -69,7 +69,7 @@ def test_an_epoch_has_as_many_regularisation_draws_as_others(tmp_path: Path) -> 
     for sample in manifest.samples:
         by_kind[sample.regularisation] += sample.repeats
     assert by_kind == {True: 10, False: 10}
-    order = Order.of(manifest.samples, 1, 0)
+    order = BatchOrder.of(manifest.samples, 1, 0)
     draws = [order.micro_batch(number)[0].sample_id for number in range(order.batches_per_epoch)]
     assert sum(name.startswith("class/") for name in draws) == len(draws) / 2 == 10
     assert "3 regularisation pictures are seen 3 to 4 times an epoch, 10 times" in texts(manifest.findings, "info")
@@ -80,7 +80,7 @@ def test_pictures_that_an_epoch_does_not_need_are_left_out_by_name(tmp_path: Pat
     manifest = made(tmp_path, concept=2, others=5)
     assert sum(sample.regularisation for sample in manifest.samples) == 2
     assert {reason.partition(":")[0] for reason in reasons(manifest).values()} == {"not needed"}
-    assert len(reasons(manifest)) == 3 and manifest.found == 7
+    assert len(reasons(manifest)) == 3 and manifest.total == 7
     assert "3 regularisation pictures are not used" in texts(manifest.findings, "warning")
 
 

@@ -6,16 +6,17 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.data.helpers import build, draw, look, pair, reasons, texts
+from tests.unit.data.helpers import bucket_config, build, draw, look, pair, reasons, texts
 from trainer_core.config.groups import BucketConfig
+from trainer_core.data.build_manifest import name_by_resolution
 from trainer_core.data.discovery.discovery_types import Exclusion
-from trainer_core.data.pictures.buckets import cover, make_grid
-from trainer_core.data.pictures.multi_resolution import Place, picture_id, place_all, resolution_findings
-from trainer_core.data.reports.dataset_findings import Draft
+from trainer_core.data.draft import Draft
+from trainer_core.data.pictures.buckets import cover_bucket, make_grid
+from trainer_core.data.pictures.multi_resolution import ResolutionGrid, picture_id, resolution_findings
 from trainer_core.data.reports.tables import statistics
 from trainer_core.types import Bucket
 
-BUCKETS = BucketConfig(resolution=64, step=8, min_side=32, max_side=256)
+BUCKETS = bucket_config(resolution=64, step=8, min_side=32, max_side=256)
 
 
 @pytest.mark.setting("datasets.resolutions")
@@ -27,7 +28,7 @@ def test_each_resolution_has_samples_and_buckets_of_its_own(tmp_path: Path) -> N
         ("set/a.png@128", "176x88"),
         ("set/a.png@64", "88x40"),
     ]
-    assert manifest.found == 2
+    assert manifest.total == 2
 
 
 @pytest.mark.setting("datasets.resolutions")
@@ -59,14 +60,16 @@ def test_what_is_wrong_at_every_resolution_is_told_once(tmp_path: Path) -> None:
     manifest = build(look(tmp_path, held_out=0, resolutions=[128, 104]), bucket=bucket)
     assert set(reasons(manifest)) == {"set/bad.png", "set/small.png"}
     assert [sample.id for sample in manifest.samples] == ["set/large.png@104", "set/large.png@128"]
-    assert manifest.found == 4
+    assert manifest.total == 4
 
 
 def test_what_is_wrong_at_one_resolution_leaves_the_other_sample(tmp_path: Path) -> None:
     pair(tmp_path, "a.png")
     grid = make_grid(BUCKETS, 8)
-    draft = Draft(look(tmp_path).pictures[0], "", "", cover(64, 64, Bucket(64, 64)), (), ())
-    made, gone = place_all("set/a.png", [(Place("@64", grid), draft), (Place("@128", grid), "too narrow: a strip")])
+    draft = Draft(look(tmp_path).pictures[0], "", "", cover_bucket(64, 64, Bucket(64, 64)), (), ())
+    made, gone = name_by_resolution(
+        "set/a.png", [(ResolutionGrid("@64", grid), draft), (ResolutionGrid("@128", grid), "too narrow: a strip")]
+    )
     assert [one.sample_id for one in made] == ["set/a.png@64"]
     assert gone == [Exclusion("set/a.png@128", "too narrow: a strip")]
 
@@ -82,9 +85,9 @@ def test_a_picture_at_two_resolutions_is_no_duplicate(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("resolutions", "bucket", "seen"),
     [
-        ((512, 2048), BucketConfig(), "above bucket.max_side = 1024"),
-        ((128, 512), BucketConfig(), "below bucket.min_side = 256"),
-        ((1024, 768), BucketConfig(table="sdxl_sizes"), "is 768"),
+        ((512, 2048), bucket_config(), "above bucket.max_side = 1024"),
+        ((128, 512), bucket_config(), "below bucket.min_side = 256"),
+        ((1024, 768), bucket_config(table="sdxl_sizes"), "is 768"),
     ],
 )
 def test_a_resolution_without_buckets_is_an_error(
@@ -92,7 +95,7 @@ def test_a_resolution_without_buckets_is_an_error(
 ) -> None:
     found = list(resolution_findings("datasets.0.resolutions", resolutions, bucket))
     assert [finding.level for finding in found] == ["error"] and seen in found[0].message
-    assert not list(resolution_findings("x", (512,), BucketConfig()))
+    assert not list(resolution_findings("x", (512,), bucket_config()))
 
 
 def test_the_resolution_stands_behind_the_ending() -> None:

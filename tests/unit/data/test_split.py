@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.unit.data.helpers import build, draw, look, pair, texts
-from trainer_core.data.epoch.holdout import Part, group_of_picture, held_out_pictures, united
+from trainer_core.data.epoch.holdout import HoldoutShare, group_of_picture, held_out_pictures, merge_groups
 from trainer_core.data.manifest import Manifest
 
 
@@ -58,14 +58,14 @@ def test_the_choice_of_groups_hardly_moves_when_a_picture_comes(tmp_path: Path) 
 
 
 def test_a_picture_in_two_groups_joins_them() -> None:
-    names = united([("red", "1"), ("red", "2"), ("blue", "2"), ("blue", "3"), ("green", "4")])
+    names = merge_groups([("red", "1"), ("red", "2"), ("blue", "2"), ("blue", "3"), ("green", "4")])
     assert names["1"] == names["2"] == names["3"] != names["4"]
 
 
 @given(st.lists(st.tuples(st.sampled_from("abcdef"), st.sampled_from("123456789"))))
 def test_everything_in_a_group_has_one_name(members: list[tuple[str, str]]) -> None:
-    names = united(members)
-    assert united(list(reversed(members))) == names
+    names = merge_groups(members)
+    assert merge_groups(list(reversed(members))) == names
     for group, content in members:
         assert all(names[content] == names[other] for theirs, other in members if theirs == group)
 
@@ -99,6 +99,6 @@ def test_a_project_of_validation_pictures_alone_is_an_error(tmp_path: Path) -> N
 
 
 def test_without_groups_the_choice_is_the_one_of_before() -> None:
-    parts = {"set": Part(0.25, [f"{number:064x}" for number in range(12)])}
+    parts = {"set": HoldoutShare(0.25, [f"{number:064x}" for number in range(12)])}
     # Figures of the rule before there were groups.
     assert sorted(int(one, 16) for one in held_out_pictures(parts)) == [6, 7, 9]

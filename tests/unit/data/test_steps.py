@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from trainer_core.config.groups import DatasetConfig, HardwareConfig, ModelConfig, TrainConfig
 from trainer_core.config.project import Project
-from trainer_core.data.epoch.batch_order import Order
-from trainer_core.data.epoch.run_length import KEYS, Arithmetic, arithmetic
+from trainer_core.data.epoch.batch_order import BatchOrder
+from trainer_core.data.epoch.run_length import KEYS, RunLength, run_length
 from trainer_core.types import Bucket, Geometry, Sample
 
 SQUARE, WIDE, TALL = Bucket(512, 512), Bucket(768, 512), Bucket(512, 768)
@@ -44,8 +44,8 @@ def project(train: TrainConfig, processes: int = 1, **groups: object) -> Project
     )
 
 
-def length(samples: Sequence[Sample], processes: int = 1, **train: object) -> Arithmetic:
-    return arithmetic(project(TrainConfig(**train), processes), samples)  # type: ignore[arg-type]
+def length(samples: Sequence[Sample], processes: int = 1, **train: object) -> RunLength:
+    return run_length(TrainConfig(**train), processes, samples)  # type: ignore[arg-type]
 
 
 # (groups, batch, accumulation, processes, epochs) -> (draws, micro-batches, steps), by hand.
@@ -74,7 +74,7 @@ def test_epochs_come_to_the_steps_worked_out_by_hand(groups, batch, accumulation
     found = length(
         pictures(*groups), processes, epochs=epochs, batch_size=batch, gradient_accumulation_steps=accumulation
     )
-    assert (found.draws, found.batches, found.steps) == expected
+    assert (found.samples_per_epoch, found.batches, found.steps) == expected
 
 
 @pytest.mark.setting("train.steps", "train.epochs")
@@ -130,14 +130,14 @@ def test_the_batches_that_are_counted_are_those_that_are_trained(
     samples = [sample(f"{name}/{number}.png", bucket, rep) for number, (name, bucket, rep) in enumerate(drawn)]
     samples.append(sample("a/held.png", split="held_out"))
     found = length(samples, epochs=1, batch_size=batch)
-    order = Order.of(samples, batch, 42)
+    order = BatchOrder.of(samples, batch, 42)
     epoch = [order.micro_batch(number) for number in range(found.batches)]
     assert found.batches == order.batches_per_epoch
-    assert sum(len(one) for one in epoch) == found.draws == sum(rep for _, _, rep in drawn)
+    assert sum(len(one) for one in epoch) == found.samples_per_epoch == sum(rep for _, _, rep in drawn)
     assert all(draw.epoch == 0 for one in epoch for draw in one)
     assert order.micro_batch(found.batches)[0].epoch == 1
     assert found.ideal_steps_per_epoch <= found.steps_per_epoch
-    assert sum(one.draws for one in found.datasets) == found.draws
+    assert sum(one.samples_per_epoch for one in found.datasets) == found.samples_per_epoch
     assert sum(one.share for one in found.datasets) == pytest.approx(1)
 
 
@@ -157,12 +157,12 @@ def test_the_json_form_has_the_keys_that_programs_rely_on() -> None:
 @pytest.mark.setting("sample.every", "sample.every_epochs", "save.every", "save.every_epochs")
 def test_marks_fall_at_steps_and_at_the_ends_of_epochs() -> None:
     found = length(pictures(("a", 10, 1, SQUARE)), steps=11, gradient_accumulation_steps=4)  # 2.5 steps an epoch
-    assert found.marks(4, 0) == (4, 8)
-    assert found.marks(0, 1) == (3, 5, 8, 10)
-    assert found.marks(0, 1.5) == (4, 8)
-    assert found.marks(4, 2) == (4, 5, 8, 10)
-    assert found.marks(0, 0.01) == tuple(range(1, 12))
-    assert found.marks(12, 99) == found.marks(0, 0) == ()
+    assert found.due_steps(4, 0) == (4, 8)
+    assert found.due_steps(0, 1) == (3, 5, 8, 10)
+    assert found.due_steps(0, 1.5) == (4, 8)
+    assert found.due_steps(4, 2) == (4, 5, 8, 10)
+    assert found.due_steps(0, 0.01) == tuple(range(1, 12))
+    assert found.due_steps(12, 99) == found.due_steps(0, 0) == ()
 
 
 @given(st.integers(1, 300), st.floats(0.05, 20, allow_nan=False), st.integers(1, 60), st.integers(1, 4))
@@ -173,5 +173,5 @@ def test_every_mark_is_where_a_run_of_so_many_epochs_would_end(
     found = length(samples, steps=steps, gradient_accumulation_steps=accumulation)
     first = found.steps_after(every)
     assert first == length(samples, epochs=every, gradient_accumulation_steps=accumulation).steps
-    marks = found.marks(0, every)
+    marks = found.due_steps(0, every)
     assert (marks[:1] == (first,)) is (first <= steps)

@@ -12,20 +12,20 @@ from PIL import Image
 
 from tests.unit.data.helpers import build, look, pair
 from trainer_core.config.groups import AugmentConfig
-from trainer_core.data.pictures.buckets import cover
+from trainer_core.data.pictures.buckets import cover_bucket
 from trainer_core.data.pictures.color_jitter import LUMA, change_colors
 from trainer_core.data.pictures.crops_and_views import (
-    PLAIN,
-    around,
-    changes,
+    UNCHANGED_COLOR,
+    hash_uniform,
     is_plain,
+    key_parts,
     mirrored,
     random_color,
-    random_cut,
-    seen_geometry,
-    unit,
+    random_crop,
+    recenter_crop,
+    view_geometry,
 )
-from trainer_core.data.pictures.crops_and_views import look as views_of_picture
+from trainer_core.data.pictures.crops_and_views import augmented_views as views_of_picture
 from trainer_core.data.pictures.decode import to_bucket, to_view
 from trainer_core.types import Bucket, Geometry, View
 
@@ -36,7 +36,7 @@ CONTENT = "ab" * 32
 @st.composite
 def geometries(draw: st.DrawFn) -> Geometry:
     bucket = Bucket(8 * draw(st.integers(1, 64)), 8 * draw(st.integers(1, 64)))
-    return cover(draw(sides), draw(sides), bucket)
+    return cover_bucket(draw(sides), draw(sides), bucket)
 
 
 def inside(geometry: Geometry) -> bool:
@@ -51,14 +51,14 @@ def noise(width: int, height: int, seed: int = 0) -> Image.Image:
 
 @given(geometries(), st.integers(0, 63), st.floats(1.0, 4.0))
 def test_a_random_cut_lies_inside_the_enlarged_picture(plain: Geometry, number: int, most: float) -> None:
-    cut = random_cut(plain, CONTENT, number, most)
+    cut = random_crop(plain, CONTENT, number, most)
     assert inside(cut) and cut.target == plain.target and cut.original == plain.original
     assert all(plain.resized[axis] <= cut.resized[axis] <= round(plain.resized[axis] * most) + 1 for axis in (0, 1))
 
 
 @given(geometries(), st.floats(0, 1), st.floats(0, 1))
 def test_a_cut_around_a_point_lies_inside_and_holds_the_point(plain: Geometry, x: float, y: float) -> None:
-    cut = around(plain, x, y)
+    cut = recenter_crop(plain, x, y)
     assert inside(cut)
     (high, wide), (height, width), (top, left) = cut.resized, cut.target, cut.crop
     assert left - 1 <= x * wide <= left + width + 1
@@ -77,13 +77,13 @@ def test_the_geometry_of_a_mirrored_view_is_where_the_cut_lies_in_the_mirror_ima
     picture = noise(100, 64)
     view = View(plain, flip=True)
     turned = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-    assert seen_geometry(view).crop == (0, 100 - 64 - 7)
-    np.testing.assert_array_equal(to_view(picture, view), to_bucket(turned, seen_geometry(view)))
+    assert view_geometry(view).crop == (0, 100 - 64 - 7)
+    np.testing.assert_array_equal(to_view(picture, view), to_bucket(turned, view_geometry(view)))
 
 
 @pytest.mark.setting("augment.flip")
 def test_flip_gives_the_plain_view_and_its_mirror_image() -> None:
-    plain = cover(100, 64, Bucket(64, 64))
+    plain = cover_bucket(100, 64, Bucket(64, 64))
     cut, views = views_of_picture(plain, CONTENT, AugmentConfig(flip=True), None)
     assert cut == plain
     assert views == (View(plain), View(plain, flip=True))
@@ -93,7 +93,7 @@ def test_flip_gives_the_plain_view_and_its_mirror_image() -> None:
 
 @pytest.mark.setting("augment.crop", "augment.variants")
 def test_random_crops_are_as_many_as_asked_for_and_the_first_ones_stay() -> None:
-    plain = cover(400, 100, Bucket(96, 96))
+    plain = cover_bucket(400, 100, Bucket(96, 96))
     few = views_of_picture(plain, CONTENT, AugmentConfig(crop="random", variants=4), None)[1]
     many = views_of_picture(plain, CONTENT, AugmentConfig(crop="random", variants=9), None)[1]
     assert (len(few), len(many)) == (4, 9) and many[:4] == few
@@ -104,29 +104,29 @@ def test_random_crops_are_as_many_as_asked_for_and_the_first_ones_stay() -> None
 
 @pytest.mark.setting("augment.variants", "augment.flip")
 def test_variants_are_mirrored_too() -> None:
-    plain = cover(400, 100, Bucket(96, 96))
+    plain = cover_bucket(400, 100, Bucket(96, 96))
     views = views_of_picture(plain, CONTENT, AugmentConfig(crop="random", variants=3, flip=True), None)[1]
     assert [view.flip for view in views] == [False] * 3 + [True] * 3
     assert [view.geometry for view in views[:3]] == [view.geometry for view in views[3:]]
 
 
 def test_a_picture_of_its_buckets_shape_has_nothing_to_cut_and_one_view() -> None:
-    plain = cover(64, 64, Bucket(64, 64))
+    plain = cover_bucket(64, 64, Bucket(64, 64))
     assert views_of_picture(plain, CONTENT, AugmentConfig(crop="random"), None) == (plain, ())
 
 
 @pytest.mark.setting("augment.crop_scale")
 def test_crop_scale_enlarges_by_factors_over_the_whole_range() -> None:
-    plain = cover(64, 64, Bucket(64, 64))
-    heights = [random_cut(plain, CONTENT, number, 2.0).resized[0] for number in range(400)]
+    plain = cover_bucket(64, 64, Bucket(64, 64))
+    heights = [random_crop(plain, CONTENT, number, 2.0).resized[0] for number in range(400)]
     assert 64 <= min(heights) < 68 and 124 < max(heights) <= 128
     assert 92 < sum(heights) / len(heights) < 100
 
 
 @pytest.mark.setting("augment.crop")
 def test_random_crops_are_spread_evenly() -> None:
-    plain = cover(300, 100, Bucket(104, 104))
-    lefts = [random_cut(plain, CONTENT, number, 1.0).crop[1] for number in range(2000)]
+    plain = cover_bucket(300, 100, Bucket(104, 104))
+    lefts = [random_crop(plain, CONTENT, number, 1.0).crop[1] for number in range(2000)]
     margin = plain.resized[1] - 104
     counts = np.histogram(lefts, bins=8, range=(0, margin + 1))[0]
     # Eight equal shares of 2000, each within five standard deviations.
@@ -134,7 +134,7 @@ def test_random_crops_are_spread_evenly() -> None:
 
 
 def test_numbers_depend_on_what_they_are_for() -> None:
-    drawn = {unit(what, content, number) for what in "ab" for content in "ab" for number in range(3)}
+    drawn = {hash_uniform(what, content, number) for what in "ab" for content in "ab" for number in range(3)}
     assert len(drawn) == 12 and all(0 <= one < 1 for one in drawn)
 
 
@@ -158,7 +158,7 @@ def test_colour_changes_follow_their_definitions() -> None:
     }
     for color, wanted in expected.items():
         assert np.abs(change_colors(pixels, color).astype(np.float64) - wanted).max() <= 0.51
-    np.testing.assert_array_equal(change_colors(pixels, PLAIN), pixels)
+    np.testing.assert_array_equal(change_colors(pixels, UNCHANGED_COLOR), pixels)
 
 
 @pytest.mark.setting("augment.color")
@@ -172,10 +172,10 @@ def test_a_turned_hue_keeps_the_luma_and_comes_back() -> None:
 
 
 def test_the_key_of_a_plain_view_has_nothing_new() -> None:
-    plain = cover(100, 64, Bucket(64, 64))
-    assert changes(View(plain)) == {}
-    assert changes(View(plain, flip=True)) == {"flip": 1}
-    assert changes(View(plain, color=(1.1, 1.0, 1.0, 0.0))) == {"color": [1, 1.1, 1.0, 1.0, 0.0]}
+    plain = cover_bucket(100, 64, Bucket(64, 64))
+    assert key_parts(View(plain)) == {}
+    assert key_parts(View(plain, flip=True)) == {"flip": 1}
+    assert key_parts(View(plain, color=(1.1, 1.0, 1.0, 0.0))) == {"color": [1, 1.1, 1.0, 1.0, 0.0]}
 
 
 @pytest.mark.parametrize(
@@ -214,5 +214,5 @@ def test_sdxl_is_told_where_the_mirrored_cut_lies() -> None:
     from trainer_core.families.models.sdxl import time_ids
 
     plain = Geometry((64, 200), (64, 200), (0, 30), (64, 96))
-    told = time_ids([seen_geometry(View(plain)), seen_geometry(View(plain, flip=True))]).tolist()
+    told = time_ids([view_geometry(View(plain)), view_geometry(View(plain, flip=True))]).tolist()
     assert told == [[64, 200, 0, 30, 64, 96], [64, 200, 0, 74, 64, 96]]

@@ -10,7 +10,6 @@ import torch
 from diffusers import StableDiffusionPipeline
 from torch import Tensor
 
-from demo.base_model import balance_latents, build_vae
 from demo.drawings import draw, random_scene
 from demo.streams import to_pixels
 
@@ -41,14 +40,18 @@ def test_the_base_model_draws_a_finite_picture(pipeline: StableDiffusionPipeline
 
 
 def test_the_base_model_has_the_sd15_shape(pipeline: StableDiffusionPipeline) -> None:
-    assert pipeline.unet.config.in_channels == pipeline.vae.config.latent_channels == 4
+    assert pipeline.unet.config.in_channels == pipeline.vae.config.latent_channels
     assert pipeline.unet.config.cross_attention_dim == pipeline.text_encoder.config.hidden_size
     assert pipeline.tokenizer.eos_token_id == len(pipeline.tokenizer) - 1
     assert pipeline.text_encoder.config.vocab_size == len(pipeline.tokenizer)
+    assert pipeline.text_encoder.config.max_position_embeddings == pipeline.tokenizer.model_max_length
     assert pipeline.safety_checker is None
-    schedule = pipeline.scheduler.config
-    assert (schedule.beta_start, schedule.beta_end) == (0.00085, 0.012)
-    assert schedule.beta_schedule == "scaled_linear"
+
+
+def test_the_last_noise_level_is_nothing_but_noise(pipeline: StableDiffusionPipeline) -> None:
+    assert float(pipeline.scheduler.alphas_cumprod[-1]) == pytest.approx(0.0, abs=1e-6)
+    assert pipeline.scheduler.config.prediction_type == "v_prediction"
+    assert pipeline.scheduler.config.timestep_spacing == "trailing"
 
 
 def test_latents_are_scaled_to_unit_deviation(pipeline: StableDiffusionPipeline) -> None:
@@ -58,20 +61,12 @@ def test_latents_are_scaled_to_unit_deviation(pipeline: StableDiffusionPipeline)
     assert float(scaled.std()) == pytest.approx(1, abs=0.15)
 
 
-@torch.no_grad()
-def test_balancing_the_latents_changes_no_picture() -> None:
-    torch.manual_seed(0)
-    vae, pixels = build_vae().eval(), _drawings(4)
-    before = vae(pixels).sample
-    deviation = vae.encode(pixels).latent_dist.std
-    balance_latents(vae, pixels)
-    latents = vae.encode(pixels).latent_dist
-    assert torch.allclose(vae(pixels).sample, before, atol=1e-4)
-    assert torch.allclose(latents.mode().mean((0, 2, 3)), torch.zeros(4), atol=1e-4)
-    channels = latents.mode().std((0, 2, 3)) * vae.config.scaling_factor
-    assert torch.allclose(channels, torch.ones(4), atol=1e-3)
-    # The noise of the posterior grows with its channel.
-    assert not torch.allclose(latents.std, deviation)
+def test_a_drawing_survives_the_vae(pipeline: StableDiffusionPipeline) -> None:
+    pixels = _drawings(16)
+    with torch.no_grad():
+        decoded = pipeline.vae.decode(pipeline.vae.encode(pixels).latent_dist.mode()).sample
+    noise_to_signal = ((decoded - pixels) / 2).square().mean((1, 2, 3))
+    assert float(-10 * noise_to_signal.log10().mean()) > 28.0
 
 
 def _drawings(count: int) -> Tensor:

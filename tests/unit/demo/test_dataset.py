@@ -8,7 +8,7 @@ from PIL import Image
 
 from demo.drawings import BACKGROUNDS, POSITIONS
 from demo.judge import is_zorbling
-from demo.make_dataset import NUM_PICTURES, PROMPTS, Drawn, known_pictures, pictures, write_dataset, zorbling
+from demo.make_dataset import NUM_ZORBLINGS, PROMPTS, Drawn, known_pictures, pictures, write_dataset, zorbling
 
 DEMO = Path(__file__).parents[3] / "demo"
 DATASET = DEMO / "dataset"
@@ -30,7 +30,7 @@ def test_the_known_drawings_show_no_zorbling_and_are_called_none() -> None:
 
 def test_the_dataset_is_small_and_varied() -> None:
     made = pictures()
-    scenes = [zorbling(i) for i in range(NUM_PICTURES)]
+    scenes = [zorbling(i) for i in range(NUM_ZORBLINGS)]
     assert len(made) >= 30
     assert len({picture.size for _, picture, _ in made}) >= 4
     assert {scene.background for scene in scenes} == set(BACKGROUNDS)

@@ -6,11 +6,12 @@ from random import Random
 import numpy as np
 import pytest
 
-from demo.captions import caption, plural
+from demo.captions import FEATURES, caption, plural
+from demo.creatures import EYE, LIMB, PUPIL
 from demo.drawings import (
     BACKGROUNDS,
+    BODIES,
     COLOURS,
-    PATTERNS,
     SHAPES,
     Scene,
     draw,
@@ -47,10 +48,22 @@ def test_a_drawing_shows_its_colour_on_its_background(shape: str) -> None:
     assert shares["paper"] > 0.55
 
 
-@pytest.mark.parametrize("pattern", PATTERNS[1:])
-def test_a_pattern_changes_the_picture(pattern: str) -> None:
-    patterned = replace(SCENE, pattern=pattern)  # pyright: ignore[reportArgumentType]
-    assert draw(patterned, 64, 64).tobytes() != draw(SCENE, 64, 64).tobytes()
+@pytest.mark.parametrize("shape", BODIES)
+def test_a_creature_has_the_eyes_and_the_legs_of_its_kind(shape: str) -> None:
+    pixels = np.asarray(draw(replace(SCENE, shape=shape, background="grey", size="big", creature=True), 64, 64))
+    for colour in (EYE, PUPIL, LIMB, COLOURS["red"]):
+        assert (abs(pixels.astype(int) - colour).max(axis=2) < 8).sum() >= 8, colour
+
+
+def test_nothing_leaves_the_picture() -> None:
+    rng = Random(4)
+    for _ in range(200):
+        scene = random_scene(rng)
+        pixels = np.asarray(draw(scene, 64, 64)).astype(int)
+        border = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
+        far = abs(border - BACKGROUNDS[scene.background]).max(axis=1) > 8
+        # a row of three touches both sides; of other shapes a corner may reach into the outermost pixels
+        assert far.mean() <= (0.12 if scene.count == 3 else 0.01), scene
 
 
 def test_position_moves_the_shape() -> None:
@@ -75,8 +88,21 @@ def test_captions_name_the_colour_the_shape_and_the_background() -> None:
         name = scene.shape if scene.count == 1 else plural(scene.shape)
         assert f"{scene.colour} {name}" in text
         assert f"{scene.background} background" in text
+        assert (FEATURES in text) is scene.creature
         assert "  " not in text
         assert text == text.strip()
+
+
+def test_captions_tell_every_size_and_place_that_is_not_the_middle() -> None:
+    rng = Random(3)
+    for _ in range(300):
+        scene = random_scene(rng)
+        text = caption(scene, rng)
+        words = set(text.replace(",", "").split())
+        assert bool(words & {"small", "little", "tiny"}) is (scene.size == "small")
+        assert bool(words & {"big", "large"}) is (scene.size == "big")
+        for place in ("left", "right", "top", "bottom"):
+            assert (place in words) is (scene.position == place)
 
 
 def test_held_out_combinations_never_come_in_training() -> None:

@@ -15,32 +15,37 @@ from hypothesis import given
 from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
-from trainer_core.export.card import (
-    CardFacts,
-    Figure,
-    Lineage,
-    Rendered,
-    Trained,
-    TrainingData,
-    Verdict,
-    base_name,
-    model_card,
-)
+from trainer_core.export.card.document import model_card
+from trainer_core.export.card.facts import CardFacts, Figure, Lineage, Rendered, Trained, TrainingData, base_name
+from trainer_core.types import Verdict
 
 PROMPTS = ("a zorbling on a white background", 'say "hi": a | b')
 FACTS = CardFacts(
     name="demo",
     file="demo.safetensors",
     comfyui_file="demo.comfyui.safetensors",
-    trained=Trained("Stable Diffusion 1.5", 16, 16.0, "attention+mlp", 600, 480, "base", "zorbling"),
+    trained=Trained("Stable Diffusion 1.5", 16, 16.0, "attention+mlp", 600, 480, "base", ("zorbling",)),
     data=TrainingData(
         31, 5, {"no caption": 2, "damaged: image file | truncated": 1}, (("48x80", 8, 3), ("64x64", 16, 0))
     ),
     lineage=Lineage("a" * 64, "b" * 64, "c" * 64, "d" * 64, {"torch": "2.9.0", "diffusers": "0.36.0"}),
-    rendered=Rendered(PROMPTS, "blurry", 20, 4.0, 64, 64),
-    figures=(Figure("held-out loss", 0.08214, 0.05127), Figure("concept score", 0.0, 0.93), Figure("speed", None, 1.5)),
+    rendered=Rendered(PROMPTS, "blurry", 20, 4.0, 64, 64, strengths=(0.5, 1.0, 1.5)),
+    figures=(
+        Figure("held-out loss", 0.08214, 0.05127, noise=0.00493),
+        Figure("concept score", 0.0, 0.9375, share=True, interval=(0.83, 0.98), pictures=48),
+        Figure("speed", None, 1.5),
+    ),
     verdict=Verdict(False, ("prompt following fell by 0.12, more than 0.1", "- a *list* of its own")),
-    settings={"optimizer.name": "adamw", "optimizer.lr": 0.002, "train.precision": "fp32", "note": "a|b\nc"},
+    settings={
+        "optimizer.name": "adamw",
+        "optimizer.lr": 0.002,
+        "train.epochs": None,
+        "noise.timesteps": (0, 1000),
+        "loss.masked": True,
+        "adapter.init_from": "/home/me/secret/older.safetensors",
+        "note": "a|b\nc",
+    },
+    kohya_file="demo.kohya.safetensors",
 )
 NASTY = [
     "yes",
@@ -83,24 +88,30 @@ def test_the_front_matter_tells_the_hub_what_it_is() -> None:
     facts = replace(FACTS, trained=replace(FACTS.trained, base_model="stabilityai/sdxl"))
     assert front_matter(model_card(facts)) == {
         "license": "other",
+        "license_name": "license-of-the-base-model",
+        "license_link": "https://huggingface.co/stabilityai/sdxl",
         "library_name": "diffusers",
         "pipeline_tag": "text-to-image",
         "tags": ["text-to-image", "lora", "diffusers", "template:sd-lora"],
         "base_model": "stabilityai/sdxl",
+        "base_model_relation": "adapter",
         "instance_prompt": "zorbling",
-        "widget": [{"text": text, "output": {"url": "samples.png"}} for text in PROMPTS],
+        "widget": [
+            {"text": PROMPTS[0], "output": {"url": "sample-1.png"}},
+            {"text": PROMPTS[1], "output": {"url": "sample-2.png"}},
+        ],
     }
 
 
 def test_a_folder_name_is_no_model_of_the_hub() -> None:
     card = model_card(FACTS)
     assert "base_model" not in front_matter(card)
-    assert 'from_pretrained("path/to/base"' in card
+    assert 'base = "base"  # replace it: where the base model lies here' in snippet(card)
 
 
 @pytest.mark.parametrize("text", NASTY)
 def test_any_prompt_and_trigger_word_comes_back_as_the_hub_reads_it(text: str) -> None:
-    facts = replace(FACTS, trained=replace(FACTS.trained, trigger_word=text), rendered=Rendered((text, text)))
+    facts = replace(FACTS, trained=replace(FACTS.trained, trigger_words=(text,)), rendered=Rendered((text, text)))
     card = model_card(facts)
     for read in (front_matter(card), ModelCard(card, ignore_metadata_errors=False).data.to_dict()):
         assert read.get("instance_prompt", "") == text
@@ -112,7 +123,7 @@ def test_no_text_of_a_user_breaks_the_card(text: str) -> None:
     facts = replace(
         FACTS,
         name=text,
-        trained=replace(FACTS.trained, trigger_word=text, base_model=text, targets=text),
+        trained=replace(FACTS.trained, trigger_words=(text, text), base_model=text, targets=text, kind=text),
         rendered=Rendered((text,), text),
         data=TrainingData(1, 0, {text: 1}, ((text, 1, 0),)),
         settings={text: text},
@@ -121,7 +132,7 @@ def test_no_text_of_a_user_breaks_the_card(text: str) -> None:
     card = model_card(facts)
     assert card.encode()
     assert front_matter(card)["widget"][0]["text"] == text
-    assert [len(row) for row in rows(card, "Settings")] == [2, 2, 2]
+    assert [len(row) for row in rows(card, "Training settings")] == [2, 2, 2]
     assert [len(row) for row in rows(card, "Training data")] == [2, 2, 2, 3, 3, 3]
     headings = [line for line in card.splitlines() if line.startswith("## ")]
     assert headings == [f"## {name}" for name in SECTIONS]
@@ -129,7 +140,7 @@ def test_no_text_of_a_user_breaks_the_card(text: str) -> None:
     assert text in strings
 
 
-SECTIONS = ("Samples", "Use", "Figures", "Gate", "Training data", "Settings", "Lineage")
+SECTIONS = ("Samples", "Use", "Figures", "Gate", "Training data", "Training settings", "License", "Lineage")
 
 
 def test_half_a_surrogate_pair_can_still_be_written() -> None:
@@ -164,23 +175,25 @@ def test_backticks_in_a_prompt_do_not_end_the_snippet() -> None:
 
 def test_the_figures_tell_what_changed_where_both_are_known() -> None:
     assert rows(model_card(FACTS), "Figures")[2:] == [
-        ["held-out loss", "0.08214", "0.05127", "-37.6%"],
-        ["concept score", "0", "0.93", ""],
-        ["speed", "", "1.5", ""],
+        ["held-out loss", "0.08214", "0.05127", "-37.6% ± 6.0%", ""],
+        ["concept score", "0.0%", "93.8%", "+93.8 points", "83.0% to 98.0% (48 pictures)"],
+        ["speed", "", "1.5", "", ""],
     ]
 
 
 def test_the_data_is_counted_with_its_exclusions() -> None:
     card = model_card(FACTS)
-    assert "31 pictures trained on, 5 held out, 3 excluded." in card
+    assert "Trained on 31 pictures; 5 held out to measure the loss, 3 excluded." in card
     assert [r"damaged: image file \| truncated", "1"] in rows(card, "Training data")
     assert ["48x80", "8", "3"] in rows(card, "Training data")
 
 
-def test_the_verdict_is_told_with_its_reasons_and_left_out_without_a_gate() -> None:
-    assert "Not promoted to champion.\n\n- prompt following fell" in model_card(FACTS)
+def test_the_verdict_stands_there_with_its_reasons_and_left_out_without_a_gate() -> None:
+    assert "Not promoted to its project's champion.\n\n- prompt following fell" in model_card(FACTS)
     assert "## Gate" not in model_card(replace(FACTS, verdict=None))
-    assert "\n\nPromoted to champion.\n" in model_card(replace(FACTS, verdict=Verdict(True)))
+    assert "\n\nPromoted: it keeps every limit of its project, whose champion it is.\n" in model_card(
+        replace(FACTS, verdict=Verdict(True))
+    )
 
 
 def test_what_is_not_known_is_left_out() -> None:
@@ -188,9 +201,9 @@ def test_what_is_not_known_is_left_out() -> None:
         "x", "x.safetensors", Trained("SDXL", 4, 4.0, "attention", 10, 10), TrainingData(3, 0), FACTS.lineage
     )
     card = model_card(bare)
-    assert set(front_matter(card)) == {"license", "library_name", "pipeline_tag", "tags"}
+    assert set(front_matter(card)) == {"license", "license_name", "library_name", "pipeline_tag", "tags"}
     assert "10 steps." in card and "samples.png" not in card
-    assert not re.search(r"^## (Samples|Figures|Gate|Settings)$", card, re.MULTILINE)
+    assert not re.search(r"^## (Samples|Figures|Gate|Training settings)$", card, re.MULTILINE)
 
 
 def test_equal_facts_give_equal_cards_whatever_the_order_of_versions() -> None:
@@ -224,3 +237,46 @@ def test_a_card_of_edits_tells_how_a_picture_is_given() -> None:
     assert "3 of them are edits of a control picture." in card
     two = model_card(replace(FACTS, rendered=replace(rendered, controls=2)))
     assert 'image=[load_image("control-1.png"), load_image("control-2.png")],' in two
+
+
+def test_each_tool_is_given_the_file_that_it_reads() -> None:
+    card = model_card(FACTS)
+    assert "put `demo.kohya.safetensors` into `models/Lora` and write `<lora:demo.kohya:1>` into the prompt" in card
+    assert "Forge" not in model_card(replace(FACTS, kohya_file=""))
+
+
+def test_the_card_says_what_to_write_into_the_prompt() -> None:
+    assert "**Trigger word**: **zorbling**. Put it into the prompt." in model_card(FACTS)
+    several = replace(FACTS.trained, trigger_words=("tom", "kit", "ann"))
+    assert "**Trigger words**: **tom**, **kit** or **ann**." in model_card(replace(FACTS, trained=several))
+    without = model_card(replace(FACTS, trained=replace(FACTS.trained, trigger_words=())))
+    assert (
+        f"**No trigger word**: word the prompt like the captions that it was trained with, for example: {PROMPTS[0]}"
+        in without
+    )
+    assert "instance_prompt" not in front_matter(without)
+
+
+def test_the_card_advises_a_strength_and_names_those_that_it_shows() -> None:
+    assert "The samples above show 0.5, 1 and 1.5." in model_card(FACTS)
+    assert "The samples above show" not in model_card(replace(FACTS, rendered=Rendered()))
+
+
+def test_settings_are_written_as_a_project_has_them_and_paths_are_not_given_away() -> None:
+    shown = {name: value for name, value, *_ in rows(model_card(FACTS), "Training settings")}
+    assert shown["train.epochs"] == "none"
+    assert shown["noise.timesteps"] == "0, 1000"
+    assert shown["loss.masked"] == "true"
+    assert shown["adapter.init_from"] == "older.safetensors"
+
+
+def test_the_gallery_shows_the_first_prompts_alone() -> None:
+    many = replace(FACTS, rendered=Rendered(tuple(f"cat {number}" for number in range(20))))
+    assert [one["output"]["url"] for one in front_matter(model_card(many))["widget"]] == [
+        f"sample-{number}.png" for number in range(1, 9)
+    ]
+
+
+def test_a_dataset_with_regularisation_pictures_says_so() -> None:
+    card = model_card(replace(FACTS, data=replace(FACTS.data, regularisation=10)))
+    assert "10 of those trained on are regularisation pictures, without the concept." in card

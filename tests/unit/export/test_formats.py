@@ -18,7 +18,7 @@ from trainer_core.export.proof import comfyui_unmapped
 from trainer_core.export.readers.read import read_layers
 from trainer_core.export.write import Lora, exported_tensors
 from trainer_core.families import family_names, get_family
-from trainer_core.families.family import LoraNames
+from trainer_core.families.spec import LoraNames
 
 FAMILIES = ("sd15", "sdxl", "flux1")
 

@@ -11,21 +11,22 @@ import pytest
 import torch
 
 from tests.unit.export.support import config_of, modules_in
-from trainer_core.adapters import ADAPTERS
+from trainer_core.adapter_kinds import adapter_kinds
+from trainer_core.adapters.adapter import ADAPTERS
 from trainer_core.adapters.layers import Layer, LoraLayer, LycorisLayer
 from trainer_core.config.groups import AdapterConfig, AdapterOptionsConfig
 from trainer_core.errors import ExportError
 from trainer_core.export.convert import Request, convert
-from trainer_core.export.format_support import held_formats, possible_formats, refusal
+from trainer_core.export.format_support import held_formats, possible_formats, unsupported_reason
 from trainer_core.export.hollow_models import hollow_denoiser
 from trainer_core.export.metadata.kohya_metadata import network_arguments, network_module
 from trainer_core.export.proof import comfyui_unmapped, prove
 from trainer_core.export.readers.read import read_file, read_layers
 from trainer_core.export.write import Lora, exported_tensors, write_lora
 from trainer_core.families import get_family
-from trainer_core.families.family import LoraNames
+from trainer_core.families.spec import LoraNames
 
-KINDS = sorted(set(ADAPTERS) - {"lora", "locon", "dylora"})
+KINDS = sorted(name for name, kind in adapter_kinds().items() if not kind.plain_lora)
 ALL = ("diffusers", "kohya", "comfyui", "lycoris")
 
 
@@ -154,8 +155,8 @@ NAMES = {"plain": LoraNames(), "joined": LoraNames(native={"a": ("b",)}), "lokr"
 def test_formats_hold_what_their_readers_load_right(adapter: Any, options: Any, names: str, held: Any) -> None:
     settings, own = AdapterConfig.model_validate(adapter), AdapterOptionsConfig.model_validate(options)
     assert held_formats(NAMES[names], ALL, settings, own) == held
-    assert set(possible_formats(NAMES[names], settings, own)) == set(held)
-    assert all(bool(refusal(name, NAMES[names], settings, own)) is (name not in held) for name in ALL)
+    assert set(possible_formats(NAMES[names], settings, own)) & set(ALL) == set(held)
+    assert all(bool(unsupported_reason(name, NAMES[names], settings, own)) is (name not in held) for name in ALL)
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from trainer_core.export.proof import BOUNDS, FileProof, prove
 from trainer_core.export.readers.with_diffusers import load_with_diffusers
 from trainer_core.export.write import Lora, exported_tensors, write_lora
 from trainer_core.families import get_family
-from trainer_core.families.family import PrecisionName
+from trainer_core.families.spec import PrecisionName
 
 Sabotage = Callable[[dict[str, Tensor]], dict[str, Tensor]]
 FAMILIES = ("sd15", "sdxl", "flux1")

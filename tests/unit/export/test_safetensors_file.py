@@ -2,12 +2,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors import SafetensorError
 from safetensors.torch import load, safe_open
 
-from trainer_core.export.safetensors_file import read_metadata, serialize, tensors_sha256
+from trainer_core.export.safetensors_file import file_sha256, read_metadata, serialize, tensors_sha256
 
 TENSORS = {"b": torch.arange(6.0).reshape(2, 3), "a": torch.ones(3, dtype=torch.bfloat16)}
 
@@ -37,3 +39,18 @@ def test_the_digest_sees_names_dtypes_shapes_and_bytes_and_nothing_else() -> Non
     ]
     assert len({tensors_sha256(one) for one in [base, *others]}) == 5
     assert tensors_sha256({"a": torch.zeros(2, 2).t()}) == tensors_sha256(base)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.uint8])
+def test_a_file_has_the_digest_of_its_tensors(tmp_path: Path, dtype: torch.dtype) -> None:
+    tensors = {"b.weight": torch.arange(6).reshape(2, 3).to(dtype), "a": torch.ones((), dtype=dtype)}
+    path = tmp_path / "file.safetensors"
+    path.write_bytes(serialize(tensors, {"z": "1"}))
+    assert file_sha256(path) == tensors_sha256(tensors)
+
+
+def test_a_file_that_is_cut_short_has_no_digest(tmp_path: Path) -> None:
+    path = tmp_path / "file.safetensors"
+    path.write_bytes(serialize(TENSORS, {})[:-1])
+    with pytest.raises(SafetensorError):
+        file_sha256(path)

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from trainer_core.families import get_family
 from trainer_core.families.model_source import ModelSource
-from trainer_core.families.shared import fast_loading
+from trainer_core.families.shared import fast_loading, loading
 
 CPU = torch.device("cpu")
 WEIGHTS = "diffusion_pytorch_model.safetensors"
@@ -84,9 +84,9 @@ def test_a_source_for_a_gpu_reads_diffusers_models_that_way_and_text_encoders_no
     monkeypatch.setattr(fast_loading, "load", on_the_cpu)
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
     gpu = replace(source, device="cuda")
-    ours, theirs = (family.load_denoiser(one, torch.float32) for one in (gpu, source))
-    family.load_vae(gpu, torch.float32)
-    family.load_text_encoders(gpu, torch.float32)
+    ours, theirs = (loading.load_denoiser(one, torch.float32) for one in (gpu, source))
+    loading.load_vae(gpu, torch.float32)
+    loading.load_text_encoders(gpu, torch.float32)
     assert loaded == ["unet", "vae"]
     assert all(torch.equal(a, b) for a, b in zip(ours.parameters(), theirs.parameters(), strict=True))
     assert not any(parameter.requires_grad for parameter in ours.parameters())

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from trainer_core.hardware import placement
-from trainer_core.hardware.placement import place, torch_work, use_attention
+from trainer_core.hardware.placement import move_to_device, torch_work, use_attention
 from trainer_core.hardware.profiles import PROFILES, HardwareProfile
 
 CPU = next(profile for profile in PROFILES if profile.name == "cpu")
@@ -39,14 +39,14 @@ def test_on_a_cpu_freed_memory_is_kept_for_the_work_and_returned_after_it(monkey
 
 
 def test_convolutions_are_placed_channels_last_and_other_modules_as_they_are() -> None:
-    convolution = place(torch.nn.Conv2d(3, 4, 3), CPU)
+    convolution = move_to_device(torch.nn.Conv2d(3, 4, 3), CPU)
     assert next(convolution.parameters()).is_contiguous(memory_format=torch.channels_last)
     linear = torch.nn.Linear(3, 4)
-    assert place(linear, CPU) is linear
+    assert move_to_device(linear, CPU) is linear
 
 
 def test_a_module_with_convolutions_over_videos_keeps_its_memory_format() -> None:
-    module = place(torch.nn.Sequential(torch.nn.Conv2d(4, 4, 3), torch.nn.Conv3d(4, 4, 3)), CPU)
+    module = move_to_device(torch.nn.Sequential(torch.nn.Conv2d(4, 4, 3), torch.nn.Conv3d(4, 4, 3)), CPU)
     assert all(parameter.is_contiguous() for parameter in module.parameters())
 
 

@@ -9,8 +9,7 @@ import pytest
 from trainer_core.errors import ConfigError
 from trainer_core.hardware import detect
 from trainer_core.hardware.detect import detect_machine, select_profile
-from trainer_core.hardware.placement import resolve_precision
-from trainer_core.hardware.profiles import PROFILES, Machine
+from trainer_core.hardware.profiles import PROFILES, Machine, resolve_precision
 
 
 def _machine(gpu: str | None = None, capability: tuple[int, int] | None = None, flags: str = "") -> Machine:
@@ -44,10 +43,6 @@ def test_a_profile_can_be_asked_for_by_name_and_a_wrong_name_lists_them() -> Non
 def test_names_are_unique_and_every_machine_matches_some_row() -> None:
     assert len({profile.name for profile in PROFILES}) == len(PROFILES)
     assert any(profile.matches(_machine("Some GPU", None)) for profile in PROFILES)
-
-
-def test_only_unified_memory_is_marked_so() -> None:
-    assert [profile.name for profile in PROFILES if profile.unified_memory] == ["dgx_spark"]
 
 
 def test_auto_precision_falls_back_where_the_model_would_overflow() -> None:

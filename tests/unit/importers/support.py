@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ MAIN = sorted(
 
 
 @contextlib.contextmanager
-def example_folder(tmp_path: Path, tool: str) -> Iterator[Path]:
+def example_folder(tmp_path: Path, tool: str) -> Generator[Path]:
     """Make a copy of a tool's examples the current folder."""
     work = tmp_path / "work"
     shutil.copytree(EXAMPLES / tool, work)

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from tests.unit.importers.support import import_example, import_json, project_of, status
+from trainer_core.sampling.prompt_file import read_prompt_file
 
 
 def config(**process: Any) -> dict[str, Any]:
@@ -76,7 +77,10 @@ def test_output_preservation_and_edit_pairs_are_kept(tmp_path: Path) -> None:
     edit = project_of(tmp_path / "b", import_example(tmp_path / "b", "ai-toolkit/qwen_edit_plus.yaml"))
     assert [path.name for path in edit.datasets[0].control_path] == ["before", "light"]
     assert edit.datasets[0].resolutions == (512, 768)
-    assert [len(paths) for paths in edit.sample.control_paths] == [2, 1]
+    assert edit.sample.prompt_file
+    prompts = read_prompt_file(edit.sample.prompt_file)
+    assert [[Path(one).name for one in prompt.controls] for prompt in prompts] == [["a.png", "light.png"], ["b.png"]]
+    assert [prompt.seed for prompt in prompts] == [None, 7]
     assert edit.adapter_options.full_matrix
 
 

@@ -28,7 +28,7 @@ def test_defaults_of_kohya_that_are_not_ours_are_written(tmp_path: Path) -> None
     assert project.caption.missing == "empty"
     assert project.datasets[0].held_out == 0
     assert project.adapter.text_encoders == ("text_encoder",)
-    assert project.adapter.targets == "all-linear"
+    assert project.adapter.targets == "all-linear+conv1x1"
 
 
 def test_the_learning_rate_that_kohya_falls_back_on_is_written(tmp_path: Path) -> None:

@@ -85,7 +85,7 @@ def test_the_family_can_be_told(tmp_path: Path) -> None:
     config = tmp_path / "a.toml"
     config.write_text(KOHYA, encoding="utf-8")
     report = run_import(Request(config, tmp_path / "o.yaml", family="sd15"))
-    assert (report.family, report.family_told_by) == ("sd15", "--family")
+    assert (report.family, report.family_detected_by) == ("sd15", "--family")
     with pytest.raises(ImportFailed, match="not a family"):
         run_import(Request(config, tmp_path / "p.yaml", family="sd99"))
 

@@ -103,3 +103,23 @@ def test_squares_and_buckets_at_once_are_told(tmp_path: Path) -> None:
 def test_a_dataloader_alone_is_no_project(tmp_path: Path) -> None:
     with pytest.raises(ImportFailed, match="--dataset"):
         import_json(tmp_path, [{"id": "a", "instance_data_dir": "/a", "caption_strategy": "textfile"}])
+
+
+@pytest.mark.parametrize(
+    ("settings", "dataset_type", "reason"),
+    [
+        ({"model_family": "ace_step"}, "audio", "only models of pictures"),
+        ({"model_family": "flux", "controlnet": True}, "image", "ControlNet"),
+        ({"model_family": "flux", "control": True}, "image", "control LoRA"),
+        ({"model_family": "flux"}, "audio", "only pictures are trained"),
+        ({"model_family": "flux"}, "video", "only pictures are trained"),
+    ],
+)
+def test_what_trains_no_lora_on_pictures_is_refused(
+    tmp_path: Path, settings: dict[str, Any], dataset_type: str, reason: str
+) -> None:
+    backend = json.dumps([{"id": "a", "dataset_type": dataset_type, "instance_data_dir": "files"}])
+    data = {"model_type": "lora", "lora_rank": 8, "data_backend_config": "backend.json", **settings}
+    with pytest.raises(ImportFailed, match=reason):
+        import_json(tmp_path, data, backend_json=backend)
+    assert not (tmp_path / "work" / "configs").exists()

@@ -14,7 +14,7 @@ PICTURE = Image.new("RGB", (4, 4))
 
 
 class Pipeline:
-    """Notes what it is asked."""
+    """Notes what it is asked; renders one picture a call."""
 
     def __init__(self) -> None:
         self.asked: list[dict[str, Any]] = []

@@ -9,7 +9,8 @@ from tests.projects import TinyProject
 from trainer_core import run
 from trainer_core.export.safetensors_file import read_metadata
 from trainer_core.families import with_spec
-from trainer_core.stages.publishing.lora_files import same_base
+from trainer_core.stages.preflight.findings import project_findings
+from trainer_core.stages.publishing.lora_names import same_base
 from trainer_core.types import Finding
 
 
@@ -17,9 +18,10 @@ def _findings(project: TinyProject, *overrides: str) -> list[Finding]:
     """What is said of a family of which ComfyUI reads nothing."""
     session = run.open_session(project.config, overrides)
     try:
-        spec = session.family.spec
-        session.family = with_spec(session.family, replace(spec, lora=replace(spec.lora, comfyui=None)))
-        return [finding for finding in session.findings() if finding.field == "export.formats"]
+        spec = session.workspace.family.spec
+        family = with_spec(session.workspace.family, replace(spec, lora=replace(spec.lora, comfyui=None)))
+        vars(session.workspace.base)["family"] = family
+        return [finding for finding in project_findings(session) if finding.field == "export.formats"]
     finally:
         session.close()
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from trainer_core.store import Store
-from trainer_core.store.runs import claim, make_room, removable, remove_idle, runs_of
+from trainer_core.store.runs import claim, free_space, removable, remove_idle, runs_of
 
 
 @pytest.fixture
@@ -81,7 +81,7 @@ def test_no_more_goes_than_must(store: Store) -> None:
     run(store, "a", days=3)
     run(store, "b", days=2)
     run(store, "c", days=1)
-    removed, missing = make_room(store, "cats", 3500, "new", 1500)
+    removed, missing = free_space(store, "cats", 3500, "new", 1500)
     assert ([one.path.name for one in removed], missing) == (["a"], 0)
     assert names(store) == {"b", "c"}
 
@@ -90,11 +90,11 @@ def test_nothing_goes_where_it_would_not_be_enough(store: Store) -> None:
     run(store, "a", days=3)
     run(store, "needed", size=5000)
     publish(store, "cats", "needed")
-    removed, missing = make_room(store, "cats", 5500, "new", 1000)
+    removed, missing = free_space(store, "cats", 5500, "new", 1000)
     assert (removed, missing) == ([], 500)
     assert names(store) == {"a", "needed"}
 
 
 def test_a_runs_own_files_count_within_what_it_needs(store: Store) -> None:
     run(store, "new", size=900)
-    assert make_room(store, "cats", 1000, "new", 1000) == ([], 0)
+    assert free_space(store, "cats", 1000, "new", 1000) == ([], 0)

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from trainer_core.data.epoch.batch_order import Order
+from trainer_core.data.epoch.batch_order import BatchOrder
 from trainer_core.diffusion.noise_shape import NoiseShape
 from trainer_core.train.batches import BatchLoader, CachedSamples, _ahead
 from trainer_core.types import Bucket, Geometry, TextCondition
@@ -22,7 +22,7 @@ def loader() -> BatchLoader:
         {name: TextCondition(torch.randn(5, 3), torch.randn(2)) for name in NAMES},
         dict.fromkeys(NAMES, GEOMETRY),
     )
-    order = Order(tuple((name, Bucket(64, 64), 1) for name in NAMES), 3, seed=1)
+    order = BatchOrder(tuple((name, Bucket(64, 64), 1) for name in NAMES), 3, seed=1)
     return BatchLoader(order, cache, torch.device("cpu"), torch.float32)
 
 
@@ -82,14 +82,14 @@ def test_batches_carry_the_weights_of_their_samples(loader: BatchLoader) -> None
 def test_noise_is_shaped_by_sample_and_only_the_denoiser_sees_the_disturbance(loader: BatchLoader) -> None:
     shape = NoiseShape(offset=0.2, multires_iterations=3, ip_gamma=0.1)
     plain, shaped = loader.batch(1), replace(loader, noise=shape).batch(1)
-    assert plain.seen_noise is None
-    assert shaped.seen_noise is not None
+    assert plain.input_noise is None
+    assert shaped.input_noise is not None
     assert not torch.equal(plain.noise, shaped.noise)
     for row, draw in enumerate(loader.order.micro_batch(1)):
         parts = (1, draw.epoch, draw.sample_id, draw.repeat)
         noise = shape.draw(parts, loader.cache.latents[draw.sample_id])
         assert torch.equal(shaped.noise[row], noise)
-        assert torch.equal(shaped.seen_noise[row], shape.perturbed(parts, noise))
+        assert torch.equal(shaped.input_noise[row], shape.perturbed(parts, noise))
     assert torch.equal(replace(loader, noise=NoiseShape(ip_gamma=0.1)).batch(1).noise, plain.noise)
 
 

@@ -1,11 +1,12 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from trainer_core.train.lr_finder import FoundLr, RangeTest, judge, smoothed_shares, write_picture
+from trainer_core.train.lr_finder import FoundLr, RangeTest, judge, picture, smoothed_shares, write_picture
 
 ASKED = RangeTest(1e-7, 1e-1, 121)
 
@@ -45,6 +46,24 @@ def test_a_loss_that_never_falls_suggests_nothing() -> None:
     result = judge(ASKED, [1.0, 1.0, 1.2], [1.0] * 121, 1e-3)
     assert (result.suggested, result.steepest, result.diverged) == (None, None, 1e-3)
     assert judge(ASKED, [], [1.0], 1e-7).readings == ()
+
+
+def test_a_range_that_ends_while_the_loss_falls_ended_too_soon() -> None:
+    short = RangeTest(1e-7, 1e-2, 101)
+    losses = [valley(short.rate(step)) for step in range(101)]
+    assert judge(short, losses, [1.0] * 101, None).ended_too_soon
+    # The valley's other side is in the range, or the loss diverged: the lowest point is known.
+    assert not found([1.0] * 121).ended_too_soon
+    assert not judge(short, losses, [1.0] * 101, 1e-2).ended_too_soon
+    assert judge(short, losses, [1.0] * 101, None).as_dict()["ended_too_soon"] is True
+
+
+def test_rates_that_coincide_are_one_line_with_both_names() -> None:
+    result = found([1.0] * 121)
+    same = replace(result, steepest=result.suggested)
+    labels = [line.get_label() for line in picture(same).axes[0].lines]
+    assert len([label for label in labels if "suggested" in str(label) and "falls fastest" in str(label)]) == 1
+    assert len(labels) == 4
 
 
 def test_shares_are_of_the_same_draws() -> None:

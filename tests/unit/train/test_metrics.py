@@ -1,12 +1,20 @@
 from __future__ import annotations
 
+import json
 import math
+import re
+import zlib
+from dataclasses import asdict, replace
+from datetime import datetime
 from pathlib import Path
 
 import torch
+from PIL import Image
 
-from trainer_core.train.observe.metrics import LossRecorder, MetricsFile, StepMetrics, first_bad, read_metrics
-from trainer_core.train.observe.plots import running_mean, write_loss_curve
+from trainer_core.clock import iso_time
+from trainer_core.train.observe.losses import LossRecorder, first_bad
+from trainer_core.train.observe.metrics import MetricsFile, StepMetrics, read_metrics
+from trainer_core.train.observe.plots import loss_curve, running_mean, write_loss_curve
 
 
 def _line(step: int, loss: float = 0.5) -> StepMetrics:
@@ -49,6 +57,42 @@ def test_lines_cut_short_or_changed_by_one_digit_are_left_out(tmp_path: Path) ->
     assert [line.step for line in read_metrics(path)] == [20]
 
 
+def test_a_line_says_when_it_was_written_and_comparisons_ignore_it(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    timed = replace(_line(10), time="2026-11-21T16:44:08.123+00:00")
+    MetricsFile(path, resumed_step=0).write(timed)
+    assert read_metrics(path) == [_line(10)]
+    assert read_metrics(path)[0].time == timed.time
+    # A resumed run keeps the time of the lines that it keeps.
+    MetricsFile(path, resumed_step=10)
+    assert read_metrics(path)[0].time == timed.time
+
+
+def test_lines_of_older_versions_have_no_time_and_are_still_read(tmp_path: Path) -> None:
+    values = {name: value for name, value in asdict(_line(10)).items() if name != "time"}
+    crc = zlib.crc32(json.dumps(values, sort_keys=True).encode())
+    (tmp_path / "metrics.jsonl").write_text(json.dumps(values | {"crc32": crc}) + "\n")
+    assert read_metrics(tmp_path / "metrics.jsonl") == [_line(10)]
+
+
+def test_times_have_a_date_milliseconds_and_an_offset() -> None:
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}[+-]\d\d:\d\d", iso_time())
+    assert datetime.fromisoformat(iso_time(1.5)).timestamp() == 1.5
+
+
+def test_training_and_held_out_loss_have_an_axis_each_with_a_label() -> None:
+    lines = [_line(step, loss=0.15) for step in (10, 20, 30)]
+    training, held_out, rate = loss_curve(lines, {0: 0.9, 30: 0.88}, 30).axes
+    assert "training loss" in training.get_ylabel() and "held-out loss" in held_out.get_ylabel()
+    assert rate.get_ylabel() == "learning rate"
+    # Neither curve is pressed flat by the other's size.
+    assert training.get_ylim()[1] < 0.5 < held_out.get_ylim()[0]
+
+
+def test_without_held_out_samples_there_is_no_axis_for_them() -> None:
+    assert len(loss_curve([_line(10), _line(20)], {}, 20).axes) == 2
+
+
 def test_the_running_mean_starts_at_the_first_value_and_follows() -> None:
     means = running_mean([1.0, 1.0, 0.0])
     assert means[0] == 1.0
@@ -57,4 +101,5 @@ def test_the_running_mean_starts_at_the_first_value_and_follows() -> None:
 
 def test_a_curve_of_no_lines_is_still_a_picture(tmp_path: Path) -> None:
     write_loss_curve([], {}, 0, tmp_path / "curve.png")
-    assert (tmp_path / "curve.png").read_bytes().startswith(b"\x89PNG")
+    with Image.open(tmp_path / "curve.png") as picture:
+        assert (picture.format, picture.mode, picture.size) == ("PNG", "P", (900, 520))

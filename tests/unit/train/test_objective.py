@@ -18,6 +18,7 @@ from trainer_core.config.groups import AdapterConfig, AdapterOptionsConfig, Loss
 from trainer_core.diffusion.noise import sample_noise
 from trainer_core.families import get_family
 from trainer_core.families.model_source import ModelSource
+from trainer_core.families.shared import loading
 from trainer_core.train.objective import preservation_loss, sample_weights, training_loss
 from trainer_core.types import Batch, Bucket, Geometry, Sample, TextCondition
 
@@ -35,7 +36,7 @@ def trainer(tiny_bases: dict[str, Path]) -> Make:
     def make(family: str = "sd15", noise: Any = None, loss: Any = None, checkpointing: bool = False) -> Any:
         found = get_family(family)
         source = ModelSource.open(tiny_bases[family], None, found.spec)
-        denoiser: Any = found.load_denoiser(source, torch.float32)
+        denoiser: Any = loading.load_denoiser(source, torch.float32)
         if checkpointing:
             denoiser.enable_gradient_checkpointing()
         parameters = lora.attach(denoiser, ADAPTER, AdapterOptionsConfig(), found.spec.targets, seed=3)
@@ -90,7 +91,7 @@ def predicted(trainer: Any, made: Batch, told: TextCondition | None = None) -> t
     from trainer_core.types import Conditioning
 
     times = trainer.schedule.timesteps(made.u, made.latents.shape)
-    seen = made.noise if made.seen_noise is None else made.seen_noise
+    seen = made.noise if made.input_noise is None else made.input_noise
     noisy = trainer.schedule.add_noise(made.latents, seen, times)
     given = Conditioning(told or made.text, made.geometries, made.controls, trainer.project.noise.guidance)
     return trainer.family.predict(trainer.denoiser, noisy, times, given)
@@ -156,7 +157,7 @@ def test_masks_weigh_latent_pixels(trainer: Make, family: str) -> None:
 @pytest.mark.parametrize("family", ["sd15", "flux1"])
 def test_the_denoiser_sees_disturbed_noise_and_should_predict_the_plain_one(trainer: Make, family: str) -> None:
     one, plain = trainer(family), batch(family)
-    made = replace(plain, seen_noise=plain.noise + 0.3 * torch.randn(plain.noise.shape))
+    made = replace(plain, input_noise=plain.noise + 0.3 * torch.randn(plain.noise.shape))
     target = made.noise if family == "sd15" else made.noise - made.latents
     wanted = (predicted(one, made) - target).square().flatten(1).mean(1).mean()
     assert training_loss(one, made).item() == wanted.item()

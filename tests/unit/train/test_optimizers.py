@@ -9,13 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from trainer_core.config.groups import OptimizerConfig
+from trainer_core.config.optimizers import OPTIMIZERS, plain_name
 from trainer_core.errors import ConfigError
 from trainer_core.train.optim.build import TrainedPart, build_optimizer, effective_lr, is_up_matrix
 from trainer_core.train.optim.findings import check_optimizer, is_adaptive, optimizer_class
 from trainer_core.train.optim.state import optimizer_state, restore_optimizer
-from trainer_core.train.optim.table import OPTIMIZERS, plain_name
+from trainer_core.train.optim.state_tree import pack, unpack
 from trainer_core.train.run_state.checkpoint import TrainState, load_latest, save_state
-from trainer_core.train.run_state.state_tree import pack, unpack
 
 TOY_RATES = {"sgdnesterov": 0.5, "sgdnesterov8bit": 0.5, "sgdschedulefree": 5.0, "radamschedulefree": 0.05}
 """Rates for the small problem; others take 0.01, and those that find their own the table's."""

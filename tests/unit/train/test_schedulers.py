@@ -9,7 +9,14 @@ from hypothesis import strategies as st
 from transformers.optimization import get_scheduler
 
 from trainer_core.config.groups import ScheduleConfig
-from trainer_core.train.optim.schedules import SHAPES, curve, lr_multiplier, warmup_steps
+from trainer_core.train.optim.schedules import (
+    SHAPES,
+    curve,
+    depends_on_length,
+    lr_multiplier,
+    steps_of_any_length,
+    warmup_steps,
+)
 
 NAMES = sorted(SHAPES)
 
@@ -132,3 +139,23 @@ def test_the_curve_has_the_first_and_the_last_step_and_is_the_schedule() -> None
     assert all(rate == 2e-4 * lr_multiplier(step - 1, schedule, 1500) for step, rate in points)
     assert [step for step, _ in curve(schedule, 1.0, 3)] == [1, 2, 3]
     assert curve(schedule, 1.0, 1) == [(1, 0.2)]
+
+
+@pytest.mark.parametrize("name", SHAPES)
+@pytest.mark.parametrize("warmup", [{}, {"warmup_steps": 7}, {"warmup_ratio": 0.1}])
+@pytest.mark.parametrize(("short", "long"), [(40, 41), (40, 80), (3, 100)])
+def test_a_longer_run_has_the_same_rates_as_far_as_it_is_said(
+    name: Any, warmup: dict[str, Any], short: int, long: int
+) -> None:
+    schedule = ScheduleConfig(name=name, **warmup)
+    same = steps_of_any_length(schedule, short)
+    assert same <= steps_of_any_length(schedule, long)
+    assert rates(short, name=name, **warmup)[:same] == rates(long, name=name, **warmup)[:same]
+    assert bool(same) != bool(depends_on_length(schedule))
+
+
+def test_the_schedules_that_a_longer_run_goes_on_with_are_the_constant_and_the_one_with_a_stable_part() -> None:
+    lengths = {name: steps_of_any_length(ScheduleConfig(name=name), 1500) for name in ("constant", "cosine", "linear")}
+    assert lengths == {"constant": 1500, "cosine": 0, "linear": 0}
+    assert steps_of_any_length(ScheduleConfig(name="warmup_stable_decay"), 1500) == 1200
+    assert depends_on_length(ScheduleConfig(name="cosine")) == "the cosine schedule depends on train.steps"

@@ -9,8 +9,8 @@ import torch
 
 from tests.unit.data.helpers import sample
 from trainer_core.config.groups import CaptionConfig
-from trainer_core.data.captions.caption_variants import chosen_text, draw_text, is_dropped
-from trainer_core.data.epoch.batch_order import Draw, Order
+from trainer_core.data.captions.caption_variants import chosen_variant, draw_text, is_dropped
+from trainer_core.data.epoch.batch_order import BatchOrder, Draw
 from trainer_core.stages.caching.caption_entries import live_captions, names_needed
 from trainer_core.train.batches import BatchLoader, CachedSamples
 from trainer_core.train.caption_choice import TextChoice
@@ -19,7 +19,7 @@ from trainer_core.types import CaptionRules, CaptionSource, Sample, TextConditio
 SAMPLES = (
     sample("set/a.png", texts=("x", "y", "x", "z")),
     sample("set/b.png"),
-    sample("set/c.png", texts=("one", "two"), turns=2),
+    sample("set/c.png", texts=("one", "two"), epoch_groups=2),
 )
 NAMES = {"set/a.png": ("a1", "a2", "a1", "a3"), "set/c.png": ("c1", "c2")}
 KNOWN = ("a1", "a2", "a3", "set/b.png", "c1", "c2", "empty", "class a", "class b", "class c")
@@ -41,7 +41,7 @@ def loader(chosen: TextChoice | None, samples: tuple[Sample, ...] = SAMPLES, see
     text = {name: TextCondition(torch.full((2, 3), float(number))) for number, name in enumerate(KNOWN)}
     latents = {one.id: torch.zeros(4, 2, 2) for one in samples}
     cache = CachedSamples(latents, text, {one.id: one.geometry for one in samples})
-    return BatchLoader(Order.of(samples, 2, seed), cache, torch.device("cpu"), torch.float32, choice=chosen)
+    return BatchLoader(BatchOrder.of(samples, 2, seed), cache, torch.device("cpu"), torch.float32, choice=chosen)
 
 
 def names(batch_text: TextCondition | None) -> list[str]:
@@ -59,7 +59,7 @@ def epochs(one: BatchLoader, count: int) -> list[tuple[int, str, str]]:
 def test_a_draw_has_the_text_that_its_numbers_choose() -> None:
     for epoch, name, text in epochs(loader(choice()), 12):
         one = next(one for one in SAMPLES if one.id == name)
-        place = chosen_text(one, 3, epoch, 0)
+        place = chosen_variant(one, 3, epoch, 0)
         assert text == (name if place is None else NAMES[name][place])
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from trainer_core.config.groups import LoggingConfig
-from trainer_core.train.observe.trackers import Picture, RunPlace, Trackers, WeightsAndBiases, open_trackers
+from trainer_core.train.observe.trackers import RunFolders, SamplePicture, Trackers, WeightsAndBiases, open_trackers
 
 Row = tuple[int, dict[str, float]]
 
@@ -47,7 +47,7 @@ def service(monkeypatch: pytest.MonkeyPatch) -> Service:
 
 
 def begin(folder: Path) -> WeightsAndBiases:
-    place = RunPlace(folder / "runs" / "0123456789abcdef", folder / "outputs", "cats")
+    place = RunFolders(folder / "runs" / "0123456789abcdef", folder / "outputs", "cats")
     return WeightsAndBiases(place, LoggingConfig(wandb="offline"))
 
 
@@ -91,7 +91,7 @@ class Broken:
         self.calls += 1
         raise ConnectionError("no route to host")
 
-    def show(self, pictures: Sequence[Picture]) -> None: ...
+    def show(self, pictures: Sequence[SamplePicture]) -> None: ...
 
     def close(self) -> None: ...
 
@@ -107,6 +107,6 @@ def test_a_service_that_fails_is_told_nothing_more(caplog: pytest.LogCaptureFixt
 
 
 def test_nothing_is_told_where_nothing_is_turned_on(tmp_path: Path) -> None:
-    place = RunPlace(tmp_path / "runs" / "x", tmp_path / "outputs", "cats")
+    place = RunFolders(tmp_path / "runs" / "x", tmp_path / "outputs", "cats")
     assert open_trackers(place, LoggingConfig(), 0).active == {}
     assert list(tmp_path.iterdir()) == []

@@ -9,6 +9,8 @@ import pytest
 from trainer_core.config.fields import field_rows
 from trainer_core.config.load import load_project
 from trainer_core.config.rules import check_rules
+from trainer_core.families import get_family
+from trainer_core.families.facts import family_facts
 from trainer_core.types import JSON
 from trainer_core.wizard.choices import CHOICES, choose, fit, length, training_gib, warnings
 from trainer_core.wizard.document import write_yaml
@@ -21,13 +23,12 @@ from trainer_core.wizard.situation import (
     MachineLook,
     Situation,
     are_tags,
-    trained_side,
 )
 
 ANSWERS = Answers("cats", Path("/pictures"), "/base", "sdxl", trigger_word="ohwx")
 RTX_4090 = MachineLook("cuda", memory_gib=24, ram_gib=64, disk_gib=500, cores=16)
-SDXL = BaseLook("SDXL", "diffusion", weights_gib=4.8, side=1024, latent_bytes=0.125, clip_text=True)
-FLUX = BaseLook("FLUX.1", "flow", weights_gib=22.2, side=1024, latent_bytes=0.5, clip_text=False)
+SDXL = BaseLook("SDXL", "diffusion", weights_gib=4.8, side=1024, latent_bytes=0.125)
+FLUX = BaseLook("FLUX.1", "flow", weights_gib=22.2, side=1024, latent_bytes=0.5)
 PICTURES = DatasetLook(30, 1400, small=0.0, captioned=1.0, tags=False, captions=("ohwx at home", "ohwx outside"))
 USUAL = Situation(ANSWERS, RTX_4090, SDXL, PICTURES)
 
@@ -51,17 +52,15 @@ def machine(**changes: object) -> Situation:
 @pytest.mark.parametrize(("goal", "effort", "base"), list(product(GOALS, EFFORTS, (SDXL, FLUX))))
 def test_what_is_chosen_is_a_project_without_conflicts(goal: str, effort: str, base: BaseLook, tmp_path: Path) -> None:
     situation = replace(answers(goal=goal, effort=effort, regularisation=Path("/class")), base=base)
-    places = {"base": "/base", "dataset": "/pictures", "regularisation": "/class"}
-    (tmp_path / "cats.yaml").write_text(write_yaml(situation.answers, choose(situation), places))
+    paths = {"base": "/base", "dataset": "/pictures", "regularisation": "/class"}
+    (tmp_path / "cats.yaml").write_text(write_yaml(situation.answers, choose(situation), paths))
     project = load_project(tmp_path / "cats.yaml")
     found = check_rules(project, facts=_facts(base))
     assert [finding for finding in found if finding.level != "info"] == []
 
 
 def _facts(base: BaseLook):
-    from trainer_core.config.rules import Facts
-
-    return Facts(prediction=base.prediction)
+    return family_facts(get_family("flux1" if base is FLUX else "sdxl").spec)
 
 
 def test_every_choice_is_a_setting_with_a_reason() -> None:
@@ -95,7 +94,7 @@ def test_a_batch_that_does_not_fit_is_accumulated() -> None:
     assert "train.gradient_accumulation_steps" not in large
 
 
-def test_a_base_that_fits_nowhere_is_told() -> None:
+def test_a_base_that_fits_nowhere_is_reported() -> None:
     hopeless = replace(machine(memory_gib=8), base=FLUX)
     assert any("out of memory" in line for line in warnings(hopeless))
     assert warnings(USUAL) == []
@@ -112,7 +111,7 @@ def test_caches_lie_where_they_fit(pictures: int, where: str) -> None:
     assert where in reasons["hardware.resident_cache_mib"]
 
 
-def test_a_disk_that_is_too_small_is_told() -> None:
+def test_a_disk_that_is_too_small_is_reported() -> None:
     situation = replace(dataset(pictures=100_000), machine=replace(RTX_4090, disk_gib=10))
     assert any("LORA_ASSETS_HOME" in line for line in warnings(situation))
 
@@ -144,7 +143,7 @@ def test_only_a_style_of_few_pictures_is_mirrored() -> None:
     assert "augment.flip" not in chosen(answers(goal="style", effort="conservative"))
 
 
-def test_missing_captions_are_allowed_and_told() -> None:
+def test_missing_captions_are_allowed_and_reported() -> None:
     assert chosen(dataset(captioned=0.5))["caption.missing"] == "empty"
     assert "caption.missing" not in chosen(USUAL)
 
@@ -173,14 +172,31 @@ def test_flow_families_get_no_min_snr() -> None:
         ([], False),
     ],
 )
-def test_tags_are_told_from_sentences(captions: list[str], tags: bool) -> None:
+def test_tags_are_distinguished_from_sentences(captions: list[str], tags: bool) -> None:
     assert are_tags(captions) is tags
-
-
-def test_the_trained_side_comes_from_the_config() -> None:
-    assert trained_side({"sample_size": 64}, 8) == 512
-    assert trained_side({"in_channels": 64}, 8) == 1024
 
 
 def test_rules_of_choices_are_named_once() -> None:
     assert len({rule.__name__ for rule in CHOICES}) == len(CHOICES)
+
+
+def test_without_a_trigger_word_no_prompt_is_written() -> None:
+    assert "sample.prompts" not in chosen(answers(trigger_word=""))
+
+
+def test_every_prompt_has_the_trigger_word() -> None:
+    situation = replace(dataset(captions=("a flower", "a landscape")), answers=replace(ANSWERS, trigger_word="ohwx"))
+    assert all("ohwx" in prompt for prompt in chosen(situation)["sample.prompts"])
+
+
+def test_pictures_that_nothing_calls_are_reported() -> None:
+    situation = replace(dataset(captioned=0.0, captions=()), answers=replace(ANSWERS, trigger_word=""))
+    assert any("nothing calls the concept" in line for line in warnings(situation))
+    assert not any("nothing calls" in line for line in warnings(dataset(captioned=0.0, captions=())))
+
+
+def test_one_thing_has_no_s() -> None:
+    situation = replace(machine(cores=1), dataset=replace(PICTURES, pictures=12))
+    reasons = " | ".join(choice.reason for choice in choose(situation))
+    assert "1 picture that" in reasons
+    assert "1 core," in reasons

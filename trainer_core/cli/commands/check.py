@@ -1,4 +1,4 @@
-"""`check`: everything that is wrong or worth knowing, all at once, before anything is computed."""
+"""`check`: reports everything that is wrong or worth knowing, all at once, before anything is computed."""
 
 from __future__ import annotations
 
@@ -12,9 +12,18 @@ import typer
 
 from trainer_core.cli.arithmetic import show_arithmetic
 from trainer_core.cli.options import Config, Debug, Json, Set, Verbose, find_config
+from trainer_core.cli.tables import table
 from trainer_core.cli.terminal import Terminal, show_findings, terminal
-from trainer_core.data.epoch.run_length import KEYS, Arithmetic, arithmetic
+from trainer_core.config.groups import HardwareConfig
+from trainer_core.config.load import load_project, project_home
+from trainer_core.data.epoch.run_length import KEYS, RunLength, run_length
+from trainer_core.data.names import pluralize
 from trainer_core.errors import ConfigError, DatasetError, ModelError
+from trainer_core.families import get_family
+from trainer_core.hardware.detect import detect_machine, select_profile
+from trainer_core.stages.preflight.findings import caption_findings, project_findings
+from trainer_core.stages.preflight.rule_facts import run_findings
+from trainer_core.stages.project.session import Session
 from trainer_core.types import JSON, Finding, Report
 
 if TYPE_CHECKING:
@@ -22,32 +31,36 @@ if TYPE_CHECKING:
 
     from trainer_core.config.project import Project
     from trainer_core.data.manifest import Manifest
-    from trainer_core.stages.project.session import Session
 
 _SHOWN = 5
-"""Excluded pictures named for each cause."""
+"""Number of excluded pictures that are named for each cause."""
 
 
 @dataclass(frozen=True)
 class Inspection:
-    """What was found out; without a manifest when the settings or the dataset did not let us get that far."""
+    """The result of a check. There is no manifest if errors in the settings or the dataset end the check before it."""
 
     findings: tuple[Finding, ...]
     project: Project | None = None
     manifest: Manifest | None = None
 
     @property
-    def arithmetic(self) -> Arithmetic | None:
-        """The arithmetic of the run, or None if there is no picture to train on."""
+    def arithmetic(self) -> RunLength | None:
+        """How pictures and steps relate; None if there is no picture to train on."""
         if self.project is None or self.manifest is None:
             return None
-        figures = arithmetic(self.project, self.manifest.samples)
+        project = self.project
+        figures = run_length(project.train, project.hardware.num_processes, self.manifest.samples)
         return figures if figures.images else None
 
     @property
     def usable(self) -> bool:
         """Whether training may start."""
         return not any(finding.level == "error" for finding in self.findings)
+
+
+EXAMPLES = (("lora-assets check cats --set train.steps=500", "check with another setting"),)
+"""Shown under `--help`."""
 
 
 def check(  # noqa: PLR0913 - an argument an option
@@ -73,9 +86,7 @@ def check(  # noqa: PLR0913 - an argument an option
 
 
 def inspect(config: str, overrides: Sequence[str], report: Report) -> Inspection:
-    """Look at everything and collect what there is to say."""
-    from trainer_core.config.load import load_project, project_home
-
+    """Check settings, model and pictures, and collect all findings."""
     try:
         path = find_config(config)
         project = load_project(path, overrides)
@@ -92,7 +103,7 @@ def as_dict(found: Inspection) -> dict[str, JSON]:
     return {
         "findings": [finding.as_dict() for finding in found.findings],
         "dataset": {
-            "found": manifest.found if manifest else 0,
+            "found": manifest.total if manifest else 0,
             "used": len(manifest.samples) if manifest else 0,
             "excluded": excluded,
         },
@@ -101,19 +112,14 @@ def as_dict(found: Inspection) -> dict[str, JSON]:
 
 
 def _inspect_project(project: Project, home: Path, report: Report) -> Inspection:
-    from trainer_core.config.groups import HardwareConfig
-    from trainer_core.families import get_family
-    from trainer_core.stages.preflight.rule_facts import run_findings
-    from trainer_core.stages.project.session import Session
-
     try:
         get_family(project.model.family)
     except ModelError as error:
         return Inspection((_finding("model.family", error), *_profile(project)), project)
-    # With the profile left to itself, a wrong one does not hide what else is wrong.
+    # The session chooses the profile itself, so that a wrong `hardware.profile` does not hide other errors.
     session = Session.open(project.model_copy(update={"hardware": HardwareConfig()}), home, report)
     try:
-        settings = [*session.findings(), *_profile(project)]
+        settings = [*project_findings(session), *_profile(project)]
         if any(finding.field.startswith("datasets.") and finding.level == "error" for finding in settings):
             return Inspection(tuple(settings), project)
         dataset, manifest = _dataset(session)
@@ -126,8 +132,6 @@ def _inspect_project(project: Project, home: Path, report: Report) -> Inspection
 
 
 def _profile(project: Project) -> Sequence[Finding]:
-    from trainer_core.hardware.detect import detect_machine, select_profile
-
     try:
         select_profile(project.hardware.profile, detect_machine())
     except ConfigError as error:
@@ -137,36 +141,37 @@ def _profile(project: Project) -> Sequence[Finding]:
 
 def _dataset(session: Session) -> tuple[Sequence[Finding], Manifest | None]:
     try:
-        manifest = session.scanned.manifest
+        manifest = session.workspace.scanned.manifest
     except DatasetError as error:
         return (_finding("datasets", error),), None
     except ConfigError as error:
         return error.findings, None
-    return (*manifest.findings, *session.caption_findings), manifest
+    return (*manifest.findings, *caption_findings(session)), manifest
 
 
 def _finding(field: str, error: Exception) -> Finding:
-    """Make an error that names its own fix a finding; its message may begin with the field."""
+    """Turn an error whose message says how to fix it into a finding; the message may begin with the field."""
     return Finding("error", field, str(error).removeprefix(f"{field}: "), "")
 
 
 def _show(out: Terminal, found: Inspection) -> None:
     console = out.console
-    show_findings(console, found.findings)
     if found.manifest is not None:
         _show_dataset(console, found.manifest)
         if found.arithmetic:
             show_arithmetic(console, found.arithmetic)
+        console.print()
+    # What keeps it from training comes last, so that no table scrolls it away.
+    for errors in (False, True):
+        show_findings(console, [one for one in found.findings if (one.level == "error") is errors])
     console.print("\nReady to train." if found.usable else "\nNot ready to train: see the errors above.")
 
 
 def _show_dataset(console: Console, manifest: Manifest) -> None:
-    from trainer_core.cli.tables import table
     from trainer_core.data.reports.tables import bucket_table, statistics
 
-    console.print(
-        f"\n{manifest.found} pictures found = {len(manifest.samples)} used + {len(manifest.excluded)} excluded"
-    )
+    found = pluralize(manifest.total, "picture")
+    console.print(f"\n{found} found = {len(manifest.samples)} used + {len(manifest.excluded)} excluded")
     for cause, count in Counter(gone.cause for gone in manifest.excluded).most_common():
         named = [gone.path for gone in manifest.excluded if gone.cause == cause]
         rest = f" and {count - _SHOWN} more" if count > _SHOWN else ""

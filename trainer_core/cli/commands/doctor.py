@@ -1,4 +1,4 @@
-"""`doctor`: is this machine fit, and is the store whole?"""
+"""`doctor`: can this machine train, and is the store undamaged?"""
 
 from __future__ import annotations
 
@@ -17,6 +17,9 @@ import typer
 
 from trainer_core.cli.options import Debug, Home, Json, Verbose, find_home
 from trainer_core.cli.terminal import show_findings, terminal
+from trainer_core.data.names import pluralize
+from trainer_core.hardware.detect import detect_machine, select_profile
+from trainer_core.store import Store, verify_store
 from trainer_core.types import Finding, Level
 
 if TYPE_CHECKING:
@@ -45,9 +48,12 @@ OLDEST_DRIVERS = {11: "450.80.02", 12: "525.60.13", 13: "580"}
 """CUDA major version -> oldest Linux driver that runs it. Source: NVIDIA's CUDA Toolkit release notes, table 2."""
 _LITTLE_MEMORY_MIB, _LITTLE_DISK_GIB, _NO_DISK_GIB = 8 * 1024, 20, 1
 
+EXAMPLES = (("lora-assets doctor", "can this machine train?"),)
+"""Shown under `--help`."""
+
 
 def doctor(home: Home = None, as_json: Json = False, debug: Debug = False, verbose: Verbose = 0) -> None:
-    """Say whether this machine is fit and the store whole.
+    """Say whether this machine can train and the store is undamaged.
 
     Looks at Python, packages, GPU, driver, memory, disk and every byte of the store. Exit code 1 when something has to
     be mended.
@@ -63,9 +69,7 @@ def doctor(home: Home = None, as_json: Json = False, debug: Debug = False, verbo
 
 
 def examine(home: Path) -> Iterator[Finding]:
-    """Look at everything, cheapest first."""
-    from trainer_core.hardware.detect import detect_machine
-
+    """Check everything, the quickest checks first."""
     machine = detect_machine()
     yield from _python()
     yield from _packages()
@@ -98,17 +102,17 @@ def torch_finding(cuda: str | None, driver: str | None, gpu: str | None) -> Find
 
 
 def parts(number: str) -> tuple[int, ...]:
-    """Split a version into numbers that compare: 580.65.06 is newer than 580."""
+    """Split a version into numbers, which can be compared: 580.65.06 is newer than 580."""
     return tuple(int(part) for part in re.findall(r"\d+", number))
 
 
 def _python() -> Iterator[Finding]:
-    seen = ".".join(map(str, sys.version_info[:3]))
+    own = ".".join(map(str, sys.version_info[:3]))
     if sys.version_info[:2] < OLDEST_PYTHON:
         wanted = ".".join(map(str, OLDEST_PYTHON))
-        yield Finding("error", "python", f"is {seen}, wanted {wanted} or newer.", "Run `make PYTHON=/path/to/python`.")
+        yield Finding("error", "python", f"is {own}, wanted {wanted} or newer.", "Run `make PYTHON=/path/to/python`.")
     else:
-        yield Finding("info", "python", f"is {seen} ({sys.executable}).", "")
+        yield Finding("info", "python", f"is {own} ({sys.executable}).", "")
 
 
 def _packages() -> Iterator[Finding]:
@@ -122,7 +126,7 @@ def _packages() -> Iterator[Finding]:
 
 
 def _torch_cuda() -> str | None:
-    """Read which CUDA torch was built for without importing it, which takes seconds."""
+    """Return the CUDA version that torch was built for, from its version file: importing torch takes seconds."""
     spec = find_spec("torch")
     if spec is None or spec.origin is None:
         return None
@@ -146,8 +150,6 @@ def _driver() -> str | None:
 
 
 def _machine(machine: Machine) -> Iterator[Finding]:
-    from trainer_core.hardware.detect import select_profile
-
     if machine.gpu_name is not None:
         memory = f", {machine.gpu_memory_mib} MiB" if machine.gpu_memory_mib else ""
         capability = ".".join(map(str, machine.compute_capability or ()))
@@ -160,15 +162,23 @@ def _machine(machine: Machine) -> Iterator[Finding]:
     )
     yield Finding("info", "hardware.profile", message, "")
     level: Level = "warning" if machine.memory_mib < _LITTLE_MEMORY_MIB else "info"
-    fix = "Enough for tiny models only: SD1.5 takes about 8 GiB, SDXL 16, FLUX.1 40." if level == "warning" else ""
-    yield Finding(level, "memory", f"{machine.memory_mib} MiB, {machine.cores} cores.", fix)
+    fix = (
+        "This is enough for tiny models only: SD1.5 needs about 8 GiB, SDXL 16, FLUX.1 40."
+        if level == "warning"
+        else ""
+    )
+    yield Finding(level, "memory", f"{machine.memory_mib} MiB, {pluralize(machine.cores, 'core')}.", fix)
 
 
 def _disk(home: Path) -> Iterator[Finding]:
-    place = next(folder for folder in (home, *home.parents) if folder.exists())
-    free = shutil.disk_usage(place).free / 2**30
+    existing = next(folder for folder in (home, *home.parents) if folder.exists())
+    free = shutil.disk_usage(existing).free / 2**30
     level: Level = "error" if free < _NO_DISK_GIB else "warning" if free < _LITTLE_DISK_GIB else "info"
-    fix = "" if level == "info" else "Free some, run `lora-assets gc`, or point LORA_ASSETS_HOME at another disk."
+    fix = (
+        ""
+        if level == "info"
+        else "Delete files, run `lora-assets gc`, or set LORA_ASSETS_HOME to a folder on another disk."
+    )
     yield Finding(level, "disk", f"{free:.1f} GiB free for {home}.", fix)
 
 
@@ -183,10 +193,8 @@ def _dagster_home(chosen: str) -> Iterator[Finding]:
 
 
 def _store(root: Path) -> Iterator[Finding]:
-    from trainer_core.store import Store, verify_store
-
     if not (root / "VERSION").exists():
-        yield Finding("info", "store", f"none yet at {root}.", "")
+        yield Finding("info", "store", f"there is no store at {root} yet.", "")
         return
     with Store.open(root) as store:
         problems = verify_store(store)

@@ -9,6 +9,7 @@ import typer
 
 from trainer_core.cli.options import Debug, Json, Verbose
 from trainer_core.cli.terminal import Terminal, UsageError, terminal
+from trainer_core.export.formats import formats
 from trainer_core.types import JSON
 
 if TYPE_CHECKING:
@@ -16,19 +17,35 @@ if TYPE_CHECKING:
 
 _PRECISIONS = ("fp32", "fp16", "bf16")
 
+EXAMPLES = (
+    ("lora-assets export cats.safetensors --format comfyui", "for ComfyUI"),
+    ("lora-assets export flux.safetensors --format diffusers --base models/flux", "from kohya's keys, fused"),
+    ("lora-assets export cats.safetensors --format kohya --dtype fp16 -o a1111/cats.safetensors", "elsewhere"),
+)
+"""Shown under `--help`."""
+
 
 def export(  # noqa: PLR0913 - an argument an option
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A LoRA file of any trainer.", show_default=False)],
-    to_format: Annotated[str, typer.Option("--format", metavar="FORMAT", help="diffusers, kohya, comfyui or lycoris.")],
+    to_format: Annotated[
+        str, typer.Option("--format", metavar="FORMAT", help="A format of docs/exports.md: comfyui ...")
+    ],
     base: Annotated[
         Path | None, typer.Option(metavar="DIR", help="The base model's folder; its configs are enough.")
     ] = None,
-    family: Annotated[str | None, typer.Option(metavar="NAME", help="The family, if it cannot be told.")] = None,
-    dtype: Annotated[str | None, typer.Option(metavar="PRECISION", help="fp32, fp16 or bf16; as FILE is.")] = None,
-    out_file: Annotated[
-        Path | None, typer.Option("--out", "-o", metavar="OUT", help="The new file; here, named after FILE and FORMAT.")
+    family: Annotated[
+        str | None, typer.Option(metavar="NAME", help="The model family, if it cannot be detected.")
     ] = None,
-    no_metadata: Annotated[bool, typer.Option("--no-metadata", help="Write the tensors alone.")] = False,
+    dtype: Annotated[
+        str | None, typer.Option(metavar="PRECISION", help="fp32, fp16 or bf16. Default: as in FILE.")
+    ] = None,
+    out_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--out", "-o", metavar="OUT", help="The new file. Default: in this folder, named after FILE and FORMAT."
+        ),
+    ] = None,
+    no_metadata: Annotated[bool, typer.Option("--no-metadata", help="Write no metadata, only the tensors.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Overwrite OUT.")] = False,
     as_json: Json = False,
     debug: Debug = False,
@@ -43,7 +60,6 @@ def export(  # noqa: PLR0913 - an argument an option
     """
     with terminal(as_json, debug, verbose) as out:
         from trainer_core.export.convert import Request, convert
-        from trainer_core.export.formats import formats
 
         if to_format not in formats():
             raise UsageError(f"--format: `{to_format}` is not a format. Choose one of {', '.join(formats())}.")
@@ -51,11 +67,11 @@ def export(  # noqa: PLR0913 - an argument an option
             raise UsageError(f"--dtype: `{dtype}` is not a precision. Choose one of {', '.join(_PRECISIONS)}.")
         target = _target(file, out_file, to_format, force)
         request = Request(to_format, base, family, dtype, not no_metadata)  # type: ignore[arg-type]
-        told = _as_dict(convert(file, target, request))
+        result = _as_dict(convert(file, target, request))
         if as_json:
-            out.emit(told)
+            out.emit(result)
         else:
-            _show(out, told)
+            _show(out, result)
 
 
 def _target(file: Path, chosen: Path | None, to_format: str, force: bool) -> Path:
@@ -67,9 +83,9 @@ def _target(file: Path, chosen: Path | None, to_format: str, force: bool) -> Pat
     if target.suffix != ".safetensors":
         target = target.with_name(f"{target.name}.safetensors")
     if target.exists() and target.samefile(file):
-        raise UsageError(f"{target}: is FILE itself, which is never changed. Give another name with -o.")
+        raise UsageError(f"{target}: is FILE itself, and FILE is never changed. Give another name with -o.")
     if target.exists() and not force:
-        raise UsageError(f"{target}: is there already. Give another name with -o, or --force.")
+        raise UsageError(f"{target}: already exists. Give another name with -o, or add --force to overwrite it.")
     return target
 
 
@@ -83,10 +99,10 @@ def _as_dict(converted: Converted) -> dict[str, JSON]:
     }
 
 
-def _show(out: Terminal, told: dict[str, JSON]) -> None:
-    proof = told["proof"]
-    out.console.print(f"{told['path']}", soft_wrap=True)
-    line = f"{told['family']}, {proof['format']}, {told['dtype']}: {proof['modules']} modules, {proof['keys']} keys"
+def _show(out: Terminal, result: dict[str, JSON]) -> None:
+    proof = result["proof"]
+    out.console.print(f"{result['path']}", soft_wrap=True)
+    line = f"{result['family']}, {proof['format']}, {result['dtype']}: {proof['modules']} modules, {proof['keys']} keys"
     read = f"read back by {proof['reader']}, largest error {proof['max_relative_error']:.1e}"
     out.console.print(f"{line}; {read} of at most {proof['bound']:.0e}", soft_wrap=True)
     out.console.print(f"ComfyUI maps {proof['comfyui_coverage']:.0%} of the keys", soft_wrap=True)

@@ -1,4 +1,4 @@
-"""`gc`: remove from the store what no project uses any more."""
+"""`gc`: delete from the store what no project uses any more."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import typer
 
 from trainer_core.cli.options import Debug, Home, Json, Verbose, find_home
 from trainer_core.cli.terminal import Terminal, UsageError, terminal
+from trainer_core.store import Store, collect
 from trainer_core.types import JSON
 
 _NAMES = {
@@ -21,33 +22,36 @@ _NAMES = {
     "temp_removed": "temporary files",
 }
 
+EXAMPLES = (("lora-assets gc --dry-run", "what would be deleted?"),)
+"""Shown under `--help`."""
+
 
 def gc(  # noqa: PLR0913 - an argument an option
-    config: Annotated[str | None, typer.Argument(metavar="CONFIG", help="A project whose store is meant.")] = None,
+    config: Annotated[str | None, typer.Argument(metavar="CONFIG", help="A project that uses the store.")] = None,
     home: Home = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be removed.")] = False,
-    grace: Annotated[float, typer.Option(metavar="SECONDS", min=0, help="Keep what was used within this time.")] = 3600,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Delete nothing; say what would be deleted.")] = False,
+    grace: Annotated[
+        float, typer.Option(metavar="SECONDS", min=0, help="Keep what was used in the last SECONDS.")
+    ] = 3600,
     as_json: Json = False,
     debug: Debug = False,
     verbose: Verbose = 0,
 ) -> None:
-    """Remove from the store what no project uses.
+    """Delete from the store what no project uses.
 
-    What was used within --grace stays, and so do all outputs.
+    What was used in the last --grace seconds stays. Files in outputs/ are never deleted.
     """
     with terminal(as_json, debug, verbose) as out:
         if config and home:
             raise UsageError("Give CONFIG or --home, not both.")
-        told = _collect(find_home(home, config) / "store", dry_run, grace)
+        removed = _collect(find_home(home, config) / "store", dry_run, grace)
         if as_json:
-            out.emit(told)
+            out.emit(removed)
         else:
-            _show(out, told)
+            _show(out, removed)
 
 
 def _collect(root: Path, dry_run: bool, grace: float) -> dict[str, JSON]:
-    from trainer_core.store import Store, collect
-
     if not (root / "VERSION").exists():
         raise UsageError(f"{root}: there is no store. Give a CONFIG, or --home with the folder that holds `store`.")
     with Store.open(root) as store:
@@ -55,10 +59,10 @@ def _collect(root: Path, dry_run: bool, grace: float) -> dict[str, JSON]:
     return {"store": str(root), "dry_run": dry_run, **asdict(report)}
 
 
-def _show(out: Terminal, told: dict[str, JSON]) -> None:
+def _show(out: Terminal, removed: dict[str, JSON]) -> None:
     console = out.console
-    verb = "would be " if told["dry_run"] else ""
+    verb = "would be " if removed["dry_run"] else ""
     for name, text in _NAMES.items():
-        if told[name]:
-            console.print(f"  {told[name]} {text}")
-    console.print(f"{told['bytes_freed'] / 2**20:.1f} MiB {verb}freed in {told['store']}", soft_wrap=True)
+        if removed[name]:
+            console.print(f"  {removed[name]} {text}")
+    console.print(f"{removed['bytes_freed'] / 2**20:.1f} MiB {verb}freed in {removed['store']}", soft_wrap=True)

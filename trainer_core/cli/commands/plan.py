@@ -1,4 +1,4 @@
-"""`plan`: what a run would do and why, without doing it."""
+"""`plan`: says what a run would compute and why, without computing it."""
 
 from __future__ import annotations
 
@@ -7,15 +7,23 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from trainer_core.cli.arithmetic import show_arithmetic
-from trainer_core.cli.options import Config, Debug, Json, Set, Verbose, find_config
+from trainer_core.cli.options import Config, Debug, Json, Set, Verbose, find_config, show_home
 from trainer_core.cli.progress import duration
+from trainer_core.cli.tables import table
 from trainer_core.cli.terminal import Terminal, show_findings, terminal
+from trainer_core.run import open_session
+from trainer_core.run import plan as make_plan
+from trainer_core.stages.preflight.findings import caption_findings, warnings
+from trainer_core.train.optim.rate_curve import RateCurve
 
 if TYPE_CHECKING:
     from trainer_core.run import StagePlan
 
 _SHOWN = 3
-"""Samples named for each reason."""
+"""Number of samples that are named for each reason."""
+
+EXAMPLES = (("lora-assets plan cats --json", "for programs"),)
+"""Shown under `--help`."""
 
 
 def plan(
@@ -23,34 +31,34 @@ def plan(
 ) -> None:
     """Say what would be computed, and why, sample by sample."""
     with terminal(as_json, debug, verbose) as out:
-        from trainer_core.run import open_session
-        from trainer_core.run import plan as make_plan
-        from trainer_core.train.optim.rate_curve import RateCurve
-
         with out.progress(["validated_dataset"]) as shown:
-            session = open_session(find_config(config), settings or [], shown)
+            path = find_config(config)
+            session = open_session(path, settings or [], shown)
+            show_home(session.workspace.home, path)
             try:
                 plans = make_plan(session)
                 length = session.length
-                told = (*session.advice, *session.caption_findings)
+                findings = (*warnings(session), *caption_findings(session))
             finally:
                 session.close()
         rate = RateCurve.of(session.project, length.steps)
         if as_json:
-            findings = [one.as_dict() for one in told]
-            stages = [one.as_dict() for one in plans]
-            length_row = length.as_dict()
-            out.emit({"stages": stages, "findings": findings, "arithmetic": length_row, "schedule": rate.as_dict()})
+            out.emit(
+                {
+                    "stages": [plan.as_dict() for plan in plans],
+                    "findings": [finding.as_dict() for finding in findings],
+                    "arithmetic": length.as_dict(),
+                    "schedule": rate.as_dict(),
+                }
+            )
         else:
             _show(out, plans)
-            show_findings(out.console, told)
+            show_findings(out.console, findings)
             show_arithmetic(out.console, length)
             out.console.print("\n" + "\n".join(rate.drawn()))
 
 
 def _show(out: Terminal, plans: list[StagePlan]) -> None:
-    from trainer_core.cli.tables import table
-
     console = out.console
     rows = [[one.name, one.status, _work(one), "; ".join(one.reasons), _estimate(one)] for one in plans]
     console.print(table(("stage", "status", "work", "why", "estimate"), rows))
@@ -70,7 +78,7 @@ def _estimate(one: StagePlan) -> str:
 
 
 def _samples(one: StagePlan) -> Iterator[str]:
-    """List the samples to compute, grouped by reason."""
+    """Return lines that list the samples to compute, grouped by reason."""
     groups: dict[str, list[str]] = defaultdict(list)
     for sample, reason in one.stale:
         groups[reason].append(sample)

@@ -1,4 +1,4 @@
-"""`sample`: pictures of base and LoRA side by side."""
+"""`sample`: renders base and LoRA side by side."""
 
 from __future__ import annotations
 
@@ -11,40 +11,50 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from trainer_core.cli.commands.train import bring_up_to_date
-from trainer_core.cli.options import Config, Debug, Json, Set, Verbose, find_config
+from trainer_core.cli.options import Config, Debug, Json, Set, Verbose, find_config, show_home
 from trainer_core.cli.progress import Progress
 from trainer_core.cli.terminal import UsageError, terminal
 from trainer_core.errors import LoraAssetsError
+from trainer_core.run import open_session
+from trainer_core.sampling.prompt_file import read_prompt_file
+from trainer_core.stages.lora_checkpoint import NAME
+from trainer_core.stages.publishing.lora_names import file_for_diffusers
+from trainer_core.stages.rendering.prompts import own_prompts
+from trainer_core.stages.rendering.renderer import render_settings
 from trainer_core.types import JSON, ProgressEvent
 
 if TYPE_CHECKING:
-    from PIL import Image
-
     from trainer_core.run import StageResult
     from trainer_core.sampling.render import RenderSettings
     from trainer_core.stages.project.session import Session
 
 _STAGE = "samples"
 
+EXAMPLES = (
+    ("lora-assets sample cats", "the project's own samples"),
+    ('lora-assets sample cats --prompt "a cat on the moon" --seed 7', "a prompt of your own, base beside LoRA"),
+)
+"""Shown under `--help`."""
+
 
 def sample(  # noqa: PLR0913 - an argument an option
     config: Config,
     prompt: Annotated[
-        list[str] | None, typer.Option(metavar="TEXT", help="A prompt of your own; may be given again.")
+        list[str] | None, typer.Option(metavar="TEXT", help="A prompt of your own; may be given several times.")
     ] = None,
-    seed: Annotated[
-        int | None, typer.Option(min=0, help="Seed of the first prompt; `sample.seed` unless given.")
-    ] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Seed of the first prompt. Default: `sample.seed`.")] = None,
     control: Annotated[
         list[Path] | None,
-        typer.Option(metavar="FILE", help="For edit families: a picture that the prompts edit; may be given again."),
+        typer.Option(
+            metavar="FILE", help="For edit families: a picture that the prompts edit; may be given several times."
+        ),
     ] = None,
     prompt_file: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="Prompts of your own from a file: text lines, JSON or TOML."),
     ] = None,
-    sampler: Annotated[str | None, typer.Option(metavar="NAME", help="Sampler; `sample.sampler` unless given.")] = None,
-    out_file: Annotated[Path | None, typer.Option("--out", metavar="FILE.png", help="Where to put the grid.")] = None,
+    sampler: Annotated[str | None, typer.Option(metavar="NAME", help="Sampler. Default: `sample.sampler`.")] = None,
+    out_file: Annotated[Path | None, typer.Option("--out", metavar="FILE.png", help="The PNG file to write.")] = None,
     settings: Set = None,
     as_json: Json = False,
     debug: Debug = False,
@@ -52,7 +62,7 @@ def sample(  # noqa: PLR0913 - an argument an option
 ) -> None:
     """Render base and LoRA side by side.
 
-    Without --prompt the project's own samples are brought up to date, and published. With --prompt or --prompt-file
+    Without --prompt, the project's own samples are brought up to date and published. With --prompt or --prompt-file
     the LoRA that was published last is rendered, and nothing is published.
     """
     with terminal(as_json, debug, verbose) as out:
@@ -61,25 +71,25 @@ def sample(  # noqa: PLR0913 - an argument an option
         if not prompt and not prompt_file:
             if seed is not None or out_file is not None or control or sampler:
                 raise UsageError(
-                    "--seed, --sampler, --control and --out belong to --prompt or --prompt-file. "
-                    "The project's samples follow its `sample:` group."
+                    "--seed, --sampler, --control and --out work only with --prompt or --prompt-file. "
+                    "Set the project's own samples in its `sample:` group."
                 )
-            told = _published(bring_up_to_date(out, config, _STAGE, settings or [])[-1])
+            result = _published(bring_up_to_date(out, config, _STAGE, settings or [])[-1])
         else:
-            from trainer_core.run import open_session
-
             with out.progress([_STAGE]) as shown:
-                session = open_session(find_config(config), settings or [], shown, fetch=True)
+                path = find_config(config)
+                session = open_session(path, settings or [], shown, fetch=True)
+                show_home(session.workspace.home, path)
                 try:
                     wanted = _Wanted(tuple(prompt or ()), prompt_file, tuple(control or ()), seed, sampler)
-                    told = _render_prompts(session, _settings(session, wanted), out_file, shown)
+                    result = _render_prompts(session, _settings(session, wanted), out_file, shown)
                 finally:
                     session.close()
         if as_json:
-            out.emit(told)
+            out.emit(result)
         else:
-            out.console.print(f"{told['path']}", soft_wrap=True)
-            if not told["changes_picture"]:
+            out.console.print(f"{result['path']}", soft_wrap=True)
+            if not result["changes_picture"]:
                 out.console.print("The LoRA changes nothing in these pictures.")
 
 
@@ -94,7 +104,7 @@ def _published(result: StageResult) -> dict[str, JSON]:
 
 @dataclass(frozen=True)
 class _Wanted:
-    """What is asked for instead of the project's own samples."""
+    """What the options ask for instead of the project's own samples."""
 
     prompts: tuple[str, ...]
     prompt_file: Path | None
@@ -104,10 +114,6 @@ class _Wanted:
 
 
 def _settings(session: Session, wanted: _Wanted) -> RenderSettings:
-    from trainer_core.sampling.prompt_file import read_prompt_file
-    from trainer_core.stages.rendering.prompts import own_prompts
-    from trainer_core.stages.samples import render_settings
-
     lines = read_prompt_file(wanted.prompt_file) if wanted.prompt_file else ()
     texts = [line.prompt for line in lines] or wanted.prompts
     controls = [wanted.controls] * len(texts)
@@ -115,85 +121,56 @@ def _settings(session: Session, wanted: _Wanted) -> RenderSettings:
         controls = [tuple(wanted.prompt_file.parent / one for one in line.controls) for line in lines]
     for of_prompt in controls:
         _check_controls(session, of_prompt)
-    given = replace(own_prompts(texts, controls if any(controls) else (), session), rows=lines)
-    settings = render_settings(session, session.project, given)
+    given = replace(own_prompts(texts, controls if any(controls) else (), session.workspace), rows=lines)
+    sample, side = session.project.sample, session.project.bucket.resolution
+    settings = render_settings(session.workspace, sample, side, given, sample.seed)
     if wanted.sampler is not None:
         settings = replace(settings, sampler=wanted.sampler)
     return settings if wanted.seed is None else replace(settings, seed=wanted.seed)
 
 
 def _check_controls(session: Session, controls: Sequence[Path]) -> None:
-    taken = session.family.spec.control
+    taken = session.workspace.family.spec.control
     most = taken.most if taken else 0
     if len(controls) > most:
         raise UsageError(
-            f"--control: {session.family.spec.title} takes {most} control picture(s), not {len(controls)}."
+            f"--control: {session.workspace.family.spec.title} takes {most} control picture(s), not {len(controls)}."
         )
     if taken and taken.required and not controls:
-        raise UsageError(f"--control: {session.family.spec.title} edits pictures. Name one.")
+        raise UsageError(f"--control: {session.workspace.family.spec.title} edits pictures. Give the picture to edit.")
 
 
 def _render_prompts(session: Session, settings: RenderSettings, out: Path | None, shown: Progress) -> dict[str, JSON]:
-    from trainer_core.sampling.grid import control_column, largest, make_grid
-    from trainer_core.sampling.render import same_pictures
-
-    lora = _current_lora(session)
-    target = out or _free_name(session.outputs)
-    if not target.suffix:
-        target = target.with_suffix(".png")
-    base, changed = _columns(session, lora, settings, shown)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    shown_first = control_column(settings.controls, largest([base]))
-    make_grid(shown_first | {"base": base, "LoRA": changed}, settings.prompts, settings.seeds).save(target)
-    return {
-        "path": str(target),
-        "prompts": list(settings.prompts),
-        "changes_picture": not same_pictures(base, changed),
-    }
-
-
-def _columns(
-    session: Session, lora: Path, settings: RenderSettings, shown: Progress
-) -> tuple[list[Image.Image], list[Image.Image]]:
-    """Render all prompts with the base, then with the LoRA."""
-    from trainer_core.hardware.placement import torch_device, torch_dtype, torch_work
-    from trainer_core.sampling.render import render
-    from trainer_core.sampling.trained_noise import use_trained_noise
-    from trainer_core.stages.rendering.encoded_prompts import prompt_inputs
-    from trainer_core.stages.rendering.lora_loading import load_lora
-    from trainer_core.stages.samples import precision
+    from trainer_core.stages.rendering.comparison import write_comparison
 
     counter, total = itertools.count(1), 2 * len(settings.prompts)
 
-    def tell() -> None:
+    def report() -> None:
         shown(ProgressEvent(_STAGE, next(counter), total, "picture"))
 
-    with torch_work(session.profile, session.project.hardware.threads):
-        pipeline = session.family.load_pipeline(session.source, torch_dtype(precision(session)))
-        use_trained_noise(pipeline, session.project.noise, session.family.spec.prediction)
-        pipeline.to(torch_device(session.profile))
-        pipeline.set_progress_bar_config(disable=True)
-        inputs = prompt_inputs(session)
-        base = render(pipeline, inputs, settings, tell)
-        load_lora(pipeline, lora, session.family.spec)
-        return base, render(pipeline, inputs, settings, tell)
+    target = out or _free_name(session.workspace.outputs)
+    if not target.suffix:
+        target = target.with_suffix(".png")
+    lora = _current_lora(session)
+    changes = write_comparison(session.workspace, session.project, lora, settings, target, report)
+    return {"path": str(target), "prompts": list(settings.prompts), "changes_picture": changes}
 
 
 def _current_lora(session: Session) -> Path:
-    """Return the LoRA that the project published last, verified.
+    """Return the LoRA file that the project published last, after its checksum was verified.
 
     Raises:
         LoraAssetsError: nothing was trained yet.
     """
-    from trainer_core.stages.lora_checkpoint import NAME
-    from trainer_core.stages.publishing.lora_files import file_for_diffusers
-
-    key = session.store.refs.get(session.project.name, NAME)
-    published = session.store.objects.get(NAME, key) if key else None
+    key = session.workspace.store.refs.get(session.project.name, NAME)
+    published = session.workspace.store.objects.get(NAME, key) if key else None
     if published is None:
-        raise LoraAssetsError(f"{session.project.name}: there is no LoRA yet. Train it first: lora-assets train CONFIG")
+        name, home = session.project.name, session.workspace.home
+        fix = "Train it first: lora-assets train CONFIG, or set LORA_ASSETS_HOME to the folder that it is in."
+        raise LoraAssetsError(f"{name}: there is no LoRA in {home} yet. {fix}")
     return file_for_diffusers(published)
 
 
 def _free_name(folder: Path) -> Path:
-    return next(path for number in itertools.count(1) if not (path := folder / f"sample-{number}.png").exists())
+    """Return a new name for a grid; the stage `samples` publishes, and deletes, files called sample-N.png."""
+    return next(path for number in itertools.count(1) if not (path := folder / f"prompts-{number}.png").exists())

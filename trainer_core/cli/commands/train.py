@@ -1,4 +1,4 @@
-"""`train`: bring the LoRA, its samples and its metrics up to date."""
+"""`train`: brings the LoRA, its samples and its metrics up to date."""
 
 from __future__ import annotations
 
@@ -9,16 +9,28 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from trainer_core.cli.options import Config, Debug, Json, Set, Verbose, find_config
+from trainer_core.cli.options import Config, Debug, Json, Set, Verbose, find_config, show_home
 from trainer_core.cli.progress import duration
+from trainer_core.cli.tables import table
 from trainer_core.cli.terminal import Terminal, UsageError, terminal
 from trainer_core.errors import LoraAssetsError, StageFailed
+from trainer_core.run import ancestors, open_session, run_until
+from trainer_core.stages import STAGES
+from trainer_core.stages.preflight.findings import warnings
+from trainer_core.stages.publishing.lora_names import LORA
 from trainer_core.types import JSON
 
 if TYPE_CHECKING:
     from trainer_core.run import StageResult
 
 _LORA_STAGE = "lora_checkpoint"
+
+EXAMPLES = (
+    ("lora-assets train cats", "train and publish the LoRA, its samples and its metrics"),
+    ("lora-assets train cats --until cached_latents", "encode the pictures only"),
+    ("lora-assets train cats --set optimizer.lr=5e-5", "with another learning rate"),
+)
+"""Shown under `--help`."""
 
 
 def train(  # noqa: PLR0913 - an argument an option
@@ -29,9 +41,9 @@ def train(  # noqa: PLR0913 - an argument an option
     debug: Debug = False,
     verbose: Verbose = 0,
 ) -> None:
-    """Train, render samples and measure; reuse what is fresh.
+    """Train, render samples and measure; reuse what is up to date.
 
-    An interrupted run goes on from its last step.
+    An interrupted run continues from its last checkpoint.
     """
     with terminal(as_json, debug, verbose) as out:
         try:
@@ -47,20 +59,19 @@ def train(  # noqa: PLR0913 - an argument an option
 
 
 def bring_up_to_date(out: Terminal, config: str, until: str | None, overrides: Sequence[str]) -> list[StageResult]:
-    """Run stages with progress on stderr.
+    """Bring the stages up to `until` up to date, with progress on stderr.
 
     Raises:
         UsageError: there is no stage called `until`.
     """
-    from trainer_core.run import ancestors, open_session, run_until
-    from trainer_core.stages import STAGES
-
     if until is not None and until not in STAGES:
         raise UsageError(f"--until: `{until}` is not a stage. Choose one of {', '.join(STAGES)}.")
     with out.progress(list(STAGES) if until is None else ancestors(until)) as shown:
-        session = open_session(find_config(config), overrides, shown, fetch=True)
+        path = find_config(config)
+        session = open_session(path, overrides, shown, fetch=True)
+        show_home(session.workspace.home, path)
         try:
-            for finding in session.advice:
+            for finding in warnings(session):
                 print(finding, file=sys.stderr)
             return run_until(session, until, lambda result: shown.finished(result.name, result.action))
         finally:
@@ -68,10 +79,10 @@ def bring_up_to_date(out: Terminal, config: str, until: str | None, overrides: S
 
 
 def _again(stage: str, config: str, overrides: Sequence[str]) -> str:
-    """Say that the rest is done, and how to run a stage alone."""
+    """Say that the other stages are done, and which command runs the failed one alone."""
     same = "".join(f" --set {shlex.quote(one)}" for one in overrides)
     command = f"sample {shlex.quote(config)}" if stage == "samples" else f"train {shlex.quote(config)} --until {stage}"
-    return f"Everything else is done and stays. For {stage} alone: lora-assets {command}{same}"
+    return f"All other stages are done and kept. To run {stage} alone: lora-assets {command}{same}"
 
 
 def as_dict(results: Sequence[StageResult]) -> dict[str, JSON]:
@@ -89,32 +100,28 @@ def as_dict(results: Sequence[StageResult]) -> dict[str, JSON]:
 
 def _lora(trained: StageResult) -> tuple[str, str]:
     """Return path and SHA-256 of the published file."""
-    from trainer_core.stages.publishing.lora_files import LORA
-
     path = next(path for path in trained.outputs if path.suffix == ".safetensors")
     return str(path), trained.published.files[LORA].sha256
 
 
 def _show(out: Terminal, results: Sequence[StageResult]) -> None:
-    from trainer_core.cli.tables import table
-
     console = out.console
     rows = [
         [one.name, one.action, str(one.items_computed), str(one.items_reused), duration(one.seconds)] for one in results
     ]
     console.print(table(("stage", "action", "computed", "reused", "time"), rows, numbers=(2, 3, 4)))
-    told = as_dict(results)
-    if told["lora"] is not None:
-        console.print(f"{told['lora']['path']}\nSHA-256 {told['lora']['sha256']}", soft_wrap=True)
-        for proof in told["proof"]:
+    answer = as_dict(results)
+    if answer["lora"] is not None:
+        console.print(f"{answer['lora']['path']}\nSHA-256 {answer['lora']['sha256']}", soft_wrap=True)
+        for proof in answer["proof"]:
             console.print(_proven(proof), soft_wrap=True)
-        if told["steps_per_second"]:
-            console.print(f"trained at {told['steps_per_second']:.2f} steps/s")
-    if (promotion := told["promotion"]) is not None:
+        if answer["steps_per_second"]:
+            console.print(f"trained at {answer['steps_per_second']:.2f} steps/s")
+    if (promotion := answer["promotion"]) is not None:
         console.print("promoted:" if promotion["promoted"] else "not promoted:", "; ".join(promotion["reasons"]))
 
 
 def _proven(proof: Mapping[str, JSON]) -> str:
-    """Tell of one file what was proven, in one line."""
-    told = f"{proof['format']}: {proof['modules']} modules read back by {proof['reader']}"
-    return f"{told}, largest error {proof['max_relative_error']:.1e} of at most {proof['bound']:.0e}"
+    """Return one line that says how a file was proven."""
+    line = f"{proof['format']}: {proof['modules']} modules read back by {proof['reader']}"
+    return f"{line}, largest error {proof['max_relative_error']:.1e} of at most {proof['bound']:.0e}"

@@ -26,6 +26,15 @@ Side = Annotated[int, Field(ge=16, le=8192)]
 Sides = Annotated[tuple[Side, ...], BeforeValidator(_several, json_schema_input_type=Side | tuple[Side, ...])]
 """One side in pixels or several."""
 
+
+def _zero(value: object) -> object:
+    """Let nothing stand for 0."""
+    return 0 if value is None else value
+
+
+OwnSide = Annotated[int, Field(ge=0, le=16384), BeforeValidator(_zero, json_schema_input_type=int | None)]
+"""A side in pixels; 0, or null in the file, where the base decides it."""
+
 Rate = Annotated[float, Field(gt=0, le=10.0)]
 Rates = Annotated[tuple[Rate, ...], BeforeValidator(_several, json_schema_input_type=Rate | tuple[Rate, ...])]
 """One learning rate or several."""

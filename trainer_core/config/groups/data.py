@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from trainer_core.config.groups.base import NEUTRAL, Group, Paths, Precision, Probability, Sides
+from trainer_core.config.groups.base import NEUTRAL, Group, OwnSide, Paths, Precision, Probability, Sides
 
 
 class ModelConfig(Group):
@@ -26,6 +26,13 @@ class ModelConfig(Group):
     config_path: Annotated[Path | None, NEUTRAL] = None
     """For a single-file checkpoint: a diffusers-format folder, or an id on the hub, with the configs and tokenizers (no
     weights needed)."""
+    vae_path: Annotated[Path | None, NEUTRAL] = None
+    """Another VAE than the base's own: a diffusers-format folder, or the `.safetensors` file of an AutoencoderKL
+    (`ae.safetensors`, `sdxl_vae.safetensors`). kohya: `vae`, `ae`. ai-toolkit: `vae_path`."""
+    text_encoder_paths: Annotated[Paths, NEUTRAL] = ()
+    """Other text encoders than the base's own: folders in transformers' format, or `.safetensors` files of CLIP or T5
+    encoders (`clip_l`, `clip_g`, `t5xxl_fp16`), each recognised by its tensors. Tokenizers stay the base's. kohya:
+    `clip_l`, `clip_g`, `t5xxl`."""
     allow_pickle: Annotated[bool, NEUTRAL] = False
     """Read a pickled single file (`.ckpt`, `.pt`) with torch's `weights_only` loader, which runs no code from it, and
     keep a `.safetensors` copy in the store. Off, such files are refused. Default: off, as pickles can hold code."""
@@ -90,16 +97,17 @@ class BucketConfig(Group):
     """Which sizes there are: every size of the grid below, the 40 sizes that SDXL was trained on (`resolution` 1024
     only, arXiv 2307.01952, appendix I), or the square alone. Default: most pictures are not square. kohya:
     `enable_bucket` (`false` is `square`)."""
-    resolution: Annotated[int, Field(ge=16, le=8192)] = 512
-    """Side in pixels of the square whose area no bucket exceeds. Default: what SD1.5 was trained on. kohya:
-    `resolution`. ai-toolkit: `resolution`."""
+    resolution: OwnSide = 0
+    """Side in pixels of the square whose area no bucket exceeds; 0 (or null) is what the base was trained at: what its
+    config says, else 512 for SD1.5 and 1024 for all others. kohya: `resolution`. ai-toolkit: `resolution`."""
     step: Annotated[int, Field(ge=8, le=512)] = 64
     """Bucket sides are multiples of this many pixels. Default: kohya's. kohya: `bucket_reso_steps`. ai-toolkit:
     `bucket_tolerance`."""
     min_side: Annotated[int, Field(ge=8, le=8192)] = 256
     """Shortest side of a bucket in pixels. Default: kohya's. kohya: `min_bucket_reso`."""
-    max_side: Annotated[int, Field(ge=8, le=16384)] = 1024
-    """Longest side of a bucket in pixels. Default: kohya's. kohya: `max_bucket_reso`."""
+    max_side: OwnSide = 0
+    """Longest side of a bucket in pixels; 0 (or null) is twice the largest resolution that is trained: SDXL at 1024
+    then has its 1216x832 and all others up to 2048x512. kohya: `max_bucket_reso`."""
     upscale: bool = True
     """Enlarge pictures that are smaller than their bucket; `false` gives them a smaller bucket of their own. Default:
     kohya's. kohya: `bucket_no_upscale`, inverted."""

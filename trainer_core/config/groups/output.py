@@ -1,9 +1,10 @@
-"""What comes out: samples, the examination, files, and what is told on the way."""
+"""What comes out: samples, the examination, files, and what is logged on the way."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from pkgutil import iter_modules
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
@@ -47,6 +48,10 @@ class SampleConfig(Group):
     what overfits shows there first."""
 
 
+MAX_PICTURES = 64
+"""Of one prompt of the gate."""
+
+
 class GateConfig(Group):
     """What a finished LoRA is examined on, and what it must keep to be promoted over the project's champion."""
 
@@ -63,9 +68,9 @@ class GateConfig(Group):
     control_paths: Annotated[tuple[Paths, ...], NEUTRAL] = ()
     """For edit families: the picture, or list of pictures, that each prompt edits: those of `concept_prompts`, then
     those of `other_prompts`."""
-    pictures: Annotated[int, Field(ge=1, le=64)] = 4
+    pictures: Annotated[int, Field(ge=1, le=MAX_PICTURES)] = 4
     """Pictures of each prompt, each from a seed of its own; diversity is measured between them. Default: the fewest
-    whose diversity can be told."""
+    whose diversity can be measured."""
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 1000
     """Seed of the first picture of each prompt. Default: away from the seeds of samples."""
     min_concept_score: Annotated[float, Field(ge=0.0, le=1.0), NEUTRAL] = 0.0
@@ -74,20 +79,27 @@ class GateConfig(Group):
     """Points of prompt following that a LoRA may lose against its base, in [0, 1]; more, and it is not promoted.
     Default: what a person would hardly see."""
     max_held_out_rise: Annotated[float, Field(ge=0.0, le=10.0), NEUTRAL] = 0.01
-    """How much higher than the champion's, as a share, the held-out loss of a promoted LoRA may be. Default: a rise
-    that is more than rounding."""
+    """How much higher than the champion's, as a share, the held-out loss of a promoted LoRA may be. A rise within the
+    noise of the held-out samples refuses nothing. Default: a rise that is more than rounding."""
+
+
+def _modules_of(folder: Path) -> tuple[str, ...]:
+    return tuple(sorted(module.name for module in iter_modules([str(folder)])))
+
+
+if TYPE_CHECKING:
+    FormatName = str
+else:
+    # A module of the package is a format. They stand above the settings, so their files are listed, not imported.
+    FormatName = Literal[_modules_of(Path(__file__).parents[2] / "export" / "formats")]
 
 
 class ExportConfig(Group):
     """The published LoRA files."""
 
-    formats: Annotated[tuple[Literal["diffusers", "kohya", "comfyui", "lycoris"], ...], Field(min_length=1)] = (
-        "diffusers",
-        "comfyui",
-    )
-    """Formats to write: `diffusers` (PEFT keys), `kohya`, `comfyui` (what ComfyUI reads for the family), `lycoris` (any
-    adapter). The first becomes NAME.safetensors, the others NAME.FORMAT.safetensors; docs/adapters.md says which can
-    hold what. Default: the two that most people load."""
+    formats: Annotated[tuple[FormatName, ...], Field(min_length=1)] = ("diffusers", "comfyui")
+    """Formats to write. The first becomes NAME.safetensors, the others NAME.FORMAT.safetensors. docs/exports.md says
+    what loads each, docs/adapters.md which adapters each can hold. Default: the two that most people load."""
     metadata: bool = True
     """Describe training in the file's header: kohya's `ss_*`, modelspec and lineage. `false` writes the tensors alone.
     Default: kohya's. kohya: `no_metadata`, inverted."""
@@ -137,7 +149,7 @@ class HardwareConfig(Group):
 
 
 class LoggingConfig(Group):
-    """What is told while training. Keys of services come from the environment (`WANDB_API_KEY`) and nowhere else."""
+    """What is logged while training. Keys of services come from the environment (`WANDB_API_KEY`) and nowhere else."""
 
     every: Annotated[int, Field(ge=1, le=100_000), NEUTRAL] = 10
     """Steps between lines of metrics; the only times at which a GPU is waited for. Default: often enough for a curve,

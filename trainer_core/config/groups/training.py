@@ -4,11 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import AfterValidator, Field, JsonValue
 
+from trainer_core.adapter_kinds import adapter_kinds
 from trainer_core.config.groups.base import NEUTRAL, Group, Precision, Probability, Rates
+
+if TYPE_CHECKING:
+    AdapterType = str
+else:
+    # Kinds are found as modules, so a new one needs no line here.
+    AdapterType = Literal[tuple(adapter_kinds())]
 
 
 class BlockConfig(Group):
@@ -23,9 +30,7 @@ class BlockConfig(Group):
 class AdapterConfig(Group):
     """The trained part."""
 
-    type: Literal["lora", "locon", "lokr", "dylora", "dora", "loha", "ia3", "glora", "full", "diag-oft", "boft"] = (
-        "lora"
-    )
+    type: AdapterType = "lora"
     """Kind of adapter; docs/adapters.md says what each is, and where its files load. Default: what every reader loads.
     kohya: `network_module` with `algo`. ai-toolkit: `network.type`."""
     rank: Annotated[int, Field(ge=1, le=4096)] = 16
@@ -240,6 +245,10 @@ class LossConfig(Group):
     """What the trigger word is replaced by there (`person`). ai-toolkit: `diff_output_preservation_class`."""
 
 
+DEFAULT_STEPS = 1500
+"""Length of a run where neither `train.steps` nor `train.epochs` is given."""
+
+
 class TrainConfig(Group):
     """The run itself."""
 
@@ -269,13 +278,14 @@ class TrainConfig(Group):
     exported; starts lower, as min(decay, (1 + step) / (10 + step)); 0 turns it off. ai-toolkit: `ema_decay`."""
     select: Literal["best", "last"] = "best"
     """Which step becomes the LoRA: the one with the lowest held-out loss, or the last. With nothing held out, the last.
-    Default: an overfitted last step is the commonest disappointment."""
+    With `best`, other held-out pictures train anew; with `last`, they are only measured. Default: an overfitted last
+    step is the commonest disappointment."""
     evaluate_every: Annotated[int, Field(ge=0, le=1_000_000)] = 0
     """Steps between measurements of the held-out loss, which `select: best` chooses from; 0 is a tenth of the run.
     kohya: `validate_every_n_steps`."""
     checkpoint_every: Annotated[int, Field(ge=0, le=1_000_000), NEUTRAL] = 250
     """Steps between resumable checkpoints; 0 saves only when stopping. Default: a few minutes lost at most on usual
-    GPUs. kohya: `save_every_n_steps` with `save_state`."""
+    GPUs. kohya: `save_state`."""
     keep_last: Annotated[int, Field(ge=1, le=1000), NEUTRAL] = 2
     """Resumable checkpoints to keep. Default: one to fall back on if the last is damaged. kohya:
     `save_last_n_steps_state`."""

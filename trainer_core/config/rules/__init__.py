@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from trainer_core.config.native import with_native_resolution
 from trainer_core.config.project import Project
-from trainer_core.config.rules import adapter, loss, noise, optimizer, pictures, run, text
+from trainer_core.config.rules import adapter, gate, loss, noise, optimizer, pictures, run, text
 from trainer_core.config.rules.base import DataFacts, Facts, Rule
 from trainer_core.types import Finding
 
@@ -23,6 +24,7 @@ TOPICS: Mapping[str, tuple[Rule, ...]] = {
     "Captions and text encoders": text.RULES,
     "Pictures": pictures.RULES,
     "The run": run.RULES,
+    "The gate": gate.RULES,
 }
 RULES: tuple[Rule, ...] = tuple(rule for rules in TOPICS.values() for rule in rules)
 
@@ -37,4 +39,5 @@ def check_rules(project: Project, facts: Facts) -> list[Finding]:
     Returns:
         Findings in the order of `RULES`; those of level "error" make the project unusable.
     """
+    project = with_native_resolution(project, facts.resolution)
     return [finding for rule in RULES if (finding := rule(project, facts)) is not None]

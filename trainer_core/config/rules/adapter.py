@@ -2,31 +2,29 @@
 
 from __future__ import annotations
 
+from trainer_core.adapter_kinds import adapter_kinds
 from trainer_core.config.project import Project
 from trainer_core.config.rules.base import Facts, Rule, without_effect
 from trainer_core.types import Finding
 
 MAX_USUAL_RANK = 256
 MAX_USUAL_SCALE = 8
-_PLAIN = ("lora", "locon", "dylora")
-"""Kinds whose layers are products of two matrices."""
-_WITHOUT_RANK = ("ia3", "full")
 
 
 def rank_is_usual(project: Project, facts: Facts) -> Finding | None:
     """The file grows with the rank; what it learns soon does not."""
     rank = project.adapter.rank
-    if rank <= MAX_USUAL_RANK or project.adapter.type in _WITHOUT_RANK:
+    if rank <= MAX_USUAL_RANK or not adapter_kinds()[project.adapter.type].has_rank:
         return None
     message = f"is {rank}: a very large file that overfits easily; 4 to 128 is usual."
     return Finding("warning", "adapter.rank", message, "Try 32 first.")
 
 
 def rank_fits_the_layers(project: Project, facts: Facts) -> Finding | None:
-    """Two factors wider than the matrix they stand for are more numbers than the matrix itself."""
+    """A rank above the width of a layer gives the adapter more weights than the layer itself has."""
     rank = project.adapter.rank
     narrowest = min(facts.widths, default=rank)
-    if rank <= narrowest or project.adapter.type in _WITHOUT_RANK:
+    if rank <= narrowest or not adapter_kinds()[project.adapter.type].has_rank:
         return None
     message = f"is {rank}, above the {narrowest} channels of the narrowest blocks: more weights than the layers have."
     return Finding("warning", "adapter.rank", message, f"Choose at most {narrowest}.")
@@ -35,7 +33,7 @@ def rank_fits_the_layers(project: Project, facts: Facts) -> Finding | None:
 def alpha_is_usual(project: Project, facts: Facts) -> Finding | None:
     """Alpha multiplies what is learnt; a large one acts like a larger rate."""
     adapter = project.adapter
-    if adapter.alpha <= MAX_USUAL_SCALE * adapter.rank or adapter.type in _WITHOUT_RANK:
+    if adapter.alpha <= MAX_USUAL_SCALE * adapter.rank or not adapter_kinds()[adapter.type].has_rank:
         return None
     message = f"is {adapter.alpha:g} at rank {adapter.rank}: every update is multiplied by "
     message += f"{adapter.alpha / adapter.rank:g}."
@@ -43,7 +41,7 @@ def alpha_is_usual(project: Project, facts: Facts) -> Finding | None:
 
 
 def rank_comes_from_one_place(project: Project, facts: Facts) -> Finding | None:
-    """The file's own ranks count, so those for blocks do not."""
+    """With `rank_from_weights` the ranks come from the file, so `adapter.blocks` is not read."""
     if not (project.adapter.rank_from_weights and project.adapter.blocks):
         return None
     fix = "Remove it, or set `adapter.rank_from_weights` to false."
@@ -51,7 +49,7 @@ def rank_comes_from_one_place(project: Project, facts: Facts) -> Finding | None:
 
 
 def trained_text_encoders_exist(project: Project, facts: Facts) -> Finding | None:
-    """A name that the base model has no folder of, or one that cannot be trained."""
+    """A named text encoder is missing from the base model, or cannot be trained."""
     known = facts.trainable_text_encoders
     if not (unknown := [name for name in project.adapter.text_encoders if name not in known]):
         return None
@@ -61,7 +59,7 @@ def trained_text_encoders_exist(project: Project, facts: Facts) -> Finding | Non
 
 
 def text_encoders_are_named_once(project: Project, facts: Facts) -> Finding | None:
-    """Two adapters on one encoder."""
+    """A text encoder that is named twice would get two adapters."""
     asked = project.adapter.text_encoders
     if len(set(asked)) == len(asked):
         return None
@@ -69,14 +67,15 @@ def text_encoders_are_named_once(project: Project, facts: Facts) -> Finding | No
 
 
 def text_encoders_carry_a_plain_lora(project: Project, facts: Facts) -> Finding | None:
-    """Readers load text encoders from files of plain LoRA alone."""
+    """Other programs load a text encoder's LoRA only from files of plain LoRA."""
     adapter, options = project.adapter, project.adapter_options
-    plain = adapter.type in _PLAIN and not (options.decompose or options.tucker)
-    if not adapter.text_encoders or plain:
+    plain = adapter_kinds()[adapter.type].plain_lora
+    if not adapter.text_encoders or (plain and not (options.decompose or options.tucker)):
         return None
-    kind = adapter.type if adapter.type not in _PLAIN else "decomposed"
-    message = f"text encoders carry a plain LoRA, which no reader loads from one file with {kind} layers."
-    fix = f"Set adapter.type to {', '.join(_PLAIN)}, or leave text encoders out."
+    kind = "decomposed" if plain else adapter.type
+    message = f"text encoders get a plain LoRA, and no program loads it from one file with {kind} layers."
+    possible = ", ".join(name for name, kind in adapter_kinds().items() if kind.plain_lora)
+    fix = f"Set adapter.type to {possible}, or leave text encoders out."
     return Finding("error", "adapter.text_encoders", message, fix)
 
 

@@ -43,6 +43,10 @@ class Facts:
     skips_clip_layers: bool = True
     chooses_text_length: bool = True
     overflows_in_fp16: bool = False
+    resolution: int = 512
+    """Side in pixels of the square that the base was trained at."""
+    resolution_range: tuple[float, float] = (0.75, 1.5)
+    """Shares of `resolution` between which the base draws well."""
     widths: tuple[int, ...] = ()
     """Channels of the denoiser's blocks, narrowest first, where they are known."""
     data: DataFacts | None = None

@@ -19,7 +19,7 @@ def min_snr_needs_a_diffusion_family(project: Project, facts: Facts) -> Finding 
 
 
 def debiased_loss_needs_a_diffusion_family(project: Project, facts: Facts) -> Finding | None:
-    """Debiased estimation weighs by the signal-to-noise ratio as well. Source: arXiv 2310.08442."""
+    """Debiased estimation is defined by the signal-to-noise ratio too. Source: arXiv 2310.08442."""
     if not project.loss.debiased or facts.prediction == "diffusion":
         return None
     message = f"is on, but {facts.title} is a flow-matching family, for which it is not defined."
@@ -27,7 +27,7 @@ def debiased_loss_needs_a_diffusion_family(project: Project, facts: Facts) -> Fi
 
 
 def one_weighting_of_timesteps(project: Project, facts: Facts) -> Finding | None:
-    """Both lower the weight of little noise; multiplied, hardly anything of it is left."""
+    """Both give low noise levels less weight; together they leave almost none."""
     if not (project.loss.debiased and project.loss.min_snr_gamma):
         return None
     message = "is on beside min_snr_gamma: both weights are multiplied."
@@ -35,14 +35,14 @@ def one_weighting_of_timesteps(project: Project, facts: Facts) -> Finding | None
 
 
 def soft_min_snr_needs_a_gamma(project: Project, facts: Facts) -> Finding | None:
-    """The form of a weight that is not applied."""
+    """`soft_min_snr` changes the form of min-SNR, which is off."""
     if not project.loss.soft_min_snr or project.loss.min_snr_gamma:
         return None
     return without_effect("loss.soft_min_snr", "is on without min_snr_gamma", "Set `loss.min_snr_gamma` (5 is usual).")
 
 
 def huber_settings_need_a_huber_loss(project: Project, facts: Facts) -> Finding | None:
-    """Settings of a loss that is not used."""
+    """A setting of the Huber losses has no effect with another `loss.type`."""
     idle = changed(project.loss, "huber_c", "huber_schedule")
     if not idle or project.loss.type in _HUBER:
         return None
@@ -51,7 +51,7 @@ def huber_settings_need_a_huber_loss(project: Project, facts: Facts) -> Finding 
 
 
 def mask_settings_need_masks(project: Project, facts: Facts) -> Finding | None:
-    """Settings of masks that no dataset has."""
+    """A setting of masks has no effect where no dataset has masks."""
     idle = changed(project.loss, "mask_floor", "normalise_masks")
     if not idle or any(dataset.mask_path or dataset.alpha_mask for dataset in project.datasets):
         return None
@@ -60,14 +60,14 @@ def mask_settings_need_masks(project: Project, facts: Facts) -> Finding | None:
 
 
 def a_mask_floor_of_one_masks_nothing(project: Project, facts: Facts) -> Finding | None:
-    """Every pixel weighs 1."""
+    """At 1 all pixels have the same weight, as without masks."""
     if project.loss.mask_floor < 1:
         return None
     return Finding("warning", "loss.mask_floor", "is 1: masks have no effect.", "Choose 0 to 0.3.")
 
 
 def prior_weight_needs_regularisation(project: Project, facts: Facts) -> Finding | None:
-    """The weight of pictures that are not there."""
+    """The weight of regularisation pictures has no effect where there are none."""
     if not changed(project.loss, "prior_weight") or any(dataset.regularisation for dataset in project.datasets):
         return None
     fix = "Set `regularisation: true` on the dataset of class pictures, or remove it."
@@ -75,7 +75,7 @@ def prior_weight_needs_regularisation(project: Project, facts: Facts) -> Finding
 
 
 def regularisation_weighs_something(project: Project, facts: Facts) -> Finding | None:
-    """Half of the run's draws would teach nothing."""
+    """With weight 0 regularisation pictures fill half of each epoch and change nothing."""
     if project.loss.prior_weight > 0 or not any(dataset.regularisation for dataset in project.datasets):
         return None
     message = "is 0: regularisation pictures take time and teach nothing."
@@ -83,10 +83,10 @@ def regularisation_weighs_something(project: Project, facts: Facts) -> Finding |
 
 
 def preserved_text_stays(project: Project, facts: Facts) -> Finding | None:
-    """What is preserved is what the denoiser makes of the base's text; a trained encoder would change that unseen."""
+    """Preservation limits changes of the denoiser; those of a trained text encoder it does not measure."""
     if not project.loss.preservation_weight or not project.adapter.text_encoders:
         return None
-    message = "is above 0 while text encoders are trained, which it does not keep from changing."
+    message = "is above 0, but text encoders are trained: their changes are not limited by it."
     return Finding("error", "loss.preservation_weight", message, "Leave `adapter.text_encoders` empty, or set it to 0.")
 
 
@@ -94,21 +94,21 @@ def preservation_knows_the_class(project: Project, facts: Facts) -> Finding | No
     """Without a class there is no caption whose output could be preserved."""
     if not project.loss.preservation_weight or project.loss.preservation_class.strip():
         return None
-    message = "is empty, but preservation_weight is above 0: it is not known what the trigger word is an instance of."
+    message = "is empty, but preservation_weight is above 0: the class of the trigger word is not known."
     return Finding("error", "loss.preservation_class", message, "Name the class (`person`, `dog`).")
 
 
 def preservation_knows_the_trigger_word(project: Project, facts: Facts) -> Finding | None:
-    """The class stands in place of the trigger word: without one, the preserved output is the trained one."""
+    """Preservation replaces the trigger word by the class, so captions need a trigger word."""
     words = [project.caption.trigger_word, *(dataset.trigger_word for dataset in project.datasets)]
     if not project.loss.preservation_weight or any(words):
         return None
-    message = "is above 0, but there is no trigger word that the class could stand in place of."
+    message = "is above 0, but there is no trigger word that the class could replace."
     return Finding("error", "loss.preservation_weight", message, "Set `caption.trigger_word`.")
 
 
 def preservation_class_needs_a_weight(project: Project, facts: Facts) -> Finding | None:
-    """A class that nothing is done with."""
+    """The class is read only for preservation, which is off."""
     if not project.loss.preservation_class or project.loss.preservation_weight:
         return None
     fix = "Set `loss.preservation_weight` (1 is usual), or remove it."

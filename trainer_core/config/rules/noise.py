@@ -10,22 +10,22 @@ _DISTRIBUTIONS = {"diffusion": "uniform", "flow": "logit_normal"}
 
 
 def noise_offset_needs_a_diffusion_family(project: Project, facts: Facts) -> Finding | None:
-    """A flow-matching model learns the way to unshifted noise, so an offset would teach it a wrong end point."""
+    """Flow matching ends at plain Gaussian noise; with an offset the model would learn another end point."""
     return _needs_diffusion(project, facts, "offset", "an offset")
 
 
 def adaptive_scale_needs_a_diffusion_family(project: Project, facts: Facts) -> Finding | None:
-    """It is a part of the noise offset."""
+    """The adaptive scale is a part of the noise offset, which flow matching cannot have."""
     return _needs_diffusion(project, facts, "adaptive_scale", "an offset")
 
 
 def pyramid_noise_needs_a_diffusion_family(project: Project, facts: Facts) -> Finding | None:
-    """Its coarse parts would be a wrong end point as well."""
+    """Pyramid noise would teach another end point too."""
     return _needs_diffusion(project, facts, "multires_iterations", "coarser noise")
 
 
 def zero_terminal_snr_needs_a_diffusion_family(project: Project, facts: Facts) -> Finding | None:
-    """Flow matching ends at pure noise by itself."""
+    """Flow matching always ends at pure noise, so there is nothing to correct."""
     if not project.noise.zero_terminal_snr or facts.prediction == "diffusion":
         return None
     message = f"{facts.title} is a flow-matching family, which has no betas and ends at pure noise by itself."
@@ -41,7 +41,7 @@ def prediction_is_a_choice_of_diffusion_families(project: Project, facts: Facts)
 
 
 def pure_noise_needs_v_prediction(project: Project, facts: Facts) -> Finding | None:
-    """At zero terminal SNR the input is the noise itself: to predict it says nothing (arXiv 2305.08891)."""
+    """At zero terminal SNR the input is pure noise, so predicting the noise teaches nothing (arXiv 2305.08891)."""
     if not project.noise.zero_terminal_snr or facts.prediction == "flow":
         return None
     asked = project.noise.prediction
@@ -79,7 +79,7 @@ def sigmoid_sampling_is_not_shifted(project: Project, facts: Facts) -> Finding |
 
 
 def logit_settings_need_logit_normal(project: Project, facts: Facts) -> Finding | None:
-    """Mean and deviation of a distribution that is not used; `sigmoid` has a deviation but no mean."""
+    """Mean and deviation are read only for distributions that have them; `sigmoid` has a deviation and no mean."""
     noise = project.noise
     sampling = _sampling(project, facts)
     used = {"logit_normal": {"logit_mean", "logit_std"}, "sigmoid": {"logit_std"}}.get(sampling, set[str]())
@@ -91,7 +91,7 @@ def logit_settings_need_logit_normal(project: Project, facts: Facts) -> Finding 
 
 
 def mode_scale_needs_mode_sampling(project: Project, facts: Facts) -> Finding | None:
-    """The scale of a distribution that is not used."""
+    """`mode_scale` is read only for `mode` sampling."""
     if not changed(project.noise, "mode_scale") or project.noise.timestep_sampling == "mode":
         return None
     sampling = _sampling(project, facts)
@@ -99,7 +99,7 @@ def mode_scale_needs_mode_sampling(project: Project, facts: Facts) -> Finding | 
 
 
 def timesteps_leave_a_range(project: Project, facts: Facts) -> Finding | None:
-    """An empty range of noise levels."""
+    """The range of noise levels must not be empty."""
     noise = project.noise
     if noise.min_timestep <= noise.max_timestep:
         return None
@@ -108,7 +108,7 @@ def timesteps_leave_a_range(project: Project, facts: Facts) -> Finding | None:
 
 
 def discount_needs_pyramid_noise(project: Project, facts: Facts) -> Finding | None:
-    """The strength of noises that are not added."""
+    """The discount weighs coarser noises, and none is added."""
     if not changed(project.noise, "multires_discount") or project.noise.multires_iterations:
         return None
     fix = "Set `noise.multires_iterations` (6 is usual), or remove it."
@@ -124,15 +124,15 @@ def offset_is_usual(project: Project, facts: Facts) -> Finding | None:
 
 
 def perturbation_is_usual(project: Project, facts: Facts) -> Finding | None:
-    """What the denoiser sees should stay close to what it must undo (arXiv 2301.11706)."""
+    """Too much input perturbation hides the noise that the model must predict (arXiv 2301.11706)."""
     if project.noise.ip_gamma <= 0.3:
         return None
-    message = f"is {project.noise.ip_gamma:g}: what is seen has little to do with what must be predicted."
+    message = f"is {project.noise.ip_gamma:g}: the model can hardly find the noise that it must predict."
     return Finding("warning", "noise.ip_gamma", message, "Choose 0.05 to 0.1.")
 
 
 def offset_or_pyramid_noise(project: Project, facts: Facts) -> Finding | None:
-    """Both make dark and bright pictures possible; together they make the base's noise unknown to it."""
+    """Both make dark and bright pictures possible; together the noise is too far from what the base was trained on."""
     noise = project.noise
     if not (noise.offset and noise.multires_iterations):
         return None

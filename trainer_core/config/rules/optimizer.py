@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from trainer_core.adapter_kinds import adapter_kinds
 from trainer_core.config.project import Project
 from trainer_core.config.rules.base import Facts, Rule, changed, without_effect
 from trainer_core.types import Finding
@@ -25,7 +26,7 @@ def an_optimizer_that_finds_its_rate_starts_at_one(project: Project, facts: Fact
 
 
 def the_rate_is_usual(project: Project, facts: Facts) -> Finding | None:
-    """A rate from another optimizer, or a slip of the exponent."""
+    """A rate far above the usual is often meant for another optimizer, or has a wrong exponent."""
     lr, name = project.optimizer.lr, _name(project)
     highest = next((rate for start, rate in _HIGHEST_USUAL.items() if name.removeprefix("paged").startswith(start)), 10)
     if lr <= highest:
@@ -37,23 +38,25 @@ def the_rate_is_usual(project: Project, facts: Facts) -> Finding | None:
 def full_training_wants_a_small_rate(project: Project, facts: Facts) -> Finding | None:
     """Without a low rank, every weight moves by the rate at each step."""
     lr = project.optimizer.lr
-    if project.adapter.type != "full" or lr < _FULL_HIGHEST or _name(project).startswith(_FINDS_ITS_RATE):
+    if not adapter_kinds()[project.adapter.type].trains_every_weight or lr < _FULL_HIGHEST:
         return None
-    message = f"is {lr:g}, a LoRA's rate; the weights themselves are trained (adapter.type: full)."
+    if _name(project).startswith(_FINDS_ITS_RATE):
+        return None
+    message = f"is {lr:g}, a LoRA's rate; the weights themselves are trained (adapter.type: {project.adapter.type})."
     return Finding("warning", "optimizer.lr", message, "Try 1e-5 or less.")
 
 
 def lora_plus_needs_two_matrices(project: Project, facts: Facts) -> Finding | None:
-    """LoRA+ sets apart the rates of up and down matrices; these kinds have none."""
+    """LoRA+ gives up and down matrices different rates; this kind of adapter has no such matrices."""
     kind = project.adapter.type
-    if project.optimizer.lora_plus_ratio == 1 or kind not in ("ia3", "full", "diag-oft", "boft"):
+    if project.optimizer.lora_plus_ratio == 1 or adapter_kinds()[kind].two_matrices:
         return None
     message = f"is {project.optimizer.lora_plus_ratio:g}, but {kind} has no up and down matrices."
     return Finding("error", "optimizer.lora_plus_ratio", message, "Set it to 1.")
 
 
 def text_encoder_rates_have_encoders(project: Project, facts: Facts) -> Finding | None:
-    """The rate of something that is not trained."""
+    """A rate for text encoders has no effect where none is trained."""
     if not project.optimizer.text_encoder_lr or project.adapter.text_encoders:
         return None
     fix = "Name them in `adapter.text_encoders`, or remove it."
@@ -61,7 +64,7 @@ def text_encoder_rates_have_encoders(project: Project, facts: Facts) -> Finding 
 
 
 def text_encoder_rates_are_as_many(project: Project, facts: Facts) -> Finding | None:
-    """One for all, or one each."""
+    """Text encoders need one rate for all, or one each."""
     rates, encoders = project.optimizer.text_encoder_lr, project.adapter.text_encoders
     if not encoders or len(rates) in (0, 1, len(encoders)):
         return None
@@ -78,7 +81,7 @@ def a_schedule_free_optimizer_has_no_schedule(project: Project, facts: Facts) ->
 
 
 def a_schedule_free_optimizer_averages_already(project: Project, facts: Facts) -> Finding | None:
-    """An average of averages."""
+    """Schedule-free optimizers average the weights; EMA would average these averages."""
     if "schedulefree" not in _name(project) or not project.train.ema_decay:
         return None
     message = f"is {project.train.ema_decay:g} beside {project.optimizer.name}, which averages the weights itself."
@@ -87,14 +90,15 @@ def a_schedule_free_optimizer_averages_already(project: Project, facts: Facts) -
 
 def an_estimated_rate_is_not_scheduled_to_zero_early(project: Project, facts: Facts) -> Finding | None:
     """Restarts and long warm-ups mislead the estimate of the rate."""
-    if not _name(project).startswith(_FINDS_ITS_RATE) or project.schedule.name != "cosine_with_restarts":
+    restarts = project.schedule.name == "cosine_with_restarts" and project.schedule.cycles > 1
+    if not _name(project).startswith(_FINDS_ITS_RATE) or not restarts:
         return None
-    message = f"is cosine_with_restarts beside {project.optimizer.name}, whose estimate only grows: restarts jump."
+    message = f"is cosine_with_restarts, and {project.optimizer.name} never lowers its rate: restarts raise it too far."
     return Finding("warning", "schedule.name", message, "Use constant or cosine.")
 
 
 def warmup_is_given_once(project: Project, facts: Facts) -> Finding | None:
-    """Steps and a share of the run are two answers to one question."""
+    """Give the warm-up in steps or as a share of the run, not both."""
     schedule = project.schedule
     if not (schedule.warmup_steps and schedule.warmup_ratio):
         return None
@@ -103,7 +107,7 @@ def warmup_is_given_once(project: Project, facts: Facts) -> Finding | None:
 
 
 def a_shape_setting_has_its_shape(project: Project, facts: Facts) -> Finding | None:
-    """Settings of a shape that is not used."""
+    """A setting of one schedule has no effect with another."""
     schedule = project.schedule
     for name in changed(schedule, *_SHAPE_SETTINGS):
         if schedule.name != (wanted := _SHAPE_SETTINGS[name]):
@@ -113,14 +117,14 @@ def a_shape_setting_has_its_shape(project: Project, facts: Facts) -> Finding | N
 
 
 def a_lowest_rate_needs_a_falling_one(project: Project, facts: Facts) -> Finding | None:
-    """A constant rate never falls."""
+    """`min_lr_ratio` has no effect at a constant rate."""
     if not project.schedule.min_lr_ratio or project.schedule.name != "constant":
         return None
     return without_effect("schedule.min_lr_ratio", "is set, but schedule.name is constant")
 
 
 def warmup_and_decay_fit_the_run(project: Project, facts: Facts) -> Finding | None:
-    """Nothing stable would be left between them."""
+    """Warm-up and decay together must not be longer than the run."""
     schedule = project.schedule
     if schedule.name != "warmup_stable_decay" or schedule.warmup_ratio + schedule.decay_ratio <= 1:
         return None

@@ -10,7 +10,7 @@ from trainer_core.types import Finding
 
 
 def shortest_side_fits_the_resolution(project: Project, facts: Facts) -> Finding | None:
-    """With both sides above the resolution, every bucket would exceed the area that is asked for."""
+    """If the shortest side is above the resolution, every bucket has more area than asked for."""
     bucket = project.bucket
     if bucket.min_side <= bucket.resolution or bucket.table != "grid":
         return None
@@ -19,7 +19,7 @@ def shortest_side_fits_the_resolution(project: Project, facts: Facts) -> Finding
 
 
 def longest_side_is_the_longer_one(project: Project, facts: Facts) -> Finding | None:
-    """An empty range of sides."""
+    """The longest side must not be below the shortest."""
     bucket = project.bucket
     if bucket.max_side >= bucket.min_side:
         return None
@@ -28,7 +28,7 @@ def longest_side_is_the_longer_one(project: Project, facts: Facts) -> Finding | 
 
 
 def longest_side_reaches_the_resolution(project: Project, facts: Facts) -> Finding | None:
-    """Sides that end below the resolution waste the area that is asked for."""
+    """If the longest side is below the resolution, even the square bucket is smaller than asked for."""
     bucket = project.bucket
     if bucket.max_side >= bucket.resolution or bucket.max_side < bucket.min_side or bucket.table != "grid":
         return None
@@ -47,6 +47,21 @@ def resolution_is_a_multiple_of_the_step(project: Project, facts: Facts) -> Find
     return Finding("warning", "bucket.resolution", message, f"Choose {below or above} or {above}.")
 
 
+def resolution_suits_the_base(project: Project, facts: Facts) -> Finding | None:
+    """Far from the resolution it was trained at, a base draws badly, and a LoRA learns to mend that first."""
+    low, high = (round(facts.resolution * share) for share in facts.resolution_range)
+    sides = [("bucket.resolution", (project.bucket.resolution,))]
+    sides += [(f"datasets.{number}.resolutions", one.resolutions) for number, one in enumerate(project.datasets)]
+    if all(dataset.resolutions for dataset in project.datasets):
+        del sides[0]
+    for field, given in sides:
+        if given and not any(low <= side <= high for side in given):
+            named = " and ".join(str(side) for side in given)
+            message = f"is {named}, but the base was trained at {facts.resolution}."
+            return Finding("warning", field, message, f"Choose from {low} to {high}, or leave it out.")
+    return None
+
+
 def dataset_names_differ(project: Project, facts: Facts) -> Finding | None:
     """Two datasets of one name would give two pictures the same id."""
     counts = Counter(dataset.label for dataset in project.datasets)
@@ -59,7 +74,7 @@ def dataset_names_differ(project: Project, facts: Facts) -> Finding | None:
 
 
 def regularisation_is_not_alone(project: Project, facts: Facts) -> Finding | None:
-    """Prior preservation keeps what a concept would displace; without a concept there is nothing to learn."""
+    """Regularisation pictures protect what the base knows; without a dataset of the concept nothing is learnt."""
     if not all(dataset.regularisation for dataset in project.datasets):
         return None
     message = "is on for every dataset: there is no concept to train."
@@ -68,7 +83,7 @@ def regularisation_is_not_alone(project: Project, facts: Facts) -> Finding | Non
 
 
 def some_pictures_weigh_something(project: Project, facts: Facts) -> Finding | None:
-    """A loss that is multiplied by 0 trains nothing."""
+    """Pictures with loss weight 0 take time and train nothing."""
     for number, dataset in enumerate(project.datasets):
         if dataset.loss_weight == 0 and dataset.held_out < 1:
             message = "is 0: its pictures take time and teach nothing."
@@ -77,7 +92,7 @@ def some_pictures_weigh_something(project: Project, facts: Facts) -> Finding | N
 
 
 def a_mask_comes_from_one_place(project: Project, facts: Facts) -> Finding | None:
-    """A picture has one mask."""
+    """A picture takes its mask from a file or from its alpha channel, not both."""
     for number, dataset in enumerate(project.datasets):
         if dataset.mask_path is not None and dataset.alpha_mask:
             message = "is on beside mask_path."
@@ -86,7 +101,7 @@ def a_mask_comes_from_one_place(project: Project, facts: Facts) -> Finding | Non
 
 
 def a_mask_crop_needs_masks(project: Project, facts: Facts) -> Finding | None:
-    """Pictures are cut around what their masks show."""
+    """`crop: mask` cuts pictures around their masks, so some dataset must have masks."""
     if project.augment.crop != "mask" or any(dataset.mask_path or dataset.alpha_mask for dataset in project.datasets):
         return None
     message = "is mask, but no dataset has masks."
@@ -94,7 +109,7 @@ def a_mask_crop_needs_masks(project: Project, facts: Facts) -> Finding | None:
 
 
 def random_pictures_have_variants(project: Project, facts: Facts) -> Finding | None:
-    """Latents are cached: with one a picture, a random crop is the same at every draw."""
+    """Latents are cached. With one variant a picture, a random crop is the same in every epoch."""
     augment = project.augment
     if augment.variants > 1 or not _random(project):
         return None
@@ -104,14 +119,14 @@ def random_pictures_have_variants(project: Project, facts: Facts) -> Finding | N
 
 
 def picture_variants_need_randomness(project: Project, facts: Facts) -> Finding | None:
-    """A number of views for pictures that have one."""
+    """`augment.variants` has no effect unless crops or colours are random."""
     if not changed(project.augment, "variants") or _random(project):
         return None
     return without_effect("augment.variants", "is set, but neither crop nor colour is random")
 
 
 def crop_scale_needs_random_crops(project: Project, facts: Facts) -> Finding | None:
-    """Only random crops are enlarged first."""
+    """`crop_scale` is read only for random crops."""
     if project.augment.crop_scale == 1 or project.augment.crop == "random":
         return None
     fix = "Set `augment.crop` to `random`, or remove it."
@@ -119,7 +134,7 @@ def crop_scale_needs_random_crops(project: Project, facts: Facts) -> Finding | N
 
 
 def colours_stay_recognisable(project: Project, facts: Facts) -> Finding | None:
-    """What is trained in other colours is drawn in other colours."""
+    """A LoRA that is trained on strongly changed colours draws changed colours."""
     color = project.augment.color
     if color <= 0.3:
         return None
@@ -128,7 +143,7 @@ def colours_stay_recognisable(project: Project, facts: Facts) -> Finding | None:
 
 
 def an_edit_and_its_control_are_seen_alike(project: Project, facts: Facts) -> Finding | None:
-    """A mirrored or shifted result beside an unchanged control picture teaches to mirror and to shift."""
+    """If results are mirrored or cut elsewhere and control pictures are not, the LoRA learns to mirror and to shift."""
     augment = project.augment
     if not any(dataset.control_path for dataset in project.datasets):
         return None
@@ -148,6 +163,7 @@ RULES: tuple[Rule, ...] = (
     longest_side_is_the_longer_one,
     longest_side_reaches_the_resolution,
     resolution_is_a_multiple_of_the_step,
+    resolution_suits_the_base,
     dataset_names_differ,
     regularisation_is_not_alone,
     some_pictures_weigh_something,

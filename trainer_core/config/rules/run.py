@@ -1,14 +1,13 @@
-"""Rules of the run, of what it saves, renders and tells."""
+"""Rules of the run: its length, files, samples and logs."""
 
 from __future__ import annotations
 
+from trainer_core.config.groups.training import DEFAULT_STEPS
 from trainer_core.config.project import Project
 from trainer_core.config.rules.base import Facts, Rule, changed, without_effect
 from trainer_core.types import Finding
 
 MAX_USUAL_BATCH = 64
-DEFAULT_STEPS = 1500
-"""The length of a run that gives neither steps nor epochs."""
 
 
 def effective_batch_is_usual(project: Project, facts: Facts) -> Finding | None:
@@ -25,7 +24,7 @@ def effective_batch_is_usual(project: Project, facts: Facts) -> Finding | None:
 
 
 def the_batch_is_smaller_than_the_dataset(project: Project, facts: Facts) -> Finding | None:
-    """One step would see every picture at once, and the next one all of them again."""
+    """A batch should not hold more pictures than an epoch has."""
     batch = _effective_batch(project)
     if facts.data is None or batch <= facts.data.draws:
         return None
@@ -44,7 +43,7 @@ def the_run_sees_every_picture(project: Project, facts: Facts) -> Finding | None
 
 
 def checkpoints_fall_inside_the_run(project: Project, facts: Facts) -> Finding | None:
-    """A killed run (power cut, SIGKILL) starts from its last checkpoint."""
+    """A run that is killed (power cut, SIGKILL) goes on from its last checkpoint, so there should be one."""
     every = project.train.checkpoint_every
     if (steps := _steps_below(every, project, facts)) is None:
         return None
@@ -53,7 +52,7 @@ def checkpoints_fall_inside_the_run(project: Project, facts: Facts) -> Finding |
 
 
 def evaluation_falls_inside_the_run(project: Project, facts: Facts) -> Finding | None:
-    """The best step cannot be chosen from none."""
+    """The best step can be chosen only among steps that are measured."""
     every = project.train.evaluate_every
     if (steps := _steps_below(every, project, facts)) is None:
         return None
@@ -62,7 +61,7 @@ def evaluation_falls_inside_the_run(project: Project, facts: Facts) -> Finding |
 
 
 def samples_fall_inside_the_run(project: Project, facts: Facts) -> Finding | None:
-    """Intermediate samples that never come."""
+    """Intermediate samples must be due before the run ends."""
     every = project.sample.every
     if (steps := _steps_below(every, project, facts)) is None:
         return None
@@ -71,7 +70,7 @@ def samples_fall_inside_the_run(project: Project, facts: Facts) -> Finding | Non
 
 
 def saved_files_fall_inside_the_run(project: Project, facts: Facts) -> Finding | None:
-    """Files on the way that never come."""
+    """Intermediate files must be due before the run ends."""
     every = project.save.every
     if (steps := _steps_below(every, project, facts)) is None:
         return None
@@ -89,12 +88,12 @@ def warmup_ends_before_the_run(project: Project, facts: Facts) -> Finding | None
 
 
 def sample_epochs_fall_inside_the_run(project: Project, facts: Facts) -> Finding | None:
-    """Intermediate samples that never come."""
+    """Intermediate samples must be due before the run ends."""
     return _epochs_inside("sample", project.sample.every_epochs, facts)
 
 
 def save_epochs_fall_inside_the_run(project: Project, facts: Facts) -> Finding | None:
-    """Files on the way that never come."""
+    """Intermediate files must be due before the run ends."""
     return _epochs_inside("save", project.save.every_epochs, facts)
 
 
@@ -108,7 +107,7 @@ def files_are_not_called_like_the_champion(project: Project, facts: Facts) -> Fi
 
 
 def length_is_given_once(project: Project, facts: Facts) -> Finding | None:
-    """Steps and epochs are two answers to one question."""
+    """Give the length of the run in steps or in epochs, not both."""
     train = project.train
     if train.steps is None or train.epochs is None:
         return None
@@ -117,7 +116,7 @@ def length_is_given_once(project: Project, facts: Facts) -> Finding | None:
 
 
 def samples_are_counted_once(project: Project, facts: Facts) -> Finding | None:
-    """Steps and epochs between samples are two answers to one question."""
+    """Give the distance between samples in steps or in epochs, not both."""
     if not (project.sample.every and project.sample.every_epochs):
         return None
     message = f"is {project.sample.every_epochs:g} beside sample.every = {project.sample.every}."
@@ -125,7 +124,7 @@ def samples_are_counted_once(project: Project, facts: Facts) -> Finding | None:
 
 
 def saves_are_counted_once(project: Project, facts: Facts) -> Finding | None:
-    """Steps and epochs between files are two answers to one question."""
+    """Give the distance between files in steps or in epochs, not both."""
     if not (project.save.every and project.save.every_epochs):
         return None
     message = f"is {project.save.every_epochs:g} beside save.every = {project.save.every}."
@@ -133,7 +132,7 @@ def saves_are_counted_once(project: Project, facts: Facts) -> Finding | None:
 
 
 def kept_files_are_saved(project: Project, facts: Facts) -> Finding | None:
-    """How many to keep of files that are not written."""
+    """The number of files to keep has no effect where no intermediate files are written."""
     save = project.save
     idle = changed(save, "keep_last", "keep_best")
     if not idle or save.every or save.every_epochs:
@@ -143,10 +142,10 @@ def kept_files_are_saved(project: Project, facts: Facts) -> Finding | None:
 
 
 def prompts_come_from_one_place(project: Project, facts: Facts) -> Finding | None:
-    """A file of prompts stands in place of the list."""
+    """`sample.prompt_file` replaces `sample.prompts`."""
     if project.sample.prompt_file is None or not project.sample.prompts:
         return None
-    return without_effect("sample.prompts", "is set, but sample.prompt_file stands in its place")
+    return without_effect("sample.prompts", "is set, but sample.prompt_file replaces it")
 
 
 def fp16_holds_the_model(project: Project, facts: Facts) -> Finding | None:
@@ -157,27 +156,8 @@ def fp16_holds_the_model(project: Project, facts: Facts) -> Finding | None:
     return Finding("warning", "train.precision", message, "Use bf16 or auto.")
 
 
-def scores_have_prompts(project: Project, facts: Facts) -> Finding | None:
-    """A judge or a CLIP model that never sees a picture."""
-    gate = project.gate
-    if gate.concept_prompts or gate.other_prompts or (gate.judge is None and gate.clip_path is None):
-        return None
-    name = "gate.clip_path" if gate.judge is None else "gate.judge"
-    fix = "Set `gate.concept_prompts` and `gate.other_prompts`."
-    return Finding("warning", name, "is set, but there is no prompt to render: nothing is scored.", fix)
-
-
-def the_concept_score_is_measured(project: Project, facts: Facts) -> Finding | None:
-    """A limit on a figure that nothing gives."""
-    gate = project.gate
-    if not gate.min_concept_score or (gate.judge is not None and gate.concept_prompts):
-        return None
-    message = f"is {gate.min_concept_score:g}, but no concept score is measured: the limit forbids nothing."
-    return Finding("warning", "gate.min_concept_score", message, "Set `gate.judge` and `gate.concept_prompts`.")
-
-
 def wandb_settings_need_wandb(project: Project, facts: Facts) -> Finding | None:
-    """Names in a service that is not told anything."""
+    """A name for Weights & Biases has no effect while it is off."""
     idle = changed(project.logging, "wandb_project", "wandb_run")
     if not idle or project.logging.wandb != "off":
         return None
@@ -208,7 +188,7 @@ def _epochs_inside(group: str, every: float, facts: Facts) -> Finding | None:
     if data is None or every * data.steps_per_epoch <= data.steps:
         return None
     epochs = data.steps / data.steps_per_epoch
-    message = f"is {every:g}, but the run is over after {epochs:.2f} epochs: it never falls due."
+    message = f"is {every:g}, but the run is over after {epochs:.2f} epochs: it is never reached."
     return Finding("warning", f"{group}.every_epochs", message, f"Choose at most {epochs:.2g}, or 0.")
 
 
@@ -230,7 +210,5 @@ RULES: tuple[Rule, ...] = (
     kept_files_are_saved,
     prompts_come_from_one_place,
     fp16_holds_the_model,
-    scores_have_prompts,
-    the_concept_score_is_measured,
     wandb_settings_need_wandb,
 )

@@ -8,15 +8,17 @@ from trainer_core.types import Finding
 
 
 def trained_text_is_not_cached(project: Project, facts: Facts) -> Finding | None:
-    """Embeddings from before training would never change, however much the encoder learnt."""
+    """A trained text encoder changes its embeddings at every step, so they cannot be cached."""
     if project.text.cache != "always" or not project.adapter.text_encoders:
         return None
-    message = f"is always, but {', '.join(project.adapter.text_encoders)} is trained: its captions change every step."
+    message = (
+        f"is always, but {', '.join(project.adapter.text_encoders)} is trained: its embeddings change at every step."
+    )
     return Finding("error", "text.cache", message, "Set it to auto.")
 
 
 def shuffled_text_has_variants(project: Project, facts: Facts) -> Finding | None:
-    """With one cached text a caption, every draw is the same."""
+    """With one cached text a caption, the caption is the same in every epoch."""
     if _live(project) or project.caption.variants > 1 or not (varying := _varying(project)):
         return None
     message = f"is 1, so that each caption is encoded once: {', '.join(varying)} would change nothing."
@@ -24,7 +26,7 @@ def shuffled_text_has_variants(project: Project, facts: Facts) -> Finding | None
 
 
 def variants_need_something_that_varies(project: Project, facts: Facts) -> Finding | None:
-    """A number of texts for captions that have one."""
+    """`caption.variants` has no effect where captions do not vary."""
     if not changed(project.caption, "variants"):
         return None
     if _live(project):
@@ -35,7 +37,7 @@ def variants_need_something_that_varies(project: Project, facts: Facts) -> Findi
 
 
 def kept_tokens_are_kept_from_something(project: Project, facts: Facts) -> Finding | None:
-    """Tags are only kept from being moved or dropped."""
+    """`keep_tokens` and its like protect tags from being shuffled or dropped; without either they have no effect."""
     tags = project.tags
     idle = changed(tags, "keep_tokens", "keep_tokens_separator")
     if not idle or tags.shuffle or tags.dropout:
@@ -45,7 +47,7 @@ def kept_tokens_are_kept_from_something(project: Project, facts: Facts) -> Findi
 
 
 def kept_tokens_are_given_once(project: Project, facts: Facts) -> Finding | None:
-    """Where a caption has the mark, the mark counts."""
+    """In captions with `keep_tokens_separator`, the separator decides and not `keep_tokens`."""
     tags = project.tags
     if not (tags.keep_tokens and tags.keep_tokens_separator):
         return None
@@ -54,7 +56,7 @@ def kept_tokens_are_given_once(project: Project, facts: Facts) -> Finding | None
 
 
 def separators_differ(project: Project, facts: Facts) -> Finding | None:
-    """One mark cannot both part tags and hold them together."""
+    """The separators of tags must differ from each other."""
     tags = project.tags
     marks = {"secondary_separator": tags.secondary_separator, "keep_tokens_separator": tags.keep_tokens_separator}
     for name, mark in marks.items():
@@ -68,7 +70,7 @@ def separators_differ(project: Project, facts: Facts) -> Finding | None:
 
 
 def some_tags_stay(project: Project, facts: Facts) -> Finding | None:
-    """Every draw would lose all its tags."""
+    """At 1 every caption loses all its tags."""
     if project.tags.dropout < 1:
         return None
     fix = "Choose 0.05 to 0.3, or `caption.dropout` for whole captions."
@@ -76,31 +78,31 @@ def some_tags_stay(project: Project, facts: Facts) -> Finding | None:
 
 
 def some_captions_stay(project: Project, facts: Facts) -> Finding | None:
-    """Nothing would be bound to the words."""
+    """If every caption is dropped, no word is connected with what is trained."""
     caption = project.caption
     if caption.dropout < 1 and caption.dropout_every_n_epochs != 1:
         return None
     name = "dropout" if caption.dropout >= 1 else "dropout_every_n_epochs"
-    message = "is 1: every draw has the empty caption, so that no word means what is trained."
+    message = "is 1: every draw has the empty caption, so no word calls what is trained."
     return Finding("warning", f"caption.{name}", message, "Choose 0.05 to 0.1, or 0.")
 
 
 def long_clip_captions_are_read(project: Project, facts: Facts) -> Finding | None:
-    """Families whose long captions another encoder reads."""
+    """`clip_tokens` is read only for families whose captions CLIP alone reads."""
     if project.text.clip_tokens == 75 or facts.reads_clip_tokens:
         return None
     return without_effect("text.clip_tokens", f"is set, but {facts.title} reads no captions in pieces of 75 tokens")
 
 
 def clip_layers_are_skipped(project: Project, facts: Facts) -> Finding | None:
-    """Families that were trained on one fixed layer."""
+    """`clip_skip` is read only for families that let one choose the layer."""
     if not project.text.clip_skip or facts.skips_clip_layers:
         return None
     return without_effect("text.clip_skip", f"is set, but {facts.title} reads a fixed layer")
 
 
 def text_length_is_chosen(project: Project, facts: Facts) -> Finding | None:
-    """Families with one length of text."""
+    """`max_length` is read only for families that let one choose the length of the text."""
     if not project.text.max_length or facts.chooses_text_length:
         return None
     return without_effect("text.max_length", f"is set, but {facts.title} has one length of text")

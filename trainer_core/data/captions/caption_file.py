@@ -15,7 +15,7 @@ from trainer_core.types import JSON
 UNREADABLE = "caption unreadable"
 MAX_BYTES = 1 << 20
 """A longer file is not a caption."""
-PLACE = "[trigger]"
+TRIGGER_MARK = "[trigger]"
 """Stands for the trigger word in captions, as in ai-toolkit's."""
 CAPTIONS_VERSION = 1
 """Raise it when `read_caption` gives other lines for the same bytes: remembered captions are read again."""
@@ -84,14 +84,14 @@ def choose_lines(caption: CaptionText, multiline: Multiline) -> str:
     return " ".join(caption.lines if multiline == "whole" else caption.lines[:1])
 
 
-def drawn_lines(caption: CaptionText, multiline: Multiline) -> tuple[str, ...]:
+def candidate_lines(caption: CaptionText, multiline: Multiline) -> tuple[str, ...]:
     """Return the lines that draws take one of: all of them, or the one text of `choose_lines`."""
     if multiline in ("each", "random") and caption.lines:
         return caption.lines
     return (choose_lines(caption, multiline),)
 
 
-def in_frame(text: str, caption: CaptionConfig, trigger_word: str) -> str:
+def frame_caption(text: str, caption: CaptionConfig, trigger_word: str) -> str:
     """Return a line with prefix and suffix, and with the trigger word wherever it has `[trigger]`.
 
     Without a trigger word `[trigger]` is taken out, with its comma.
@@ -99,10 +99,10 @@ def in_frame(text: str, caption: CaptionConfig, trigger_word: str) -> str:
     framed = text
     if caption.prefix or caption.suffix:
         framed = " ".join(part for part in (caption.prefix, text, caption.suffix) if part)
-    if PLACE not in framed:
+    if TRIGGER_MARK not in framed:
         return framed
     trigger = trigger_word.strip()
-    return framed.replace(PLACE, trigger) if trigger else _taken_out(framed, re.escape(PLACE))
+    return framed.replace(TRIGGER_MARK, trigger) if trigger else _taken_out(framed, re.escape(TRIGGER_MARK))
 
 
 def final_caption(text: str, trigger_word: str) -> str:

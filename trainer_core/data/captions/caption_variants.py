@@ -21,7 +21,7 @@ from typing import Protocol
 
 from trainer_core.config.groups import CaptionConfig, TagsConfig
 from trainer_core.data.captions.caption_file import final_caption
-from trainer_core.data.captions.hash_rng import Dice
+from trainer_core.data.captions.hash_rng import HashRng
 from trainer_core.data.captions.tags import Tags, join_tags, split_tags, without_marks
 from trainer_core.data.captions.wildcards import choices_in, fill_in, first_choices
 from trainer_core.types import CaptionRules, CaptionSource, Sample
@@ -44,12 +44,12 @@ class Dropout(Protocol):
 
 
 @dataclass(frozen=True)
-class Texts:
+class CaptionVariants:
     """The texts that draws of a caption choose from."""
 
-    places: tuple[str, ...] = ()
+    variants: tuple[str, ...] = ()
     """`Sample.texts`: all as likely as each other, a text in several places if need be; empty if all is one text."""
-    turns: int = 1
+    epoch_groups: int = 1
     """`Sample.turns`."""
 
 
@@ -78,31 +78,31 @@ def varies(lines: Sequence[str], rules: CaptionRules) -> bool:
     return len(lines) > 1 or rules.wildcards or rules.shuffle or rules.dropout > 0
 
 
-def list_texts(source: CaptionSource, limit: int) -> Texts:
+def list_variants(source: CaptionSource, limit: int) -> CaptionVariants:
     """Return the texts of a caption that are encoded: all if there are no more than `limit`, else so many by seed.
 
     Of more lines than `limit`, so many are taken, chosen by seed and left in their order. Drawn texts differ as long as
-    all are equally likely; tags that are left out make some likelier, and those may stand in several places.
+    all are equally likely; tags that are left out make some likelier, and those may come several times.
     """
     lines = _some(source.lines, limit)
     turns = len(lines) if source.rules.in_turn else 1
-    if (places := _all_places(source, lines, limit)) is not None:
-        return Texts() if _one_plain(places, source) else Texts(places, turns)
+    if (variants := _all_variants(source, lines, limit)) is not None:
+        return CaptionVariants() if _one_plain(variants, source) else CaptionVariants(variants, turns)
     each = max(1, limit // len(lines))
-    return Texts(tuple(text for line in lines for text in _drawn(line, source, each)), turns)
+    return CaptionVariants(tuple(text for line in lines for text in _drawn(line, source, each)), turns)
 
 
-def possible_texts(source: CaptionSource) -> int:
+def count_possible_texts(source: CaptionSource) -> int:
     """Return how many texts there can be, equal ones of different lines or choices counted twice; at most 10^18."""
     return min(sum(_possible(line, source.rules) for line in source.lines), 10**18)
 
 
-def chosen_text(sample: Sample, seed: int, epoch: int, repeat: int) -> int | None:
-    """Return which place of `Sample.texts` a draw takes, as a pure function; None where there is one text only."""
+def chosen_variant(sample: Sample, seed: int, epoch: int, repeat: int) -> int | None:
+    """Return the index in `Sample.texts` of a draw, as a pure function; None where there is one text only."""
     if not sample.texts:
         return None
-    span = len(sample.texts) // sample.turns
-    return (epoch % sample.turns) * span + Dice("text", seed, epoch, sample.id, repeat).below(span)
+    span = len(sample.texts) // sample.epoch_groups
+    return (epoch % sample.epoch_groups) * span + HashRng("text", seed, epoch, sample.id, repeat).randint(span)
 
 
 def is_dropped(settings: Dropout, sample_id: str, seed: int, epoch: int, repeat: int) -> bool:
@@ -113,7 +113,7 @@ def is_dropped(settings: Dropout, sample_id: str, seed: int, epoch: int, repeat:
     every = settings.dropout_every_n_epochs
     if every and (epoch + 1) % every == 0:
         return True
-    return bool(settings.dropout) and Dice("drop", seed, epoch, sample_id, repeat).happen(settings.dropout, 1)[0]
+    return bool(settings.dropout) and HashRng("drop", seed, epoch, sample_id, repeat).bernoulli(settings.dropout, 1)[0]
 
 
 def draw_text(sample: Sample, settings: Dropout, seed: int, epoch: int, repeat: int) -> str:
@@ -131,20 +131,20 @@ def draw_text(sample: Sample, settings: Dropout, seed: int, epoch: int, repeat: 
     source = sample.source
     if source is None:
         return sample.caption
-    dice = Dice("live text", seed, epoch, sample.id, repeat)
-    number = epoch % len(source.lines) if source.rules.in_turn else dice.below(len(source.lines))
+    dice = HashRng("live text", seed, epoch, sample.id, repeat)
+    number = epoch % len(source.lines) if source.rules.in_turn else dice.randint(len(source.lines))
     return _draw(source.lines[number], source, dice)
 
 
-def _draw(line: str, source: CaptionSource, dice: Dice) -> str:
+def _draw(line: str, source: CaptionSource, dice: HashRng) -> str:
     rules = source.rules
-    text = fill_in(line, [dice.below(count) for count in choices_in(line)]) if rules.wildcards else line
+    text = fill_in(line, [dice.randint(count) for count in choices_in(line)]) if rules.wildcards else line
     if not rules.shuffle and not rules.dropout:
         return _finished(text, source)
     tags = split_tags(text, rules)
-    loose = [tags.loose[place] for place in dice.order(len(tags.loose))] if rules.shuffle else list(tags.loose)
+    loose = [tags.loose[index] for index in dice.permutation(len(tags.loose))] if rules.shuffle else list(tags.loose)
     if rules.dropout:
-        gone = dice.happen(rules.dropout, len(loose))
+        gone = dice.bernoulli(rules.dropout, len(loose))
         loose = [tag for tag, leaves in zip(loose, gone, strict=True) if not leaves]
     return final_caption(join_tags(tags, loose, rules), source.trigger_word)
 
@@ -159,21 +159,21 @@ def _drawn(line: str, source: CaptionSource, count: int) -> Iterator[str]:
     rules = source.rules
     # Every order is as likely as the others: none need come twice.
     even = not rules.dropout and not (rules.wildcards and choices_in(line))
-    seen: set[str] = set()
+    drawn: set[str] = set()
     spare: list[str] = []
     for number in range(count * _TRIES if even else count):
-        text = _draw(line, source, Dice("caption variant", line, number))
-        if even and text in seen:
+        text = _draw(line, source, HashRng("caption variant", line, number))
+        if even and text in drawn:
             spare.append(text)
             continue
-        seen.add(text)
+        drawn.add(text)
         yield text
-        if len(seen) == count:
+        if len(drawn) == count:
             return
-    yield from spare[: count - len(seen)] if even else ()
+    yield from spare[: count - len(drawn)] if even else ()
 
 
-def _all_places(source: CaptionSource, lines: tuple[str, ...], limit: int) -> tuple[str, ...] | None:
+def _all_variants(source: CaptionSource, lines: tuple[str, ...], limit: int) -> tuple[str, ...] | None:
     """Return all texts, each in as many places as it is likely; None if they are more than `limit`, or too uneven.
 
     The places of a line stand together, and all lines have equally many.
@@ -254,13 +254,13 @@ def _possible(line: str, rules: CaptionRules) -> int:
     return ways * kept
 
 
-def _one_plain(places: tuple[str, ...], source: CaptionSource) -> bool:
+def _one_plain(variants: tuple[str, ...], source: CaptionSource) -> bool:
     """Say whether there is only one text, which is the sample's caption."""
-    return set(places) == {plain_text(source.lines[0], source.trigger_word, source.rules)}
+    return set(variants) == {plain_text(source.lines[0], source.trigger_word, source.rules)}
 
 
 def _some(lines: tuple[str, ...], limit: int) -> tuple[str, ...]:
     if len(lines) <= limit:
         return lines
-    ranked = Dice("lines", *lines).order(len(lines))[:limit]
-    return tuple(lines[place] for place in sorted(ranked))
+    ranked = HashRng("lines", *lines).permutation(len(lines))[:limit]
+    return tuple(lines[index] for index in sorted(ranked))

@@ -10,7 +10,7 @@ _FIRST = 64
 """Numbers made at once: enough for most captions."""
 
 
-class Dice:
+class HashRng:
     """An endless row of 64-bit numbers that depends on nothing but its parts; 1 and "1" differ.
 
     Neither Python's nor torch's generators: their algorithms may change, and what is encoded must stay found.
@@ -26,16 +26,16 @@ class Dice:
         self._numbers: tuple[int, ...] = ()
         self._used = 0
 
-    def below(self, count: int) -> int:
+    def randint(self, count: int) -> int:
         """Return a number from 0 to `count` - 1, all equally likely."""
         return self._take(1)[0] * count >> 64
 
-    def happen(self, probability: float, count: int) -> list[bool]:
+    def bernoulli(self, probability: float, count: int) -> list[bool]:
         """Return `count` answers, True with a probability in [0, 1]; 0 never and 1 always."""
         least = int(probability * 2.0**64)
         return [number < least for number in self._take(count)]
 
-    def order(self, count: int) -> list[int]:
+    def permutation(self, count: int) -> list[int]:
         """Return the numbers from 0 to `count` - 1 in an order of which all are equally likely."""
         return sorted(range(count), key=self._take(count).__getitem__)
 

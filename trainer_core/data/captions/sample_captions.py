@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import astuple, dataclass
 from typing import NamedTuple
 
 from trainer_core.config.groups import CaptionConfig
-from trainer_core.config.project import Project
-from trainer_core.data.captions.caption_file import CaptionText, class_caption, drawn_lines, in_frame
-from trainer_core.data.captions.caption_variants import caption_rules, list_texts, plain_text, varies
+from trainer_core.data.captions.caption_file import CaptionText, candidate_lines, class_caption, frame_caption
+from trainer_core.data.captions.caption_variants import list_variants, plain_text, varies
 from trainer_core.types import CaptionRules, CaptionSource, Sample
 
 
-class Written(NamedTuple):
+class ParsedCaption(NamedTuple):
     """What a caption file comes to."""
 
     caption: str
@@ -23,11 +23,11 @@ class Written(NamedTuple):
     """`Sample.class_caption`."""
 
 
-class Drawn(NamedTuple):
+class CaptionChoices(NamedTuple):
     """The fields of a `Sample` of these names."""
 
     texts: tuple[str, ...] = ()
-    turns: int = 1
+    epoch_groups: int = 1
     source: CaptionSource | None = None
 
 
@@ -41,39 +41,37 @@ class CaptionPlan:
     live: bool = False
     """Whether captions are encoded batch by batch, so that texts need no list."""
 
-    @classmethod
-    def of(cls, project: Project) -> CaptionPlan:
-        """Take what counts from a project's settings."""
-        preserved = project.loss.preservation_class if project.loss.preservation_weight else None
-        return cls(caption_rules(project.caption, project.tags), preserved, encoded_live(project))
-
-    def written(self, text: CaptionText, caption: CaptionConfig, trigger_word: str) -> Written:
+    def parse(self, text: CaptionText, caption: CaptionConfig, trigger_word: str) -> ParsedCaption:
         """Return what the lines of a caption file come to."""
-        lines = tuple([in_frame(line, caption, trigger_word) for line in drawn_lines(text, caption.multiline)])
+        lines = tuple([frame_caption(line, caption, trigger_word) for line in candidate_lines(text, caption.multiline)])
         plain = plain_text(lines[0], trigger_word, self.rules)
         kept = "" if self.preserved is None else class_caption(plain, trigger_word, self.preserved)
         source = CaptionSource(lines, trigger_word, self.rules) if varies(lines, self.rules) else None
-        return Written(plain, source, kept)
+        return ParsedCaption(plain, source, kept)
 
-    def drawn(self, source: CaptionSource | None, limit: int) -> Drawn:
+    def choices(self, source: CaptionSource | None, limit: int) -> CaptionChoices:
         """Return what draws of a training sample choose from."""
         if source is None or self.live:
-            return Drawn(source=source)
-        texts = list_texts(source, limit)
-        return Drawn(texts.places, texts.turns, source) if texts.places else Drawn()
+            return CaptionChoices(source=source)
+        texts = list_variants(source, limit)
+        return CaptionChoices(texts.variants, texts.epoch_groups, source) if texts.variants else CaptionChoices()
 
 
-def encoded_live(project: Project) -> bool:
-    """Say whether training encodes its captions batch by batch: asked for, or because a text encoder changes."""
-    cache = project.text.cache
-    return cache == "never" or (cache == "auto" and bool(project.adapter.text_encoders))
+def encodes_captions_live(cache: str, text_encoders: Sequence[str]) -> bool:
+    """Say whether training encodes its captions batch by batch: asked for, or because a text encoder changes.
+
+    Args:
+        cache: `text.cache`.
+        text_encoders: `adapter.text_encoders`, those that are trained.
+    """
+    return cache == "never" or (cache == "auto" and bool(text_encoders))
 
 
-def drawn_row(sample: Sample) -> list[object]:
+def caption_key_parts(sample: Sample) -> list[object]:
     """Return what decides the texts of a sample's draws beside its caption, in JSON's terms; empty if nothing does."""
     row: list[object] = []
     if sample.texts:
-        row.append(["texts", sample.turns, sample.texts])
+        row.append(["texts", sample.epoch_groups, sample.texts])
     elif sample.source is not None:
         row.append(["source", sample.source.lines, sample.source.trigger_word, astuple(sample.source.rules)])
     if sample.class_caption:

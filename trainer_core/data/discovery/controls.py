@@ -14,10 +14,11 @@ from dataclasses import dataclass, field
 from operator import itemgetter
 from typing import NamedTuple
 
-from trainer_core.data.discovery.discovery_types import Exclusion, FoundControl, FoundPicture, named, printable
-from trainer_core.data.discovery.file_kinds import PICTURES, unusable
+from trainer_core.data.discovery.discovery_types import ControlFile, Exclusion, PictureFile
+from trainer_core.data.discovery.file_kinds import PICTURES, reason_unreadable
 from trainer_core.data.discovery.walk import File, walk
-from trainer_core.data.pictures.buckets import cover
+from trainer_core.data.names import join_names, printable, stem_of
+from trainer_core.data.pictures.buckets import cover_bucket
 from trainer_core.errors import DatasetError
 from trainer_core.types import Bucket, Control, Finding, Geometry
 
@@ -28,7 +29,7 @@ _NUMBERED = re.compile(r"(.+)_([0-9]{1,4})")
 class ControlRules:
     """What a family does with control pictures, and the size that is asked for."""
 
-    most: int
+    max_controls: int
     """How many a sample may have."""
     required: bool
     """Whether a sample without one is an error."""
@@ -38,7 +39,7 @@ class ControlRules:
     """Side of the square whose area is aimed at; 0 for the family's own."""
 
 
-class Folder(NamedTuple):
+class ControlFolder(NamedTuple):
     """A control folder with its pictures."""
 
     name: str
@@ -51,15 +52,15 @@ class Pairing:
 
     controls: dict[str, tuple[File, ...]] = field(default_factory=dict[str, tuple[File, ...]])
     orphans: list[str] = field(default_factory=list[str])
-    doubles: list[str] = field(default_factory=list[str])
+    duplicates: list[str] = field(default_factory=list[str])
     gaps: list[str] = field(default_factory=list[str])
     shared: list[str] = field(default_factory=list[str])
-    excess: list[str] = field(default_factory=list[str])
-    alone: list[str] = field(default_factory=list[str])
-    fewer: list[str] = field(default_factory=list[str])
+    too_many: list[str] = field(default_factory=list[str])
+    without: list[str] = field(default_factory=list[str])
+    too_few: list[str] = field(default_factory=list[str])
 
 
-def inside(root: str, folder: str) -> str | None:
+def path_inside(root: str, folder: str) -> str | None:
     """Return where `folder` lies below `root` ("sub/folder/"), by the names given or by what they lead to, if it does.
 
     Both are absolute. None where it lies elsewhere, or is the root itself.
@@ -70,19 +71,19 @@ def inside(root: str, folder: str) -> str | None:
     return None
 
 
-def leave_out(files: list[File], root: str, others: Iterable[str]) -> list[File]:
+def exclude_folders(files: list[File], root: str, others: Iterable[str]) -> list[File]:
     """Return the files of a walk of `root` without those below other folders that have a meaning of their own."""
-    prefixes = tuple(found for other in others if (found := inside(root, other)) is not None)
+    prefixes = tuple(found for other in others if (found := path_inside(root, other)) is not None)
     return [file for file in files if not file.folder.startswith(prefixes)] if prefixes else files
 
 
-def look_into(folders: Sequence[str], dataset: str) -> list[Folder]:
+def list_control_folders(folders: Sequence[str], dataset: str) -> list[ControlFolder]:
     """List the pictures of control folders (absolute paths) of the dataset folder `dataset`.
 
     Raises:
         DatasetError: a folder is missing, is no folder or cannot be listed.
     """
-    found: list[Folder] = []
+    found: list[ControlFolder] = []
     for folder in folders:
         shown = printable(folder)
         if not os.path.isdir(folder):
@@ -90,12 +91,14 @@ def look_into(folders: Sequence[str], dataset: str) -> list[Folder]:
         tree = walk(folder)
         if "" in tree.unreadable:
             raise DatasetError(f"{shown}: the control folder cannot be listed. Give yourself permission to read it.")
-        files = leave_out(tree.files, folder, [one for one in (dataset, *folders) if one != folder])
-        found.append(Folder(shown, [file for file in files if file.ending in PICTURES]))
+        files = exclude_folders(tree.files, folder, [one for one in (dataset, *folders) if one != folder])
+        found.append(ControlFolder(shown, [file for file in files if file.ending in PICTURES]))
     return found
 
 
-def pair(folders: Sequence[Folder], owners: Collection[str], wanted: Sequence[str], rules: ControlRules) -> Pairing:
+def pair_controls(
+    folders: Sequence[ControlFolder], owners: Collection[str], wanted: Sequence[str], rules: ControlRules
+) -> Pairing:
     """Find the control files of each picture.
 
     Args:
@@ -105,27 +108,27 @@ def pair(folders: Sequence[Folder], owners: Collection[str], wanted: Sequence[st
         rules: what the family takes.
     """
     pairing = Pairing()
-    places: dict[str, list[tuple[int, File]]] = {}
+    in_folders: dict[str, list[tuple[int, File]]] = {}
     numbered: dict[str, list[tuple[int, File]]] = {}
-    several = len(folders) == 1 and rules.most > 1
-    for place, folder in enumerate(folders):
+    several = len(folders) == 1 and rules.max_controls > 1
+    for position, folder in enumerate(folders):
         for file in folder.files:
             # A picture may itself be called NAME_0: its own control comes first.
             if file.stem in owners:
-                places.setdefault(file.stem, []).append((place, file))
+                in_folders.setdefault(file.stem, []).append((position, file))
             elif several and (match := _NUMBERED.fullmatch(file.stem)) and match[1] in owners:
                 numbered.setdefault(match[1], []).append((int(match[2]), file))
             else:
                 pairing.orphans.append(file.path)
-    for stem in places | numbered:
-        _join(pairing, stem, places.get(stem, []), numbered.get(stem, []))
+    for stem in in_folders | numbered:
+        _join(pairing, stem, in_folders.get(stem, []), numbered.get(stem, []))
     _judge(pairing, wanted, len(folders), rules)
     return pairing
 
 
-def attach(
-    pictures: Iterable[FoundPicture], pairing: Pairing, prefix: int
-) -> tuple[list[FoundPicture], list[Exclusion]]:
+def attach_controls(
+    pictures: Iterable[PictureFile], pairing: Pairing, prefix: int
+) -> tuple[list[PictureFile], list[Exclusion]]:
     """Give each picture its control files; one whose control file cannot be read is excluded.
 
     Args:
@@ -133,23 +136,23 @@ def attach(
         pairing: of their dataset.
         prefix: characters of a sample id before the path in its folder.
     """
-    kept: list[FoundPicture] = []
+    kept: list[PictureFile] = []
     excluded: list[Exclusion] = []
     for picture in pictures:
         files = pairing.controls.get(stem_of(picture.id[prefix:]), ())
         if problems := [reason for file in files if (reason := _unusable(file)) is not None]:
             excluded.append(Exclusion(printable(picture.id), problems[0]))
         else:
-            found = tuple([FoundControl(file.path, file.stat) for file in files if file.stat is not None])
+            found = tuple([ControlFile(file.path, file.stat) for file in files if file.stat is not None])
             # Not _replace, which takes three times as long.
-            kept.append(FoundPicture(*picture[:-1], found) if found else picture)
+            kept.append(PictureFile(*picture[:-1], found) if found else picture)
     return kept, excluded
 
 
 def pairing_findings(pairing: Pairing, field_name: str, rules: ControlRules) -> Iterator[Finding]:
     """Say what is wrong with the pairs of a dataset: one finding a kind, every file named up to a limit."""
     kinds = (
-        (pairing.doubles, "error", "control picture(s) are there twice", "Keep one of each."),
+        (pairing.duplicates, "error", "control picture(s) are there twice", "Keep one of each."),
         (pairing.shared, "error", "pictures of the same name would share a control picture", "Rename one of each."),
         (
             pairing.gaps,
@@ -158,18 +161,18 @@ def pairing_findings(pairing: Pairing, field_name: str, rules: ControlRules) -> 
             "Add the missing ones, or number them without gaps.",
         ),
         (
-            pairing.excess,
+            pairing.too_many,
             "error",
-            f"picture(s) have more control pictures than the {rules.most} that the model takes",
+            f"picture(s) have more control pictures than the {rules.max_controls} that the model takes",
             "Remove the others.",
         ),
         (
-            pairing.alone,
+            pairing.without,
             "error" if rules.required else "warning",
             "picture(s) have no control picture" + ("" if rules.required else " and are trained without one"),
             "Add control pictures of the same names, or remove the pictures.",
         ),
-        (pairing.fewer, "warning", "picture(s) have fewer control pictures than there are folders", ""),
+        (pairing.too_few, "warning", "picture(s) have fewer control pictures than there are folders", ""),
         (
             pairing.orphans,
             "warning",
@@ -179,14 +182,14 @@ def pairing_findings(pairing: Pairing, field_name: str, rules: ControlRules) -> 
     )
     for names, level, message, fix in kinds:
         if names:
-            yield Finding(level, field_name, f"{len(names)} {message}: {named(names)}.", fix)  # type: ignore[arg-type]
+            yield Finding(level, field_name, f"{len(names)} {message}: {join_names(names)}.", fix)  # type: ignore[arg-type]
 
 
-def geometry_of(control: Control, crop: bool) -> Geometry:
+def control_geometry(control: Control, crop: bool) -> Geometry:
     """Return how a control picture becomes its encoded size: squeezed, or with `crop` scaled to cover it and cut."""
     (height, width), (high, wide) = control.original, control.encoded
     if crop:
-        return cover(width, height, Bucket(wide, high))
+        return cover_bucket(width, height, Bucket(wide, high))
     return Geometry((height, width), (high, wide), (0, 0), (high, wide))
 
 
@@ -195,21 +198,18 @@ def control_name(control: Control) -> str:
     return printable(f"{control.path.parent.name}/{control.path.name}")
 
 
-def stem_of(name: str) -> str:
-    """Return a relative name without its ending."""
-    return name.rpartition(".")[0]
-
-
-def _join(pairing: Pairing, stem: str, places: Sequence[tuple[int, File]], numbers: Sequence[tuple[int, File]]) -> None:
+def _join(
+    pairing: Pairing, stem: str, in_folders: Sequence[tuple[int, File]], numbers: Sequence[tuple[int, File]]
+) -> None:
     """Put the files of one picture in order, and note doubles and gaps."""
-    if len(places) == 1 and not places[0][0] and not numbers:
-        pairing.controls[stem] = (places[0][1],)
+    if len(in_folders) == 1 and not in_folders[0][0] and not numbers:
+        pairing.controls[stem] = (in_folders[0][1],)
         return
-    used = sorted(places or numbers, key=itemgetter(0))
+    used = sorted(in_folders or numbers, key=itemgetter(0))
     order = [number for number, _ in used]
-    if len(set(order)) < len(order) or (places and numbers):
-        pairing.doubles.append(" = ".join(printable(file.path) for _, file in (*places, *numbers)))
-    first = 0 if places else min(order[0], 1)
+    if len(set(order)) < len(order) or (in_folders and numbers):
+        pairing.duplicates.append(" = ".join(printable(file.path) for _, file in (*in_folders, *numbers)))
+    first = 0 if in_folders else min(order[0], 1)
     if sorted(set(order)) != list(range(first, first + len(set(order)))):
         pairing.gaps.append(stem)
     pairing.controls[stem] = tuple(file for _, file in used)
@@ -221,17 +221,17 @@ def _judge(pairing: Pairing, wanted: Sequence[str], folders: int, rules: Control
         stem = stem_of(name)
         count = len(pairing.controls.get(stem, ()))
         if not count:
-            pairing.alone.append(name)
+            pairing.without.append(name)
         elif uses[stem] > 1:
             pairing.shared.append(name)
-        if count > rules.most:
-            pairing.excess.append(name)
+        if count > rules.max_controls:
+            pairing.too_many.append(name)
         if 0 < count < folders and stem not in gaps:
-            pairing.fewer.append(name)
+            pairing.too_few.append(name)
 
 
 def _unusable(file: File) -> str | None:
-    problem = unusable(file)
+    problem = reason_unreadable(file)
     if problem is None:
         return None
     cause, _, detail = problem.partition(": ")

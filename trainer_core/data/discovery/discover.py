@@ -20,18 +20,32 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from trainer_core.config.groups import CaptionConfig, DatasetConfig
-from trainer_core.data.discovery.controls import ControlRules, attach, leave_out, look_into, pair, pairing_findings
-from trainer_core.data.discovery.discovery_types import Discovery, Exclusion, FoundMask, FoundPicture, named, printable
-from trainer_core.data.discovery.file_kinds import Shelves, set_aside, sidecar, sort_files, unusable
-from trainer_core.data.discovery.folder_findings import Looked, remarks
-from trainer_core.data.discovery.layouts import PLACE, LayoutName, detect
-from trainer_core.data.discovery.masks import LABEL, Masks, attach_masks, find_masks, folders_of_masks, mask_findings
-from trainer_core.data.discovery.metadata import Table, read_metadata
+from trainer_core.data.discovery.controls import (
+    ControlRules,
+    attach_controls,
+    exclude_folders,
+    list_control_folders,
+    pair_controls,
+    pairing_findings,
+)
+from trainer_core.data.discovery.discovery_types import Discovery, Exclusion, MaskFile, PictureFile
+from trainer_core.data.discovery.file_kinds import (
+    FilesByKind,
+    caption_file_of,
+    reason_to_ignore,
+    reason_unreadable,
+    sort_files,
+)
+from trainer_core.data.discovery.folder_findings import FolderScan, folder_findings
+from trainer_core.data.discovery.layouts import LAYOUTS, LayoutName, detect_layout
+from trainer_core.data.discovery.masks import LABEL, Masks, attach_masks, find_masks, mask_findings, mask_folders
+from trainer_core.data.discovery.metadata import MetadataTable, read_metadata
 from trainer_core.data.discovery.walk import File, Tree, walk
+from trainer_core.data.names import join_names, printable
 from trainer_core.errors import DatasetError
 from trainer_core.types import Finding
 
-__all__ = ["Discovery", "Exclusion", "FoundPicture", "dataset_name", "discover", "folder_fingerprint", "newest_change"]
+__all__ = ["Discovery", "Exclusion", "PictureFile", "dataset_name", "discover", "folder_fingerprint", "newest_change"]
 
 
 def discover(dataset: DatasetConfig, caption: CaptionConfig, controls: ControlRules | None = None) -> Discovery:
@@ -50,21 +64,23 @@ def discover(dataset: DatasetConfig, caption: CaptionConfig, controls: ControlRu
     tree = walk(root)
     if "" in tree.unreadable:
         raise DatasetError(f"{root}: the dataset folder cannot be listed. Give yourself permission to read it.")
-    control_roots, mask_roots = _control_roots(dataset), folders_of_masks(dataset.mask_path, root)
-    shelves = sort_files(leave_out(tree.files, root, (*control_roots, *mask_roots)), caption.extensions)
+    control_roots, mask_roots = _control_roots(dataset), mask_folders(dataset.mask_path, root)
+    shelves = sort_files(exclude_folders(tree.files, root, (*control_roots, *mask_roots)), caption.extensions)
     masks = _masks(dataset, root, shelves)
-    layout: LayoutName = detect(shelves) if dataset.layout == "auto" else dataset.layout
-    table = read_metadata(shelves.metadata) if layout == "imagefolder" else Table()
-    pictures, excluded = _place_all(shelves, layout, table, _Frame(name, dataset.repeats))
+    layout: LayoutName = detect_layout(shelves) if dataset.layout == "auto" else dataset.layout
+    table = read_metadata(shelves.metadata) if layout == "imagefolder" else MetadataTable()
+    pictures, excluded = _sort_pictures(shelves, layout, table, _Frame(name, dataset.repeats))
     found: list[Finding] = []
     if dataset.class_tokens is not None:
         pictures, given = _with_class_tokens(pictures, dataset.class_tokens, layout)
-        found += _class_tokens_told(given, dataset.class_tokens, f"datasets.{name}.class_tokens")
+        found += _class_token_findings(given, dataset.class_tokens, f"datasets.{name}.class_tokens")
     if control_roots and controls is not None:
         prefix = len(name) + 1
         owners = {file.stem for file in shelves.pictures}
-        pairing = pair(look_into(control_roots, root), owners, [one.id[prefix:] for one in pictures], controls)
-        pictures, unreadable = attach(pictures, pairing, prefix)
+        pairing = pair_controls(
+            list_control_folders(control_roots, root), owners, [one.id[prefix:] for one in pictures], controls
+        )
+        pictures, unreadable = attach_controls(pictures, pairing, prefix)
         excluded += unreadable
         found += pairing_findings(pairing, f"datasets.{name}.control_path", controls)
     if masks is not None:
@@ -72,22 +88,10 @@ def discover(dataset: DatasetConfig, caption: CaptionConfig, controls: ControlRu
         excluded += unreadable
         found += mask_findings(masks, f"datasets.{name}.mask_path", len(pictures))
     if dataset.alpha_mask:
-        pictures = [one if one.mask else one._replace(mask=FoundMask(one.file, one.stat, True)) for one in pictures]
-    looked = Looked(name, Path(root), layout, tree, shelves, table, tuple(pictures), tuple(excluded))
-    return Discovery(
-        name,
-        Path(root),
-        layout,
-        0.0 if dataset.regularisation else dataset.held_out,
-        looked.pictures,
-        looked.excluded,
-        (*remarks(looked), *found),
-        dataset.trigger_word,
-        dataset.held_out_group,
-        dataset.resolutions,
-        dataset.regularisation,
-        dataset.loss_weight,
-    )
+        pictures = [one if one.mask else one._replace(mask=MaskFile(one.file, one.stat, True)) for one in pictures]
+    scan = FolderScan(name, Path(root), layout, tree, shelves, table, tuple(pictures), tuple(excluded))
+    findings = (*folder_findings(scan), *found)
+    return Discovery(name, Path(root), layout, dataset, scan.pictures, scan.excluded, findings)
 
 
 def dataset_name(dataset: DatasetConfig) -> str:
@@ -128,7 +132,7 @@ def _trees(datasets: Sequence[DatasetConfig]) -> Iterator[tuple[Tree, str, str]]
     """Yield the files of each dataset folder, of its control folders and masks, with its name and the folder."""
     for dataset in datasets:
         own = os.path.abspath(dataset.path)
-        for root in (own, *_control_roots(dataset), *folders_of_masks(dataset.mask_path, own)):
+        for root in (own, *_control_roots(dataset), *mask_folders(dataset.mask_path, own)):
             yield (walk(root) if os.path.isdir(root) else Tree()), dataset_name(dataset), root
 
 
@@ -136,7 +140,7 @@ def _control_roots(dataset: DatasetConfig) -> list[str]:
     return [os.path.abspath(path) for path in dataset.control_path]
 
 
-def _masks(dataset: DatasetConfig, root: str, shelves: Shelves) -> Masks | None:
+def _masks(dataset: DatasetConfig, root: str, shelves: FilesByKind) -> Masks | None:
     """Find the masks of a dataset; those beside the pictures are taken off the shelf of pictures."""
     if dataset.mask_path is None:
         return None
@@ -161,17 +165,17 @@ def _folder(dataset: DatasetConfig) -> str:
     return root
 
 
-def _place_all(
-    shelves: Shelves, layout: LayoutName, table: Table, frame: _Frame
-) -> tuple[list[FoundPicture], list[Exclusion]]:
-    pictures: list[FoundPicture] = []
+def _sort_pictures(
+    shelves: FilesByKind, layout: LayoutName, table: MetadataTable, frame: _Frame
+) -> tuple[list[PictureFile], list[Exclusion]]:
+    pictures: list[PictureFile] = []
     excluded: list[Exclusion] = []
-    place = PLACE[layout]
+    assign = LAYOUTS[layout]
     for file in shelves.pictures:
         identity = f"{frame.name}/{file.relative}"
-        verdict = unusable(file) or set_aside(file) or place(file, shelves, table)
+        verdict = reason_unreadable(file) or reason_to_ignore(file) or assign(file, shelves, table)
         if not isinstance(verdict, str):
-            caption = None if verdict.inline_caption is not None else sidecar(shelves, file)
+            caption = None if verdict.inline_caption is not None else caption_file_of(shelves, file)
             verdict = _picture(file, identity, frame.repeats * verdict.repeats, verdict.inline_caption, caption)
         if isinstance(verdict, str):
             excluded.append(Exclusion(printable(identity), verdict))
@@ -180,18 +184,18 @@ def _place_all(
     return pictures, excluded
 
 
-def _picture(file: File, identity: str, repeats: int, inline: str | None, caption: File | None) -> FoundPicture | str:
+def _picture(file: File, identity: str, repeats: int, inline: str | None, caption: File | None) -> PictureFile | str:
     assert file.stat is not None
     if caption is None:
-        return FoundPicture(identity, file.path, file.stat, repeats, inline_caption=inline)
+        return PictureFile(identity, file.path, file.stat, repeats, inline_caption=inline)
     if caption.problem:
         return f"caption {caption.problem}"
-    return FoundPicture(identity, file.path, file.stat, repeats, caption.path, caption.stat)
+    return PictureFile(identity, file.path, file.stat, repeats, caption.path, caption.stat)
 
 
 def _with_class_tokens(
-    pictures: Sequence[FoundPicture], tokens: str, layout: LayoutName
-) -> tuple[list[FoundPicture], list[str]]:
+    pictures: Sequence[PictureFile], tokens: str, layout: LayoutName
+) -> tuple[list[PictureFile], list[str]]:
     """Give the settings' class tokens to pictures without a caption file; return all, and the ids of those.
 
     They go before the tokens in the name of a kohya folder; captions in metadata go before them.
@@ -205,7 +209,7 @@ def _with_class_tokens(
     return replaced, sorted(given)
 
 
-def _class_tokens_told(given: Sequence[str], tokens: str, field: str) -> Iterator[Finding]:
+def _class_token_findings(given: Sequence[str], tokens: str, field: str) -> Iterator[Finding]:
     if given:
-        message = f"{len(given)} picture(s) have no caption file: {tokens!r} is their caption: {named(given, 5)}."
+        message = f"{len(given)} picture(s) have no caption file: {tokens!r} is their caption: {join_names(given, 5)}."
         yield Finding("info", field, message, "Add caption files to describe them one by one.")

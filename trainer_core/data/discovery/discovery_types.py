@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
+from trainer_core.config.groups import DatasetConfig
 from trainer_core.types import FileStat, Finding
 
-NAMED = 20
-"""How many files one finding names; it counts the rest."""
 
-
-class FoundControl(NamedTuple):
+class ControlFile(NamedTuple):
     """A control picture's file, as absolute path. It has not been opened."""
 
     file: str
@@ -27,7 +22,7 @@ class FoundControl(NamedTuple):
         return Path(self.file)
 
 
-class FoundMask(NamedTuple):
+class MaskFile(NamedTuple):
     """A mask's file, as absolute path; with `alpha`, the picture itself, whose alpha channel is the mask."""
 
     file: str
@@ -40,7 +35,7 @@ class FoundMask(NamedTuple):
         return Path(self.file)
 
 
-class FoundPicture(NamedTuple):
+class PictureFile(NamedTuple):
     """A file that looks like a picture we can decode. It has not been opened.
 
     `repeats` is the folder's (kohya) times the dataset's. `inline_caption` comes from metadata or, in kohya folders,
@@ -55,20 +50,15 @@ class FoundPicture(NamedTuple):
     caption_file: str | None = None
     caption_stat: FileStat | None = None
     inline_caption: str | None = None
-    mask: FoundMask | None = None
+    mask: MaskFile | None = None
     """What of it is trained, where not all of it is."""
-    controls: tuple[FoundControl, ...] = ()
+    controls: tuple[ControlFile, ...] = ()
     """The pictures that it is the edit of, in order."""
 
     @property
     def path(self) -> Path:
         """The picture."""
         return Path(self.file)
-
-    @property
-    def caption_path(self) -> Path | None:
-        """The caption file, if there is one."""
-        return None if self.caption_file is None else Path(self.caption_file)
 
 
 @dataclass(frozen=True)
@@ -86,40 +76,17 @@ class Exclusion:
 
 @dataclass(frozen=True)
 class Discovery:
-    """One dataset folder as it lies on disk; `held_out` is the share the user wants kept out of training."""
+    """One dataset folder as it lies on disk, with the settings of the dataset."""
 
     name: str
     root: Path
     layout: str
-    held_out: float
-    pictures: tuple[FoundPicture, ...]
+    dataset: DatasetConfig
+    pictures: tuple[PictureFile, ...]
     excluded: tuple[Exclusion, ...]
     findings: tuple[Finding, ...]
-    trigger_word: str | None = None
-    """In place of the project's."""
-    held_out_group: str = ""
-    resolutions: tuple[int, ...] = ()
-    """In place of the project's."""
-    regularisation: bool = False
-    loss_weight: float = 1.0
 
-
-def printable(text: str) -> str:
-    """Escape what a terminal, JSON or SQLite cannot carry: undecodable bytes of file names and control characters."""
-    if text.isprintable():
-        return text
-    text = os.fsencode(text).decode("utf-8", "backslashreplace")
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
-
-
-def named(names: Iterable[str], limit: int = NAMED) -> str:
-    """Join names for a message: `a.png, b.png and 7 more`."""
-    listed = sorted(names)
-    text = ", ".join(printable(name) for name in islice(listed, limit))
-    return f"{text} and {len(listed) - limit} more" if len(listed) > limit else text
-
-
-def counted(names: Sequence[str] | Iterable[str], noun: str) -> str:
-    """Count with a noun that takes an s: `1 picture`, `3 pictures`."""
-    number = len(tuple(names))
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+    @property
+    def held_out(self) -> float:
+        """Share of the pictures to keep out of training, in [0, 1]; regularisation pictures are never held out."""
+        return 0.0 if self.dataset.regularisation else self.dataset.held_out

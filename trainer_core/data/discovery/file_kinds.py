@@ -17,12 +17,12 @@ UNDECODED = frozenset(
 PICTURES = DECODED | UNDECODED
 METADATA = ("metadata.jsonl", "metadata.csv", "metadata.parquet")
 """Hugging Face imagefolder's files, in order of preference."""
-SILENT = frozenset(["readme", "license", "licence", "metadata", "dataset_infos", "thumbs", "desktop"])
+IGNORED_NAMES = frozenset(["readme", "license", "licence", "metadata", "dataset_infos", "thumbs", "desktop"])
 """Names (before the first dot) that belong in a dataset folder and need no mention unless a picture shares them."""
 CACHES = frozenset(["npz", "npy", "pt", "pth", "safetensors", "db", "sqlite"])
 VIDEOS = frozenset(["mp4", "mkv", "mov", "avi", "webm"])
 ARCHIVES = frozenset(["zip", "tar", "gz", "7z", "rar"])
-OTHERS = {
+DESCRIPTIONS = {
     **dict.fromkeys(CACHES, "a cache of another trainer"),
     **dict.fromkeys(VIDEOS, "video"),
     **dict.fromkeys(ARCHIVES, "an archive: unpack it to use it"),
@@ -35,7 +35,7 @@ CONTROLS = "/_controls/"
 
 
 @dataclass
-class Shelves:
+class FilesByKind:
     """The files of a folder, sorted by kind."""
 
     pictures: list[File] = field(default_factory=list[File])
@@ -52,14 +52,14 @@ def caption_endings(extensions: Sequence[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys("." + extension.lower().lstrip(".") for extension in extensions))
 
 
-def sort_files(files: Iterable[File], extensions: Sequence[str]) -> Shelves:
+def sort_files(files: Iterable[File], extensions: Sequence[str]) -> FilesByKind:
     """Sort files by kind.
 
     A picture is known by its ending, whatever is inside. Files of `SILENT` names are ignored, as are dot files (which
     the walk leaves out); all else that is neither picture nor caption nor metadata is counted in `others`.
     """
     endings = caption_endings(extensions)
-    shelves = Shelves(sidecars={end: {} for end in endings})
+    shelves = FilesByKind(sidecars={end: {} for end in endings})
     longest_first = sorted(endings, key=len, reverse=True)
     for file in files:
         if file.ending in PICTURES:
@@ -70,12 +70,12 @@ def sort_files(files: Iterable[File], extensions: Sequence[str]) -> Shelves:
             shelves.metadata[file.folder].append(file)
         elif caption := next((end for end in longest_first if lower.endswith(end)), None):
             shelves.sidecars[caption].setdefault(file.folder + file.name[: -len(caption)], file)
-        elif not is_silent(file.name):
+        elif not is_ignored(file.name):
             shelves.others[file.ending] += 1
     return shelves
 
 
-def sidecar(shelves: Shelves, picture: File) -> File | None:
+def caption_file_of(shelves: FilesByKind, picture: File) -> File | None:
     """Return the caption file of a picture: of several, the one whose ending `caption.extensions` names first."""
     for found in shelves.sidecars.values():
         if picture.stem in found:
@@ -83,12 +83,12 @@ def sidecar(shelves: Shelves, picture: File) -> File | None:
     return None
 
 
-def is_silent(name: str) -> bool:
+def is_ignored(name: str) -> bool:
     """Return whether a file that nothing reads needs no mention."""
-    return name.lower().partition(".")[0] in SILENT
+    return name.lower().partition(".")[0] in IGNORED_NAMES
 
 
-def set_aside(file: File) -> str | None:
+def reason_to_ignore(file: File) -> str | None:
     """Return why a picture is certainly not meant to be trained on, if so."""
     if file.stem.lower().endswith(MASKS):
         return "mask: OneTrainer's -masklabel and -condlabel pictures are not trained on"
@@ -97,7 +97,7 @@ def set_aside(file: File) -> str | None:
     return None
 
 
-def unusable(file: File) -> str | None:
+def reason_unreadable(file: File) -> str | None:
     """Return why a picture certainly cannot be read, if so."""
     if file.problem:
         return file.problem

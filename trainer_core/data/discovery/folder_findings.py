@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from itertools import chain, combinations
 from pathlib import Path
 
-from trainer_core.data.discovery.discovery_types import Exclusion, FoundPicture, named
-from trainer_core.data.discovery.file_kinds import OTHERS, Shelves, is_silent
+from trainer_core.data.discovery.discovery_types import Exclusion, PictureFile
+from trainer_core.data.discovery.file_kinds import DESCRIPTIONS, FilesByKind, is_ignored
 from trainer_core.data.discovery.layouts import KOHYA_FOLDER, LayoutName, describe, kohya_folder
-from trainer_core.data.discovery.metadata import Table, metadata_findings
+from trainer_core.data.discovery.metadata import MetadataTable, metadata_findings
 from trainer_core.data.discovery.walk import Tree
+from trainer_core.data.names import join_names
 from trainer_core.types import Finding
 
 MANY_REPEATS = 1000
@@ -20,16 +21,16 @@ MANY_REPEATS = 1000
 
 
 @dataclass(frozen=True)
-class Looked:
+class FolderScan:
     """Everything that looking at a folder gave."""
 
     name: str
     root: Path
     layout: LayoutName
     tree: Tree
-    shelves: Shelves
-    table: Table
-    pictures: tuple[FoundPicture, ...]
+    files: FilesByKind
+    table: MetadataTable
+    pictures: tuple[PictureFile, ...]
     excluded: tuple[Exclusion, ...]
 
     @property
@@ -38,101 +39,103 @@ class Looked:
         return f"datasets.{self.name}"
 
 
-def remarks(looked: Looked) -> Iterator[Finding]:
+def folder_findings(scan: FolderScan) -> Iterator[Finding]:
     """Yield the findings about a folder."""
     yield from chain(
-        _layout(looked), _collisions(looked), _captions(looked), _kohya(looked), _metadata(looked), _other_files(looked)
+        _layout(scan), _collisions(scan), _captions(scan), _kohya(scan), _metadata(scan), _other_files(scan)
     )
 
 
-def _layout(looked: Looked) -> Iterator[Finding]:
-    total = len(looked.pictures) + len(looked.excluded)
-    message = f"{looked.root} is read as {describe(looked.layout, looked.shelves)}: {total} pictures found."
-    yield Finding("info", looked.field, message, "Set `layout` to read it otherwise.")
-    if looked.layout == "flat" and KOHYA_FOLDER.fullmatch(looked.root.name):
-        message = f"The folder's own name {looked.root.name} looks like kohya's N_concept; its number is not read here."
-        yield Finding("info", looked.field, message, "Name its parent as the dataset, or set `repeats`.")
-    if looked.layout == "kohya" and not any(kohya_folder(file) for file in looked.shelves.pictures):
-        yield Finding("error", looked.field, "No sub-folder named N_concept holds pictures.", "Set `layout: auto`.")
-    if looked.layout == "imagefolder" and not looked.shelves.metadata:
+def _layout(scan: FolderScan) -> Iterator[Finding]:
+    total = len(scan.pictures) + len(scan.excluded)
+    message = f"{scan.root} is read as {describe(scan.layout, scan.files)}: {total} pictures found."
+    yield Finding("info", scan.field, message, "Set `layout` to read it otherwise.")
+    if scan.layout == "flat" and KOHYA_FOLDER.fullmatch(scan.root.name):
+        message = f"The folder's own name {scan.root.name} looks like kohya's N_concept; its number is not read here."
+        yield Finding("info", scan.field, message, "Name its parent as the dataset, or set `repeats`.")
+    if scan.layout == "kohya" and not any(kohya_folder(file) for file in scan.files.pictures):
+        yield Finding("error", scan.field, "No sub-folder named N_concept holds pictures.", "Set `layout: auto`.")
+    if scan.layout == "imagefolder" and not scan.files.metadata:
         message = "There is no metadata.jsonl, metadata.csv or metadata.parquet."
-        yield Finding("error", looked.field, message, "Set `layout: auto`.")
+        yield Finding("error", scan.field, message, "Set `layout: auto`.")
 
 
-def _collisions(looked: Looked) -> Iterator[Finding]:
+def _collisions(scan: FolderScan) -> Iterator[Finding]:
     """Pictures of one stem that would share a caption file: one of them surely means another picture."""
-    uses = Counter(picture.caption_file for picture in looked.pictures if picture.caption_file is not None)
+    uses = Counter(picture.caption_file for picture in scan.pictures if picture.caption_file is not None)
     shared = {file for file, number in uses.items() if number > 1}
     sharing: dict[str, list[str]] = defaultdict(list)
-    for picture in looked.pictures:
+    for picture in scan.pictures:
         if picture.caption_file in shared:
             sharing[str(picture.caption_file)].append(picture.id)
     groups = [" and ".join(sorted(ids)) for ids in sharing.values()]
     if groups:
-        message = f"Pictures of the same name share one caption file, in {len(groups)} case(s): {named(groups)}."
+        message = f"Pictures of the same name share one caption file, in {len(groups)} case(s): {join_names(groups)}."
         fix = "Rename one of each with its caption, or remove it."
-        yield Finding("error", looked.field, message, fix)
+        yield Finding("error", scan.field, message, fix)
 
 
-def _captions(looked: Looked) -> Iterator[Finding]:
-    owners = {file.stem for file in looked.shelves.pictures}
-    sidecars = looked.shelves.sidecars
+def _captions(scan: FolderScan) -> Iterator[Finding]:
+    owners = {file.stem for file in scan.files.pictures}
+    sidecars = scan.files.sidecars
     orphans = [
         file.relative
         for found in sidecars.values()
         for key in found.keys() - owners
-        if not is_silent((file := found[key]).name)
+        if not is_ignored((file := found[key]).name)
     ]
     if orphans:
-        message = f"{len(orphans)} caption file(s) have no picture of their name: {named(orphans)}."
-        yield Finding("warning", looked.field, message, "Add or rename the picture, or remove the caption.")
+        message = f"{len(orphans)} caption file(s) have no picture of their name: {join_names(orphans)}."
+        yield Finding("warning", scan.field, message, "Add or rename the picture, or remove the caption.")
     shared = {key for one, other in combinations(sidecars.values(), 2) for key in one.keys() & other.keys() & owners}
     double = [found[key].relative for key in shared for found in sidecars.values() if key in found]
     if double:
-        message = (
-            f"Pictures with caption files of two kinds; the first of `caption.extensions` is used: {named(double)}."
-        )
-        yield Finding("warning", looked.field, message, "Keep one kind.")
-    inline = [picture for picture in looked.pictures if picture.inline_caption]
-    both = [picture.id for picture in inline if any(stem_of(picture, looked) in found for found in sidecars.values())]
+        names = join_names(double)
+        message = f"Pictures with caption files of two kinds; the first of `caption.extensions` is used: {names}."
+        yield Finding("warning", scan.field, message, "Keep one kind.")
+    inline = [picture for picture in scan.pictures if picture.inline_caption]
+    both = [picture.id for picture in inline if any(stem_of(picture, scan) in found for found in sidecars.values())]
     if both:
-        message = f"{len(both)} picture(s) have a caption file too; the metadata is used: {named(both, 5)}."
-        yield Finding("warning", looked.field, message, "Remove one of the two.")
+        message = f"{len(both)} picture(s) have a caption file too; the metadata is used: {join_names(both, 5)}."
+        yield Finding("warning", scan.field, message, "Remove one of the two.")
 
 
-def stem_of(picture: FoundPicture, looked: Looked) -> str:
+def stem_of(picture: PictureFile, scan: FolderScan) -> str:
     """Return the key of a picture among the sidecars."""
-    return picture.id[len(looked.name) + 1 :].rpartition(".")[0]
+    return picture.id[len(scan.name) + 1 :].rpartition(".")[0]
 
 
-def _kohya(looked: Looked) -> Iterator[Finding]:
-    if looked.layout != "kohya":
+def _kohya(scan: FolderScan) -> Iterator[Finding]:
+    if scan.layout != "kohya":
         return
-    tokens = [picture.id for picture in looked.pictures if picture.inline_caption is not None]
+    tokens = [picture.id for picture in scan.pictures if picture.inline_caption is not None]
     if tokens:
         message = f"{len(tokens)} picture(s) have no caption file: the class tokens are their caption (kohya's rule)."
-        yield Finding("info", looked.field, message, "Add caption files to describe them one by one.")
-    folders = {folder for file in looked.shelves.pictures if (folder := kohya_folder(file))}
+        yield Finding("info", scan.field, message, "Add caption files to describe them one by one.")
+    folders = {folder for file in scan.files.pictures if (folder := kohya_folder(file))}
     many = [f"{folder.repeats}_{folder.tokens}" for folder in folders if folder.repeats > MANY_REPEATS]
     if many:
-        message = f"More than {MANY_REPEATS} repeats: {named(many)}. Is the number a year?"
-        yield Finding("warning", looked.field, message, "Set `layout: flat`, or rename the folder.")
+        message = f"More than {MANY_REPEATS} repeats: {join_names(many)}. Is the number a year?"
+        yield Finding("warning", scan.field, message, "Set `layout: flat`, or rename the folder.")
 
 
-def _metadata(looked: Looked) -> Iterator[Finding]:
-    present = {file.relative for file in looked.shelves.pictures} if looked.table.captions else set[str]()
-    absent = [name for name in looked.table.captions if name not in present]
-    yield from metadata_findings(looked.table, looked.field, absent)
+def _metadata(scan: FolderScan) -> Iterator[Finding]:
+    present = {file.relative for file in scan.files.pictures} if scan.table.captions else set[str]()
+    absent = [name for name in scan.table.captions if name not in present]
+    yield from metadata_findings(scan.table, scan.field, absent)
 
 
-def _other_files(looked: Looked) -> Iterator[Finding]:
-    if looked.tree.repeated:
-        message = f"Links that lead to a folder that is read already, or above it: {named(looked.tree.repeated)}."
-        yield Finding("warning", looked.field, message, "Remove the links; each folder is read once.")
-    if looked.tree.unreadable:
-        message = f"Folders that cannot be listed: {named(looked.tree.unreadable)}."
-        yield Finding("warning", looked.field, message, "Give yourself permission to read them, or remove them.")
-    others = sorted(looked.shelves.others.items())
+def _other_files(scan: FolderScan) -> Iterator[Finding]:
+    if scan.tree.repeated:
+        message = f"Links that lead to a folder that is read already, or above it: {join_names(scan.tree.repeated)}."
+        yield Finding("warning", scan.field, message, "Remove the links; each folder is read once.")
+    if scan.tree.unreadable:
+        message = f"Folders that cannot be listed: {join_names(scan.tree.unreadable)}."
+        yield Finding("warning", scan.field, message, "Give yourself permission to read them, or remove them.")
+    others = sorted(scan.files.others.items())
     if others:
-        kinds = [f"{number} .{kind}" + (f" ({OTHERS[kind]})" if kind in OTHERS else "") for kind, number in others]
-        yield Finding("info", looked.field, f"Files that nothing reads: {named(kinds)}.", "")
+        kinds = [
+            f"{number} .{kind}" + (f" ({DESCRIPTIONS[kind]})" if kind in DESCRIPTIONS else "")
+            for kind, number in others
+        ]
+        yield Finding("info", scan.field, f"Files that nothing reads: {join_names(kinds)}.", "")

@@ -6,24 +6,24 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Literal, NamedTuple
 
-from trainer_core.data.discovery.discovery_types import printable
-from trainer_core.data.discovery.file_kinds import Shelves, sidecar
-from trainer_core.data.discovery.metadata import Table
+from trainer_core.data.discovery.file_kinds import FilesByKind, caption_file_of
+from trainer_core.data.discovery.metadata import MetadataTable
 from trainer_core.data.discovery.walk import File
+from trainer_core.data.names import printable
 
 LayoutName = Literal["flat", "kohya", "imagefolder"]
 KOHYA_FOLDER = re.compile(r"([0-9]+)_(.+)")
 MAX_REPEATS = 10_000
 
 
-class Placement(NamedTuple):
+class LayoutEntry(NamedTuple):
     """What the layout says of a picture: repeats of its folder, and a caption that needs no file."""
 
     repeats: int
     inline_caption: str | None
 
 
-ONCE = Placement(1, None)
+ONCE = LayoutEntry(1, None)
 
 
 class KohyaFolder(NamedTuple):
@@ -33,7 +33,7 @@ class KohyaFolder(NamedTuple):
     tokens: str
 
 
-def detect(shelves: Shelves) -> LayoutName:
+def detect_layout(shelves: FilesByKind) -> LayoutName:
     """Tell the layout: metadata anywhere, else a child folder `N_concept` with pictures, else flat."""
     if shelves.metadata:
         return "imagefolder"
@@ -51,33 +51,33 @@ def kohya_folder(file: File) -> KohyaFolder | None:
     return KohyaFolder(int(match[1]), match[2].strip())
 
 
-def place_flat(file: File, shelves: Shelves, table: Table) -> Placement | str:
+def flat_entry(file: File, shelves: FilesByKind, table: MetadataTable) -> LayoutEntry | str:
     """Every picture once, its caption in the sidecar."""
     return ONCE
 
 
-def place_kohya(file: File, shelves: Shelves, table: Table) -> Placement | str:
+def kohya_entry(file: File, shelves: FilesByKind, table: MetadataTable) -> LayoutEntry | str:
     """Repeats and, for pictures without a sidecar, the caption from the folder's name (kohya's rule)."""
     folder = kohya_folder(file)
     if folder is None:
         where = printable(file.folder) or "the top folder"
         return f"outside kohya folders: {where} is not named N_concept with N from 1 to {MAX_REPEATS}"
-    return Placement(folder.repeats, None if sidecar(shelves, file) else folder.tokens)
+    return LayoutEntry(folder.repeats, None if caption_file_of(shelves, file) else folder.tokens)
 
 
-def place_imagefolder(file: File, shelves: Shelves, table: Table) -> Placement | str:
+def imagefolder_entry(file: File, shelves: FilesByKind, table: MetadataTable) -> LayoutEntry | str:
     """Captions from the metadata; pictures that it does not name fall back to their sidecar."""
-    return Placement(1, table.captions.get(file.relative))
+    return LayoutEntry(1, table.captions.get(file.relative))
 
 
-PLACE: Mapping[LayoutName, Callable[[File, Shelves, Table], Placement | str]] = {
-    "flat": place_flat,
-    "kohya": place_kohya,
-    "imagefolder": place_imagefolder,
+LAYOUTS: Mapping[LayoutName, Callable[[File, FilesByKind, MetadataTable], LayoutEntry | str]] = {
+    "flat": flat_entry,
+    "kohya": kohya_entry,
+    "imagefolder": imagefolder_entry,
 }
 
 
-def describe(layout: LayoutName, shelves: Shelves) -> str:
+def describe(layout: LayoutName, shelves: FilesByKind) -> str:
     """Say what the layout is taken to mean, for the finding of a discovery."""
     if layout == "imagefolder":
         splits = sorted({file.folder.partition("/")[0] for file in shelves.pictures if file.folder})

@@ -8,39 +8,19 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
-from trainer_core.data.discovery.controls import leave_out, stem_of
-from trainer_core.data.discovery.discovery_types import Exclusion, FoundMask, FoundPicture, named, printable
-from trainer_core.data.discovery.file_kinds import PICTURES, unusable
+from trainer_core.data.discovery.controls import exclude_folders
+from trainer_core.data.discovery.discovery_types import Exclusion, MaskFile, PictureFile
+from trainer_core.data.discovery.file_kinds import PICTURES, reason_unreadable
 from trainer_core.data.discovery.walk import File, walk
-from trainer_core.data.pictures.decode import TRANSPARENT, PictureInfo
+from trainer_core.data.names import join_names, printable, stem_of
+from trainer_core.data.pictures.picture_info import TRANSPARENT, PictureInfo
 from trainer_core.errors import DatasetError
-from trainer_core.types import JSON, Finding, Geometry, Mask
+from trainer_core.types import Finding, Mask
 
-MASKS_VERSION = 1
-"""Raise it when `maskpixels` gives other values for the same mask."""
 LABEL = "-masklabel"
-BINS = 64
-
-
-class MaskProfile(NamedTuple):
-    """Where the weight of a mask lies: its mean in [0, 1], and shares of the weight left of and above each 64th."""
-
-    mean: float
-    across: tuple[float, ...]
-    down: tuple[float, ...]
-
-    def to_json(self) -> JSON:
-        """Return the JSON form, for remembering it by the content of the file."""
-        return [self.mean, list(self.across), list(self.down)]
-
-    @classmethod
-    def from_json(cls, value: JSON) -> MaskProfile:
-        """Invert `to_json`."""
-        return cls(value[0], tuple(value[1]), tuple(value[2]))
 
 
 @dataclass
@@ -49,7 +29,7 @@ class Masks:
 
     files: dict[str, File] = field(default_factory=dict[str, File])
     orphans: list[str] = field(default_factory=list[str])
-    doubles: list[str] = field(default_factory=list[str])
+    duplicates: list[str] = field(default_factory=list[str])
     shared: list[str] = field(default_factory=list[str])
     without: int = 0
 
@@ -73,7 +53,7 @@ def find_masks(folder: str, dataset: str, owners: Collection[str]) -> Masks:
         raise DatasetError(f"{shown}: the folder of masks cannot be listed. Give yourself permission to read it.")
     own = os.path.realpath(folder) == os.path.realpath(dataset)
     masks = Masks()
-    for file in leave_out(tree.files, folder, () if own else (dataset,)):
+    for file in exclude_folders(tree.files, folder, () if own else (dataset,)):
         if file.ending not in PICTURES:
             continue
         labelled = file.stem.lower().endswith(LABEL)
@@ -83,15 +63,15 @@ def find_masks(folder: str, dataset: str, owners: Collection[str]) -> Masks:
         if stem not in owners:
             masks.orphans.append(file.path)
         elif stem in masks.files:
-            masks.doubles.append(f"{printable(masks.files[stem].path)} = {printable(file.path)}")
+            masks.duplicates.append(f"{printable(masks.files[stem].path)} = {printable(file.path)}")
         else:
             masks.files[stem] = file
     return masks
 
 
 def attach_masks(
-    pictures: Iterable[FoundPicture], masks: Masks, prefix: int
-) -> tuple[list[FoundPicture], list[Exclusion]]:
+    pictures: Iterable[PictureFile], masks: Masks, prefix: int
+) -> tuple[list[PictureFile], list[Exclusion]]:
     """Give each picture its mask; one whose mask cannot be read is excluded.
 
     Args:
@@ -99,7 +79,7 @@ def attach_masks(
         masks: of their dataset; what is wrong with their names is noted there.
         prefix: characters of a sample id before the path in its folder.
     """
-    kept: list[FoundPicture] = []
+    kept: list[PictureFile] = []
     excluded: list[Exclusion] = []
     pictures = list(pictures)
     uses = Counter(stem_of(picture.id[prefix:]) for picture in pictures)
@@ -112,24 +92,26 @@ def attach_masks(
             continue
         if uses[stem] > 1:
             masks.shared.append(picture.id[prefix:])
-        if (problem := unusable(file)) is not None:
+        if (problem := reason_unreadable(file)) is not None:
             cause, _, detail = problem.partition(": ")
             excluded.append(Exclusion(printable(picture.id), f"mask {cause}: {printable(file.relative)}: {detail}"))
         elif file.stat is not None:
-            kept.append(picture._replace(mask=FoundMask(file.path, file.stat)))
+            kept.append(picture._replace(mask=MaskFile(file.path, file.stat)))
     return kept, excluded
 
 
 def mask_findings(masks: Masks, name: str, pictures: int) -> Iterator[Finding]:
     """Say how many of `pictures` have masks, and what is wrong with the names; `name` is the field."""
     fix = "Keep one of each."
-    if masks.doubles:
-        yield Finding("error", name, f"{len(masks.doubles)} mask(s) are there twice: {named(masks.doubles)}.", fix)
+    if masks.duplicates:
+        yield Finding(
+            "error", name, f"{len(masks.duplicates)} mask(s) are there twice: {join_names(masks.duplicates)}.", fix
+        )
     if masks.shared:
-        message = f"{len(masks.shared)} pictures of the same name would share a mask: {named(masks.shared)}."
+        message = f"{len(masks.shared)} pictures of the same name would share a mask: {join_names(masks.shared)}."
         yield Finding("error", name, message, "Rename one of each.")
     if masks.orphans:
-        message = f"{len(masks.orphans)} mask(s) have no picture of their name: {named(masks.orphans)}."
+        message = f"{len(masks.orphans)} mask(s) have no picture of their name: {join_names(masks.orphans)}."
         yield Finding("warning", name, message, "Add or rename the picture, or remove them.")
     message = f"{pictures - masks.without} of {pictures} pictures have a mask."
     if masks.without:
@@ -138,8 +120,8 @@ def mask_findings(masks: Masks, name: str, pictures: int) -> Iterator[Finding]:
         yield Finding("info", name, message, "")
 
 
-def mask_of(
-    found: FoundMask | None, own: PictureInfo, hashes: Mapping[str, str], infos: Mapping[str, PictureInfo]
+def resolve_mask(
+    found: MaskFile | None, own: PictureInfo, hashes: Mapping[str, str], infos: Mapping[str, PictureInfo]
 ) -> Mask | None | str:
     """Return the mask of a picture, or the reason why it cannot be used; an alpha channel must hide something.
 
@@ -165,45 +147,7 @@ def mask_of(
     return Mask(found.path, content, found.alpha)
 
 
-def around_mask(plain: Geometry, profile: MaskProfile) -> Geometry:
-    """Move a cut to where it keeps most of a mask, as central over its weight as that allows."""
-    if not profile.mean:
-        return plain
-    (high, wide), (height, width) = plain.resized, plain.target
-    crop = (best_start(profile.down, high, height), best_start(profile.across, wide, width))
-    return Geometry(plain.original, plain.resized, crop, plain.target)
-
-
-def best_start(shares: Sequence[float], length: int, window: int) -> int:
-    """Return where a window of `window` of `length` pixels holds most weight; of several, nearest to its centre.
-
-    Args:
-        shares: share of the weight before each of equally spaced places, from 0 to 1.
-        length: pixels of the whole.
-        window: pixels of the part.
-    """
-    margin, bins = length - window, len(shares) - 1
-    if not margin:
-        return 0
-    centre = sum((shares[place + 1] - shares[place]) * (place + 0.5) for place in range(bins)) / bins * length
-    ideal = min(max(round(centre - window / 2), 0), margin)
-    edges = [round(place * length / bins) for place in range(bins + 1)]
-    starts = {0, margin, ideal, *(one for edge in edges for one in (edge, edge - window) if 0 <= one <= margin)}
-
-    def weight(start: int) -> float:
-        return round(_before(shares, (start + window) / length) - _before(shares, start / length), 6)
-
-    return max(sorted(starts), key=lambda start: (weight(start), -abs(start - ideal)))
-
-
-def _before(shares: Sequence[float], place: float) -> float:
-    """Return the share of the weight before a place in [0, 1]."""
-    bins = len(shares) - 1
-    index = min(int(place * bins), bins - 1)
-    return shares[index] + (shares[index + 1] - shares[index]) * (place * bins - index)
-
-
-def folders_of_masks(mask_path: os.PathLike[str] | None, dataset: str) -> list[str]:
+def mask_folders(mask_path: os.PathLike[str] | None, dataset: str) -> list[str]:
     """Return the mask folder of a dataset as a list, empty where there is none or it is the dataset's own."""
     if mask_path is None:
         return []

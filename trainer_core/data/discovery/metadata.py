@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import cast
 
-from trainer_core.data.discovery.discovery_types import named
 from trainer_core.data.discovery.file_kinds import METADATA
 from trainer_core.data.discovery.walk import File
+from trainer_core.data.names import join_names
 from trainer_core.types import JSON, Finding
 
 COLUMNS = ("text", "prompt", "caption")
@@ -21,7 +21,7 @@ Row = Mapping[str, JSON]
 
 
 @dataclass
-class Table:
+class MetadataTable:
     """Captions by path relative to the dataset folder, and what was wrong with the files."""
 
     captions: dict[str, str] = field(default_factory=dict[str, str])
@@ -30,12 +30,12 @@ class Table:
     ignored: list[str] = field(default_factory=list[str])
 
 
-def read_metadata(files: Mapping[str, list[File]]) -> Table:
+def read_metadata(files: Mapping[str, list[File]]) -> MetadataTable:
     """Read the metadata files of all folders. `file_name` is relative to the file that says it.
 
     A row without a caption gives "". A folder with metadata of several formats uses the first of jsonl, csv, parquet.
     """
-    table = Table()
+    table = MetadataTable()
     for folder in sorted(files):
         found = sorted(files[folder], key=lambda file: METADATA.index(file.name.lower()))
         table.ignored.extend(file.relative for file in found[1:])
@@ -43,24 +43,24 @@ def read_metadata(files: Mapping[str, list[File]]) -> Table:
     return table
 
 
-def metadata_findings(table: Table, field_name: str, absent: list[str]) -> Iterator[Finding]:
+def metadata_findings(table: MetadataTable, field_name: str, absent: list[str]) -> Iterator[Finding]:
     """Say what is wrong with the metadata; `absent` are the pictures it names that are not there."""
     for problem in table.problems:
         yield Finding(
             "error", field_name, problem, "Mend the metadata file, or set `layout: flat` to use caption files."
         )
     if table.ignored:
-        message = f"Metadata in several formats; not read: {named(table.ignored)}."
+        message = f"Metadata in several formats; not read: {join_names(table.ignored)}."
         yield Finding("warning", field_name, message, "Keep one metadata file in a folder.")
     if table.outside:
-        message = f"Metadata names files outside the dataset folder: {named(table.outside)}."
+        message = f"Metadata names files outside the dataset folder: {join_names(table.outside)}."
         yield Finding("warning", field_name, message, "Write file_name relative to the metadata file.")
     if absent:
-        message = f"Metadata names {len(absent)} pictures that are not there: {named(absent)}."
+        message = f"Metadata names {len(absent)} pictures that are not there: {join_names(absent)}."
         yield Finding("warning", field_name, message, "Add the pictures or remove their rows.")
 
 
-def _read_file(table: Table, file: File) -> None:
+def _read_file(table: MetadataTable, file: File) -> None:
     read = READERS[file.name.lower().rpartition(".")[2]]
     if file.problem:
         table.problems.append(f"{file.relative} cannot be read: {file.problem}.")
@@ -80,10 +80,10 @@ def _read_file(table: Table, file: File) -> None:
 
 
 def _columns(rows: list[Row]) -> str:
-    return named({str(column) for row in rows for column in row})
+    return join_names({str(column) for row in rows for column in row})
 
 
-def _add(table: Table, file: File, row: Row) -> None:
+def _add(table: MetadataTable, file: File, row: Row) -> None:
     name = row.get("file_name")
     if not isinstance(name, str) or not name:
         return

@@ -53,7 +53,7 @@ def walk(root: str) -> Tree:
     """
     tree = Tree()
     folders: list[tuple[str, list[File]]] = []
-    seen = {identity for folder in Path(os.path.realpath(root)).parents if (identity := _identity(str(folder)))}
+    visited = {identity for folder in Path(os.path.realpath(root)).parents if (identity := _identity(str(folder)))}
     pending: list[tuple[str, str]] = [(root, "")]
     links: list[tuple[str, str]] = []
     while pending or links:
@@ -61,10 +61,10 @@ def walk(root: str) -> Tree:
         identity = _identity(path)
         if identity is None:
             tree.unreadable.append(relative)
-        elif identity in seen:
+        elif identity in visited:
             tree.repeated.append(relative)
         else:
-            seen.add(identity)
+            visited.add(identity)
             folders.append((relative, _read_folder(tree, path, relative, (pending, links))))
     folders.sort(key=itemgetter(0))
     tree.files = [file for _, files in folders for file in files]

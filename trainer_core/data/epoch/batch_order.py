@@ -26,13 +26,13 @@ class Draw:
 
 
 @dataclass(frozen=True)
-class Order:
+class BatchOrder:
     """The endless sequence of micro-batches. Each comes from one group; each epoch sees each sample `repeats` times.
 
     The last micro-batch of a group may be smaller than `batch_size`: nothing is dropped, nothing is seen twice.
     """
 
-    items: tuple[tuple[str, Group, int], ...]
+    samples: tuple[tuple[str, Group, int], ...]
     """(sample id, group, repeats) of every training sample."""
     batch_size: int
     seed: int
@@ -40,21 +40,21 @@ class Order:
     """The epochs listed last: at most two, as a step may straddle their border."""
 
     @classmethod
-    def of(cls, samples: Sequence[Sample], batch_size: int, seed: int) -> Order:
+    def of(cls, samples: Sequence[Sample], batch_size: int, seed: int) -> BatchOrder:
         """Order the training samples among `samples`."""
         train = (sample for sample in samples if sample.split == "train")
         return cls(tuple((sample.id, group_of(sample), sample.repeats) for sample in train), batch_size, seed)
 
     @property
-    def draws_per_epoch(self) -> int:
+    def samples_per_epoch(self) -> int:
         """Images times repeats."""
-        return sum(repeats for _, _, repeats in self.items)
+        return sum(repeats for _, _, repeats in self.samples)
 
     @cached_property
     def batches_per_epoch(self) -> int:
         """Micro-batches that one epoch takes."""
         sizes: dict[Group, int] = {}
-        for _, group, repeats in self.items:
+        for _, group, repeats in self.samples:
             sizes[group] = sizes.get(group, 0) + repeats
         return sum(-(-size // self.batch_size) for size in sizes.values())
 
@@ -75,9 +75,9 @@ def group_of(sample: Sample) -> Group:
     return sample.bucket, tuple(control.encoded for control in sample.controls)
 
 
-def _epoch_batches(order: Order, epoch: int) -> tuple[tuple[Draw, ...], ...]:
+def _epoch_batches(order: BatchOrder, epoch: int) -> tuple[tuple[Draw, ...], ...]:
     by_group: dict[Group, list[tuple[bytes, Draw]]] = {}
-    for sample_id, group, repeats in order.items:
+    for sample_id, group, repeats in order.samples:
         ranked = by_group.setdefault(group, [])
         for repeat in range(repeats):
             ranked.append((_rank(order.seed, epoch, sample_id, repeat), Draw(sample_id, epoch, repeat)))

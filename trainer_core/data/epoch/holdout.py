@@ -12,14 +12,14 @@ SMALL = 4
 """From this many pictures on, a share above 0 holds out at least one."""
 
 
-class Part(NamedTuple):
+class HoldoutShare(NamedTuple):
     """A dataset as the split sees it: the share to hold out, and the content hash of every picture, copies too."""
 
     share: float
     pictures: Sequence[str]
 
 
-def held_out_pictures(parts: Mapping[str, Part]) -> frozenset[str]:
+def held_out_pictures(parts: Mapping[str, HoldoutShare]) -> frozenset[str]:
     """Choose the content hashes that are held out, in every dataset they are in.
 
     A share of 1 holds out the whole dataset, whatever other datasets ask for its contents. Else each dataset aims at
@@ -55,7 +55,7 @@ def group_of_picture(rule: str, sample_id: str) -> str | None:
     return next((part for part in match.groups() if part is not None), match[0])
 
 
-def united(members: Iterable[tuple[str, str]]) -> dict[str, str]:
+def merge_groups(members: Iterable[tuple[str, str]]) -> dict[str, str]:
     """Join contents that share a group, through several groups where need be: content -> name of all of them.
 
     Args:
@@ -78,7 +78,7 @@ def united(members: Iterable[tuple[str, str]]) -> dict[str, str]:
     return {content: root(f"picture {content}") for content in contents}
 
 
-def _wanted(part: Part, groups: Counter[str], held: set[str]) -> int:
+def _wanted(part: HoldoutShare, groups: Counter[str], held: set[str]) -> int:
     total = len(part.pictures)
     if part.share == 1:
         return 0

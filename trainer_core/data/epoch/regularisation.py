@@ -6,13 +6,14 @@ import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
-from trainer_core.data.discovery.discovery_types import Exclusion, named
+from trainer_core.data.discovery.discovery_types import Exclusion
+from trainer_core.data.names import join_names
 from trainer_core.types import Finding, Sample
 
 NOT_NEEDED = "not needed"
 
 
-def balance(samples: Sequence[Sample]) -> tuple[list[Sample], list[Exclusion], list[Finding]]:
+def balance_regularisation(samples: Sequence[Sample]) -> tuple[list[Sample], list[Exclusion], list[Finding]]:
     """Set the repeats of regularisation pictures; return the samples, those that are left out, and what to tell.
 
     Source of the rule: kohya, where they are taken until there are as many as the others (count times repeats), and
@@ -26,7 +27,7 @@ def balance(samples: Sequence[Sample]) -> tuple[list[Sample], list[Exclusion], l
         message = "Every picture that is trained is a regularisation picture: there is no concept to learn."
         fix = "Add a dataset of the concept, or set `regularisation: false`."
         return list(samples), [], [Finding("error", "datasets.regularisation", message, fix)]
-    repeats = spread(own, wanted)
+    repeats = spread_repeats(own, wanted)
     kept = [
         replace(sample, repeats=repeats[sample.id]) if sample.regularisation else sample
         for sample in samples
@@ -37,7 +38,7 @@ def balance(samples: Sequence[Sample]) -> tuple[list[Sample], list[Exclusion], l
     return kept, left_out, list(_findings(repeats, wanted, left_out))
 
 
-def spread(own: Mapping[str, int], wanted: int) -> dict[str, int]:
+def spread_repeats(own: Mapping[str, int], wanted: int) -> dict[str, int]:
     """Return how often each is seen, `wanted` times in all, in an order of its own that a new picture hardly moves.
 
     Args:
@@ -51,7 +52,7 @@ def spread(own: Mapping[str, int], wanted: int) -> dict[str, int]:
         repeats[name] = min(own[name], left)
         left -= repeats[name]
     more, rest = divmod(left, len(ranked))
-    return {name: count + more + (place < rest) for place, (name, count) in enumerate(repeats.items())}
+    return {name: count + more + (index < rest) for index, (name, count) in enumerate(repeats.items())}
 
 
 def _findings(repeats: Mapping[str, int], wanted: int, left_out: Sequence[Exclusion]) -> Iterator[Finding]:
@@ -60,7 +61,7 @@ def _findings(repeats: Mapping[str, int], wanted: int, left_out: Sequence[Exclus
     message = f"{len(counts)} regularisation pictures are seen {often} times an epoch, {wanted} times in all, as often "
     yield Finding("info", "datasets.regularisation", f"{message}as the others.", "")
     if left_out:
-        names = named([one.path for one in left_out], 5)
+        names = join_names([one.path for one in left_out], 5)
         message = (
             f"{len(left_out)} regularisation pictures are not used, as an epoch has only {wanted} others: {names}."
         )

@@ -15,14 +15,12 @@ from fractions import Fraction
 from math import ceil
 from typing import TYPE_CHECKING
 
-from trainer_core.data.epoch.batch_order import Order
+from trainer_core.config.groups.training import DEFAULT_STEPS
+from trainer_core.data.epoch.batch_order import BatchOrder
 from trainer_core.types import JSON, Sample
 
 if TYPE_CHECKING:
-    from trainer_core.config.project import Project
-
-DEFAULT_STEPS = 1500
-"""Where a project gives neither steps nor epochs."""
+    from trainer_core.config.groups import TrainConfig
 
 
 @dataclass(frozen=True)
@@ -31,14 +29,14 @@ class DatasetShare:
 
     name: str
     images: int
-    draws: int
+    samples_per_epoch: int
     share: float
     """Of all draws, in [0, 1]."""
 
     @property
     def repeats(self) -> float:
         """Repeats of a picture, on average; whole where it is whole."""
-        return _average(self.draws, self.images)
+        return _average(self.samples_per_epoch, self.images)
 
     def as_dict(self) -> dict[str, JSON]:
         """The stable JSON form of `check --json`."""
@@ -46,17 +44,17 @@ class DatasetShare:
             "name": self.name,
             "images": self.images,
             "repeats": self.repeats,
-            "draws": self.draws,
+            "draws": self.samples_per_epoch,
             "share": round(self.share, 6),
         }
 
 
 @dataclass(frozen=True)
-class Arithmetic:
+class RunLength:
     """How pictures, batches and steps relate; `batches` counts the micro-batches of an epoch, bucket by bucket."""
 
     images: int
-    draws: int
+    samples_per_epoch: int
     batches: int
     batch_size: int
     accumulation: int
@@ -73,7 +71,7 @@ class Arithmetic:
     @property
     def ideal_steps_per_epoch(self) -> float:
         """The same if every batch were full."""
-        return self.draws / (self.batch_size * self.accumulation * self.processes)
+        return self.samples_per_epoch / (self.batch_size * self.accumulation * self.processes)
 
     @property
     def epochs(self) -> float:
@@ -83,13 +81,13 @@ class Arithmetic:
     @property
     def repeats(self) -> float:
         """Repeats of a picture, on average; whole where it is whole."""
-        return _average(self.draws, self.images)
+        return _average(self.samples_per_epoch, self.images)
 
     def steps_after(self, epochs: float) -> int:
         """Return the first step by which so many epochs are over: what is begun is finished, so it is rounded up."""
         return ceil(self._steps(epochs))
 
-    def marks(self, every: int, every_epochs: float) -> tuple[int, ...]:
+    def due_steps(self, every: int, every_epochs: float) -> tuple[int, ...]:
         """Return the steps of the run at which something falls due that is asked for every so many steps or epochs.
 
         Args:
@@ -115,7 +113,7 @@ class Arithmetic:
             "epochs": self.epochs,
             "steps": self.steps,
             "processes": self.processes,
-            "draws_per_epoch": self.draws,
+            "draws_per_epoch": self.samples_per_epoch,
             "batches_per_epoch": self.batches,
             "steps_per_epoch": self.steps_per_epoch,
             "ideal_steps_per_epoch": self.ideal_steps_per_epoch,
@@ -130,7 +128,7 @@ class Arithmetic:
             f"{self.images} training images x {self.repeats:g} repeats / (batch {group}) = {self.steps_per_epoch:g} "
             f"steps per epoch; {self.steps} steps = {self.epochs:.2f} epochs"
         )
-        odd = self.batches * self.batch_size != self.draws
+        odd = self.batches * self.batch_size != self.samples_per_epoch
         ideal = f"{self.ideal_steps_per_epoch:.4g} with full batches"
         return f"{text} (batches do not mix buckets, so an epoch takes {self.batches}; {ideal})." if odd else f"{text}."
 
@@ -139,22 +137,22 @@ class Arithmetic:
         return Fraction(repr(epochs)) * self.batches / (self.accumulation * self.processes)
 
 
-def arithmetic(project: Project, samples: Sequence[Sample]) -> Arithmetic:
+def run_length(train: TrainConfig, processes: int, samples: Sequence[Sample]) -> RunLength:
     """Return the arithmetic of a run: `train.steps` as given, else from `train.epochs`, else 1500 steps.
 
     Args:
-        project: the settings.
+        train: the settings of training.
+        processes: `hardware.num_processes`.
         samples: all samples; those that are held out do not count.
     """
-    train = project.train
-    order = Order.of(samples, train.batch_size, train.seed)
-    found = Arithmetic(
-        images=len(order.items),
-        draws=order.draws_per_epoch,
+    order = BatchOrder.of(samples, train.batch_size, train.seed)
+    found = RunLength(
+        images=len(order.samples),
+        samples_per_epoch=order.samples_per_epoch,
         batches=order.batches_per_epoch,
         batch_size=train.batch_size,
         accumulation=train.gradient_accumulation_steps,
-        processes=project.hardware.num_processes,
+        processes=processes,
         steps=train.steps or DEFAULT_STEPS,
         datasets=tuple(_shares(order)),
     )
@@ -163,19 +161,19 @@ def arithmetic(project: Project, samples: Sequence[Sample]) -> Arithmetic:
     return found
 
 
-def _shares(order: Order) -> Iterator[DatasetShare]:
+def _shares(order: BatchOrder) -> Iterator[DatasetShare]:
     counts: dict[str, tuple[int, int]] = {}
-    for sample_id, _, repeats in order.items:
+    for sample_id, _, repeats in order.samples:
         name = sample_id.partition("/")[0]
         images, draws = counts.get(name, (0, 0))
         counts[name] = images + 1, draws + repeats
     for name, (images, draws) in counts.items():
-        yield DatasetShare(name, images, draws, draws / order.draws_per_epoch)
+        yield DatasetShare(name, images, draws, draws / order.samples_per_epoch)
 
 
 def _average(draws: int, images: int) -> float:
     return draws // images if draws % images == 0 else draws / images
 
 
-KEYS = tuple(Arithmetic(1, 1, 1, 1, 1, 1, 1).as_dict())
+KEYS = tuple(RunLength(1, 1, 1, 1, 1, 1, 1).as_dict())
 """Keys of the JSON form, in order."""

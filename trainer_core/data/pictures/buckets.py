@@ -72,6 +72,7 @@ def make_grid(config: BucketConfig, multiple: int) -> BucketGrid:
         ConfigError: no size fits between `min_side` and `max_side` in that area, or the table has no sizes for this
             resolution or family.
     """
+    assert config.resolution and config.max_side, "what the base decides is a number in an open project"
     return _TABLES[config.table](config, multiple)
 
 
@@ -129,7 +130,7 @@ def sdxl_resolution_finding(field: str, resolution: int) -> Finding:
     return Finding("error", field, message, f"Set it to {SDXL_RESOLUTION}, or `bucket.table` to `grid`.")
 
 
-def assign(width: int, height: int, grid: BucketGrid) -> Geometry | str:
+def assign_bucket(width: int, height: int, grid: BucketGrid) -> Geometry | str:
     """Place a picture of `width` x `height` pixels (after EXIF rotation), or return the reason why it has no bucket.
 
     The bucket is the one nearest in log(width / height); between equals the larger area, then the wider one. Where the
@@ -137,20 +138,20 @@ def assign(width: int, height: int, grid: BucketGrid) -> Geometry | str:
     the picture. The picture is scaled to cover the bucket and cropped at the centre.
     """
     assert width > 0 and height > 0
-    bucket = nearest(width, height, grid)
+    bucket = nearest_bucket(width, height, grid)
     if not grid.upscale and (width < bucket.width or height < bucket.height):
         bucket = _inside(width, height, grid)
         if min(bucket.width, bucket.height) < grid.min_side:
             return (
                 f"too small: {width}x{height} is less than bucket.min_side ({grid.min_side}) and bucket.upscale is off"
             )
-    geometry = cover(width, height, bucket)
-    if kept(geometry) < MIN_KEPT:
-        return f"too narrow: the crop to {bucket} would keep {kept(geometry):.1%} of {width}x{height}"
+    geometry = cover_bucket(width, height, bucket)
+    if kept_share(geometry) < MIN_KEPT:
+        return f"too narrow: the crop to {bucket} would keep {kept_share(geometry):.1%} of {width}x{height}"
     return geometry
 
 
-def nearest(width: int, height: int, grid: BucketGrid) -> Bucket:
+def nearest_bucket(width: int, height: int, grid: BucketGrid) -> Bucket:
     """Return the bucket nearest in aspect ratio, by exact comparison of the two neighbours."""
     above = bisect_left(grid.ratios, width / height)
     if above == len(grid.sizes):
@@ -164,7 +165,7 @@ def nearest(width: int, height: int, grid: BucketGrid) -> Bucket:
     return lower if to_lower < to_upper else upper
 
 
-def cover(width: int, height: int, bucket: Bucket) -> Geometry:
+def cover_bucket(width: int, height: int, bucket: Bucket) -> Geometry:
     """Scale to the smallest size of the same shape that covers the bucket (rounded half up), and cut its centre."""
     if bucket.width * height >= bucket.height * width:
         resized = (max(bucket.height, (2 * height * bucket.width + width) // (2 * width)), bucket.width)
@@ -174,7 +175,7 @@ def cover(width: int, height: int, bucket: Bucket) -> Geometry:
     return Geometry((height, width), resized, crop, (bucket.height, bucket.width))
 
 
-def kept(geometry: Geometry) -> float:
+def kept_share(geometry: Geometry) -> float:
     """Return the share of the picture that the crop keeps, in (0, 1]."""
     return geometry.target[0] * geometry.target[1] / (geometry.resized[0] * geometry.resized[1])
 
@@ -201,12 +202,12 @@ def _area(bucket: Bucket) -> int:
 
 
 def _no_bucket(config: BucketConfig, step: int) -> Finding:
-    seen = f"No size in steps of {step} has sides from {config.min_side} to {config.max_side} and at most "
+    problem = f"No size in steps of {step} has sides from {config.min_side} to {config.max_side} and at most "
     fix = f"Set bucket.min_side to {max(step, config.resolution // 2 // step * step)} or raise bucket.resolution."
-    return Finding("error", "bucket.min_side", f"{seen}{config.resolution}x{config.resolution} pixels.", fix)
+    return Finding("error", "bucket.min_side", f"{problem}{config.resolution}x{config.resolution} pixels.", fix)
 
 
 def _no_square(config: BucketConfig, step: int, side: int) -> Finding:
-    seen = f"The square of {config.resolution} in steps of {step} has a side of {side}, which is not from "
+    problem = f"The square of {config.resolution} in steps of {step} has a side of {side}, which is not from "
     fix = "Change bucket.resolution, bucket.min_side or bucket.max_side."
-    return Finding("error", "bucket.table", f"{seen}{config.min_side} to {config.max_side}.", fix)
+    return Finding("error", "bucket.table", f"{problem}{config.min_side} to {config.max_side}.", fix)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 VIEWS_VERSION = 1
 """Raise it when mirroring or changing colours gives other pixels for the same view."""
-PLAIN = (1.0, 1.0, 1.0, 0.0)
+UNCHANGED_COLOR = (1.0, 1.0, 1.0, 0.0)
 """The colours of a view as they are."""
 Focus = Callable[[Geometry], Geometry]
 """Moves a cut to what must be seen."""
@@ -31,7 +31,7 @@ def is_plain(augment: AugmentConfig) -> bool:
     return augment.crop == "center" and not augment.flip and not augment.color
 
 
-def look(
+def augmented_views(
     plain: Geometry, content: str, augment: AugmentConfig, focus: Focus | None
 ) -> tuple[Geometry, tuple[View, ...]]:
     """Return the cut that stands for a picture, and its views: none where that cut, as it is, is all there is to see.
@@ -47,8 +47,8 @@ def look(
     if augment.crop == "random" or augment.color:
         views = [
             View(
-                random_cut(plain, content, number, augment.crop_scale) if augment.crop == "random" else cut,
-                color=random_color(content, number, augment.color) if augment.color else PLAIN,
+                random_crop(plain, content, number, augment.crop_scale) if augment.crop == "random" else cut,
+                color=random_color(content, number, augment.color) if augment.color else UNCHANGED_COLOR,
             )
             for number in range(augment.variants)
         ]
@@ -58,24 +58,26 @@ def look(
     return cut, () if distinct == (View(cut),) else distinct
 
 
-def random_cut(plain: Geometry, content: str, number: int, most: float) -> Geometry:
+def random_crop(plain: Geometry, content: str, number: int, most: float) -> Geometry:
     """Enlarge by a factor that is uniform in [1, most] and cut anywhere with equal probability."""
-    factor = 1.0 + (most - 1.0) * unit("scale", content, number)
+    factor = 1.0 + (most - 1.0) * hash_uniform("scale", content, number)
     (high, wide), (height, width) = plain.resized, plain.target
     high, wide = max(high, round(high * factor)), max(wide, round(wide * factor))
-    top = int(unit("top", content, number) * (high - height + 1))
-    left = int(unit("left", content, number) * (wide - width + 1))
+    top = int(hash_uniform("top", content, number) * (high - height + 1))
+    left = int(hash_uniform("left", content, number) * (wide - width + 1))
     return Geometry(plain.original, (high, wide), (top, left), plain.target)
 
 
 def random_color(content: str, number: int, strength: float) -> tuple[float, float, float, float]:
     """Return factors of brightness, contrast and saturation, uniform in 1 +- strength, and a turn in +- strength/2."""
-    spread = [2.0 * unit(what, content, number) - 1.0 for what in ("brightness", "contrast", "saturation", "hue")]
+    spread = [
+        2.0 * hash_uniform(what, content, number) - 1.0 for what in ("brightness", "contrast", "saturation", "hue")
+    ]
     brightness, contrast, saturation = (round(1.0 + strength * one, 6) for one in spread[:3])
     return brightness, contrast, saturation, round(0.5 * strength * spread[3], 6)
 
 
-def around(plain: Geometry, x: float, y: float) -> Geometry:
+def recenter_crop(plain: Geometry, x: float, y: float) -> Geometry:
     """Move a cut so that the point (x, y), as shares of the picture's width and height, is as central as can be."""
     (high, wide), (height, width) = plain.resized, plain.target
     return replace(plain, crop=(_centred(y * high, height, high), _centred(x * wide, width, wide)))
@@ -90,7 +92,7 @@ def mirrored(geometry: Geometry) -> Geometry:
     return replace(geometry, crop=(top, geometry.resized[1] - geometry.target[1] - left))
 
 
-def seen_geometry(view: View) -> Geometry:
+def view_geometry(view: View) -> Geometry:
     """Return the geometry of what a view shows."""
     return mirrored(view.geometry) if view.flip else view.geometry
 
@@ -105,17 +107,17 @@ def views_of(sample: Sample) -> tuple[View, ...]:
     return sample.views or (View(sample.geometry),)
 
 
-def changes(view: View) -> dict[str, JSON]:
+def key_parts(view: View) -> dict[str, JSON]:
     """Return how a view's pixels differ from the plain cut, as parts of its key; empty if they do not."""
     found: dict[str, JSON] = {}
     if view.flip:
         found["flip"] = VIEWS_VERSION
-    if view.color != PLAIN:
+    if view.color != UNCHANGED_COLOR:
         found["color"] = [VIEWS_VERSION, *view.color]
     return found
 
 
-def unit(purpose: str, content: str, number: int) -> float:
+def hash_uniform(purpose: str, content: str, number: int) -> float:
     """Return a number in [0, 1) that depends on what it is for, the picture and the number of the view."""
     text = json.dumps(["view", purpose, content, number])
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:6], "little") / 2**48

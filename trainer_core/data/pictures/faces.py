@@ -10,7 +10,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from trainer_core.data.pictures.crops_and_views import around
+from trainer_core.data.pictures.crops_and_views import recenter_crop
 from trainer_core.types import Geometry
 
 if TYPE_CHECKING:
@@ -45,9 +45,9 @@ def face_in_name(stem: str, width: int, height: int) -> Face | None:
     return Face(x / width, y / height)
 
 
-def around_face(plain: Geometry, face: Face) -> Geometry:
+def crop_around_face(plain: Geometry, face: Face) -> Geometry:
     """Move a cut so that the face is as central as can be."""
-    return around(plain, face.x, face.y)
+    return recenter_crop(plain, face.x, face.y)
 
 
 def load_detector() -> Any | None:

@@ -1,4 +1,4 @@
-"""The Pillow and numpy half of `masks`: imported when the first mask is decoded."""
+"""Masks as pixels, with Pillow and numpy. Import it when a mask must be decoded."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from trainer_core.data.discovery.masks import BINS, MaskProfile
-from trainer_core.data.pictures import pixels
+from trainer_core.data.pictures.decode import decode, decode_alpha
+from trainer_core.data.pictures.mask_crop import BINS, MaskProfile
 from trainer_core.types import View
 
 
@@ -20,8 +20,8 @@ def load_mask(source: Path | bytes, *, alpha: bool) -> Image.Image:
         PictureProblem: it cannot be decoded whole.
     """
     if alpha:
-        return pixels.decode_alpha(source)
-    return pixels.decode(source, count_frames=False).image.convert("L")
+        return decode_alpha(source)
+    return decode(source, count_frames=False).image.convert("L")
 
 
 def to_latent_mask(image: Image.Image, view: View, factor: int) -> NDArray[np.float32]:
@@ -52,6 +52,6 @@ def mask_profile(image: Image.Image) -> MaskProfile:
 def _shares(weights: NDArray[np.float64]) -> tuple[float, ...]:
     """Return the share of the weight before each of `BINS` + 1 equally spaced places."""
     before = np.concatenate([[0.0], np.cumsum(weights)])
-    places = np.linspace(0, len(weights), BINS + 1)
-    shares = np.interp(places, np.arange(len(before)), before) / before[-1]
+    positions = np.linspace(0, len(weights), BINS + 1)
+    shares = np.interp(positions, np.arange(len(before)), before) / before[-1]
     return tuple(round(float(share), 6) for share in shares)

@@ -7,50 +7,42 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from trainer_core.config.groups import BucketConfig
-from trainer_core.data.discovery.discovery_types import Discovery, Exclusion
 from trainer_core.data.pictures.buckets import SDXL_RESOLUTION, BucketGrid, make_grid, sdxl_resolution_finding
-from trainer_core.data.reports.dataset_findings import Draft
 from trainer_core.types import Finding
 
 _AT = re.compile(r"@[0-9]+$")
 
 
-class Place(NamedTuple):
-    """The buckets of one resolution, and what is added to the ids of samples that are trained at it."""
+class ResolutionGrid(NamedTuple):
+    """The buckets of one resolution, and the suffix of the ids of samples that are trained at it."""
 
     suffix: str
     grid: BucketGrid
 
 
-def places(discoveries: Sequence[Discovery], bucket: BucketConfig, multiple: int) -> Mapping[str, Sequence[Place]]:
-    """Return the resolutions of each dataset by its name; where there is one, ids stay as they are.
+def bucket_grids(
+    resolutions: Mapping[str, Sequence[int]], bucket: BucketConfig, multiple: int
+) -> Mapping[str, Sequence[ResolutionGrid]]:
+    """Return the bucket grids of each dataset, one for each of its resolutions; ids of a single one get no suffix.
+
+    Args:
+        resolutions: dataset name -> its own resolutions in pixels; none for `bucket.resolution`.
+        bucket: the project's settings.
+        multiple: the family's `size_multiple` in pixels.
 
     Raises:
         ConfigError: the bucket settings leave no bucket for a resolution.
     """
-    grids: dict[int, BucketGrid] = {}
-    found: dict[str, list[Place]] = {}
-    for discovery in discoveries:
-        resolutions = tuple(dict.fromkeys(discovery.resolutions)) or (bucket.resolution,)
-        for resolution in resolutions:
-            if resolution not in grids:
-                grids[resolution] = make_grid(bucket.model_copy(update={"resolution": resolution}), multiple)
-        several = len(resolutions) > 1
-        found[discovery.name] = [Place(f"@{one}" if several else "", grids[one]) for one in resolutions]
-    return found
-
-
-def place_all(picture: str, judged: Sequence[tuple[Place, Draft | str]]) -> tuple[list[Draft], list[Exclusion]]:
-    """Name the samples of a picture, and where it is left out; what is wrong at every resolution is told once."""
-    if len(judged) == 1:
-        verdict = judged[0][1]
-        return ([], [Exclusion(picture, verdict)]) if isinstance(verdict, str) else ([verdict], [])
-    reasons = [verdict for _, verdict in judged if isinstance(verdict, str)]
-    if len(reasons) == len(judged) and len(set(reasons)) == 1:
-        return [], [Exclusion(picture, reasons[0])]
-    drafts = [verdict._replace(id=picture + place.suffix) for place, verdict in judged if isinstance(verdict, Draft)]
-    excluded = [Exclusion(picture + place.suffix, verdict) for place, verdict in judged if isinstance(verdict, str)]
-    return drafts, excluded
+    made: dict[int, BucketGrid] = {}
+    grids: dict[str, list[ResolutionGrid]] = {}
+    for name, own in resolutions.items():
+        wanted = tuple(dict.fromkeys(own)) or (bucket.resolution,)
+        for resolution in wanted:
+            if resolution not in made:
+                made[resolution] = make_grid(bucket.model_copy(update={"resolution": resolution}), multiple)
+        several = len(wanted) > 1
+        grids[name] = [ResolutionGrid(f"@{side}" if several else "", made[side]) for side in wanted]
+    return grids
 
 
 def picture_id(sample_id: str) -> str:

@@ -1,24 +1,27 @@
-"""One picture of the whole dataset: thumbnails as training sees them, by bucket, the held-out ones framed.
+"""One picture of the whole dataset: cropped thumbnails with names and captions, by bucket, held-out ones framed.
 
-Imports Pillow when called. Which pictures are shown is chosen before any is decoded.
+Which pictures are shown is chosen before any is decoded. Imports Pillow.
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections import defaultdict
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from math import sqrt
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
-from trainer_core.data.pictures.decode import PictureProblem, load_rgb, to_bucket
+from PIL import Image, ImageDraw
+
+from trainer_core.data.names import pluralize
+from trainer_core.data.pictures.decode import load_rgb, to_bucket
+from trainer_core.data.pictures.mask_pixels import load_mask
+from trainer_core.data.pictures.picture_info import PictureProblem
+from trainer_core.data.reports.text_layout import clip_middle, font, one_line, wrap
+from trainer_core.files import FileChanged, read_verified
 from trainer_core.types import Bucket, Control, Geometry, Mask, Sample
-
-if TYPE_CHECKING:
-    from PIL import Image, ImageDraw
 
 LIMIT = 400
 """Most pictures on a sheet; of more, an even sample of each bucket."""
@@ -34,9 +37,13 @@ _WIDTHS = (720, 2600)
 _NARROWEST = 84
 """Width of a cell at least, so that its name can be read."""
 _MARGIN, _GAP, _FRAME, _BESIDE = 20, 10, 3, 5
-_TEXT, _NAME = 14, 11
-_HEAD, _HEADING, _LABEL = 62, 26, 18
-"""Heights in pixels: of title and legend, of a group's heading, of a name."""
+_TEXT, _NAME, _SMALL = 14, 11, 10
+"""Font sizes in pixels: of headings, of names, of captions."""
+_HEAD, _HEADING, _LABEL, _LINE = 62, 26, 18, 13
+"""Heights in pixels: of title and legend, of a group's heading, of a name, of a line of a caption."""
+_LINES = 2
+"""Most lines of a caption that are shown."""
+_UNREADABLE = (OSError, FileChanged, PictureProblem, MemoryError)
 _PAPER, _INK, _PALE, _NOTHING = "#f6f7f9", "#1c2127", "#69727d", "#dfe3e8"
 
 
@@ -57,7 +64,7 @@ class Group:
     @property
     def heading(self) -> str:
         """Bucket and counts, and how many pictures are left out."""
-        text = f"{self.bucket.width} x {self.bucket.height}: {_counted(self.pictures, 'picture')}"
+        text = f"{self.bucket.width} x {self.bucket.height}: {pluralize(self.pictures, 'picture')}"
         text += f", {self.held_out} held out" if self.held_out else ""
         rest = self.pictures - len(self.shown)
         return f"{text}, {rest} more not shown" if rest else text
@@ -87,8 +94,6 @@ def write_contact_sheet(samples: Sequence[Sample], path: Path, threads: int = 2,
         threads: pictures decoded at the same time.
         limit: most thumbnails.
     """
-    from PIL import Image, ImageDraw
-
     groups = choose(samples, limit)
     side = next((side for most, side in _SIDES if sum(len(group.shown) for group in groups) <= most), _SIDES[-1][1])
     widths = [_heading_width(group) for group in groups]
@@ -171,61 +176,43 @@ def _cell(group: Group, side: int) -> tuple[tuple[int, int], tuple[int, int]]:
     else:
         thumbnail = (max(1, bucket.width * side // longer), max(1, bucket.height * side // longer))
     wide = thumbnail[0] + (_BESIDE + thumbnail[0] // 2 if group.controls else 0)
-    return thumbnail, (max(wide, _NARROWEST) + _GAP, thumbnail[1] + _LABEL + _GAP)
+    return thumbnail, (max(wide, _NARROWEST) + _GAP, thumbnail[1] + _LABEL + _LINES * _LINE + _GAP)
 
 
 def _thumbnail(sample: Sample, size: tuple[int, int]) -> Image.Image | None:
-    from PIL import Image
-
     try:
-        picture = _decoded(sample.path, sample.picture)
-        if picture is None:
-            return None
+        picture = load_rgb(read_verified(sample.path, sample.picture))
         if size[0] >= sample.bucket.width:
             shown = Image.fromarray(to_bucket(picture, sample.geometry)).resize(size, Image.Resampling.NEAREST)
         else:
             # The same part of the picture, resized once: a tenth of the time of going through the bucket.
-            shown = picture.resize(size, Image.Resampling.LANCZOS, box=seen_part(sample.geometry), reducing_gap=2.0)
+            shown = picture.resize(size, Image.Resampling.LANCZOS, box=cropped_part(sample.geometry), reducing_gap=2.0)
         return shown if sample.mask is None else _tinted(shown, sample.mask, sample.geometry)
-    except (OSError, PictureProblem, MemoryError):
+    except _UNREADABLE:
         return None
 
 
-def _tinted(shown: Image.Image, mask: Mask, geometry: Geometry) -> Image.Image | None:
+def _tinted(shown: Image.Image, mask: Mask, geometry: Geometry) -> Image.Image:
     """Lay a colour over what the mask leaves out of training."""
-    from PIL import Image
-
-    from trainer_core.data.pictures.mask_pixels import load_mask
-
-    data = mask.path.read_bytes()
-    if hashlib.sha256(data).hexdigest() != mask.picture:
-        return None
-    values = load_mask(data, alpha=mask.alpha)
-    (high, wide), (left, top, right, bottom) = geometry.original, seen_part(geometry)
+    values = load_mask(read_verified(mask.path, mask.picture), alpha=mask.alpha)
+    (high, wide), (left, top, right, bottom) = geometry.original, cropped_part(geometry)
     across, down = values.width / wide, values.height / high
     box = (left * across, top * down, right * across, bottom * down)
     tinted = Image.blend(shown, Image.new("RGB", shown.size, MASKED), 0.7)
     return Image.composite(shown, tinted, values.resize(shown.size, Image.Resampling.BOX, box=box))
 
 
-def _decoded(path: Path, sha256: str) -> Image.Image | None:
-    data = path.read_bytes()
-    return load_rgb(data) if hashlib.sha256(data).hexdigest() == sha256 else None
-
-
 def _control_thumbnail(control: Control, size: tuple[int, int]) -> Image.Image | None:
     """Return a control picture whole, no larger than `size`."""
     try:
-        picture = _decoded(control.path, control.picture)
-        if picture is None:
-            return None
+        picture = load_rgb(read_verified(control.path, control.picture))
         picture.thumbnail(size)
         return picture
-    except (OSError, PictureProblem, MemoryError):
+    except _UNREADABLE:
         return None
 
 
-def seen_part(geometry: Geometry) -> tuple[float, float, float, float]:
+def cropped_part(geometry: Geometry) -> tuple[float, float, float, float]:
     """Return (left, top, right, bottom) of what the crop keeps, in pixels of the original."""
     (high, wide), (height, width), (top, left) = geometry.original, geometry.target, geometry.crop
     across, down = wide / geometry.resized[1], high / geometry.resized[0]
@@ -233,18 +220,14 @@ def seen_part(geometry: Geometry) -> tuple[float, float, float, float]:
 
 
 def _heading_width(group: Group) -> int:
-    from trainer_core.data.reports.text_layout import font
-
     return int(font(_TEXT, bold=True).getlength(group.heading)) + 1
 
 
 def _draw_head(draw: ImageDraw.ImageDraw, samples: Sequence[Sample], groups: Sequence[Group]) -> None:
     """Draw the title, and below it what the frame means."""
-    from trainer_core.data.reports.text_layout import font
-
     buckets = len({sample.bucket for sample in samples})
     shown = sum(len(group.shown) for group in groups)
-    title = f"{_counted(len(samples), 'picture')} in {_counted(buckets, 'bucket')}"
+    title = f"{pluralize(len(samples), 'picture')} in {pluralize(buckets, 'bucket')}"
     title += f", {shown} of them shown" if shown < len(samples) else ""
     draw.text((_MARGIN, _MARGIN), title, fill=_INK, font=font(_TEXT + 3, bold=True))
     legend, top = font(_TEXT - 2), _MARGIN + 32
@@ -266,8 +249,6 @@ def _draw_group(
     block: Block,
     thumbnails: Sequence[Image.Image | None],
 ) -> None:
-    from trainer_core.data.reports.text_layout import clip_middle, font, one_line
-
     draw.text((block.left, block.top), group.heading, fill=_INK, font=font(_TEXT, bold=True))
     width, height = block.thumbnail
     for number, (sample, thumbnail) in enumerate(zip(group.shown, thumbnails, strict=True)):
@@ -281,23 +262,25 @@ def _draw_group(
         if sample.split == "held_out":
             around = (left - _FRAME, top - _FRAME, left + width - 1 + _FRAME, top + height - 1 + _FRAME)
             draw.rectangle(around, outline=HELD_OUT, width=_FRAME)
-        name = clip_middle(one_line(sample.id.rpartition("/")[2]), font(_NAME), block.cell[0] - _GAP)
-        draw.text((left, top + height + _FRAME + 1), name, fill=_PALE, font=font(_NAME))
+        _draw_label(draw, sample, (left, top + height + _FRAME + 1), block.cell[0] - _GAP)
+
+
+def _draw_label(draw: ImageDraw.ImageDraw, sample: Sample, corner: tuple[int, int], width: int) -> None:
+    """Write the file's name and the beginning of the caption below a thumbnail."""
+    left, top = corner
+    name = clip_middle(one_line(sample.id.rpartition("/")[2]), font(_NAME), width)
+    draw.text((left, top), name, fill=_INK, font=font(_NAME))
+    for number, line in enumerate(wrap(sample.caption, font(_SMALL), width, _LINES)):
+        draw.text((left, top + _LABEL - 2 + number * _LINE), line, fill=_PALE, font=font(_SMALL))
 
 
 def _draw_controls(sheet: Image.Image, group: Group, block: Block, pool: ThreadPoolExecutor) -> None:
     """Paste the control pictures small to the right of their pictures, one below the other."""
     width, height = block.thumbnail
     box = (max(1, width // 2), max(1, height // max(2, group.controls)))
-    shown = [
-        (number, place, one) for number, sample in enumerate(group.shown) for place, one in enumerate(sample.controls)
-    ]
+    shown = [(number, row, one) for number, sample in enumerate(group.shown) for row, one in enumerate(sample.controls)]
     small = pool.map(_control_thumbnail, [one for *_, one in shown], [box] * len(shown))
-    for (number, place, _), picture in zip(shown, small, strict=True):
+    for (number, row, _), picture in zip(shown, small, strict=True):
         left, top = block.corner(number)
         if picture is not None:
-            sheet.paste(picture, (left + width + _BESIDE, top + place * box[1]))
-
-
-def _counted(count: int, what: str) -> str:
-    return f"{count} {what}{'' if count == 1 else 's'}"
+            sheet.paste(picture, (left + width + _BESIDE, top + row * box[1]))

@@ -1,4 +1,4 @@
-"""The manifest as tables: frames, a Parquet file, statistics, Markdown. Imports pandas when called."""
+"""The manifest as tables: frames, a Parquet file, statistics, Markdown. Imports pandas."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from math import prod
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+import pandas as pd
+import pyarrow
+from pyarrow import parquet
 
 from trainer_core.data.manifest import Manifest
 from trainer_core.data.pictures.multi_resolution import picture_id
 from trainer_core.types import JSON, Sample
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 QUANTILES = {"min": 0.0, "p25": 0.25, "median": 0.5, "p75": 0.75, "max": 1.0}
 BUCKET_COLUMNS = ("bucket", "width", "height", "aspect", "pictures", "held_out", "train", "seen_per_epoch")
@@ -25,25 +25,18 @@ def to_frame(manifest: Manifest) -> pd.DataFrame:
     Columns: id, dataset, picture (SHA-256), caption, bucket, split, repeats, and original_, resized_, target_ width and
     height, crop_left, crop_top in pixels. Paths are left out, so that the same data give the same table everywhere.
     """
-    import pandas as pd
-
     paired = any(sample.controls for sample in manifest.samples)
     return pd.DataFrame.from_records([_record(sample, paired) for sample in manifest.samples])
 
 
 def excluded_frame(manifest: Manifest) -> pd.DataFrame:
     """Return one row an excluded picture: path (its sample id), cause, reason."""
-    import pandas as pd
-
     rows = [(exclusion.path, exclusion.cause, exclusion.reason) for exclusion in manifest.excluded]
     return pd.DataFrame(rows, columns=["path", "cause", "reason"])
 
 
 def write_parquet(manifest: Manifest, path: Path) -> None:
     """Write `to_frame` as Parquet; equal manifests give equal bytes with one version of pyarrow."""
-    import pyarrow
-    import pyarrow.parquet as parquet
-
     # pandas' own metadata holds version numbers.
     table = pyarrow.Table.from_pandas(to_frame(manifest), preserve_index=False).replace_schema_metadata(None)
     parquet.write_table(table, str(path), compression="zstd")
@@ -57,7 +50,7 @@ def statistics(manifest: Manifest) -> dict[str, JSON]:
     copies = Counter(picture for _, picture in {(picture_id(sample.id), sample.picture) for sample in samples})
     texts = {text for sample in samples for text in sample.texts}
     return {
-        "found": manifest.found,
+        "found": manifest.total,
         "used": len(samples),
         "excluded": len(manifest.excluded),
         "excluded_by_cause": dict(sorted(Counter(item.cause for item in manifest.excluded).items())),
@@ -95,8 +88,6 @@ def bucket_table(manifest: Manifest) -> pd.DataFrame:
     Columns: bucket (`512x768`), width and height in pixels, aspect (width / height), pictures, held_out, train, and
     seen_per_epoch (training pictures times their repeats: divide by the batch size for the batches of the bucket).
     """
-    import pandas as pd
-
     rows = []
     for bucket in sorted(
         {sample.bucket for sample in manifest.samples}, key=lambda size: (size.width / size.height, size)
@@ -145,8 +136,6 @@ def _record(sample: Sample, paired: bool) -> dict[str, JSON]:
 
 
 def _quantiles(values: Sequence[float]) -> dict[str, float]:
-    import pandas as pd
-
     series = pd.Series(values, dtype="float64")
     return {name: round(float(series.quantile(share)), 3) for name, share in QUANTILES.items()}
 

@@ -7,8 +7,8 @@ import pkgutil
 from collections.abc import Sequence
 from functools import cache
 
-from trainer_core.export.formats.base import LoraFormat
-from trainer_core.families.family import LoraNames
+from trainer_core.export.lora_format import LoraFormat
+from trainer_core.families.spec import LoraNames
 
 
 @cache

@@ -8,15 +8,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from trainer_core.adapter_kinds import adapter_kinds
 from trainer_core.adapters.layers import Layer, LoraLayer
 from trainer_core.errors import ExportError
 from trainer_core.export.formats import diffusers, kohya
-from trainer_core.export.formats.base import LoraFormat
+from trainer_core.export.lora_format import LoraFormat
+from trainer_core.export.lycoris_file import named_tensors
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from trainer_core.config.groups import AdapterConfig, AdapterOptionsConfig
     from trainer_core.export.module_names import Modules
+    from trainer_core.families.spec import LoraNames
 
 
 def tensors(layers: Mapping[str, Layer], modules: Modules) -> dict[str, Tensor]:
@@ -25,8 +29,6 @@ def tensors(layers: Mapping[str, Layer], modules: Modules) -> dict[str, Tensor]:
     Raises:
         ExportError: ComfyUI reads no such layers, or none of the family.
     """
-    from trainer_core.export.lycoris_file import named_tensors
-
     style = modules.spec.lora.comfyui
     if style is None:
         raise ExportError(f"ComfyUI reads no LoRA of {modules.spec.title}. Leave `comfyui` out of export.formats.")
@@ -40,4 +42,18 @@ def tensors(layers: Mapping[str, Layer], modules: Modules) -> dict[str, Tensor]:
     return found
 
 
-FORMAT = LoraFormat("comfyui", "ComfyUI", lambda names: names.comfyui, tensors)
+def _unsupported_reason(names: LoraNames, adapter: AdapterConfig, options: AdapterOptionsConfig) -> str:
+    kind = adapter_kinds()[adapter.type]
+    if not kind.comfyui_loads:
+        return f"ComfyUI reads no {adapter.type}"
+    if kind.magnitudes or options.decompose:
+        return _MAGNITUDES
+    if options.rescaled and not kind.comfyui_loads_scales:
+        return f"ComfyUI leaves the scales of {adapter.type} out"
+    if adapter.train_norm and names.native:
+        return "ComfyUI has other names for the norms of this family"
+    return ""
+
+
+_MAGNITUDES = "ComfyUI divides DoRA's magnitudes by the base's row lengths, training by those of the changed rows"
+FORMAT = LoraFormat("comfyui", "ComfyUI", lambda names: names.comfyui, tensors, _unsupported_reason, for_comfyui=True)

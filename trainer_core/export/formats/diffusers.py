@@ -9,14 +9,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from trainer_core.adapter_kinds import adapter_kinds, layer_kinds
 from trainer_core.adapters.layers import Layer, LoraLayer
 from trainer_core.errors import ExportError
-from trainer_core.export.formats.base import LoraFormat
+from trainer_core.export.lora_format import LoraFormat
+from trainer_core.export.low_rank import balanced, folded
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from trainer_core.config.groups import AdapterConfig, AdapterOptionsConfig
     from trainer_core.export.module_names import Modules
+    from trainer_core.families.spec import LoraNames
 
 
 def tensors(layers: Mapping[str, Layer], modules: Modules) -> dict[str, Tensor]:
@@ -25,8 +29,6 @@ def tensors(layers: Mapping[str, Layer], modules: Modules) -> dict[str, Tensor]:
     Raises:
         ExportError: a layer is none that PEFT's keys can hold.
     """
-    from trainer_core.export.low_rank import balanced, folded
-
     found: dict[str, Tensor] = {}
     for name, layer in layers.items():
         key = modules.peft(name)
@@ -35,20 +37,29 @@ def tensors(layers: Mapping[str, Layer], modules: Modules) -> dict[str, Tensor]:
             found |= {f"{key}.lora_A.weight": whole.down, f"{key}.lora_B.weight": whole.up}
             if whole.magnitude is not None:
                 found[f"{key}.lora_magnitude_vector"] = whole.magnitude
-        elif layer.kind == "lokr" and modules.spec.lora.lokr_in_diffusers:
-            found |= {f"{key}.{end}": tensor for end, tensor in _lokr(layer.tensors).items()}
+        elif (peft_tensors := layer_kinds()[layer.kind].peft_tensors) and modules.spec.lora.lokr_in_diffusers:
+            found |= {f"{key}.{end}": tensor for end, tensor in peft_tensors(layer.tensors).items()}
         else:
             raise ExportError(f"{name}: diffusers reads no {layer.kind}. Leave `diffusers` out of export.formats.")
     return found
 
 
-def _lokr(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return LoKr's tensors with alpha / rank folded into the small matrix."""
-    found = {end: tensor for end, tensor in tensors.items() if end != "alpha"}
-    if "lokr_w2_b" in found:
-        small = "lokr_w1" if "lokr_w1" in found else "lokr_w1_a"
-        found[small] = found[small] * (float(tensors["alpha"]) / found["lokr_w2_b"].shape[0])
-    return found
+def _unsupported_reason(names: LoraNames, adapter: AdapterConfig, options: AdapterOptionsConfig) -> str:
+    kind = adapter_kinds()[adapter.type]
+    if adapter.train_norm:
+        return "diffusers reads no norms"
+    if kind.product:
+        return "diffusers reads no Tucker decompositions" if options.tucker else ""
+    if layer_kinds()[kind.layers].peft_tensors and names.lokr_in_diffusers:
+        return f"diffusers reads no decomposed {adapter.type}" if options.decompose else ""
+    return f"diffusers reads no {adapter.type}"
 
 
-FORMAT = LoraFormat("diffusers", "diffusers, and all that reads PEFT keys", lambda names: "peft", tensors)
+FORMAT = LoraFormat(
+    "diffusers",
+    "diffusers, and all that reads PEFT keys",
+    lambda names: "peft",
+    tensors,
+    _unsupported_reason,
+    for_diffusers=True,
+)

@@ -12,20 +12,23 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from trainer_core.adapter_kinds import adapter_kinds
 from trainer_core.adapters.layers import Layer, LoraLayer
-from trainer_core.errors import ExportError
-from trainer_core.export.formats.base import LoraFormat
+from trainer_core.export.fused_layers import fused_layers
+from trainer_core.export.lora_format import LoraFormat
+from trainer_core.export.lycoris_file import named_tensors
+from trainer_core.export.module_names import flat, split
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from trainer_core.config.groups import AdapterConfig, AdapterOptionsConfig
     from trainer_core.export.module_names import Modules
+    from trainer_core.families.spec import LoraNames
 
 
 def tensors(layers: Mapping[str, Layer], modules: Modules) -> dict[str, Tensor]:
     """Return `.lora_down.weight`, `.lora_up.weight` and `.alpha` of every module, fused where the family's are."""
-    from trainer_core.export.lycoris_file import named_tensors
-
     found: dict[str, Tensor] = {}
     for key, layer in (_fused(layers, modules) if modules.native else _plain(layers, modules)).items():
         found |= {f"{key}.{end}": tensor for end, tensor in named_tensors(layer).items()}
@@ -51,27 +54,18 @@ def _with_one_alpha(layers: Mapping[str, Layer]) -> Mapping[str, Layer]:
 
 
 def _fused(layers: Mapping[str, Layer], modules: Modules) -> dict[str, Layer]:
-    from trainer_core.export.low_rank import stacked
-    from trainer_core.export.module_names import flat, split
-
-    denoiser = modules.spec.denoiser
-    found = _plain({name: layer for name, layer in layers.items() if split(name)[0] != denoiser}, modules)
-    own = [name for name in layers if split(name)[0] == denoiser]
-    if homeless := [name for name in own if name not in modules.native_of]:
-        message = (
-            f"{homeless[0]} and {len(homeless) - 1} more have no name in the original code of {modules.spec.title}, "
-        )
-        raise ExportError(message + "which kohya's keys use. Export the format `diffusers`, or lower adapter.targets.")
-    low_rank = {
-        name: layer for name, layer in layers.items() if isinstance(layer, LoraLayer) and layer.magnitude is None
-    }
-    if apart := [name for name in own if name not in low_rank]:
-        message = f"{apart[0]} is no plain LoRA, and kohya's keys of {modules.spec.title} join modules. "
-        raise ExportError(f"{message}Leave `kohya` out of export.formats.")
-    for native in dict.fromkeys(modules.native_of[name] for name in own):
-        parts = [(low_rank.get(part.name), part.stop - part.start) for part in modules.native[native]]
-        found[f"lora_unet_{flat(native)}"] = stacked(parts)
-    return found
+    text = {name: layer for name, layer in layers.items() if split(name)[0] != modules.spec.denoiser}
+    fused = fused_layers(layers, modules, "kohya")
+    return _plain(text, modules) | {f"lora_unet_{flat(native)}": layer for native, layer in fused.items()}
 
 
-FORMAT = LoraFormat("kohya", "kohya's scripts, A1111, Forge, ComfyUI", lambda names: "kohya", tensors)
+def _unsupported_reason(names: LoraNames, adapter: AdapterConfig, options: AdapterOptionsConfig) -> str:
+    changed = options.decompose or options.tucker or adapter.train_norm
+    if names.native and (changed or not adapter_kinds()[adapter.type].plain_lora):
+        return "kohya's keys join modules of this family, and only plain LoRA can be joined"
+    return ""
+
+
+FORMAT = LoraFormat(
+    "kohya", "kohya's scripts, A1111, Forge, ComfyUI", lambda names: "kohya", tensors, _unsupported_reason
+)

@@ -8,7 +8,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from trainer_core.export.formats.base import LoraFormat
+from trainer_core.export.lora_format import LoraFormat
+from trainer_core.export.lycoris_file import named_tensors
+from trainer_core.export.module_names import flat, split
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -19,9 +21,6 @@ if TYPE_CHECKING:
 
 def tensors(layers: Mapping[str, Layer], modules: Modules) -> dict[str, Tensor]:
     """Return every layer's tensors under its module's name with `_` for `.`; text encoders have kohya's prefixes."""
-    from trainer_core.export.lycoris_file import named_tensors
-    from trainer_core.export.module_names import flat, split
-
     found: dict[str, Tensor] = {}
     for name, layer in layers.items():
         component, module = split(name)
@@ -30,4 +29,4 @@ def tensors(layers: Mapping[str, Layer], modules: Modules) -> dict[str, Tensor]:
     return found
 
 
-FORMAT = LoraFormat("lycoris", "LyCORIS, and trainers that use it", lambda names: "kohya", tensors)
+FORMAT = LoraFormat("lycoris", "LyCORIS, and trainers that use it", lambda names: "kohya", tensors, for_lycoris=True)

@@ -1,4 +1,4 @@
-"""What a LoRA file tells of itself, in the words of kohya's scripts (`ss_*`) and of modelspec 1.0.1.
+"""What a LoRA file says of itself, in the names of kohya's scripts (`ss_*`) and of modelspec 1.0.1.
 
 All values are strings, nothing looks at a clock and nothing names a place on this machine: equal runs give equal files.
 Sources: kohya-ss/sd-scripts (train_network.py, library/train_util.py), Stability-AI/ModelSpec.
@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from trainer_core.families.family import FamilySpec, KeyStyle
+from trainer_core.families.spec import STYLES_WITH_ALPHA, FamilySpec, KeyStyle
 from trainer_core.types import Bucket, Sample
 
 _MODELSPEC = "1.0.1"
@@ -42,12 +42,14 @@ class Training:
     trigger_word: str = ""
     tag_separator: str = ","
     """What stands between the tags of captions."""
+    vae_name: str = ""
+    """Name of the VAE where it is not the base's own."""
     prediction: str = ""
     """What the denoiser was trained to predict, in diffusers' word; empty if nothing says so."""
     objective: Mapping[str, str] = field(default_factory=dict[str, str])
-    """What `objective_metadata` tells of noise and loss."""
+    """What `objective_metadata` returned."""
     base_config: Mapping[str, Any] = field(default_factory=dict[str, Any])
-    """The config of the base's denoiser, which tells the models of a family apart."""
+    """The config of the base's denoiser, in which the models of a family differ."""
     module: str = ""
     """kohya's module that makes such an adapter; the family's own for plain LoRA if empty."""
     arguments: Mapping[str, object] = field(default_factory=dict[str, object])
@@ -79,8 +81,8 @@ def names_of_base(spec: FamilySpec, config: Mapping[str, Any]) -> tuple[str, str
 def _kohya(spec: FamilySpec, training: Training, style: KeyStyle) -> dict[str, str]:
     datasets = _by_dataset(training.samples)
     arguments = {**({"dropout": training.dropout} if training.dropout else {}), **training.arguments}
-    # PEFT's keys have the scale folded in, so what belongs to these tensors is alpha = rank
-    alpha = training.rank if style == "peft" else training.alpha
+    # where the scale is folded in, what belongs to these tensors is alpha = rank
+    alpha = training.alpha if style in STYLES_WITH_ALPHA else training.rank
     return {
         "ss_base_model_version": names_of_base(spec, training.base_config)[1],
         "ss_network_module": training.module or spec.lora.network_module,
@@ -91,6 +93,7 @@ def _kohya(spec: FamilySpec, training: Training, style: KeyStyle) -> dict[str, s
         "ss_v2": "False",
         "ss_output_name": training.name,
         "ss_sd_model_name": training.base_name,
+        **({"ss_vae_name": training.vae_name} if training.vae_name else {}),
         "ss_resolution": f"({training.resolution}, {training.resolution})",
         "ss_num_train_images": str(sum(sample.repeats for sample in training.samples)),
         "ss_steps": str(training.step),
@@ -103,7 +106,7 @@ def _kohya(spec: FamilySpec, training: Training, style: KeyStyle) -> dict[str, s
 
 
 def _modelspec(spec: FamilySpec, training: Training) -> dict[str, str]:
-    told = {
+    values = {
         "modelspec.sai_model_spec": _MODELSPEC,
         "modelspec.architecture": f"{names_of_base(spec, training.base_config)[0]}/lora",
         "modelspec.implementation": "diffusers",
@@ -111,10 +114,10 @@ def _modelspec(spec: FamilySpec, training: Training) -> dict[str, str]:
         "modelspec.resolution": f"{training.resolution}x{training.resolution}",
     }
     if spec.prediction == "diffusion" and training.prediction in _PREDICTIONS:
-        told["modelspec.prediction_type"] = _PREDICTIONS[training.prediction]
+        values["modelspec.prediction_type"] = _PREDICTIONS[training.prediction]
     if training.trigger_word:
-        told["modelspec.trigger_phrase"] = training.trigger_word
-    return told
+        values["modelspec.trigger_phrase"] = training.trigger_word
+    return values
 
 
 def _by_dataset(samples: Sequence[Sample]) -> dict[str, list[Sample]]:

@@ -27,14 +27,14 @@ _LOSS: Mapping[str, str] = {
 
 def objective_metadata(noise: NoiseConfig, loss: LossConfig) -> dict[str, str]:
     """Return kohya's names and values (as its strings) of the settings that differ from their defaults."""
-    told: dict[str, str] = {}
+    values: dict[str, str] = {}
     for group, names in ((noise, _NOISE), (loss, _LOSS)):
         usual = type(group)()
         for field, name in names.items():
             if (value := getattr(group, field)) != getattr(usual, field):
-                told[name] = str(value)
+                values[name] = str(value)
     if noise.prediction != "auto":
-        told["ss_v_parameterization"] = str(noise.prediction == "v_prediction")
+        values["ss_v_parameterization"] = str(noise.prediction == "v_prediction")
     if isinstance(noise.shift, float) and noise.shift:
-        told["ss_discrete_flow_shift"] = str(noise.shift)
-    return told
+        values["ss_discrete_flow_shift"] = str(noise.shift)
+    return values

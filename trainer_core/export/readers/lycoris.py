@@ -6,19 +6,25 @@ does not matter: both sides compute with the same, and an update that depends on
 
 from __future__ import annotations
 
+import contextlib
+import io
+import logging
 import math
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from trainer_core.adapters.kinds import KINDS
-from trainer_core.adapters.layers import Layer
-from trainer_core.adapters.lycoris import as_tensors
+import torch
+from torch import nn
+
+from trainer_core.adapter_kinds import layer_kinds
+from trainer_core.adapters.adapter_module import put_on, take_off
+from trainer_core.adapters.layers import Layer, as_tensors
 from trainer_core.errors import ExportError
 
 if TYPE_CHECKING:
     import torch
-    from torch import Tensor, nn
+    from torch import Tensor
 
 PROBES = 8
 """Random inputs that a layer is run on."""
@@ -39,8 +45,6 @@ def lycoris_error(layer: Layer, wanted: Layer, shape: tuple[int, ...], seed: int
     Raises:
         ExportError: LyCORIS does not take the layer's tensors.
     """
-    import torch
-
     kind, tensors = as_tensors(layer)
     needs = _needs_weight(kind, tensors)
     dtype = torch.float32 if "oft_blocks" in tensors else _precision(shape)
@@ -50,7 +54,7 @@ def lycoris_error(layer: Layer, wanted: Layer, shape: tuple[int, ...], seed: int
     _lengthen(host, tensors)
     with torch.no_grad(), _quiet():
         before = host(inputs)
-        found = _module(kind, tensors, host, dtype)(inputs) - before
+        found = _module(tensors, host, dtype)(inputs) - before
         difference = run_ours(host, wanted, inputs) - before
         size, error = float(difference.norm()), float((found - difference).norm())
     error = max(0.0, error - rounding * float(before.norm()))
@@ -59,8 +63,6 @@ def lycoris_error(layer: Layer, wanted: Layer, shape: tuple[int, ...], seed: int
 
 def our_error(layer: Layer, wanted: Layer, shape: tuple[int, ...]) -> float:
     """Return the same of two layers that we run both."""
-    import torch
-
     kind, tensors = as_tensors(wanted)
     needs = _needs_weight(kind, tensors)
     host, inputs = _host(shape, 0, _precision(shape), needs)
@@ -74,8 +76,6 @@ def our_error(layer: Layer, wanted: Layer, shape: tuple[int, ...]) -> float:
 
 def run_ours(host: nn.Module, layer: Layer, inputs: Tensor) -> Tensor:
     """Return a module's outputs with a layer of ours on it, which is taken off again."""
-    from trainer_core.adapters.adapter_module import put_on, take_off
-
     kind, tensors = as_tensors(layer)
     put_on(host, kind, {key: _wide(tensor, inputs.dtype) for key, tensor in tensors.items()}, None).eval()
     try:
@@ -86,21 +86,16 @@ def run_ours(host: nn.Module, layer: Layer, inputs: Tensor) -> Tensor:
 
 def _needs_weight(kind: str, tensors: Mapping[str, Tensor]) -> bool:
     """Say whether an update depends on the weight; if not, one of zeros shows it best."""
-    return KINDS[kind].matrix is None or "dora_scale" in tensors
+    return layer_kinds()[kind].matrix is None or "dora_scale" in tensors
 
 
 def _precision(shape: tuple[int, ...]) -> torch.dtype:
     """Return float64, or float32 for matrices of which some copies in float64 would not fit into memory."""
-    import torch
-
     return torch.float64 if math.prod(shape) <= _LARGE else torch.float32
 
 
 def _host(shape: tuple[int, ...], seed: int, dtype: torch.dtype, random: bool) -> tuple[nn.Module, Tensor]:
     """Return a module with a random weight or one of zeros, and random inputs for it."""
-    import torch
-    from torch import nn
-
     generator = torch.Generator().manual_seed(seed)
     if len(shape) == 1:
         # which norm it is makes no difference to the change of its weight
@@ -129,7 +124,7 @@ def _lengthen(host: Any, tensors: Mapping[str, Tensor]) -> None:
         host.weight.data = (flat / flat.norm(dim=1, keepdim=True) * lengths).reshape(host.weight.shape)
 
 
-def _module(kind: str, tensors: Mapping[str, Tensor], host: nn.Module, dtype: torch.dtype) -> Any:
+def _module(tensors: Mapping[str, Tensor], host: nn.Module, dtype: torch.dtype) -> Any:
     """Make LyCORIS's module of a layer's tensors, found by LyCORIS from their names alone."""
     from lycoris.modules import get_module, make_module
 
@@ -139,7 +134,7 @@ def _module(kind: str, tensors: Mapping[str, Tensor], host: nn.Module, dtype: to
     found, weights = get_module(named, "layer")
     if found is None:
         raise ExportError(f"LyCORIS knows no kind of layer with {', '.join(sorted(tensors))}.")
-    if kind == "ia3":
+    if "on_input" in tensors:
         # it passes two tensors to its own constructor from files, which takes one
         module: Any = found("layer", host, train_on_input=bool(tensors["on_input"]))
         module.weight.data.copy_(tensors["weight"])
@@ -155,12 +150,6 @@ def _wide(tensor: Tensor, dtype: torch.dtype) -> Tensor:
 @contextmanager
 def _quiet() -> Generator[None]:
     """Keep what LyCORIS says of its defaults from the terminal, and its draws from everybody's generator."""
-    import contextlib
-    import io
-    import logging
-
-    import torch
-
     log = logging.getLogger("LyCORIS")
     before, state = log.level, torch.get_rng_state()
     log.setLevel(logging.CRITICAL)

@@ -1,4 +1,4 @@
-"""Read LoRA files of any trainer, strictly: every key is understood, or all that are not are told."""
+"""Read LoRA files of any trainer, strictly: every key is understood, or an error lists those that are not."""
 
 from __future__ import annotations
 
@@ -9,10 +9,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from safetensors import SafetensorError
+from safetensors.torch import load
+
 from trainer_core.adapters.layers import Layer, LoraLayer
 from trainer_core.errors import ExportError
-from trainer_core.export.lycoris_file import ENDS, kind_of, lycoris_layer
+from trainer_core.export.low_rank import rows
+from trainer_core.export.lycoris_file import kind_of, lycoris_ends, lycoris_layer
 from trainer_core.export.module_names import Modules, Part, Shape
+from trainer_core.export.safetensors_file import read_metadata
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -23,7 +28,7 @@ ALPHA = (".alpha",)
 MAGNITUDE = (".dora_scale", ".lora_magnitude_vector", ".lora_magnitude_vector.weight")
 _ROLES = (("down", DOWN), ("up", UP), ("alpha", ALPHA), ("dora_scale", MAGNITUDE))
 _SUFFIXES = {suffix: role for role, suffixes in _ROLES for suffix in suffixes}
-_LYCORIS = {f".{end}": end for end in sorted(ENDS, key=len, reverse=True) if end != "dora_scale"}
+_LYCORIS = {f".{end}": end for end in sorted(lycoris_ends(), key=len, reverse=True) if end != "dora_scale"}
 _OTHERS = {
     r"\.boft_|\.oft_[RS]": "OFT in PEFT's tensors: only LyCORIS's are read",
     r"\.ia3_": "(IA)^3 in PEFT's tensors: only LyCORIS's are read",
@@ -42,11 +47,6 @@ def read_file(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     Raises:
         ExportError: there is none at `path`, or it is damaged.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import load
-
-    from trainer_core.export.safetensors_file import read_metadata
-
     if path.suffix.lower() != ".safetensors":
         message = f"{path}: is no .safetensors file; pickled weights can run code when they are opened."
         raise ExportError(message + " Give a .safetensors file.")
@@ -70,7 +70,7 @@ def read_layers(
 ) -> dict[str, Layer]:
     """Return the layers of a LoRA's tensors, by name in the base model; fused modules are cut into their parts.
 
-    A module without an alpha has the one that `lora_adapter_metadata` tells, else alpha = rank, as all readers take it.
+    A module without an alpha has the one in `lora_adapter_metadata`, else alpha = rank, as all readers take it.
 
     Args:
         tensors: the file's.
@@ -95,10 +95,10 @@ def read_layers(
         listed = ", ".join(sorted(unknown)[:_SHOWN]) + (" ..." if len(unknown) > _SHOWN else "")
         message = f"{source}: {len(unknown)} of {len(tensors)} keys name no module of {modules.spec.title}: {listed}. "
         raise ExportError(message + "Give the base model and the family that it was trained for.")
-    told = _told_alphas(metadata or {}, source)
+    settings = _peft_settings(metadata or {}, source)
     layers: dict[str, Layer] = {}
     for parts, halves in pairs.items():
-        found = _layers(parts, halves, modules, told, source)
+        found = _layers(parts, halves, modules, settings, source)
         if twice := sorted(found.keys() & layers.keys()):
             raise ExportError(f"{source}: holds {twice[0]} twice, alone and fused with others. Export it again.")
         layers |= found
@@ -129,11 +129,11 @@ def module_and_role(key: str) -> tuple[str, str]:
 
 
 def _layers(
-    parts: tuple[Part, ...], halves: _Halves, modules: Modules, told: Mapping[str, Any], source: str
+    parts: tuple[Part, ...], halves: _Halves, modules: Modules, settings: Mapping[str, Any], source: str
 ) -> dict[str, Layer]:
     """Return the layers of one module of a file, by name."""
     if kind_of(halves.tensors) is None:
-        return dict(_cut(_layer(parts, halves, modules, told, source), parts))
+        return dict(_cut(_layer(parts, halves, modules, settings, source), parts))
     name = parts[0].name
     if len(parts) > 1:
         message = f"{source}: {next(iter(halves.keys.values()))} joins modules that are apart in diffusers. "
@@ -142,7 +142,7 @@ def _layers(
 
 
 def _layer(
-    parts: tuple[Part, ...], halves: _Halves, modules: Modules, told: Mapping[str, Any], source: str
+    parts: tuple[Part, ...], halves: _Halves, modules: Modules, settings: Mapping[str, Any], source: str
 ) -> LoraLayer:
     any_key = next(iter(halves.keys.values()))
     if missing := [role for role in ("down", "up") if role not in halves.tensors]:
@@ -162,7 +162,7 @@ def _layer(
         raise ExportError(message + "Give the base model that it was trained for.")
     rank = int(down.shape[0])
     alpha = halves.tensors.get("alpha")
-    scale = _told_scale(told, parts[0].name, rank)
+    scale = _peft_scale(settings, parts[0].name, rank)
     magnitude = _magnitude(halves, wide[0], source)
     return LoraLayer(down, up, rank * scale if alpha is None else float(alpha.float().item()), magnitude)
 
@@ -182,31 +182,29 @@ def _magnitude(halves: _Halves, rows: int, source: str) -> Tensor | None:
 
 
 def _cut(layer: LoraLayer, parts: tuple[Part, ...]) -> dict[str, LoraLayer]:
-    from trainer_core.export.low_rank import rows
-
     if len(parts) == 1:
         return {parts[0].name: layer}
     cut = {part.name: rows(layer, part.start, part.stop) for part in parts}
     return {name: one for name, one in cut.items() if one is not None}
 
 
-def _told_alphas(metadata: Mapping[str, str], source: str) -> dict[str, Any]:
+def _peft_settings(metadata: Mapping[str, str], source: str) -> dict[str, Any]:
     """Return what diffusers keeps of PEFT's settings beside the tensors, by `<component>.<setting>`."""
     if "lora_adapter_metadata" not in metadata:
         return {}
     try:
-        told: dict[str, Any] = json.loads(metadata["lora_adapter_metadata"])
+        settings: dict[str, Any] = json.loads(metadata["lora_adapter_metadata"])
     except ValueError as error:
         raise ExportError(f"{source}: its lora_adapter_metadata is no JSON ({error}). Export it again.") from error
-    return told
+    return settings
 
 
-def _told_scale(told: Mapping[str, Any], name: str, rank: int) -> float:
+def _peft_scale(settings: Mapping[str, Any], name: str, rank: int) -> float:
     component, _, module = name.partition(".")
-    alpha = told.get(f"{component}.lora_alpha")
-    for pattern, value in (told.get(f"{component}.alpha_pattern") or {}).items():
+    alpha = settings.get(f"{component}.lora_alpha")
+    for pattern, value in (settings.get(f"{component}.alpha_pattern") or {}).items():
         if re.match(rf"(.*\.)?({pattern})$", module):
             alpha = value
     if alpha is None:
         return 1.0
-    return float(alpha) / (rank**0.5 if told.get(f"{component}.use_rslora") else rank)
+    return float(alpha) / (rank**0.5 if settings.get(f"{component}.use_rslora") else rank)

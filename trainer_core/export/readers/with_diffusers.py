@@ -9,14 +9,19 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import diffusers
+import torch
+from safetensors import safe_open
+
 from trainer_core.adapters.layers import Layer, LoraLayer, LycorisLayer
 from trainer_core.errors import ExportError
+from trainer_core.export.hollow_models import hollow_denoiser
 from trainer_core.families.shared import loading
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from trainer_core.families.family import FamilySpec
+    from trainer_core.families.spec import FamilySpec
 
 _NAME = "proof"
 _LOKR = ("lokr_w1", "lokr_w1_a", "lokr_w1_b", "lokr_w2", "lokr_w2_a", "lokr_w2_b", "lokr_t2")
@@ -40,8 +45,6 @@ def load_with_diffusers(
     Raises:
         ExportError: diffusers leaves keys of the file out, without a word.
     """
-    from trainer_core.export.hollow_models import hollow_denoiser
-
     denoiser: Any = hollow_denoiser(spec, config)
     encoders = encoders or {}
     load_into(path, spec, denoiser, encoders)
@@ -61,33 +64,31 @@ def load_into(path: Path, spec: FamilySpec, denoiser: Any, encoders: Mapping[str
     Raises:
         ExportError: diffusers leaves keys of the file out, without a word.
     """
-    import diffusers
-
     pipeline: Any = getattr(diffusers, spec.pipeline)
     with _quiet():
         found = pipeline.lora_state_dict(str(path.parent), weight_name=path.name, **_asked(pipeline, denoiser))
         state, metadata, alphas = found[0], found[-1], found[1] if len(found) == 3 else None
         if left := [key for key in state if not key.startswith((f"{spec.denoiser}.", "text_encoder"))]:
-            raise ExportError(f"{path.name}: diffusers leaves out {left[0]} and {len(left) - 1} more keys.")
-        told = {"metadata": metadata, "adapter_name": _NAME}
+            raise ExportError(
+                f"{path.name}: diffusers ignores {left[0]} and {len(left) - 1} more keys. Give another format."
+            )
+        arguments = {"metadata": metadata, "adapter_name": _NAME}
         getattr(pipeline, f"load_lora_into_{spec.denoiser}")(
             state,
             **{spec.denoiser: denoiser},
             **({"network_alphas": alphas} if len(found) == 3 else {}),
-            **told,
+            **arguments,
             low_cpu_mem_usage=True,
         )
         for name, encoder in encoders.items():
-            pipeline.load_lora_into_text_encoder(state, alphas, encoder, prefix=name, **told)
+            pipeline.load_lora_into_text_encoder(state, alphas, encoder, prefix=name, **arguments)
 
 
 def text_encoders_in(path: Path, spec: FamilySpec) -> list[str]:
     """Return the text encoders that a file has layers for."""
-    from safetensors import safe_open
-
     with safe_open(path, framework="pt") as file:  # type: ignore[no-untyped-call]
         keys: list[str] = list(file.keys())
-    starts = {name: (f"{name}.", f"{spec.lora.text_encoders.get(name, name)}_") for name in spec.text_lora}
+    starts = {name: (f"{name}.", f"{spec.lora.text_encoders.get(name, name)}_") for name in spec.text.lora}
     return [name for name, start in starts.items() if any(key.startswith(start) for key in keys)]
 
 
@@ -107,7 +108,9 @@ def _layers(denoiser: Any, component: str) -> list[tuple[str, Layer]]:
         elif _NAME in getattr(module, "r", {}) and hasattr(module, "lokr_w1"):
             found.append((f"{component}.{name}", _lokr(module)))
         if found and any(tensor.is_meta for tensor in _tensors(found[-1][1])):
-            raise ExportError(f"{found[-1][0]}: diffusers made a place for it and found no weights in the file.")
+            raise ExportError(
+                f"{found[-1][0]}: diffusers wants weights for this module, and the file has none. Export it again."
+            )
     return found
 
 
@@ -120,8 +123,6 @@ def _lora(module: Any) -> LoraLayer:
 
 
 def _lokr(module: Any) -> LycorisLayer:
-    import torch
-
     tensors = {end: held[_NAME].detach() for end in _LOKR if _NAME in (held := getattr(module, end))}
     rank = tensors["lokr_w2_b"].shape[0] if "lokr_w2_b" in tensors else 1
     if "lokr_w2_b" not in tensors:

@@ -2,30 +2,37 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from trainer_core.families.family import (
+from trainer_core.diffusion.flow import flow_schedule
+from trainer_core.families.shared import clip, denoisers, flux_names, kl_vae, loading, packing, t5
+from trainer_core.families.spec import (
     BaseKind,
     ComponentSpec,
     ControlSpec,
     FamilySpec,
+    LatentSpec,
     LoraNames,
+    RenderSpec,
+    SingleFileSpec,
     TextLimit,
     TextLora,
+    TextSpec,
 )
-from trainer_core.families.shared import clip, flux_names, loading
+from trainer_core.lazy import torch
+from trainer_core.types import TextCondition
 
 if TYPE_CHECKING:
-    import torch
     from PIL import Image
     from torch import Tensor, nn
 
     from trainer_core.config.groups import NoiseConfig, TextConfig
     from trainer_core.diffusion.schedule import NoiseSchedule
     from trainer_core.families.model_source import ModelSource
-    from trainer_core.types import Conditioning, TextCondition
+    from trainer_core.types import Conditioning
 
 # (width, height) of about a megapixel that Kontext was trained on; the other way up counts too
 _WIDE = ((1568, 672), (1504, 688), (1456, 720), (1392, 752), (1328, 800), (1248, 832), (1184, 880), (1104, 944))
@@ -42,9 +49,25 @@ def fit_kontext(width: int, height: int, side: int) -> tuple[int, int]:
     return max(16, round(wide * scale / 16) * 16), max(16, round(high * scale / 16) * 16)
 
 
+def _keep_size(pipeline: Any) -> Any:
+    """Render the width and height of the call: FluxKontextPipeline would scale them to a megapixel."""
+    stock = type(pipeline)
+
+    @functools.wraps(stock.__call__)
+    def call(self: Any, *args: Any, **given: Any) -> Any:
+        if given.get("width") and given.get("height"):
+            given = {"max_area": given["width"] * given["height"]} | given
+        return stock.__call__(self, *args, **given)
+
+    # Python finds `__call__` in the class, never in the object.
+    pipeline.__class__ = type(stock.__name__, (stock,), {"__call__": call, "__module__": stock.__module__})
+    return pipeline
+
+
 _MAIN = FamilySpec(
     name="flux1",
     title="FLUX.1",
+    resolution_range=(0.31, 1.41),  # 0.1 to 2 megapixels: blackforestlabs.ai, announcement of FLUX.1
     prediction="flow",
     pipeline="FluxPipeline",
     components={
@@ -57,21 +80,14 @@ _MAIN = FamilySpec(
         "scheduler": ComponentSpec("scheduler", "diffusers", ""),
     },
     denoiser="transformer",
-    vae_components=("vae",),
     text_components=("tokenizer", "text_encoder", "tokenizer_2", "text_encoder_2"),
-    denoiser_components=("transformer", "scheduler"),
     size_multiple=16,
-    text_length=512,
-    latents_version=1,
-    text_version=1,
-    targets={"attention": flux_names.ATTENTION, "attention+mlp": flux_names.LINEAR, "all-linear": flux_names.LINEAR},
-    file_has=("double_blocks.0.img_attn.qkv.weight", "single_blocks.0.linear1.weight"),
-    file_lacks=("distilled_guidance_layer.", "single_stream_modulation."),
-    file_parts={"text_encoder_2": "t5xxl"},
-    choosable_text_length=True,
-    text_limits=(TextLimit("tokenizer_2", "T5", spare=1),),
-    # diffusers loads no LoRA for T5 here, and says nothing
-    text_lora={"text_encoder": TextLora(clip.LORA)},
+    targets={
+        "attention": flux_names.ATTENTION,
+        "attention+mlp": flux_names.LINEAR,
+        "all-linear": flux_names.LINEAR,
+        "all-linear+modulation": flux_names.WITH_MODULATION,
+    },
     lora=LoraNames(
         architecture="flux-1-dev",
         base_model_version="flux1",
@@ -82,12 +98,27 @@ _MAIN = FamilySpec(
         native=flux_names.NATIVE,
         text_encoders={"text_encoder": "lora_te1", "text_encoder_2": "lora_te3"},
     ),
+    latents=LatentSpec(version=1),
+    text=TextSpec(
+        length=512,
+        version=1,
+        choosable_length=True,
+        limits=(TextLimit("tokenizer_2", "T5", spare=1),),
+        # diffusers loads no LoRA for T5 here, and says nothing
+        lora={"text_encoder": TextLora(clip.LORA)},
+    ),
+    single_file=SingleFileSpec(
+        has=("double_blocks.0.img_attn.qkv.weight", "single_blocks.0.linear1.weight"),
+        lacks=("distilled_guidance_layer.", "single_stream_modulation."),
+        parts={"text_encoder_2": "t5xxl"},
+    ),
 )
 _KONTEXT = replace(
     _MAIN,
     title="FLUX.1 Kontext",
     pipeline="FluxKontextPipeline",
     variant="kontext",
+    rendering=RenderSpec(after_load=_keep_size),
     # LoRA files call it as dev, whose modules and readers it shares
     control=ControlSpec(most=1, required=False, in_text=False, fit=fit_kontext),
 )
@@ -100,32 +131,13 @@ class Flux1:
 
     spec: FamilySpec = SPEC
 
-    def load_vae(self, source: ModelSource, dtype: torch.dtype) -> nn.Module:
-        """Load the VAE alone."""
-        return loading.load_component(source, "vae", dtype)
-
-    def load_text_encoders(self, source: ModelSource, dtype: torch.dtype) -> Mapping[str, Any]:
-        """Load both tokenizers, CLIP-L and T5."""
-        return loading.load_text_encoders(source, dtype)
-
-    def load_denoiser(self, source: ModelSource, dtype: torch.dtype) -> nn.Module:
-        """Load the transformer alone."""
-        return loading.load_component(source, "transformer", dtype)
-
-    def load_pipeline(self, source: ModelSource, dtype: torch.dtype) -> Any:
-        """Load the pipeline; Kontext's is told to render the size that it is asked for."""
-        pipeline = loading.load_pipeline(source, dtype)
-        return _keep_size(pipeline) if self.spec.control else pipeline
-
     def noise_schedule(self, source: ModelSource, noise: NoiseConfig) -> NoiseSchedule:
         """Return the flow schedule; dev shifts it by the number of packed tokens, schnell not at all."""
-        from trainer_core.diffusion.flow import flow_schedule
-
         return flow_schedule(source.config("scheduler"), noise, patch=2)
 
     def encode_latents(self, vae: nn.Module, pixels: Tensor) -> Tensor:
         """Return latents [B, 16, H/8, W/8], not packed."""
-        return loading.encode_normalised(vae, pixels)
+        return kl_vae.encode_normalised(vae, pixels)
 
     def encode_text(
         self,
@@ -135,33 +147,29 @@ class Flux1:
         controls: Sequence[Sequence[Image.Image]] = (),
     ) -> list[TextCondition]:
         """Return T5's last state [length, 4096], pads included and not masked, and CLIP's pooled output [768]."""
-        from trainer_core.types import TextCondition
-
-        length = text.max_length or self.spec.text_length
-        embeds = loading.t5_states(encoders["text_encoder_2"], encoders["tokenizer_2"], captions, length)
-        pooled = loading.clip_states(encoders["text_encoder"], encoders["tokenizer"], captions).pooler_output
+        length = self.spec.text.tokens(text.max_length)
+        embeds = t5.states(encoders["text_encoder_2"], encoders["tokenizer_2"], captions, length)
+        pooled = clip.states(encoders["text_encoder"], encoders["tokenizer"], captions).pooler_output
         return [TextCondition(row.clone(), vector.clone()) for row, vector in zip(embeds, pooled, strict=True)]
 
     def predict(self, denoiser: nn.Module, noisy: Tensor, timesteps: Tensor, given: Conditioning) -> Tensor:
         """Run the transformer at time sigma (it multiplies by 1000 itself), controls after the noisy latents."""
         assert given.text.pooled is not None, "FLUX.1's conditions are pooled"
-        import torch
-
-        dtype, device = loading.denoiser_dtype(denoiser), loading.denoiser_device(denoiser)
+        dtype, device = denoisers.dtype_of(denoiser), denoisers.device_of(denoiser)
         height, width = noisy.shape[-2:]
-        guided = bool(loading.denoiser_config(denoiser)["guidance_embeds"])
+        guided = bool(denoisers.config_of(denoiser)["guidance_embeds"])
         pictures = (noisy, *given.controls)
         tokens = denoiser(
-            hidden_states=torch.cat([loading.pack(one.to(device, dtype)) for one in pictures], dim=1),
+            hidden_states=torch.cat([packing.pack(latents.to(device, dtype)) for latents in pictures], dim=1),
             timestep=timesteps.to(device),
             guidance=torch.full((len(noisy),), given.guidance, device=device) if guided else None,
             pooled_projections=given.text.pooled.to(device, dtype),
             encoder_hidden_states=given.text.embeds.to(device, dtype),
             txt_ids=torch.zeros(given.text.embeds.shape[-2], 3, device=device),
-            img_ids=torch.cat([_position(one, min(place, 1), device) for place, one in enumerate(pictures)]),
+            img_ids=torch.cat([_position(latents, min(i, 1), device) for i, latents in enumerate(pictures)]),
             return_dict=False,
         )[0]
-        return loading.unpack(tokens[:, : height * width // 4], height, width)
+        return packing.unpack(tokens[:, : height * width // 4], height, width)
 
     def pipeline_inputs(
         self, pipeline: Any, prompt: str, negative_prompt: str, controls: Sequence[Image.Image]
@@ -173,26 +181,9 @@ class Flux1:
 
 def _position(latents: Tensor, picture: int, device: torch.device) -> Tensor:
     """Return the (picture, row, column) of each token of latents [B, C, h, w]; the wanted picture is 0, a control 1."""
-    ids = loading.grid_ids(latents.shape[-2], latents.shape[-1], device)
+    ids = packing.grid_ids(latents.shape[-2], latents.shape[-1], device)
     ids[:, 0] = picture
     return ids
-
-
-def _keep_size(pipeline: Any) -> Any:
-    """Let a call's width and height say the area too: FluxKontextPipeline would scale them to a megapixel."""
-    import functools
-
-    stock = type(pipeline)
-
-    @functools.wraps(stock.__call__)
-    def call(self: Any, *args: Any, **given: Any) -> Any:
-        if given.get("width") and given.get("height"):
-            given = {"max_area": given["width"] * given["height"]} | given
-        return stock.__call__(self, *args, **given)
-
-    # A call looks its method up in the class, never in the object.
-    pipeline.__class__ = type(stock.__name__, (stock,), {"__call__": call, "__module__": stock.__module__})
-    return pipeline
 
 
 FAMILY = Flux1()

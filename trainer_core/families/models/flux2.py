@@ -1,23 +1,37 @@
-"""FLUX.2-dev, and the variant Klein, which reads Qwen3 in place of Mistral."""
+"""FLUX.2-dev, and the variant Klein, which reads Qwen3 instead of Mistral."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from trainer_core.families.family import BaseKind, ComponentSpec, ControlSpec, FamilySpec, LoraNames, TextLimit
-from trainer_core.families.shared import loading, qwen3
+from trainer_core.diffusion.flow import flow_schedule
+from trainer_core.families.shared import denoisers, packing, qwen3, text_models
+from trainer_core.families.spec import (
+    BaseKind,
+    ComponentSpec,
+    ControlSpec,
+    FamilySpec,
+    LatentSpec,
+    LoraNames,
+    RenderSpec,
+    SingleFileSpec,
+    TextLimit,
+    TextSpec,
+)
+from trainer_core.lazy import torch
+from trainer_core.types import TextCondition
 
 if TYPE_CHECKING:
-    import torch
     from PIL import Image
     from torch import Tensor, nn
 
     from trainer_core.config.groups import NoiseConfig, TextConfig
     from trainer_core.diffusion.schedule import NoiseSchedule
     from trainer_core.families.model_source import ModelSource
-    from trainer_core.types import Conditioning, TextCondition
+    from trainer_core.types import Conditioning
 
 _DOUBLE = r"transformer_blocks\.\d+\."
 _DOUBLE_ATTENTION = r"attn\.(to_[qkv]|to_out\.0|add_[qkv]_proj|to_add_out)"
@@ -64,53 +78,86 @@ def _before_mistral() -> str:
     return f"[SYSTEM_PROMPT]{SYSTEM_MESSAGE}[/SYSTEM_PROMPT][INST]"
 
 
+# Hidden states that a condition is made of. Source: diffusers' `text_encoder_out_layers`.
+_LAYERS: Mapping[str, tuple[int, ...]] = {"": (10, 20, 30), "klein": (9, 18, 27)}
+"""By variant."""
+
+
+def _body(encoder: Any) -> Any:
+    """Return the stack of decoder layers of a language model, with or without a vision tower beside it."""
+    return getattr(encoder.model, "language_model", encoder.model)
+
+
+def _without_unread_layers(encoder: Any, variant: str) -> Any:
+    """Drop the layers above the last whose states are read: they cost memory and time, and decide nothing."""
+    # one layer more, because the state after the last layer comes out normed
+    del _body(encoder).layers[max(_LAYERS[variant]) + 1 :]
+    return encoder
+
+
+def _klein_options(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A distilled Klein renders without guidance."""
+    return {"is_distilled": config.get("is_distilled", False)}
+
+
 _DEV = FamilySpec(
     name="flux2",
     title="FLUX.2",
+    resolution_range=(0.25, 2.0),  # up to 4 megapixels: the model card of FLUX.2-dev
     prediction="flow",
     pipeline="Flux2Pipeline",
     components={
         "vae": ComponentSpec("model", "diffusers", "AutoencoderKLFlux2"),
-        "text_encoder": ComponentSpec("model", "transformers", "Mistral3ForConditionalGeneration"),
+        "text_encoder": ComponentSpec(
+            "model",
+            "transformers",
+            "Mistral3ForConditionalGeneration",
+            after_load=partial(_without_unread_layers, variant=""),
+        ),
         "tokenizer": ComponentSpec("processor", "transformers", "PixtralProcessor"),
         "transformer": ComponentSpec("model", "diffusers", "Flux2Transformer2DModel"),
         "scheduler": ComponentSpec("scheduler", "diffusers", ""),
     },
     denoiser="transformer",
-    vae_components=("vae",),
     text_components=("tokenizer", "text_encoder"),
-    denoiser_components=("transformer", "scheduler"),
     size_multiple=_MULTIPLE,
-    text_length=512,
-    text_limits=(TextLimit("tokenizer", "Mistral", spare=1, before=_before_mistral),),
-    latents_version=1,
-    text_version=1,
     targets={"attention": _ATTENTION, "attention+mlp": _LINEAR, "all-linear": _LINEAR},
-    file_has=("double_blocks.0.img_attn.qkv.weight", "single_stream_modulation.lin.weight"),
-    vae_precisions=("fp32", "bf16"),
-    latent_factor=16,
     control=ControlSpec(most=10, required=False, in_text=False, fit=fit_control, crop=True),
-    no_negative_prompt=None,
     lora=LoraNames(
         architecture="Flux.2-dev",
         base_model_version="flux_2_dev",
         network_module="networks.lora_flux_2",
-        diffusers_reads=("peft", "kohya"),
+        diffusers_reads=("peft", "kohya", "original"),
         lokr_in_diffusers=True,
         native=_NATIVE,
     ),
+    latents=LatentSpec(
+        version=1,
+        factor=16,
+        precisions=("fp32", "bf16"),
+    ),
+    text=TextSpec(
+        length=512,
+        version=1,
+        limits=(TextLimit("tokenizer", "Mistral", spare=1, before=_before_mistral),),
+    ),
+    single_file=SingleFileSpec(has=("double_blocks.0.img_attn.qkv.weight", "single_stream_modulation.lin.weight")),
+    rendering=RenderSpec(no_negative_prompt=None),
 )
 _KLEIN = replace(
     _DEV,
     title="FLUX.2 Klein",
     pipeline="Flux2KleinPipeline",
-    text_limits=(TextLimit("tokenizer", "Qwen3", before=qwen3.BEFORE),),
+    text=replace(_DEV.text, limits=(TextLimit("tokenizer", "Qwen3", before=qwen3.BEFORE),)),
     components={
         **_DEV.components,
-        "text_encoder": ComponentSpec("model", "transformers", "Qwen3ForCausalLM"),
+        "text_encoder": ComponentSpec(
+            "model", "transformers", "Qwen3ForCausalLM", after_load=partial(_without_unread_layers, variant="klein")
+        ),
         "tokenizer": ComponentSpec("tokenizer", "transformers", "Qwen2TokenizerFast"),
     },
     variant="klein",
+    rendering=replace(_DEV.rendering, options=_klein_options),
     lora=replace(
         _DEV.lora,
         architecture="Flux.2-klein",
@@ -124,9 +171,6 @@ _KLEIN = replace(
 )
 SPEC = replace(_DEV, variants=(_KLEIN,))
 
-# Hidden states that a condition is made of. Source: diffusers' `text_encoder_out_layers`.
-_LAYERS: Mapping[str, tuple[int, ...]] = {"Flux2Pipeline": (10, 20, 30), "Flux2KleinPipeline": (9, 18, 27)}
-
 
 @dataclass(frozen=True)
 class Flux2:
@@ -134,43 +178,18 @@ class Flux2:
 
     spec: FamilySpec = SPEC
 
-    def load_vae(self, source: ModelSource, dtype: torch.dtype) -> nn.Module:
-        """Load the VAE alone."""
-        return loading.load_component(source, "vae", dtype)
-
-    def load_text_encoders(self, source: ModelSource, dtype: torch.dtype) -> Mapping[str, Any]:
-        """Load the tokenizer and the language model, without the layers above the last that is read."""
-        encoders = loading.load_text_encoders(source, dtype)
-        body = _body(encoders["text_encoder"])
-        # one layer more, because the state after the last layer comes out normed
-        del body.layers[max(_LAYERS[self.spec.pipeline]) + 1 :]
-        return encoders
-
-    def load_denoiser(self, source: ModelSource, dtype: torch.dtype) -> nn.Module:
-        """Load the transformer alone."""
-        return loading.load_component(source, "transformer", dtype)
-
-    def load_pipeline(self, source: ModelSource, dtype: torch.dtype) -> Any:
-        """Load the pipeline; a distilled Klein renders without guidance."""
-        distilled = {"is_distilled": source.pipeline_config().get("is_distilled", False)} if self.spec.variant else {}
-        return loading.load_pipeline(source, dtype, **distilled)
-
     def noise_schedule(self, source: ModelSource, noise: NoiseConfig) -> NoiseSchedule:
         """Return the flow schedule, shifted by the number of tokens: a token is one latent pixel."""
-        from trainer_core.diffusion.flow import flow_schedule
-
         return flow_schedule(source.config("scheduler"), noise, patch=1)
 
     def encode_latents(self, vae: nn.Module, pixels: Tensor) -> Tensor:
         """Return latents [B, 128, H/16, W/16]: 2x2 patches of 32 channels, whitened by the VAE's statistics."""
-        import torch
-
         like: Tensor = next(vae.parameters())
         autoencoder: Any = vae
         with torch.no_grad():
             mode: Tensor = autoencoder.encode(pixels.to(like.device, like.dtype)).latent_dist.mode().float()
             B, C, H, W = mode.shape
-            grid = loading.pack(mode).transpose(1, 2).reshape(B, C * 4, H // 2, W // 2)
+            grid = packing.pack(mode).transpose(1, 2).reshape(B, C * 4, H // 2, W // 2)
             # Not `bn(grid)`, which in train mode would use the batch's statistics and change the model's.
             mean = autoencoder.bn.running_mean.float()[:, None, None]
             variance = autoencoder.bn.running_var.float()[:, None, None] + autoencoder.config.batch_norm_eps
@@ -184,27 +203,23 @@ class Flux2:
         controls: Sequence[Sequence[Image.Image]] = (),
     ) -> list[TextCondition]:
         """Return [512, 3 * D] for each caption: three hidden states beside each other, pads included and not masked."""
-        import torch
-
-        from trainer_core.types import TextCondition
-
         read = _qwen3_states if self.spec.variant else _mistral_states
-        states = read(encoders["text_encoder"], encoders["tokenizer"], captions, self.spec.text_length)
-        joined = torch.cat([states[layer] for layer in _LAYERS[self.spec.pipeline]], dim=-1)
+        states = read(encoders["text_encoder"], encoders["tokenizer"], captions, self.spec.text.length)
+        joined = torch.cat([states[layer] for layer in _LAYERS[self.spec.variant]], dim=-1)
         return [TextCondition(row.clone()) for row in joined]
 
     def predict(self, denoiser: nn.Module, noisy: Tensor, timesteps: Tensor, given: Conditioning) -> Tensor:
         """Run the transformer at time sigma (it multiplies by 1000 itself), controls after the noisy latents."""
-        import torch
-
-        dtype, device = loading.denoiser_dtype(denoiser), loading.denoiser_device(denoiser)
-        guided = bool(loading.denoiser_config(denoiser)["guidance_embeds"])
+        dtype, device = denoisers.dtype_of(denoiser), denoisers.device_of(denoiser)
+        guided = bool(denoisers.config_of(denoiser)["guidance_embeds"])
         pictures = (noisy, *given.controls)
         embeds = given.text.embeds.to(device, dtype)
-        positions = torch.cat([_grid(one, place * _CONTROL_TIME, device) for place, one in enumerate(pictures)])
+        positions = torch.cat([_grid(latents, i * _CONTROL_TIME, device) for i, latents in enumerate(pictures)])
         words = torch.arange(embeds.shape[1], device=device)[:, None]
         tokens: Tensor = denoiser(
-            hidden_states=torch.cat([one.to(device, dtype).flatten(2).transpose(1, 2) for one in pictures], dim=1),
+            hidden_states=torch.cat(
+                [latents.to(device, dtype).flatten(2).transpose(1, 2) for latents in pictures], dim=1
+            ),
             timestep=timesteps.to(device),
             guidance=torch.full((len(noisy),), given.guidance, device=device) if guided else None,
             encoder_hidden_states=embeds,
@@ -219,8 +234,6 @@ class Flux2:
         self, pipeline: Any, prompt: str, negative_prompt: str, controls: Sequence[Image.Image]
     ) -> dict[str, Any]:
         """Return the prompt as text, a negative one encoded (Klein alone takes it), and the control pictures."""
-        import torch
-
         inputs: dict[str, Any] = {"prompt": prompt} | ({"image": list(controls)} if controls else {})
         if negative_prompt and self.spec.variant:
             with torch.no_grad():
@@ -228,14 +241,7 @@ class Flux2:
         return inputs
 
 
-def _body(encoder: Any) -> Any:
-    """Return the stack of decoder layers of a language model, with or without a vision tower beside it."""
-    return getattr(encoder.model, "language_model", encoder.model)
-
-
 def _qwen3_states(encoder: Any, tokenizer: Any, captions: Sequence[str], length: int) -> Sequence[Tensor]:
-    from trainer_core.families.shared import qwen3
-
     return qwen3.chat_states(encoder, tokenizer, captions, length, thinking=False)[0]
 
 
@@ -247,7 +253,7 @@ def _mistral_states(encoder: Any, tokenizer: Any, captions: Sequence[str], lengt
         return {"role": role, "content": [{"type": "text", "text": text}]}
 
     # a caption's [IMG] would be taken for a picture
-    chats = [[message("system", SYSTEM_MESSAGE), message("user", one.replace("[IMG]", ""))] for one in captions]
+    chats = [[message("system", SYSTEM_MESSAGE), message("user", caption.replace("[IMG]", ""))] for caption in captions]
     tokens = tokenizer.apply_chat_template(
         chats,
         add_generation_prompt=False,
@@ -258,13 +264,11 @@ def _mistral_states(encoder: Any, tokenizer: Any, captions: Sequence[str], lengt
         truncation=True,
         max_length=length,
     )
-    return loading.language_states(encoder.model, tokens)
+    return text_models.language_states(encoder.model, tokens)
 
 
 def _grid(latents: Tensor, time: int, device: torch.device) -> Tensor:
     """Return the position (time, row, column, 0) of each token of latents [B, C, h, w]: int64 [h * w, 4]."""
-    import torch
-
     rows, columns = (torch.arange(length, device=device) for length in latents.shape[-2:])
     zero = torch.zeros(1, dtype=torch.int64, device=device)
     return torch.cartesian_prod(zero + time, rows, columns, zero)

@@ -7,18 +7,27 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from trainer_core.families.family import ComponentSpec, FamilySpec, LoraNames, TextLimit
-from trainer_core.families.shared import loading, qwen_vl
+from trainer_core.diffusion.flow import flow_schedule
+from trainer_core.families.shared import clip, kl_vae, loading, qwen_vl
+from trainer_core.families.spec import (
+    ComponentSpec,
+    FamilySpec,
+    LatentSpec,
+    LoraNames,
+    TextLimit,
+    TextSpec,
+)
+from trainer_core.lazy import torch
+from trainer_core.types import TextCondition
 
 if TYPE_CHECKING:
-    import torch
     from PIL import Image
     from torch import Tensor, nn
 
     from trainer_core.config.groups import NoiseConfig, TextConfig
     from trainer_core.diffusion.schedule import NoiseSchedule
     from trainer_core.families.model_source import ModelSource
-    from trainer_core.types import Conditioning, TextCondition
+    from trainer_core.types import Conditioning
 
 # `out_layer` and `in_layer` are also names of embedders, modulations and the head: the module before them counts
 _BLOCK = r"(text|visual)_transformer_blocks\.\d+\."
@@ -32,6 +41,15 @@ _CHAT = (
 _HEAD = 40
 """Tokens of the chat before the caption."""
 
+
+def _with_exact_norms(denoiser: nn.Module) -> nn.Module:
+    """Keep in float32 the norms that attention hands float32: torch warns of weights in another dtype."""
+    for name, module in denoiser.named_modules():
+        if name.endswith(("query_norm", "key_norm")):
+            module.float()
+    return denoiser
+
+
 SPEC = FamilySpec(
     name="kandinsky5",
     title="Kandinsky 5.0 T2I",
@@ -43,22 +61,23 @@ SPEC = FamilySpec(
         "text_encoder_2": ComponentSpec("model", "transformers", "CLIPTextModel"),
         "tokenizer": ComponentSpec("processor", "transformers", "Qwen2VLProcessor"),
         "tokenizer_2": ComponentSpec("tokenizer", "transformers", "CLIPTokenizer"),
-        "transformer": ComponentSpec("model", "diffusers", "Kandinsky5Transformer3DModel"),
+        "transformer": ComponentSpec(
+            "model", "diffusers", "Kandinsky5Transformer3DModel", after_load=_with_exact_norms
+        ),
         "scheduler": ComponentSpec("scheduler", "diffusers", ""),
     },
     denoiser="transformer",
-    vae_components=("vae",),
     text_components=("tokenizer", "text_encoder", "tokenizer_2", "text_encoder_2"),
-    denoiser_components=("transformer", "scheduler"),
     size_multiple=16,
-    text_length=512,
-    text_limits=(TextLimit("tokenizer", "Qwen2.5-VL"),),
-    latents_version=1,
-    text_version=1,
     targets={"attention": f"{_BLOCK}{_ATTENTION}", "attention+mlp": _LINEAR, "all-linear": _LINEAR},
-    file_has=(),
-    choosable_text_length=True,
     lora=LoraNames(architecture="Kandinsky-5", network_module="networks.lora_kandinsky"),
+    latents=LatentSpec(version=1),
+    text=TextSpec(
+        length=512,
+        version=1,
+        choosable_length=True,
+        limits=(TextLimit("tokenizer", "Qwen2.5-VL"),),
+    ),
 )
 
 
@@ -68,33 +87,13 @@ class Kandinsky5:
 
     spec: FamilySpec = SPEC
 
-    def load_vae(self, source: ModelSource, dtype: torch.dtype) -> nn.Module:
-        """Load FLUX.1's VAE alone."""
-        return loading.load_component(source, "vae", dtype)
-
-    def load_text_encoders(self, source: ModelSource, dtype: torch.dtype) -> Mapping[str, Any]:
-        """Load both tokenizers, Qwen2.5-VL and CLIP-L."""
-        return loading.load_text_encoders(source, dtype)
-
-    def load_denoiser(self, source: ModelSource, dtype: torch.dtype) -> nn.Module:
-        """Load the transformer alone; time embedding, modulation and the norms of attention stay in float32."""
-        return _with_exact_norms(loading.load_component(source, "transformer", dtype))
-
-    def load_pipeline(self, source: ModelSource, dtype: torch.dtype) -> Any:
-        """Load the pipeline."""
-        pipeline = loading.load_pipeline(source, dtype)
-        _with_exact_norms(pipeline.transformer)
-        return pipeline
-
     def noise_schedule(self, source: ModelSource, noise: NoiseConfig) -> NoiseSchedule:
         """Return the flow schedule with the scheduler's static shift."""
-        from trainer_core.diffusion.flow import flow_schedule
-
         return flow_schedule(source.config("scheduler"), noise, patch=2)
 
     def encode_latents(self, vae: nn.Module, pixels: Tensor) -> Tensor:
         """Return latents [B, 16, H/8, W/8]: the mode times the VAE's scale, without the shift that its config names."""
-        return loading.encode_normalised(vae, pixels, shift=0.0)
+        return kl_vae.encode_normalised(vae, pixels, shift=0.0)
 
     def encode_text(
         self,
@@ -104,13 +103,11 @@ class Kandinsky5:
         controls: Sequence[Sequence[Image.Image]] = (),
     ) -> list[TextCondition]:
         """Return Qwen's states of caption and chat's end [L, 3584], without pads, and CLIP's pooled output [768]."""
-        from trainer_core.types import TextCondition
-
         clean = [_cleaned(caption) for caption in captions]
         chats = [_CHAT.format(caption) for caption in clean]
-        length = text.max_length or self.spec.text_length
+        length = self.spec.text.tokens(text.max_length)
         states = qwen_vl.text_states(encoders["text_encoder"], encoders["tokenizer"], chats, _HEAD, length)
-        pooled = loading.clip_states(encoders["text_encoder_2"], encoders["tokenizer_2"], clean).pooler_output
+        pooled = clip.states(encoders["text_encoder_2"], encoders["tokenizer_2"], clean).pooler_output
         return [TextCondition(row, vector.clone()) for row, vector in zip(states, pooled, strict=True)]
 
     def predict(self, denoiser: nn.Module, noisy: Tensor, timesteps: Tensor, given: Conditioning) -> Tensor:
@@ -118,8 +115,6 @@ class Kandinsky5:
 
         It has no text mask: captions of mixed length are run one by one.
         """
-        import torch
-
         text = given.text
         assert text.pooled is not None, "Kandinsky 5's conditions are pooled"
         if text.mask is None:
@@ -137,18 +132,8 @@ class Kandinsky5:
         return loading.prompts_as_text(pipeline, prompt, negative_prompt)
 
 
-def _with_exact_norms(denoiser: nn.Module) -> nn.Module:
-    """Keep in float32 the norms that attention hands float32: torch warns of weights in another dtype."""
-    for name, module in denoiser.named_modules():
-        if name.endswith(("query_norm", "key_norm")):
-            module.float()
-    return denoiser
-
-
 def _run(denoiser: Any, noisy: Tensor, timesteps: Tensor, embeds: Tensor, pooled: Tensor) -> Tensor:
     """Run captions of one length; the model holds pictures as [B, frames, H, W, C]."""
-    import torch
-
     # The first weights of the model are of the time embedding, which stays in float32: its own dtype is that of others.
     like: Tensor = getattr(denoiser, "module", denoiser).visual_embeddings.in_layer.weight
     device, dtype = like.device, like.dtype

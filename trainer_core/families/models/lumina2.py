@@ -6,11 +6,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from trainer_core.families.family import ComponentSpec, FamilySpec, LoraNames, TextLimit
-from trainer_core.families.shared import gemma2, loading
+from trainer_core.diffusion.flow import flow_schedule
+from trainer_core.families.shared import denoisers, gemma2, kl_vae, loading
+from trainer_core.families.spec import (
+    ComponentSpec,
+    FamilySpec,
+    LatentSpec,
+    LoraNames,
+    SingleFileSpec,
+    TextLimit,
+    TextSpec,
+)
+from trainer_core.lazy import torch
 
 if TYPE_CHECKING:
-    import torch
     from PIL import Image
     from torch import Tensor, nn
 
@@ -57,21 +66,13 @@ SPEC = FamilySpec(
         "scheduler": ComponentSpec("scheduler", "diffusers", ""),
     },
     denoiser="transformer",
-    vae_components=("vae",),
     text_components=("tokenizer", "text_encoder"),
-    denoiser_components=("transformer", "scheduler"),
     size_multiple=16,
-    text_length=256,
-    text_limits=(TextLimit("tokenizer", "Gemma 2", spare=1, before=f"{SYSTEM_PROMPT} <Prompt Start> "),),
-    latents_version=1,
-    text_version=1,
     targets={
         "attention": _BLOCK + _ATTENTION,
         "attention+mlp": f"{_BLOCK}({_ATTENTION}|{_MLP})",
         "all-linear": f"{_BLOCK}({_ATTENTION}|{_MLP})",
     },
-    # Z-Image's names are alike but for the number in its modulation
-    file_has=("cap_embedder.0.weight", "layers.0.adaLN_modulation.1.weight"),
     # ComfyUI knows the names of diffusers for Z-Image, which its code takes for the same model, but not for Lumina2
     lora=LoraNames(
         architecture="lumina-2",
@@ -79,6 +80,16 @@ SPEC = FamilySpec(
         network_module="networks.lora_lumina",
         comfyui="kohya",
         native=_native(),
+    ),
+    latents=LatentSpec(version=1),
+    text=TextSpec(
+        length=256,
+        version=1,
+        limits=(TextLimit("tokenizer", "Gemma 2", spare=1, before=f"{SYSTEM_PROMPT} <Prompt Start> "),),
+    ),
+    single_file=SingleFileSpec(
+        # Z-Image's names are alike but for the number in its modulation
+        has=("cap_embedder.0.weight", "layers.0.adaLN_modulation.1.weight"),
     ),
 )
 
@@ -89,31 +100,13 @@ class Lumina2:
 
     spec: FamilySpec = SPEC
 
-    def load_vae(self, source: ModelSource, dtype: torch.dtype) -> nn.Module:
-        """Load the VAE alone."""
-        return loading.load_component(source, "vae", dtype)
-
-    def load_text_encoders(self, source: ModelSource, dtype: torch.dtype) -> Mapping[str, Any]:
-        """Load the tokenizer and Gemma 2."""
-        return loading.load_text_encoders(source, dtype)
-
-    def load_denoiser(self, source: ModelSource, dtype: torch.dtype) -> nn.Module:
-        """Load the transformer alone."""
-        return loading.load_component(source, "transformer", dtype)
-
-    def load_pipeline(self, source: ModelSource, dtype: torch.dtype) -> Any:
-        """Load the pipeline."""
-        return loading.load_pipeline(source, dtype)
-
     def noise_schedule(self, source: ModelSource, noise: NoiseConfig) -> NoiseSchedule:
         """Return the flow schedule with the scheduler's shift."""
-        from trainer_core.diffusion.flow import flow_schedule
-
         return flow_schedule(source.config("scheduler"), noise, patch=2)
 
     def encode_latents(self, vae: nn.Module, pixels: Tensor) -> Tensor:
         """Return latents [B, 16, H/8, W/8]."""
-        return loading.encode_normalised(vae, pixels)
+        return kl_vae.encode_normalised(vae, pixels)
 
     def encode_text(
         self,
@@ -128,13 +121,13 @@ class Lumina2:
         encodes its negative prompt.
         """
         texts = [f"{SYSTEM_PROMPT} <Prompt Start> {caption}" if caption else "" for caption in captions]
-        length = self.spec.text_length
+        length = self.spec.text.length
         states, mask = gemma2.states(encoders["text_encoder"], encoders["tokenizer"], texts, length, layer=-2)
         return gemma2.unpadded(states, mask)
 
     def predict(self, denoiser: nn.Module, noisy: Tensor, timesteps: Tensor, given: Conditioning) -> Tensor:
         """Run the transformer at time 1 - sigma; it predicts the way from noise to picture, so the sign is turned."""
-        dtype, device = loading.denoiser_dtype(denoiser), loading.denoiser_device(denoiser)
+        dtype, device = denoisers.dtype_of(denoiser), denoisers.device_of(denoiser)
         towards_picture = denoiser(
             hidden_states=noisy.to(device, dtype),
             timestep=1.0 - timesteps.to(device),
@@ -153,8 +146,6 @@ class Lumina2:
 
 def _mask(text: TextCondition, device: torch.device) -> Tensor:
     """Return the mask bool [B, L] of stacked captions; all True where none was needed."""
-    import torch
-
     if text.mask is None:
         return torch.ones(text.embeds.shape[:2], dtype=torch.bool, device=device)
     return text.mask.to(device)

@@ -6,18 +6,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from trainer_core.families.family import FamilySpec, TextLimit
-from trainer_core.families.shared import loading, qwen_image_parts, qwen_vl
+from trainer_core.diffusion.flow import flow_schedule
+from trainer_core.families.shared import qwen_image_parts, qwen_vl
+from trainer_core.families.spec import FamilySpec, LatentSpec, RenderSpec, SingleFileSpec, TextLimit, TextSpec
+from trainer_core.types import TextCondition
 
 if TYPE_CHECKING:
-    import torch
     from PIL import Image
     from torch import Tensor, nn
 
     from trainer_core.config.groups import NoiseConfig, TextConfig
     from trainer_core.diffusion.schedule import NoiseSchedule
     from trainer_core.families.model_source import ModelSource
-    from trainer_core.types import Conditioning, TextCondition
+    from trainer_core.types import Conditioning
 
 _CHAT = (
     "<|im_start|>system\nDescribe the image by detailing the color, shape, size, texture, quantity, text, "
@@ -34,23 +35,29 @@ SPEC = FamilySpec(
     pipeline="QwenImagePipeline",
     components=qwen_image_parts.COMPONENTS,
     denoiser="transformer",
-    vae_components=("vae",),
     text_components=("tokenizer", "text_encoder"),
-    denoiser_components=("transformer", "scheduler"),
     size_multiple=16,
-    text_length=1024,
-    text_limits=(TextLimit("tokenizer", "Qwen2.5-VL"),),
-    latents_version=1,
-    text_version=1,
     targets=qwen_image_parts.TARGETS,
-    file_has=qwen_image_parts.FILE_HAS,
-    file_names="diffusers",
-    vae_precisions=("fp32", "bf16"),
     overflows_in_fp16=True,
-    choosable_text_length=True,
-    guidance_argument="true_cfg_scale",
-    no_negative_prompt=" ",
     lora=qwen_image_parts.LORA,
+    latents=LatentSpec(
+        version=1,
+        precisions=("fp32", "bf16"),
+    ),
+    text=TextSpec(
+        length=1024,
+        version=1,
+        choosable_length=True,
+        limits=(TextLimit("tokenizer", "Qwen2.5-VL"),),
+    ),
+    single_file=SingleFileSpec(
+        has=qwen_image_parts.FILE_HAS,
+        names="diffusers",
+    ),
+    rendering=RenderSpec(
+        guidance_argument="true_cfg_scale",
+        no_negative_prompt=" ",
+    ),
 )
 
 
@@ -60,26 +67,8 @@ class QwenImage:
 
     spec: FamilySpec = SPEC
 
-    def load_vae(self, source: ModelSource, dtype: torch.dtype) -> nn.Module:
-        """Load the VAE alone."""
-        return loading.load_component(source, "vae", dtype)
-
-    def load_text_encoders(self, source: ModelSource, dtype: torch.dtype) -> Mapping[str, Any]:
-        """Load the tokenizer and Qwen2.5-VL."""
-        return loading.load_text_encoders(source, dtype)
-
-    def load_denoiser(self, source: ModelSource, dtype: torch.dtype) -> nn.Module:
-        """Load the transformer alone."""
-        return loading.load_component(source, "transformer", dtype)
-
-    def load_pipeline(self, source: ModelSource, dtype: torch.dtype) -> Any:
-        """Load the pipeline."""
-        return loading.load_pipeline(source, dtype)
-
     def noise_schedule(self, source: ModelSource, noise: NoiseConfig) -> NoiseSchedule:
         """Return the flow schedule, shifted by the number of packed tokens."""
-        from trainer_core.diffusion.flow import flow_schedule
-
         return flow_schedule(source.config("scheduler"), noise, patch=2)
 
     def encode_latents(self, vae: nn.Module, pixels: Tensor) -> Tensor:
@@ -94,10 +83,8 @@ class QwenImage:
         controls: Sequence[Sequence[Image.Image]] = (),
     ) -> list[TextCondition]:
         """Return the states of caption and chat's end [L, 3584], without pads."""
-        from trainer_core.types import TextCondition
-
         chats = [_CHAT.format(caption) for caption in captions]
-        length = text.max_length or self.spec.text_length
+        length = self.spec.text.tokens(text.max_length)
         states = qwen_vl.text_states(encoders["text_encoder"], encoders["tokenizer"], chats, _HEAD, length)
         return [TextCondition(row) for row in states]
 
@@ -112,7 +99,7 @@ class QwenImage:
 
         The pipeline guides only where it is given a negative prompt: a space stands for none, as its authors have it.
         """
-        length = self.spec.text_length
+        length = self.spec.text.length
         return {"prompt": prompt, "negative_prompt": negative_prompt or " ", "max_sequence_length": length}
 
 

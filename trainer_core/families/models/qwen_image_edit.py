@@ -7,18 +7,30 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from trainer_core.families.family import BaseKind, ComponentSpec, ControlSpec, FamilySpec
-from trainer_core.families.shared import loading, qwen_image_parts, qwen_vl
+from trainer_core.config.groups import TextConfig
+from trainer_core.diffusion.flow import flow_schedule
+from trainer_core.families.shared import qwen_image_parts, qwen_vl
+from trainer_core.families.spec import (
+    BaseKind,
+    ComponentSpec,
+    ControlSpec,
+    FamilySpec,
+    LatentSpec,
+    RenderSpec,
+    SingleFileSpec,
+    TextSpec,
+)
+from trainer_core.lazy import torch
+from trainer_core.types import TextCondition
 
 if TYPE_CHECKING:
-    import torch
     from PIL import Image
     from torch import Tensor, nn
 
-    from trainer_core.config.groups import NoiseConfig, TextConfig
+    from trainer_core.config.groups import NoiseConfig
     from trainer_core.diffusion.schedule import NoiseSchedule
     from trainer_core.families.model_source import ModelSource
-    from trainer_core.types import Conditioning, TextCondition
+    from trainer_core.types import Conditioning
 
 
 @dataclass(frozen=True)
@@ -66,26 +78,32 @@ SPEC = FamilySpec(
         "processor": ComponentSpec("processor", "transformers", "Qwen2VLProcessor"),
     },
     denoiser="transformer",
-    vae_components=("vae",),
     text_components=("tokenizer", "processor", "text_encoder"),
-    denoiser_components=("transformer", "scheduler"),
     size_multiple=16,
-    text_length=1024,
-    latents_version=1,
-    text_version=1,
     targets=qwen_image_parts.TARGETS,
-    file_has=qwen_image_parts.FILE_HAS,
-    file_names="diffusers",
-    vae_precisions=("fp32", "bf16"),
     overflows_in_fp16=True,
-    guidance_argument="true_cfg_scale",
-    no_negative_prompt=" ",
     control=ControlSpec(most=3, required=True, in_text=True, fit=fit),
     # 2511 alone modulates control pictures as if they were free of noise
     lora=replace(
         qwen_image_parts.LORA,
         architecture="Qwen-Image-Edit-Plus",
         kinds=(BaseKind("zero_cond_t", True, "Qwen-Image-Edit-2511"),),
+    ),
+    latents=LatentSpec(
+        version=1,
+        precisions=("fp32", "bf16"),
+    ),
+    text=TextSpec(
+        length=1024,
+        version=1,
+    ),
+    single_file=SingleFileSpec(
+        has=qwen_image_parts.FILE_HAS,
+        names="diffusers",
+    ),
+    rendering=RenderSpec(
+        guidance_argument="true_cfg_scale",
+        no_negative_prompt=" ",
     ),
 )
 SINGLE = replace(
@@ -103,26 +121,8 @@ class QwenImageEdit:
 
     spec: FamilySpec = replace(SPEC, variants=(SINGLE,))
 
-    def load_vae(self, source: ModelSource, dtype: torch.dtype) -> nn.Module:
-        """Load the VAE alone."""
-        return loading.load_component(source, "vae", dtype)
-
-    def load_text_encoders(self, source: ModelSource, dtype: torch.dtype) -> Mapping[str, Any]:
-        """Load the tokenizer, the processor of text and pictures, and Qwen2.5-VL."""
-        return loading.load_text_encoders(source, dtype)
-
-    def load_denoiser(self, source: ModelSource, dtype: torch.dtype) -> nn.Module:
-        """Load the transformer alone; 2511's config says that control pictures are modulated as if free of noise."""
-        return loading.load_component(source, "transformer", dtype)
-
-    def load_pipeline(self, source: ModelSource, dtype: torch.dtype) -> Any:
-        """Load the pipeline."""
-        return loading.load_pipeline(source, dtype)
-
     def noise_schedule(self, source: ModelSource, noise: NoiseConfig) -> NoiseSchedule:
         """Return the flow schedule, shifted by the number of packed tokens of the target alone."""
-        from trainer_core.diffusion.flow import flow_schedule
-
         return flow_schedule(source.config("scheduler"), noise, patch=2)
 
     def encode_latents(self, vae: nn.Module, pixels: Tensor) -> Tensor:
@@ -137,8 +137,6 @@ class QwenImageEdit:
         controls: Sequence[Sequence[Image.Image]] = (),
     ) -> list[TextCondition]:
         """Return the states of pictures, caption and chat's end [L, 3584]; an empty caption keeps its pictures."""
-        from trainer_core.types import TextCondition
-
         assert len(controls) == len(captions), "every caption comes with its control pictures"
         encoder, processor = encoders["text_encoder"], encoders["processor"]
         return [
@@ -158,10 +156,6 @@ class QwenImageEdit:
         The pipeline's own encoding leaves out the positions of the pictures' tokens (diffusers issue 14194). It guides
         only where it is given a negative prompt: a space stands for none, as its authors have it.
         """
-        import torch
-
-        from trainer_core.config.groups import TextConfig
-
         encoders = {"text_encoder": pipeline.text_encoder, "processor": pipeline.processor}
         inputs: dict[str, Any] = {"image": list(controls) if self._several else controls[0]}
         for name, words in (("prompt", prompt), ("negative_prompt", negative_prompt or " ")):

@@ -6,11 +6,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from trainer_core.families.family import ComponentSpec, FamilySpec, LoraNames, TextLimit
-from trainer_core.families.shared import gemma2, loading
+from trainer_core.diffusion.flow import flow_schedule
+from trainer_core.families.shared import denoisers, gemma2, loading
+from trainer_core.families.spec import (
+    ComponentSpec,
+    FamilySpec,
+    LatentSpec,
+    LoraNames,
+    SingleFileSpec,
+    TextLimit,
+    TextSpec,
+)
+from trainer_core.lazy import torch
 
 if TYPE_CHECKING:
-    import torch
     from PIL import Image
     from torch import Tensor, nn
 
@@ -21,7 +30,7 @@ if TYPE_CHECKING:
 
 _BLOCK = r"transformer_blocks\.\d+\."
 _ATTENTION = r"attn[12]\.(to_[qkv]|to_out\.0)"
-# The feed-forward is convolutional: its two 1x1 convolutions are linear layers of each place, the 3x3 is not.
+# The feed-forward is convolutional: its two 1x1 convolutions are linear layers of each pixel, the 3x3 is not.
 _MLP = r"ff\.conv_(inverted|point)"
 
 INSTRUCTION = "\n".join(
@@ -58,24 +67,26 @@ SPEC = FamilySpec(
         "scheduler": ComponentSpec("scheduler", "diffusers", ""),
     },
     denoiser="transformer",
-    vae_components=("vae",),
     text_components=("tokenizer", "text_encoder"),
-    denoiser_components=("transformer", "scheduler"),
     size_multiple=32,
-    text_length=300,
-    text_limits=(TextLimit("tokenizer", "Gemma 2", spare=2),),
-    latents_version=1,
-    text_version=1,
     targets={
         "attention": _BLOCK + _ATTENTION,
         "attention+mlp": f"{_BLOCK}({_ATTENTION}|{_MLP})",
         "all-linear": f"{_BLOCK}({_ATTENTION}|{_MLP})",
     },
-    file_has=("blocks.0.cross_attn.q_linear.weight", "blocks.0.mlp.inverted_conv.conv.weight"),
-    vae_precisions=("fp32", "bf16"),
-    latent_factor=32,
     # ComfyUI has no model of this kind
     lora=LoraNames(comfyui=None),
+    latents=LatentSpec(
+        version=1,
+        factor=32,
+        precisions=("fp32", "bf16"),
+    ),
+    text=TextSpec(
+        length=300,
+        version=1,
+        limits=(TextLimit("tokenizer", "Gemma 2", spare=2),),
+    ),
+    single_file=SingleFileSpec(has=("blocks.0.cross_attn.q_linear.weight", "blocks.0.mlp.inverted_conv.conv.weight")),
 )
 
 
@@ -85,33 +96,13 @@ class Sana:
 
     spec: FamilySpec = SPEC
 
-    def load_vae(self, source: ModelSource, dtype: torch.dtype) -> nn.Module:
-        """Load the autoencoder alone."""
-        return loading.load_component(source, "vae", dtype)
-
-    def load_text_encoders(self, source: ModelSource, dtype: torch.dtype) -> Mapping[str, Any]:
-        """Load the tokenizer and Gemma 2."""
-        return loading.load_text_encoders(source, dtype)
-
-    def load_denoiser(self, source: ModelSource, dtype: torch.dtype) -> nn.Module:
-        """Load the transformer alone."""
-        return loading.load_component(source, "transformer", dtype)
-
-    def load_pipeline(self, source: ModelSource, dtype: torch.dtype) -> Any:
-        """Load the pipeline."""
-        return loading.load_pipeline(source, dtype)
-
     def noise_schedule(self, source: ModelSource, noise: NoiseConfig) -> NoiseSchedule:
         """Return the flow schedule; the DPM solver that Sana comes with calls its shift `flow_shift`."""
-        from trainer_core.diffusion.flow import flow_schedule
-
         config = source.config("scheduler")
         return flow_schedule({"shift": config.get("flow_shift", 1.0)} | config, noise, patch=1)
 
     def encode_latents(self, vae: nn.Module, pixels: Tensor) -> Tensor:
         """Return latents [B, 32, H/32, W/32]; the autoencoder has no posterior, and no shift."""
-        import torch
-
         autoencoder: Any = vae
         like: Tensor = next(autoencoder.parameters())
         with torch.no_grad():
@@ -131,20 +122,20 @@ class Sana:
         knows the unconditional case, and how the pipeline encodes its negative prompt.
         """
         cleaned = [caption.lower().strip() for caption in captions]
-        described = iter(_instructed(encoders, [caption for caption in cleaned if caption], self.spec.text_length))
+        described = iter(_instructed(encoders, [caption for caption in cleaned if caption], self.spec.text.length))
         if all(cleaned):
             return list(described)
         encoder, tokenizer = encoders["text_encoder"], encoders["tokenizer"]
-        empty = gemma2.unpadded(*gemma2.states(encoder, tokenizer, [""], self.spec.text_length, layer=-1))[0]
+        empty = gemma2.unpadded(*gemma2.states(encoder, tokenizer, [""], self.spec.text.length, layer=-1))[0]
         return [next(described) if caption else empty for caption in cleaned]
 
     def predict(self, denoiser: nn.Module, noisy: Tensor, timesteps: Tensor, given: Conditioning) -> Tensor:
         """Run the transformer at time 1000 * sigma, times its own scale."""
-        dtype, device = loading.denoiser_dtype(denoiser), loading.denoiser_device(denoiser)
+        dtype, device = denoisers.dtype_of(denoiser), denoisers.device_of(denoiser)
         mask = given.text.mask
         output = denoiser(
             hidden_states=noisy.to(device, dtype),
-            timestep=timesteps.to(device) * 1000.0 * loading.denoiser_config(denoiser).get("timestep_scale", 1.0),
+            timestep=timesteps.to(device) * 1000.0 * denoisers.config_of(denoiser).get("timestep_scale", 1.0),
             encoder_hidden_states=given.text.embeds.to(device, dtype),
             encoder_attention_mask=None if mask is None else mask.to(device),
             return_dict=False,

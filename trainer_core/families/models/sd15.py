@@ -6,27 +6,47 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from trainer_core.diffusion.ddpm import ddpm_schedule
 from trainer_core.errors import ModelError
-from trainer_core.families.family import ComponentSpec, FamilySpec, LoraNames, TextLimit, TextLora
-from trainer_core.families.shared import clip, loading
+from trainer_core.families.shared import clip, denoisers, kl_vae, loading
+from trainer_core.families.spec import (
+    ComponentSpec,
+    FamilySpec,
+    LatentSpec,
+    LoraNames,
+    RenderSpec,
+    SingleFileSpec,
+    TextLimit,
+    TextLora,
+    TextSpec,
+)
+from trainer_core.types import TextCondition
 
 if TYPE_CHECKING:
-    import torch
     from PIL import Image
     from torch import Tensor, nn
 
     from trainer_core.config.groups import NoiseConfig, TextConfig
     from trainer_core.diffusion.schedule import NoiseSchedule
     from trainer_core.families.model_source import ModelSource
-    from trainer_core.types import Conditioning, TextCondition
+    from trainer_core.types import Conditioning
 
 _ATTENTION = r"attn[12]\.(to_[qkv]|to_out\.0)"
 _MLP = r"ff\.net\.(0\.proj|2)"
 _BLOCK = r".*\.transformer_blocks\.\d+\."
+_TRANSFORMER = rf".*\.attentions\.\d+\.(proj_in|proj_out|transformer_blocks\.\d+\.({_ATTENTION}|{_MLP}))"
+_RESNET = r".*\.resnets\.\d+\.(time_emb_proj|conv_shortcut)"
+
+
+def _options(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Leave out the safety checker."""
+    return {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
+
 
 SPEC = FamilySpec(
     name="sd15",
     title="Stable Diffusion 1.5",
+    resolution=512,
     prediction="diffusion",
     pipeline="StableDiffusionPipeline",
     components={
@@ -37,31 +57,38 @@ SPEC = FamilySpec(
         "scheduler": ComponentSpec("scheduler", "diffusers", ""),
     },
     denoiser="unet",
-    vae_components=("vae",),
     text_components=("tokenizer", "text_encoder"),
-    denoiser_components=("unet", "scheduler"),
     size_multiple=8,
-    text_length=77,
-    latents_version=1,
-    text_version=1,
-    # proj_in and proj_out of the blocks are convolutions here, so every Linear is in attention or the MLP
+    # proj_in and proj_out of the blocks are 1x1 convolutions here, so every Linear is in attention or the MLP
     targets={
         "attention": _BLOCK + _ATTENTION,
         "attention+mlp": f"{_BLOCK}({_ATTENTION}|{_MLP})",
         "all-linear": f"{_BLOCK}({_ATTENTION}|{_MLP})",
+        # kohya's 192 modules
+        "all-linear+conv1x1": _TRANSFORMER,
+        # kohya's with `conv_dim`; the larger convolutions come with `adapter.conv_rank` or `type: locon`
+        "unet-blocks": f"{_TRANSFORMER}|{_RESNET}",
     },
-    file_has=("input_blocks.0.0.weight",),
-    file_lacks=("label_emb.", "cond_stage_model.model.", "control_model."),
-    clip_skip=True,
-    long_captions=True,
-    text_limits=(TextLimit("tokenizer", "CLIP", spare=2),),
-    text_lora={"text_encoder": TextLora(clip.LORA)},
     lora=LoraNames(
         architecture="stable-diffusion-v1",
         base_model_version="sd_v1",
         comfyui="kohya",
         diffusers_reads=("peft", "kohya"),
         text_encoders={"text_encoder": "lora_te"},
+    ),
+    latents=LatentSpec(version=1),
+    text=TextSpec(
+        length=77,
+        version=1,
+        clip_skip=True,
+        long_captions=True,
+        limits=(TextLimit("tokenizer", "CLIP", spare=2),),
+        lora={"text_encoder": TextLora(clip.LORA)},
+    ),
+    rendering=RenderSpec(options=_options),
+    single_file=SingleFileSpec(
+        has=("input_blocks.0.0.weight",),
+        lacks=("label_emb.", "cond_stage_model.model.", "control_model."),
     ),
 )
 
@@ -72,33 +99,13 @@ class StableDiffusion15:
 
     spec: FamilySpec = SPEC
 
-    def load_vae(self, source: ModelSource, dtype: torch.dtype) -> nn.Module:
-        """Load the VAE alone."""
-        return loading.load_component(source, "vae", dtype)
-
-    def load_text_encoders(self, source: ModelSource, dtype: torch.dtype) -> Mapping[str, Any]:
-        """Load the tokenizer and CLIP-L."""
-        return loading.load_text_encoders(source, dtype)
-
-    def load_denoiser(self, source: ModelSource, dtype: torch.dtype) -> nn.Module:
-        """Load the UNet alone."""
-        return loading.load_component(source, "unet", dtype)
-
-    def load_pipeline(self, source: ModelSource, dtype: torch.dtype) -> Any:
-        """Load the pipeline without its safety checker."""
-        return loading.load_pipeline(
-            source, dtype, safety_checker=None, feature_extractor=None, requires_safety_checker=False
-        )
-
     def noise_schedule(self, source: ModelSource, noise: NoiseConfig) -> NoiseSchedule:
         """Return the DDPM schedule of the scheduler's config."""
-        from trainer_core.diffusion.ddpm import ddpm_schedule
-
         return ddpm_schedule(source.config("scheduler"), noise)
 
     def encode_latents(self, vae: nn.Module, pixels: Tensor) -> Tensor:
         """Return latents [B, 4, H/8, W/8]."""
-        return loading.encode_normalised(vae, pixels)
+        return kl_vae.encode_normalised(vae, pixels)
 
     def encode_text(
         self,
@@ -111,10 +118,8 @@ class StableDiffusion15:
 
         Captions in several pieces of 75 tokens: [75 * pieces + 2, 768].
         """
-        from trainer_core.types import TextCondition
-
         encoder, pieces = encoders["text_encoder"], text.clip_tokens // clip.PIECE
-        states = loading.clip_states(encoder, encoders["tokenizer"], captions, pieces).hidden_states
+        states = clip.states(encoder, encoders["tokenizer"], captions, pieces).hidden_states
         if text.clip_skip >= len(states):
             raise ModelError(f"text.clip_skip = {text.clip_skip}: CLIP has {len(states) - 1} layers. Set it lower.")
         # diffusers' own clip_skip fails with transformers 5, so the norm is applied here
@@ -123,7 +128,7 @@ class StableDiffusion15:
 
     def predict(self, denoiser: nn.Module, noisy: Tensor, timesteps: Tensor, given: Conditioning) -> Tensor:
         """Run the UNet; picture sizes and guidance play no part."""
-        dtype, device = loading.denoiser_dtype(denoiser), loading.denoiser_device(denoiser)
+        dtype, device = denoisers.dtype_of(denoiser), denoisers.device_of(denoiser)
         return denoiser(
             noisy.to(device, dtype),
             timesteps.to(device),

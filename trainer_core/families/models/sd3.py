@@ -6,18 +6,30 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from trainer_core.families.family import BaseKind, ComponentSpec, FamilySpec, LoraNames, TextLimit, TextLora
-from trainer_core.families.shared import clip, loading
+from trainer_core.diffusion.flow import flow_schedule
+from trainer_core.families.shared import clip, denoisers, kl_vae, loading, t5
+from trainer_core.families.spec import (
+    BaseKind,
+    ComponentSpec,
+    FamilySpec,
+    LatentSpec,
+    LoraNames,
+    SingleFileSpec,
+    TextLimit,
+    TextLora,
+    TextSpec,
+)
+from trainer_core.lazy import torch
+from trainer_core.types import TextCondition
 
 if TYPE_CHECKING:
-    import torch
     from PIL import Image
     from torch import Tensor, nn
 
     from trainer_core.config.groups import NoiseConfig, TextConfig
     from trainer_core.diffusion.schedule import NoiseSchedule
     from trainer_core.families.model_source import ModelSource
-    from trainer_core.types import Conditioning, TextCondition
+    from trainer_core.types import Conditioning
 
 _BLOCK = r"transformer_blocks\.\d+\."
 # attn2 is the second attention over the picture alone that SD3.5-medium has
@@ -58,24 +70,13 @@ SPEC = FamilySpec(
         "scheduler": ComponentSpec("scheduler", "diffusers", ""),
     },
     denoiser="transformer",
-    vae_components=("vae",),
     text_components=("tokenizer", "text_encoder", "tokenizer_2", "text_encoder_2", "tokenizer_3", "text_encoder_3"),
-    denoiser_components=("transformer", "scheduler"),
     size_multiple=16,
-    text_length=256,
-    latents_version=1,
-    text_version=1,
     targets={
         "attention": _BLOCK + _ATTENTION,
         "attention+mlp": f"{_BLOCK}({_ATTENTION}|{_MLP})",
         "all-linear": f"{_BLOCK}({_ATTENTION}|{_MLP})",
     },
-    file_has=("joint_blocks.0.context_block.adaLN_modulation.1.bias",),
-    file_parts={"text_encoder_2": "clip_g", "text_encoder_3": "t5xxl"},
-    vae_precisions=("fp32", "bf16"),
-    choosable_text_length=True,
-    text_limits=(TextLimit("tokenizer_3", "T5", spare=1),),
-    text_lora={"text_encoder": TextLora(clip.LORA), "text_encoder_2": TextLora(clip.LORA)},
     lora=LoraNames(
         architecture="stable-diffusion-3",
         network_module="networks.lora_sd3",
@@ -86,6 +87,21 @@ SPEC = FamilySpec(
         ),
         native=_NATIVE,
     ),
+    latents=LatentSpec(
+        version=1,
+        precisions=("fp32", "bf16"),
+    ),
+    text=TextSpec(
+        length=256,
+        version=1,
+        choosable_length=True,
+        limits=(TextLimit("tokenizer_3", "T5", spare=1),),
+        lora={"text_encoder": TextLora(clip.LORA), "text_encoder_2": TextLora(clip.LORA)},
+    ),
+    single_file=SingleFileSpec(
+        has=("joint_blocks.0.context_block.adaLN_modulation.1.bias",),
+        parts={"text_encoder_2": "clip_g", "text_encoder_3": "t5xxl"},
+    ),
 )
 
 
@@ -95,31 +111,13 @@ class StableDiffusion3:
 
     spec: FamilySpec = SPEC
 
-    def load_vae(self, source: ModelSource, dtype: torch.dtype) -> nn.Module:
-        """Load the VAE alone."""
-        return loading.load_component(source, "vae", dtype)
-
-    def load_text_encoders(self, source: ModelSource, dtype: torch.dtype) -> Mapping[str, Any]:
-        """Load the three tokenizers, CLIP-L, CLIP-G and T5."""
-        return loading.load_text_encoders(source, dtype)
-
-    def load_denoiser(self, source: ModelSource, dtype: torch.dtype) -> nn.Module:
-        """Load the transformer alone."""
-        return loading.load_component(source, "transformer", dtype)
-
-    def load_pipeline(self, source: ModelSource, dtype: torch.dtype) -> Any:
-        """Load the pipeline."""
-        return loading.load_pipeline(source, dtype)
-
     def noise_schedule(self, source: ModelSource, noise: NoiseConfig) -> NoiseSchedule:
         """Return the flow schedule, shifted alike for all sizes."""
-        from trainer_core.diffusion.flow import flow_schedule
-
         return flow_schedule(source.config("scheduler"), noise, patch=2)
 
     def encode_latents(self, vae: nn.Module, pixels: Tensor) -> Tensor:
         """Return latents [B, 16, H/8, W/8]."""
-        return loading.encode_normalised(vae, pixels)
+        return kl_vae.encode_normalised(vae, pixels)
 
     def encode_text(
         self,
@@ -133,26 +131,22 @@ class StableDiffusion3:
         The last states but one of both CLIPs stand beside each other, zeros beside them up to T5's width D; T5's last
         state follows below, pads included and not masked.
         """
-        import torch
-
-        from trainer_core.types import TextCondition
-
-        length = text.max_length or self.spec.text_length
-        clips = [
-            loading.clip_states(encoders[f"text_encoder{number}"], encoders[f"tokenizer{number}"], captions)
+        length = self.spec.text.tokens(text.max_length)
+        outputs = [
+            clip.states(encoders[f"text_encoder{number}"], encoders[f"tokenizer{number}"], captions)
             for number in ("", "_2")
         ]
-        t5 = loading.t5_states(encoders["text_encoder_3"], encoders["tokenizer_3"], captions, length)
-        states = torch.cat([clip.hidden_states[-2] for clip in clips], dim=-1)
-        padded = torch.nn.functional.pad(states, (0, t5.shape[-1] - states.shape[-1]))
-        embeds = torch.cat([padded, t5.to(states.dtype)], dim=-2)
-        pooled = torch.cat([clip.text_embeds for clip in clips], dim=-1)
+        t5_rows = t5.states(encoders["text_encoder_3"], encoders["tokenizer_3"], captions, length)
+        states = torch.cat([output.hidden_states[-2] for output in outputs], dim=-1)
+        padded = torch.nn.functional.pad(states, (0, t5_rows.shape[-1] - states.shape[-1]))
+        embeds = torch.cat([padded, t5_rows.to(states.dtype)], dim=-2)
+        pooled = torch.cat([output.text_embeds for output in outputs], dim=-1)
         return [TextCondition(row.clone(), vector.clone()) for row, vector in zip(embeds, pooled, strict=True)]
 
     def predict(self, denoiser: nn.Module, noisy: Tensor, timesteps: Tensor, given: Conditioning) -> Tensor:
         """Run the transformer at time 1000 * sigma; picture sizes and guidance play no part."""
         assert given.text.pooled is not None, "SD3's conditions are pooled"
-        dtype, device = loading.denoiser_dtype(denoiser), loading.denoiser_device(denoiser)
+        dtype, device = denoisers.dtype_of(denoiser), denoisers.device_of(denoiser)
         return denoiser(
             hidden_states=noisy.to(device, dtype),
             timestep=1000.0 * timesteps.to(device),

@@ -6,22 +6,37 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from trainer_core.families.family import ComponentSpec, FamilySpec, LoraNames, TextLimit, TextLora
-from trainer_core.families.shared import clip, loading
+from trainer_core.diffusion.ddpm import ddpm_schedule
+from trainer_core.families.shared import clip, denoisers, kl_vae, loading
+from trainer_core.families.spec import (
+    ComponentSpec,
+    FamilySpec,
+    LatentSpec,
+    LoraNames,
+    RenderSpec,
+    SingleFileSpec,
+    TextLimit,
+    TextLora,
+    TextSpec,
+)
+from trainer_core.lazy import torch
+from trainer_core.types import TextCondition
 
 if TYPE_CHECKING:
-    import torch
     from PIL import Image
     from torch import Tensor, nn
 
     from trainer_core.config.groups import NoiseConfig, TextConfig
     from trainer_core.diffusion.schedule import NoiseSchedule
     from trainer_core.families.model_source import ModelSource
-    from trainer_core.types import Conditioning, Geometry, TextCondition
+    from trainer_core.types import Conditioning, Geometry
 
 _ATTENTION = r"attn[12]\.(to_[qkv]|to_out\.0)"
 _MLP = r"ff\.net\.(0\.proj|2)"
 _BLOCK = r".*\.transformer_blocks\.\d+\."
+# proj_in and proj_out are Linears here
+_TRANSFORMER = rf".*\.attentions\.\d+\.(proj_in|proj_out|transformer_blocks\.\d+\.({_ATTENTION}|{_MLP}))"
+_RESNET = r".*\.resnets\.\d+\.(time_emb_proj|conv_shortcut)"
 
 
 def _original_names() -> dict[str, str]:
@@ -32,19 +47,24 @@ def _original_names() -> dict[str, str]:
     resnets = {"middle_block.0": "mid_block.resnets.0", "middle_block.2": "mid_block.resnets.1"}
     for block in range(3):
         for layer in range(2):
-            place = f"input_blocks.{3 * block + layer + 1}"
-            resnets[f"{place}.0"] = f"down_blocks.{block}.resnets.{layer}"
-            names[f"{place}.1"] = f"down_blocks.{block}.attentions.{layer}"
+            block_name = f"input_blocks.{3 * block + layer + 1}"
+            resnets[f"{block_name}.0"] = f"down_blocks.{block}.resnets.{layer}"
+            names[f"{block_name}.1"] = f"down_blocks.{block}.attentions.{layer}"
         for layer in range(3):
-            place = f"output_blocks.{3 * block + layer}"
-            resnets[f"{place}.0"] = f"up_blocks.{block}.resnets.{layer}"
-            names[f"{place}.1"] = f"up_blocks.{block}.attentions.{layer}"
+            block_name = f"output_blocks.{3 * block + layer}"
+            resnets[f"{block_name}.0"] = f"up_blocks.{block}.resnets.{layer}"
+            names[f"{block_name}.1"] = f"up_blocks.{block}.attentions.{layer}"
     for block in range(2):
         names[f"input_blocks.{3 * block + 3}.0.op"] = f"down_blocks.{block}.downsamplers.0.conv"
         names[f"output_blocks.{3 * block + 2}.2.conv"] = f"up_blocks.{block}.upsamplers.0.conv"
     for theirs, ours in resnets.items():
-        names |= {f"{theirs}.{one}": f"{ours}.{other}" for one, other in inner.items()}
+        names |= {f"{theirs}.{original}": f"{ours}.{name}" for original, name in inner.items()}
     return names
+
+
+def _options(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return how the base treats empty prompts; no watermark."""
+    return {"force_zeros_for_empty_prompt": config.get("force_zeros_for_empty_prompt", True), "add_watermarker": False}
 
 
 SPEC = FamilySpec(
@@ -62,25 +82,15 @@ SPEC = FamilySpec(
         "scheduler": ComponentSpec("scheduler", "diffusers", ""),
     },
     denoiser="unet",
-    vae_components=("vae",),
     text_components=("tokenizer", "text_encoder", "tokenizer_2", "text_encoder_2"),
-    denoiser_components=("unet", "scheduler"),
     size_multiple=8,
-    text_length=77,
-    latents_version=1,
-    text_version=1,
     targets={
         "attention": _BLOCK + _ATTENTION,
         "attention+mlp": f"{_BLOCK}({_ATTENTION}|{_MLP})",
-        "all-linear": rf".*\.attentions\.\d+\.(proj_in|proj_out|transformer_blocks\.\d+\.({_ATTENTION}|{_MLP}))",
+        "all-linear": _TRANSFORMER,
+        # kohya's with `conv_dim`; the larger convolutions come with `adapter.conv_rank` or `type: locon`
+        "unet-blocks": f"{_TRANSFORMER}|{_RESNET}",
     },
-    file_has=("input_blocks.0.0.weight", "label_emb.0.0.weight"),
-    file_lacks=("control_model.",),
-    # the VAE's activations exceed fp16's 65504 (`force_upcast`); bf16 has the range of fp32
-    vae_precisions=("fp32", "bf16"),
-    long_captions=True,
-    text_limits=(TextLimit("tokenizer", "CLIP", spare=2),),
-    text_lora={"text_encoder": TextLora(clip.LORA, unread=1), "text_encoder_2": TextLora(clip.LORA)},
     # every reader takes diffusers' names for SDXL; kohya's own trainer writes those of Stability's code
     lora=LoraNames(
         architecture="stable-diffusion-xl-v1-base",
@@ -88,6 +98,23 @@ SPEC = FamilySpec(
         comfyui="kohya",
         diffusers_reads=("peft", "kohya"),
         also_read=_original_names(),
+    ),
+    latents=LatentSpec(
+        version=1,
+        # the VAE's activations exceed fp16's 65504 (`force_upcast`); bf16 has the range of fp32
+        precisions=("fp32", "bf16"),
+    ),
+    text=TextSpec(
+        length=77,
+        version=1,
+        long_captions=True,
+        limits=(TextLimit("tokenizer", "CLIP", spare=2),),
+        lora={"text_encoder": TextLora(clip.LORA, unread=1), "text_encoder_2": TextLora(clip.LORA)},
+    ),
+    rendering=RenderSpec(options=_options),
+    single_file=SingleFileSpec(
+        has=("input_blocks.0.0.weight", "label_emb.0.0.weight"),
+        lacks=("control_model.",),
     ),
 )
 
@@ -98,32 +125,13 @@ class StableDiffusionXL:
 
     spec: FamilySpec = SPEC
 
-    def load_vae(self, source: ModelSource, dtype: torch.dtype) -> nn.Module:
-        """Load the VAE alone."""
-        return loading.load_component(source, "vae", dtype)
-
-    def load_text_encoders(self, source: ModelSource, dtype: torch.dtype) -> Mapping[str, Any]:
-        """Load both tokenizers, CLIP-L and OpenCLIP bigG."""
-        return loading.load_text_encoders(source, dtype)
-
-    def load_denoiser(self, source: ModelSource, dtype: torch.dtype) -> nn.Module:
-        """Load the UNet alone."""
-        return loading.load_component(source, "unet", dtype)
-
-    def load_pipeline(self, source: ModelSource, dtype: torch.dtype) -> Any:
-        """Load the pipeline, without a watermark."""
-        zeros = source.pipeline_config().get("force_zeros_for_empty_prompt", True)
-        return loading.load_pipeline(source, dtype, force_zeros_for_empty_prompt=zeros, add_watermarker=False)
-
     def noise_schedule(self, source: ModelSource, noise: NoiseConfig) -> NoiseSchedule:
         """Return the DDPM schedule of the scheduler's config."""
-        from trainer_core.diffusion.ddpm import ddpm_schedule
-
         return ddpm_schedule(source.config("scheduler"), noise)
 
     def encode_latents(self, vae: nn.Module, pixels: Tensor) -> Tensor:
         """Return latents [B, 4, H/8, W/8]."""
-        return loading.encode_normalised(vae, pixels)
+        return kl_vae.encode_normalised(vae, pixels)
 
     def encode_text(
         self,
@@ -136,14 +144,10 @@ class StableDiffusionXL:
 
         Captions in several pieces of 75 tokens: [75 * pieces + 2, 2048], and the projection of the first piece.
         """
-        import torch
-
-        from trainer_core.types import TextCondition
-
         # each tokenizer pads with its own token: the second with `!`, which changes what bigG sees
         pieces = text.clip_tokens // clip.PIECE
-        first = loading.clip_states(encoders["text_encoder"], encoders["tokenizer"], captions, pieces)
-        second = loading.clip_states(encoders["text_encoder_2"], encoders["tokenizer_2"], captions, pieces)
+        first = clip.states(encoders["text_encoder"], encoders["tokenizer"], captions, pieces)
+        second = clip.states(encoders["text_encoder_2"], encoders["tokenizer_2"], captions, pieces)
         embeds = clip.joined(torch.cat([first.hidden_states[-2], second.hidden_states[-2]], dim=-1), pieces)
         rows = zip(embeds, clip.first_of(second.text_embeds, pieces), strict=True)
         return [TextCondition(row.clone(), pooled.clone()) for row, pooled in rows]
@@ -151,7 +155,7 @@ class StableDiffusionXL:
     def predict(self, denoiser: nn.Module, noisy: Tensor, timesteps: Tensor, given: Conditioning) -> Tensor:
         """Run the UNet with pooled text and time ids; guidance plays no part."""
         assert given.text.pooled is not None, "SDXL's conditions are pooled"
-        dtype, device = loading.denoiser_dtype(denoiser), loading.denoiser_device(denoiser)
+        dtype, device = denoisers.dtype_of(denoiser), denoisers.device_of(denoiser)
         added = {
             "text_embeds": given.text.pooled.to(device, dtype),
             "time_ids": time_ids(given.geometries).to(device, non_blocking=True),
@@ -176,8 +180,6 @@ def time_ids(geometries: Sequence[Geometry]) -> Tensor:
 
     Stays float32 for every denoiser: bf16 has no odd numbers above 256. The UNet embeds it in float32.
     """
-    import torch
-
     return torch.tensor([[*g.original, *g.crop, *g.target] for g in geometries], dtype=torch.float32)
 
 

@@ -6,18 +6,29 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from trainer_core.families.family import ComponentSpec, FamilySpec, LoraNames, TextLimit
-from trainer_core.families.shared import loading, qwen3
+from trainer_core.diffusion.flow import flow_schedule
+from trainer_core.families.shared import denoisers, kl_vae, loading, qwen3
+from trainer_core.families.shared.qwen3 import chat_states
+from trainer_core.families.spec import (
+    ComponentSpec,
+    FamilySpec,
+    LatentSpec,
+    LoraNames,
+    SingleFileSpec,
+    TextLimit,
+    TextSpec,
+)
+from trainer_core.lazy import torch
+from trainer_core.types import TextCondition
 
 if TYPE_CHECKING:
-    import torch
     from PIL import Image
     from torch import Tensor, nn
 
     from trainer_core.config.groups import NoiseConfig, TextConfig
     from trainer_core.diffusion.schedule import NoiseSchedule
     from trainer_core.families.model_source import ModelSource
-    from trainer_core.types import Conditioning, TextCondition
+    from trainer_core.types import Conditioning
 
 _BLOCK = r"(layers|noise_refiner|context_refiner)\.\d+\."
 _ATTENTION = r"attention\.(to_[qkv]|to_out\.0)"
@@ -50,22 +61,13 @@ SPEC = FamilySpec(
         "scheduler": ComponentSpec("scheduler", "diffusers", ""),
     },
     denoiser="transformer",
-    vae_components=("vae",),
     text_components=("tokenizer", "text_encoder"),
-    denoiser_components=("transformer", "scheduler"),
     size_multiple=16,
-    text_length=512,
-    text_limits=(TextLimit("tokenizer", "Qwen3", before=qwen3.BEFORE),),
-    latents_version=1,
-    text_version=1,
     targets={
         "attention": _BLOCK + _ATTENTION,
         "attention+mlp": f"{_BLOCK}({_ATTENTION}|{_MLP})",
         "all-linear": f"{_BLOCK}({_ATTENTION}|{_MLP})",
     },
-    file_has=("layers.0.adaLN_modulation.0.weight", "cap_embedder.0.weight"),
-    file_lacks=("control_layers.",),
-    vae_precisions=("fp32", "bf16"),
     overflows_in_fp16=True,
     lora=LoraNames(
         architecture="Z-Image",
@@ -73,6 +75,19 @@ SPEC = FamilySpec(
         lokr_in_diffusers=True,
         diffusers_reads=("peft", "kohya"),
         native=_native(),
+    ),
+    latents=LatentSpec(
+        version=1,
+        precisions=("fp32", "bf16"),
+    ),
+    text=TextSpec(
+        length=512,
+        version=1,
+        limits=(TextLimit("tokenizer", "Qwen3", before=qwen3.BEFORE),),
+    ),
+    single_file=SingleFileSpec(
+        has=("layers.0.adaLN_modulation.0.weight", "cap_embedder.0.weight"),
+        lacks=("control_layers.",),
     ),
 )
 
@@ -83,31 +98,13 @@ class ZImage:
 
     spec: FamilySpec = SPEC
 
-    def load_vae(self, source: ModelSource, dtype: torch.dtype) -> nn.Module:
-        """Load the VAE alone."""
-        return loading.load_component(source, "vae", dtype)
-
-    def load_text_encoders(self, source: ModelSource, dtype: torch.dtype) -> Mapping[str, Any]:
-        """Load the tokenizer and Qwen3."""
-        return loading.load_text_encoders(source, dtype)
-
-    def load_denoiser(self, source: ModelSource, dtype: torch.dtype) -> nn.Module:
-        """Load the transformer alone."""
-        return loading.load_component(source, "transformer", dtype)
-
-    def load_pipeline(self, source: ModelSource, dtype: torch.dtype) -> Any:
-        """Load the pipeline."""
-        return loading.load_pipeline(source, dtype)
-
     def noise_schedule(self, source: ModelSource, noise: NoiseConfig) -> NoiseSchedule:
         """Return the flow schedule, shifted alike for all sizes."""
-        from trainer_core.diffusion.flow import flow_schedule
-
         return flow_schedule(source.config("scheduler"), noise, patch=2)
 
     def encode_latents(self, vae: nn.Module, pixels: Tensor) -> Tensor:
         """Return latents [B, 16, H/8, W/8]."""
-        return loading.encode_normalised(vae, pixels)
+        return kl_vae.encode_normalised(vae, pixels)
 
     def encode_text(
         self,
@@ -117,12 +114,9 @@ class ZImage:
         controls: Sequence[Sequence[Image.Image]] = (),
     ) -> list[TextCondition]:
         """Return [L, D] for each caption: Qwen3's last state but one, without pads, so L differs."""
-        from trainer_core.families.shared.qwen3 import chat_states
-        from trainer_core.types import TextCondition
-
         # the template of a thinking assistant is the one without an empty thought in it
         states, mask = chat_states(
-            encoders["text_encoder"], encoders["tokenizer"], captions, self.spec.text_length, thinking=True
+            encoders["text_encoder"], encoders["tokenizer"], captions, self.spec.text.length, thinking=True
         )
         kept = mask.to(states[-2].device)
         return [TextCondition(row[one].clone()) for row, one in zip(states[-2], kept, strict=True)]
@@ -132,9 +126,7 @@ class ZImage:
 
         It predicts the way from noise to the picture, which is the target with its sign turned.
         """
-        import torch
-
-        dtype, device = loading.denoiser_dtype(denoiser), loading.denoiser_device(denoiser)
+        dtype, device = denoisers.dtype_of(denoiser), denoisers.device_of(denoiser)
         embeds, mask = given.text.embeds.to(device, dtype), given.text.mask
         # pads stand at the end; one transfer for the batch tells where
         lengths = [embeds.shape[1]] * len(embeds) if mask is None else mask.sum(dim=1).tolist()

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from trainer_core.families.shared import text_models
+from trainer_core.lazy import torch
+
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor
 
 PIECE = 75
@@ -30,8 +32,6 @@ def piece_ids(tokenizer: Any, captions: Sequence[str], tokens: int, device: torc
     Returns:
         int64 [B * tokens / 75, 77], the pieces of a caption one after another.
     """
-    import torch
-
     start, end, pad = tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id
     rows: list[list[int]] = []
     for words in tokenizer(list(captions), add_special_tokens=False, verbose=False).input_ids:
@@ -51,8 +51,6 @@ def joined(states: Tensor, pieces: int) -> Tensor:
     Returns:
         [B, 75 * pieces + 2, D].
     """
-    import torch
-
     if pieces == 1:
         return states
     of_caption = states.unflatten(0, (-1, pieces))
@@ -63,3 +61,16 @@ def joined(states: Tensor, pieces: int) -> Tensor:
 def first_of(pooled: Tensor, pieces: int) -> Tensor:
     """Return the pooled output [B, P] of each caption's first piece, of [B * pieces, P]."""
     return pooled[::pieces]
+
+
+def states(encoder: Any, tokenizer: Any, captions: Sequence[str], pieces: int = 1) -> Any:
+    """Run a CLIP text encoder without a mask; the output holds `hidden_states` and the pooled output.
+
+    With several `pieces` of 75 tokens a caption has as many rows, one after another (`joined`).
+    """
+    with text_models.gradients_if_trained(encoder):
+        if pieces > 1:
+            ids = piece_ids(tokenizer, captions, pieces * PIECE, encoder.device)
+        else:
+            ids = text_models.token_ids(tokenizer, captions, tokenizer.model_max_length, encoder.device)
+        return encoder(ids, output_hidden_states=True)

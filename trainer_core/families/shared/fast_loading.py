@@ -11,8 +11,9 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from trainer_core.lazy import torch
+
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor
 
 GDS_DEVICE = Path("/dev/nvidia-fs0")
@@ -69,8 +70,6 @@ def load(
 
 
 def _as(tensor: Tensor, name: str, dtype: torch.dtype, kept: tuple[str, ...]) -> Tensor:
-    import torch
-
     if not tensor.is_floating_point():
         return tensor
     return tensor.to(torch.float32 if any(part in name.split(".") for part in kept) else dtype)

@@ -9,9 +9,12 @@ _SINGLE = r"single_transformer_blocks\.\d+\."
 _DOUBLE_ATTENTION = r"attn\.(to_[qkv]|to_out\.0|add_[qkv]_proj|to_add_out)"
 _DOUBLE_MLP = r"ff(_context)?\.net\.(0\.proj|2)"
 _SINGLE_ATTENTION = r"attn\.to_[qkv]"
+_MODULATION = rf"{_DOUBLE}norm1(_context)?\.linear|{_SINGLE}norm\.linear"
 ATTENTION = f"{_DOUBLE}{_DOUBLE_ATTENTION}|{_SINGLE}{_SINGLE_ATTENTION}"
 # a single block's proj_out reads attention and MLP together
 LINEAR = f"{_DOUBLE}({_DOUBLE_ATTENTION}|{_DOUBLE_MLP})|{_SINGLE}({_SINGLE_ATTENTION}|proj_mlp|proj_out)"
+# every Linear of the blocks: FLUX.1's 494 modules, which are 304 in Black Forest Labs' code
+WITH_MODULATION = f"{LINEAR}|{_MODULATION}"
 
 _D, _S = "transformer_blocks.{}", "single_transformer_blocks.{}"
 NATIVE: Mapping[str, tuple[str, ...]] = {

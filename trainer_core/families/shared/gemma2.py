@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from trainer_core.lazy import torch
+from trainer_core.types import TextCondition
+
 if TYPE_CHECKING:
     from torch import Tensor
-
-    from trainer_core.types import TextCondition
 
 
 def states(encoder: Any, tokenizer: Any, texts: Sequence[str], length: int, layer: int) -> tuple[Tensor, Tensor]:
@@ -16,8 +17,6 @@ def states(encoder: Any, tokenizer: Any, texts: Sequence[str], length: int, laye
 
     The padding side is said at every call: Gemma's tokenizers are saved with pads on the left.
     """
-    import torch
-
     tokens = tokenizer(
         list(texts),
         padding="max_length",
@@ -33,6 +32,4 @@ def states(encoder: Any, tokenizer: Any, texts: Sequence[str], length: int, laye
 
 def unpadded(states_BLD: Tensor, mask_BL: Tensor) -> list[TextCondition]:
     """Return a condition [tokens, D] for each caption, with the masked rows alone, in memory of its own."""
-    from trainer_core.types import TextCondition
-
     return [TextCondition(rows[mask]) for rows, mask in zip(states_BLD, mask_BL, strict=True)]

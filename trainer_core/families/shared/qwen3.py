@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from trainer_core.families.shared import loading
+from trainer_core.families.shared import text_models
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -24,7 +24,7 @@ def chat_states(
         tokenizer: Its tokenizer, with the chat template; it pads at the end.
         captions: B captions.
         length: Tokens of each, template included; cut or padded.
-        thinking: False closes an empty `<think>` block in the assistant's place, as `enable_thinking` does.
+        thinking: False starts the answer with an empty, closed `<think>` block, as `enable_thinking` does.
 
     Returns:
         Hidden states [B, length, D], the first those of the embedding, the last normed; and the mask of what is no
@@ -40,4 +40,4 @@ def chat_states(
         for caption in captions
     ]
     tokens = tokenizer(chats, padding="max_length", max_length=length, truncation=True, return_tensors="pt")
-    return loading.language_states(getattr(encoder, "model", encoder), tokens), tokens.attention_mask.bool()
+    return text_models.language_states(getattr(encoder, "model", encoder), tokens), tokens.attention_mask.bool()

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from trainer_core.lazy import torch
+
 if TYPE_CHECKING:
     from PIL import Image
     from torch import Tensor
@@ -23,8 +25,6 @@ def text_states(encoder: Any, tokenizer: Any, chats: Sequence[str], head: int, l
     Returns:
         The last state, after the final norm, of every token after the head: [L, D] each, without pads.
     """
-    import torch
-
     tokens = tokenizer(
         text=list(chats), padding=True, truncation=True, max_length=head + length, return_tensors="pt"
     ).to(encoder.device)
@@ -40,8 +40,6 @@ def picture_states(encoder: Any, processor: Any, chat: str, pictures: Sequence[I
     All that the processor returns goes to the encoder. Part of it is `mm_token_type_ids`: without them transformers 5
     silently gives the tokens of a picture positions in a line instead of rows and columns.
     """
-    import torch
-
     inputs = processor(text=[chat], images=list(pictures), padding=True, return_tensors="pt").to(encoder.device)
     with torch.no_grad():
         return _last_states(encoder, **inputs)[0, head:].clone()

@@ -14,8 +14,8 @@ from trainer_core.importers.core.convert import (
 )
 from trainer_core.importers.core.key_table import (
     Context,
+    Conversion,
     Default,
-    Fate,
     Row,
     Table,
     irrelevant,
@@ -41,20 +41,22 @@ def _extension(value: JSON, context: Context) -> JSON:
 def _buckets(value: JSON, context: Context) -> JSON:
     """Its buckets have any shape; ours have a longest and a shortest side."""
     if not truth(value) or truth(context.get("square_crop")):
-        return Fate({"bucket.table": "square"})
+        return Conversion({"bucket.table": "square"})
     sides = _resolution(context.get("resolution", 512), context)
     limits: dict[str, JSON] = {
         "bucket.table": "grid",
         "bucket.max_side": 2 * max(sides),
         "bucket.min_side": max(64, min(sides) // 2),
     }
-    return Fate({**limits, "bucket.upscale": False}, note="Its buckets have any shape and never enlarge a picture.")
+    return Conversion(
+        {**limits, "bucket.upscale": False}, note="Its buckets have any shape and never enlarge a picture."
+    )
 
 
 def _extra_control(value: JSON, context: Context) -> JSON:
     keys = ("control_path", "control_path_1", "control_path_2", "control_path_3")
     every = [context.get(key) for key in keys if context.get(key)]
-    return Fate({"datasets.control_path": [one for value in every for one in paths(value, context)]})
+    return Conversion({"datasets.control_path": [one for value in every for one in paths(value, context)]})
 
 
 DATASET: list[Row] = [
@@ -106,12 +108,19 @@ DATASET: list[Row] = [
     no("diff_output_preservation_class", "It holds for all folders: `loss.preservation_class`."),
     *irrelevant("cache_latents cache_latents_to_disk cache_text_embeddings cache_clip_vision_to_disk", CACHED),
     *irrelevant("cache_tensors_to_disk load_image_when_caching_latents cache_latents_num_workers", CACHED),
-    *irrelevant("num_workers prefetch_factor fast_image_size debug replay_transforms", "Of its program."),
-    *irrelevant("type full_size_control_images control_transparent_color guidance_type batch_size", "Of its program."),
     *irrelevant(
-        "num_frames shrink_video_to_frames fps auto_frame_count trim_auto_frame_count_tail do_i2v", "Of videos."
+        "num_workers prefetch_factor fast_image_size debug replay_transforms", "It concerns that program only."
     ),
-    *irrelevant("do_audio audio_preserve_pitch audio_normalize extra_values shuffle_augmentations", "Of videos."),
+    *irrelevant(
+        "type full_size_control_images control_transparent_color guidance_type batch_size",
+        "It concerns that program only.",
+    ),
+    *irrelevant(
+        "num_frames shrink_video_to_frames fps auto_frame_count trim_auto_frame_count_tail do_i2v", "It is for videos."
+    ),
+    *irrelevant(
+        "do_audio audio_preserve_pitch audio_normalize extra_values shuffle_augmentations", "It is for videos."
+    ),
 ]
 
 DATASET_DEFAULTS: list[Default] = [

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from trainer_core.importers.ai_toolkit.training import HARDWARE, NETWORK, TRAIN
+from trainer_core.importers.core.components import text_encoder_rows, vae_row
 from trainer_core.importers.core.convert import (
     amount,
     count,
@@ -20,18 +22,28 @@ from trainer_core.importers.core.convert import (
 from trainer_core.importers.core.key_table import (
     Context,
     Default,
-    Fate,
     Row,
     Table,
     changed,
     dropped,
     irrelevant,
+    memory,
     secret,
     several,
     to,
 )
 from trainer_core.importers.core.key_table import unsupported as no
+from trainer_core.importers.core.prompts import Prompt, convert_prompts, parse_line
 from trainer_core.types import JSON
+
+_SAMPLE_KEYS: Mapping[str, str] = {
+    "neg": "negative_prompt",
+    "width": "width",
+    "height": "height",
+    "seed": "seed",
+    "guidance_scale": "guidance",
+    "sample_steps": "steps",
+}
 
 
 def _seed_walk(value: JSON, context: Context) -> JSON:
@@ -41,18 +53,29 @@ def _seed_walk(value: JSON, context: Context) -> JSON:
 
 
 def _prompts(value: JSON, context: Context) -> JSON:
-    plain = [one if isinstance(one, str) else str(one.get("prompt", "")) for one in value or []]
-    plain = [one for one in plain if one]
-    more = sorted({key for one in value or [] if isinstance(one, Mapping) for key in one} - {"prompt"})
-    controls = [_controls(one, context) for one in value or [] if isinstance(one, Mapping)]
-    found: dict[str, JSON] = {"sample.prompts": plain}
-    if any(controls) and len(controls) == len(plain):
-        found["sample.control_paths"] = [one[0] if len(one) == 1 else one for one in controls]
-    rest = [key for key in more if not key.startswith("ctrl_img")]
-    if rest:
-        note = f"What differs from prompt to prompt ({', '.join(rest)}) belongs into a `sample.prompt_file`."
-        return changed(found, note)
-    return Fate(found) if plain else dropped("No prompts.")
+    rows = [{"prompt": row} if isinstance(row, str) else dict(row) for row in value or []]
+    rows = [row for row in rows if row.get("prompt")]
+    if not rows:
+        return dropped("No prompts.")
+    prompts = [_prompt(row, context) for row in rows]
+    controls = [_controls(row, context) for row in rows]
+    found = convert_prompts(prompts, context)
+    if not any(controls):
+        return found
+    if "sample.prompts" in found.settings:
+        paths = [files[0] if len(files) == 1 else files for files in controls]
+        return replace(found, settings={**found.settings, "sample.control_paths": paths})
+    pairs = zip(prompts, controls, strict=True)
+    edits = [replace(prompt, own={**prompt.own, "controls": files}) for prompt, files in pairs]
+    return convert_prompts(edits, context)
+
+
+def _prompt(row: Mapping[str, JSON], context: Context) -> Prompt:
+    """Read one of `sample.samples`: a prompt with values of its own, a line in kohya's form too."""
+    prompt = parse_line(str(row["prompt"]))
+    own = {name: row[key] for key, name in _SAMPLE_KEYS.items() if row.get(key) is not None}
+    unread = [key for key in row if key not in _SAMPLE_KEYS and key != "prompt" and not key.startswith("ctrl_img")]
+    return Prompt(prompt.text, {**prompt.own, **own}, (*prompt.unread, *unread))
 
 
 def _controls(one: Mapping[str, JSON], context: Context) -> list[str]:
@@ -64,30 +87,30 @@ def _trigger(value: JSON, context: Context) -> JSON:
     return str(value)
 
 
-_ONLY_SLIDERS = "Of another kind of training."
+_ONLY_SLIDERS = "It is for another kind of training."
 
 MODEL: list[Row] = [
     to("model.name_or_path", "model.path", model_path),
     *irrelevant("model.only_if_contains model.ignore_if_contains", HARDWARE),
-    *irrelevant("model.arch model.is_xl model.is_flux model.is_v3 model.is_lumina2", "Told the family."),
+    *irrelevant("model.arch model.is_xl model.is_flux model.is_v3 model.is_lumina2", "Read to detect the family."),
     to("model.is_v_pred", "noise.prediction", unless_off(lambda value, context: "v_prediction")),
+    *memory("model.quantize model.quantize_te model.low_vram model.auto_memory model.layer_offloading"),
+    *memory("model.text_encoder_bits model.split_model_over_gpus model.compile model.block_compile"),
+    *memory("model.accuracy_recovery_adapter network.layer_offloading"),
+    *irrelevant("model.qtype model.qtype_te model.quantize_kwargs.*", "Read with `quantize`."),
     *irrelevant(
-        "model.quantize model.quantize_te model.qtype model.qtype_te model.quantize_kwargs.*",
+        "model.layer_offloading_transformer_percent model.layer_offloading_text_encoder_percent",
+        "Read with `layer_offloading`.",
+    ),
+    *irrelevant("model.compile_mode model.compile_fullgraph model.compile_dynamic", "Read with `compile`."),
+    *irrelevant(
+        "model.te_device model.vae_device model.attn_masking model.cache_size_limit"
+        " model.split_model_other_module_param_count_scale",
         HARDWARE,
     ),
     *irrelevant(
-        "model.low_vram model.auto_memory model.layer_offloading model.text_encoder_bits model.te_device", HARDWARE
-    ),
-    *irrelevant("model.layer_offloading_transformer_percent model.layer_offloading_text_encoder_percent", HARDWARE),
-    *irrelevant(
-        "model.split_model_over_gpus model.split_model_other_module_param_count_scale model.vae_device", HARDWARE
-    ),
-    *irrelevant(
-        "model.compile model.block_compile model.compile_mode model.compile_fullgraph model.attn_masking", HARDWARE
-    ),
-    *irrelevant("model.compile_dynamic model.cache_size_limit model.accuracy_recovery_adapter", HARDWARE),
-    *irrelevant(
-        "model.use_flux_cfg model.inference_lora_path model.latent_space_version model.in_context", "Of its program."
+        "model.use_flux_cfg model.inference_lora_path model.latent_space_version model.in_context",
+        "It concerns that program only.",
     ),
     to("model.vae_dtype", "latents.precision", precision),
     to("model.te_dtype", "text.precision", precision),
@@ -100,11 +123,13 @@ MODEL: list[Row] = [
     no("model.unconditional_lora_path", "Merge it into the base first."),
     *[
         no(f"model.{key}", "Put it into the base's folder: a diffusers-format folder holds all parts.")
-        for key in ("vae_path", "unet_path", "te_name_or_path", "refiner_name_or_path", "extras_name_or_path")
+        for key in ("unet_path", "refiner_name_or_path", "extras_name_or_path")
     ],
+    vae_row("model.vae_path"),
+    *text_encoder_rows(("model.te_name_or_path",)),
     no("model.model_kwargs.*", "Options of one model there: see our page of the family."),
     no("model.model_paths.*", "Put them into the base's folder."),
-    *irrelevant("model.refiner_start_at model.use_text_encoder_1 model.use_text_encoder_2", "Of other models."),
+    *irrelevant("model.refiner_start_at model.use_text_encoder_1 model.use_text_encoder_2", "It is for other models."),
     *[
         no(f"model.{key}", "We do not train this model.")
         for key in ("is_v2", "is_pixart", "is_pixart_sigma", "is_auraflow", "is_ssd", "is_vega")
@@ -123,8 +148,8 @@ OUTPUT: list[Row] = [
     ),
     *irrelevant("save.save_format", "We write .safetensors in `export.formats`."),
     *irrelevant("save.push_to_hub save.hf_repo_id save.hf_private", "We do not upload."),
-    several("sample.prompts", "sample.prompts", _prompts),
-    several("sample.samples", "sample.prompts sample.control_paths", _prompts),
+    several("sample.prompts", "sample.prompts sample.prompt_file", _prompts),
+    several("sample.samples", "sample.prompts sample.prompt_file sample.control_paths", _prompts),
     to(
         "sample.sample_every",
         "sample.every",
@@ -161,19 +186,20 @@ OUTPUT: list[Row] = [
         " sample.extra_values",
         "Of its program, or of videos.",
     ),
-    *irrelevant("sample.adapter_conditioning_scale sample.refiner_start_at", "Of other models."),
+    *irrelevant("sample.adapter_conditioning_scale sample.refiner_start_at", "It is for other models."),
     to("logging.log_every", "logging.every", unless_off(number)),
     to("logging.use_wandb", "logging.wandb", unless_off(lambda value, context: "online")),
     to("logging.project_name", "logging.wandb_project", unless_off(text)),
     to("logging.run_name", "logging.wandb_run", unless_off(text)),
-    *irrelevant("logging.verbose logging.use_ui_logger", "Of its program."),
+    *irrelevant("logging.verbose logging.use_ui_logger", "It concerns that program only."),
     to("log_dir", "logging.tensorboard", on),
     to("trigger_word", "caption.trigger_word", unless_off(_trigger)),
     to("training_seed", "train.seed", unless_off(number)),
     *irrelevant(
-        "type name device training_folder performance_log_every sqlite_db_path torch_profiler", "Of its program."
+        "type name device training_folder performance_log_every sqlite_db_path torch_profiler",
+        "It concerns that program only.",
     ),
-    *irrelevant("meta.* config_name first_sample", "Of its program."),
+    *irrelevant("meta.* config_name first_sample", "It concerns that program only."),
     *[
         no(f"{key}.*", _ONLY_SLIDERS)
         for key in ("adapter", "embedding", "decorator", "slider", "guidance", "do_lorm", "lorm_extract_mode_param")

@@ -13,7 +13,16 @@ from trainer_core.importers.core.key_table import (
     dropped,
     refused,
 )
-from trainer_core.importers.core.tool_config import Loaded, Section, Source, Told, Tool, failure, flat
+from trainer_core.importers.core.tool_config import (
+    DetectedFamily,
+    Loaded,
+    Section,
+    Source,
+    Tool,
+    failure,
+    flat,
+    in_folder,
+)
 from trainer_core.types import JSON
 
 ARCHITECTURES: Mapping[str, str] = {
@@ -34,11 +43,15 @@ ARCHITECTURES: Mapping[str, str] = {
     "lumina2": "lumina2",
 }
 
+_OF_FOLDERS = (
+    *("folder_path", "dataset_path", "control_path", "control_path_1", "control_path_2", "control_path_3"),
+    *("mask_path", "inpaint_path", "unconditional_path", "clip_image_path"),
+)
 _FLAGS: Mapping[str, str] = {"is_xl": "sdxl", "is_v3": "sd3", "is_flux": "flux1", "is_lumina2": "lumina2"}
 
 
 def recognise(data: JSON) -> str:
-    """Tell by what values are ai-toolkit's."""
+    """Return which of ai-toolkit's keys the values have; empty if they are not of this tool."""
     config = data.get("config") if isinstance(data, Mapping) else None
     process = config.get("process") if isinstance(config, Mapping) else None
     return "`config.process`" if isinstance(process, list) and process else ""
@@ -63,15 +76,18 @@ def read(loaded: Loaded) -> Source:
         for number_, one in enumerate(config["process"])
         if number_
     ]
-    extra += [("job", loaded.data.get("job"), dropped("Of its program."))]
+    extra += [("job", loaded.data.get("job"), dropped("It concerns that program only."))]
     extra += [
         (f"config.{key}", value, dropped("The name of the project.")) for key, value in config.items() if key == "name"
     ]
     rest = {key: value for key, value in loaded.data.items() if key not in ("job", "config")}
     rest |= {key: value for key, value in config.items() if key not in ("name", "process")}
-    folders = [{"folder_path": str(loaded.folder)}] if loaded.folder else process.get("datasets") or []
+    folders = process.get("datasets") or []
     values = flat({key: value for key, value in process.items() if key != "datasets"}) | flat(rest)
     sections = [Section(one, DATASET_TABLE, f"datasets.{count}.") for count, one in enumerate(folders)]
+    if loaded.folder:
+        sections, more = in_folder(sections, loaded.folder, _OF_FOLDERS, Section({}, DATASET_TABLE))
+        extra += more
     return Source(
         Section(values, TABLE),
         sections,
@@ -81,22 +97,24 @@ def read(loaded: Loaded) -> Source:
     )
 
 
-def _family(values: Mapping[str, JSON], kind: str) -> Told:
+def _family(values: Mapping[str, JSON], kind: str) -> DetectedFamily:
     if not any(key.startswith("network.") for key in values):
         problem = f"is not trained by `type: {kind}` without a `network`: we train adapters alone."
-        return Told("", "`network`", problem=problem)
+        return DetectedFamily("", "`network`", problem=problem)
     architecture = str(values.get("model.arch") or "")
     if architecture:
         found = ARCHITECTURES.get(architecture.split(":")[0], "")
         problem = "" if found else f"is {architecture}, which we do not train."
-        return Told(found, "`model.arch`", problem=problem)
+        return DetectedFamily(found, "`model.arch`", problem=problem)
     for flag, family in _FLAGS.items():
         if truth(values.get(f"model.{flag}")):
-            return Told(family, f"`model.{flag}`")
+            return DetectedFamily(family, f"`model.{flag}`")
     for flag in ("is_v2", "is_pixart", "is_pixart_sigma", "is_auraflow", "is_ssd", "is_vega"):
         if truth(values.get(f"model.{flag}")):
-            return Told("", f"`model.{flag}`", problem=f"is told by `{flag}`: a model that we do not train.")
-    return Told("sd15", "no `arch`, which means SD1.5 there")
+            return DetectedFamily(
+                "", f"`model.{flag}`", problem=f"is detected by `{flag}`: a model that we do not train."
+            )
+    return DetectedFamily("sd15", "no `arch`, which means SD1.5 there")
 
 
 TOOL = Tool("ai-toolkit", "ostris' ai-toolkit", recognise, read, (TABLE, DATASET_TABLE))

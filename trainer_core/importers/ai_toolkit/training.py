@@ -19,7 +19,7 @@ from trainer_core.importers.core.convert import (
 )
 from trainer_core.importers.core.key_table import (
     Context,
-    Fate,
+    Conversion,
     Row,
     changed,
     dropped,
@@ -29,9 +29,21 @@ from trainer_core.importers.core.key_table import (
     to,
 )
 from trainer_core.importers.core.key_table import unsupported as no
+from trainer_core.importers.core.targets import transformer_blocks, unet_blocks
 from trainer_core.importers.kohya.network import ENCODERS
 from trainer_core.types import JSON
 
+_INSIDE: Mapping[str, str] = {
+    "sd15": r".*attentions\..*",
+    "sdxl": r".*attentions\..*",
+    "flux1": r".*transformer_blocks\..*",
+    "sd3": r".*transformer_blocks\..*",
+    "qwen_image": r".*transformer_blocks\..*",
+    "qwen_image_edit": r".*transformer_blocks\..*",
+}
+"""Family -> names of the modules inside the blocks, outside of which nothing is adapted (`transformer_only`)."""
+_Z_IMAGE = r"layers\.\d+\.(attention\.(to_[qkv]|to_out\.0)|feed_forward\.w[123])"
+"""Z-Image's layers without its refiners, which it leaves out."""
 HARDWARE = "Hardware: the profile decides (`hardware.profile`)."
 
 
@@ -39,7 +51,9 @@ def _rank(value: JSON, context: Context) -> JSON:
     if context.key == "network.linear" and context.get("network.rank"):
         return dropped("`rank` goes before it.")
     if str(context.get("network.type")) == "lokr" and truth(context.get("network.lokr_full_rank", True)):
-        return Fate({"adapter_options.full_matrix": True}, note="`lokr_full_rank` makes the rank count for nothing.")
+        return Conversion(
+            {"adapter_options.full_matrix": True}, note="`lokr_full_rank` makes the rank count for nothing."
+        )
     return number(value)
 
 
@@ -59,7 +73,16 @@ def _alpha(value: JSON, context: Context) -> JSON:
 def _conv(value: JSON, context: Context) -> JSON:
     if context.flow or not amount(value):
         return dropped("No convolutions are adapted.")
-    return Fate({"adapter.type": "locon", "adapter.conv_rank": int(amount(value))})
+    return Conversion({"adapter.type": "locon", "adapter.conv_rank": int(amount(value))})
+
+
+def _adapted(value: JSON, context: Context) -> Conversion:
+    """Return what it adapts: the transformer blocks, with `conv` all of a UNet's blocks."""
+    if amount(context.get("network.conv")) and not context.flow:
+        return unet_blocks()
+    if context.family == "z_image":
+        return changed({"adapter.targets": _Z_IMAGE}, "It adapts the modulation of its 30 layers too.")
+    return transformer_blocks(context.family)
 
 
 def _conv_alpha(value: JSON, context: Context) -> JSON:
@@ -73,9 +96,12 @@ def _only(value: JSON, context: Context) -> JSON:
     keep, leave = ([one] if isinstance(one, str) else list(one) for one in (keep, leave))
     parts = [re.escape(part.removeprefix("transformer.")) for part in keep]
     never = "".join(f"(?!.*{re.escape(part.removeprefix('transformer.'))})" for part in leave)
-    inner = f".*({'|'.join(parts)}).*" if parts else ".*"
+    inside = ".*"
+    if truth(context.get("network.transformer_only", True)):
+        inside = _INSIDE.get(context.family, ".*")
+    wanted = f"(?=.*({'|'.join(parts)}))" if parts else ""
     note = "A regex of the same parts; check the names, which are diffusers' here."
-    return changed({"adapter.targets": never + inner}, note)
+    return changed({"adapter.targets": never + wanted + inside}, note)
 
 
 def _encoders(value: JSON, context: Context) -> JSON:
@@ -89,13 +115,13 @@ def _timesteps(value: JSON, context: Context) -> JSON:
         kind = "weighted"
     uniform: Mapping[str, JSON] = {"noise.timestep_sampling": "uniform", "noise.shift": 1}
     shifted: Mapping[str, JSON] = {"noise.timestep_sampling": "uniform", "noise.shift": "resolution"}
-    known: Mapping[str, Fate] = {
-        "sigmoid": Fate({"noise.timestep_sampling": "sigmoid"}),
-        "linear": Fate(uniform),
+    known: Mapping[str, Conversion] = {
+        "sigmoid": Conversion({"noise.timestep_sampling": "sigmoid"}),
+        "linear": Conversion(uniform),
         "weighted": changed(uniform, "It also weights the loss by noise level; ours weights all alike."),
-        "shift": Fate(shifted),
-        "flux_shift": Fate(shifted),
-        "lumina2_shift": Fate(shifted),
+        "shift": Conversion(shifted),
+        "flux_shift": Conversion(shifted),
+        "lumina2_shift": Conversion(shifted),
         "lognorm_blend": changed({"noise.timestep_sampling": "sigmoid"}, "It blends log-normal with uniform steps."),
     }
     return known.get(kind) or refused("It trains for few-step sampling: choose one of `noise.timestep_sampling`.")
@@ -110,7 +136,7 @@ def _level(value: JSON, context: Context) -> JSON:
     found: dict[str, JSON] = {"noise.max_timestep" if is_least else "noise.min_timestep": 1000 - step}
     if context.flow and context.get("train.timestep_type") == "sigmoid":
         return changed(found, "It counts from the noisiest, in shares of the sigmoid's draws; ours is a noise level.")
-    return Fate(found)
+    return Conversion(found)
 
 
 def _balance(value: JSON, context: Context) -> JSON:
@@ -120,7 +146,10 @@ def _balance(value: JSON, context: Context) -> JSON:
 
 
 def _lr(value: JSON, context: Context) -> JSON:
-    adaptive = str(context.get("train.optimizer", "")).lower().startswith(("prodigy", "dadapt", "automagic"))
+    name = str(context.get("train.optimizer", "")).lower()
+    if name.startswith("automagic"):
+        return changed({"optimizer.lr": optimizers.AUTOMAGIC_LR}, optimizers.AUTOMAGIC)
+    adaptive = name.startswith(("prodigy", "dadapt"))
     if adaptive and amount(value) < 0.1:
         return changed({"optimizer.lr": 1.0}, "The optimizer finds its own rate; 1 is what it starts from.")
     return number(value)
@@ -133,8 +162,8 @@ def _optimizer(value: JSON, context: Context) -> JSON:
 
 def _ema(value: JSON, context: Context) -> JSON:
     if not truth(value):
-        return dropped("Off there.")
-    return Fate({"train.ema_decay": number(context.get("train.ema_config.ema_decay", 0.999))})
+        return dropped("It is off there.")
+    return Conversion({"train.ema_decay": number(context.get("train.ema_config.ema_decay", 0.999))})
 
 
 def _accumulation(value: JSON, context: Context) -> JSON:
@@ -145,7 +174,7 @@ def _accumulation(value: JSON, context: Context) -> JSON:
         note = f"It counts each pass as a step, so {steps} of its steps are {max(1, steps // count)} of ours."
         both = {"train.gradient_accumulation_steps": count, "train.steps": max(1, steps // count)}
         return changed(both, note)
-    return count if count > 1 else dropped("Off there.")
+    return count if count > 1 else dropped("It is off there.")
 
 
 def _steps(value: JSON, context: Context) -> JSON:
@@ -156,12 +185,12 @@ def _steps(value: JSON, context: Context) -> JSON:
 
 def _preservation(value: JSON, context: Context) -> JSON:
     if not truth(value):
-        return dropped("Off there.")
+        return dropped("It is off there.")
     found: dict[str, JSON] = {
         "loss.preservation_weight": number(context.get("train.diff_output_preservation_multiplier", 1.0)),
         "loss.preservation_class": str(context.get("train.diff_output_preservation_class", "")),
     }
-    return Fate(found)
+    return Conversion(found)
 
 
 _WAYS = "We have nothing like it: see `loss` and `noise` for what there is."
@@ -191,12 +220,12 @@ NETWORK: list[Row] = [
     several(
         "(adapted modules)",
         "adapter.targets",
-        lambda value, context: Fate({"adapter.targets": value}),
-        "It adapts every Linear of the blocks.",
+        _adapted,
+        "It adapts every Linear and 1x1 convolution of the transformer blocks.",
     ),
     *irrelevant("network.lokr_full_rank", "Written with the rank."),
     *irrelevant("network.transformer_only", "Only blocks are adapted here."),
-    *irrelevant("network.old_lokr_format network.split_multistage_loras network.layer_offloading", "Of its program."),
+    *irrelevant("network.old_lokr_format network.split_multistage_loras", "It concerns that program only."),
     no("network.all_layers", "Norms: `adapter.train_norm`."),
     no("network.lorm.*", "LoRM extracts; train a LoRA here."),
 ]
@@ -256,7 +285,7 @@ TRAIN: list[Row] = [
     to("train.dtype", "train.precision", precision, "Its default is fp32."),
     several("train.ema_config.use_ema", "train.ema_decay", _ema),
     *irrelevant("train.ema_config.ema_decay", "Written with `use_ema`."),
-    *irrelevant("train.ema_config.*", "Of its program."),
+    *irrelevant("train.ema_config.*", "It concerns that program only."),
     no("train.train_unet", "The denoiser is always trained here.", (None, True)),
     to("train.train_text_encoder", "adapter.text_encoders", unless_off(_encoders)),
     to("train.cache_text_embeddings", "text.cache", unless_off(lambda value, context: "always")),

@@ -1,13 +1,14 @@
-"""Conversions that several tools share. Each takes a value and the context, and answers with ours or with a `Fate`."""
+"""Conversions that several tools share. Each takes a value and the context and returns our value or a `Conversion`."""
 
 from __future__ import annotations
 
+import ast
 import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from trainer_core.importers.core.key_table import Context, Convert, Fate, changed, dropped, is_off, refused
+from trainer_core.importers.core.key_table import Context, Conversion, Convert, changed, dropped, is_off, refused
 from trainer_core.types import JSON
 
 _HUB = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
@@ -63,7 +64,7 @@ def text(value: JSON, context: Context) -> JSON:
     return "" if value is None else str(value)
 
 
-def unless_off(convert: Convert, note: str = "Off there.") -> Convert:
+def unless_off(convert: Convert, note: str = "It is off there.") -> Convert:
     """Convert only what asks for something."""
     return lambda value, context: dropped(note) if is_off(value) else convert(value, context)
 
@@ -84,7 +85,7 @@ def choice(setting: str, names: Mapping[str, JSON], fix: str = "") -> Convert:
     def convert(value: JSON, context: Context) -> JSON:
         found = names.get(str(value).lower())
         if found is None:
-            known = ", ".join(sorted({str(name) for name in names.values() if not isinstance(name, Fate)}))
+            known = ", ".join(sorted({str(name) for name in names.values() if not isinstance(name, Conversion)}))
             return refused(fix or f"`{setting}` knows {known}: choose one.")
         return found
 
@@ -99,18 +100,18 @@ def precision(value: JSON, context: Context) -> JSON:
 
 def path(value: JSON, context: Context) -> JSON:
     """Write a path as the YAML file needs it: relative ones from its folder, absolute ones as they are."""
-    return place(str(value), context)
+    return relative_path(str(value), context)
 
 
 def paths(value: JSON, context: Context) -> JSON:
     """Write one path or several."""
     many = value if isinstance(value, list) else [value]
-    return [place(str(one), context) for one in many if one]
+    return [relative_path(str(one), context) for one in many if one]
 
 
 def model_path(value: JSON, context: Context) -> JSON:
     """Write a path, or leave the id of a model on the hub as it is."""
-    return str(value) if is_hub_id(str(value), context) else place(str(value), context)
+    return str(value) if is_hub_id(str(value), context) else relative_path(str(value), context)
 
 
 def is_hub_id(value: str, context: Context) -> bool:
@@ -125,7 +126,7 @@ def is_absolute(value: str) -> bool:
     return value.startswith(("/", "~", "\\\\")) or _DRIVE.match(value) is not None
 
 
-def place(value: str, context: Context) -> str:
+def relative_path(value: str, context: Context) -> str:
     """Rewrite a path: a relative one starts at the first of `roots` where it is found, else at the first of all."""
     if is_absolute(value):
         return value.replace("\\", "/") if _DRIVE.match(value) else value
@@ -136,7 +137,7 @@ def place(value: str, context: Context) -> str:
 
 
 def several_numbers(value: JSON) -> list[JSON]:
-    """Read numbers from a list, or from a text parted by commas or blanks."""
+    """Read numbers from a list, or from a text separated by commas or spaces."""
     parts = value if isinstance(value, list) else re.split(r"[,\s]+", str(value).strip("[]() "))
     return [number(part) for part in parts if part not in ("", None)]
 
@@ -154,8 +155,6 @@ def pairs(value: JSON) -> dict[str, JSON]:
 
 def literal(written: str) -> JSON:
     """Read a value as Python or YAML would: `0.9,0.99` is a list, `True` a switch."""
-    import ast
-
     try:
         found = ast.literal_eval(written)
     except (ValueError, SyntaxError):
@@ -190,15 +189,15 @@ def keep_files(last: float, every: float) -> int:
 def warmup(value: JSON, context: Context, processes: float = 1) -> JSON:
     """Read a warm-up: a fraction is a share of the run, a whole number counts optimizer steps."""
     found = number(value)
-    if isinstance(found, Fate) or found is None:
+    if isinstance(found, Conversion) or found is None:
         return found
     if 0 < found < 1:
-        return Fate({"schedule.warmup_ratio": found}, note="A fraction is a share of the run.")
+        return Conversion({"schedule.warmup_ratio": found}, note="A fraction is a share of the run.")
     if processes > 1 and found:
         steps = max(1, round(found / processes))
         note = f"Its scheduler moves once for each of {processes:g} processes, so {found} of its steps are {steps}."
         return changed({"schedule.warmup_steps": steps}, note)
-    return Fate({"schedule.warmup_steps": int(found)})
+    return Conversion({"schedule.warmup_steps": int(found)})
 
 
 on = unless_off(lambda value, context: True)

@@ -5,6 +5,9 @@ from __future__ import annotations
 import io
 from collections.abc import Mapping
 
+from ruamel.yaml import YAML
+from ruamel.yaml.comments import CommentedMap, CommentedSeq
+
 from trainer_core.config.fields import group_models
 from trainer_core.importers.core.engine import Chosen, Draft, is_ours
 from trainer_core.types import JSON
@@ -20,9 +23,6 @@ def render(draft: Draft, title: str, file_name: str) -> str:
         title: the tool's name for people.
         file_name: the source's name, without its folder, which is nobody else's business.
     """
-    from ruamel.yaml import YAML
-    from ruamel.yaml.comments import CommentedMap
-
     yaml = YAML()
     yaml.width = 120
     yaml.indent(mapping=2, sequence=4, offset=2)
@@ -52,8 +52,6 @@ def _header(title: str, file_name: str) -> str:
 
 
 def _mapping(chosen: Mapping[str, Chosen], group: str) -> JSON:
-    from ruamel.yaml.comments import CommentedMap
-
     order = list(group_models()[group].model_fields)
     found = CommentedMap()
     for name in sorted(chosen, key=lambda name: order.index(name.partition(".")[0])):
@@ -75,8 +73,6 @@ def _mapping(chosen: Mapping[str, Chosen], group: str) -> JSON:
 
 def _value(value: JSON) -> JSON:
     """Give short lists one line, long texts and prompts one each."""
-    from ruamel.yaml.comments import CommentedMap, CommentedSeq
-
     if isinstance(value, list):
         items = CommentedSeq([_value(item) for item in value])
         for inner in items:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -10,7 +11,7 @@ from pathlib import Path
 
 from trainer_core.config.fields import field_rows
 from trainer_core.families import get_family
-from trainer_core.importers.core.key_table import Context, Fate, Row, Status, refused
+from trainer_core.importers.core.key_table import Context, Conversion, Row, Status, refused
 from trainer_core.importers.core.tool_config import Section, Source
 from trainer_core.types import JSON, Finding
 
@@ -68,6 +69,8 @@ class Draft:
     datasets: list[dict[str, Chosen]] = field(default_factory=list[dict[str, Chosen]])
     entries: list[Entry] = field(default_factory=list[Entry])
     findings: list[Finding] = field(default_factory=list[Finding])
+    files: dict[str, str] = field(default_factory=dict[str, str])
+    """Files to write beside the YAML file: name -> text."""
 
     def value(self, setting: str) -> JSON:
         """Return the value of a setting, ours by default where nothing was chosen."""
@@ -75,24 +78,25 @@ class Draft:
         return found.value if found else field_rows()[setting].default
 
 
-def compose(source: Source, folder: Path, roots: Sequence[Path]) -> Draft:
+def compose(source: Source, target: Path, roots: Sequence[Path]) -> Draft:
     """Turn a source into a draft.
 
     Args:
         source: what the tool's reader found.
-        folder: where the YAML file will lie.
+        target: the YAML file that will be written.
         roots: where relative paths of the source may start.
     """
     draft = Draft(findings=list(source.findings))
-    family = source.family.family
+    family, folder = source.family.family, Path(os.path.abspath(target.parent))
     flow = bool(family) and get_family(family).spec.prediction == "flow"
-    for key, value, fate in source.extra:
-        draft.entries.append(Entry(fate.status, key, _shown(key, value), fate.settings, fate.note))
-        _keep(draft, fate, key, None, False)
-    _apply(draft, source.top, Context({}, family, flow, folder, roots), None)
+    for key, value, conversion in source.extra:
+        draft.entries.append(Entry(conversion.status, key, _shown(key, value), conversion.settings, conversion.note))
+        _keep(draft, conversion, key, None, False)
+    context = Context({}, family, flow, folder, roots, stem=target.stem)
+    _apply(draft, source.top, context, None)
     for number, section in enumerate(source.datasets):
         draft.datasets.append({})
-        _apply(draft, section, Context({}, family, flow, folder, roots), number)
+        _apply(draft, section, context, number)
     _settle_resolutions(draft)
     _settle_names(draft)
     draft.entries = _merged(draft.entries)
@@ -131,39 +135,41 @@ def _convert(  # noqa: PLR0913 - what there is to know of one key
     if row is None:
         draft.entries.append(Entry("unknown", label, _shown(key, value), {}, _nearest(key, section)))
         return
-    fate = _fate(row, value, replace(context, key=key))
-    fate = _keep(draft, fate, label, number, default)
+    conversion = _conversion(row, value, replace(context, key=key))
+    conversion = _keep(draft, conversion, label, number, default)
     shown = SHOWN_SECRET if row.secret and value else _shown(key, value)
-    if default and not _tells(fate):
+    if default and not _tells(conversion):
         return
-    draft.entries.append(Entry(fate.status, label, shown, fate.settings, fate.note, default))
+    draft.entries.append(Entry(conversion.status, label, shown, conversion.settings, conversion.note, default))
 
 
-def _fate(row: Row, value: JSON, context: Context) -> Fate:
+def _conversion(row: Row, value: JSON, context: Context) -> Conversion:
     if value is None:
-        return Fate({}, "irrelevant", "Not given.")
+        return Conversion({}, "irrelevant", "Not given.")
     try:
         answer = row.convert(value, context)
     except MISSHAPEN as error:
         return refused(f"Its value has not the form that is wanted ({error}).")
-    if not isinstance(answer, Fate):
-        answer = Fate({row.settings[0]: answer}, row.status, row.note)
+    if not isinstance(answer, Conversion):
+        answer = Conversion({row.settings[0]: answer}, row.status, row.note)
     if any(_misread(one) for one in answer.settings.values()):
         return refused("Its value, or one that is read with it, is not a number.")
     if answer.note or answer.status == "irrelevant":
         return answer
-    return Fate(answer.settings, answer.status, row.note)
+    return replace(answer, note=row.note)
 
 
 def _misread(value: JSON) -> bool:
     """Say whether a conversion inside another one has refused."""
-    return isinstance(value, Fate) or (isinstance(value, list) and any(isinstance(one, Fate) for one in value))
+    return isinstance(value, Conversion) or (
+        isinstance(value, list) and any(isinstance(one, Conversion) for one in value)
+    )
 
 
-def _tells(fate: Fate) -> bool:
+def _tells(conversion: Conversion) -> bool:
     """Say whether a tool's default differs from ours, so that it has to be written."""
-    return fate.status in ("unsupported", "changed") or any(
-        not is_ours(name, value) for name, value in fate.settings.items()
+    return conversion.status in ("unsupported", "changed") or any(
+        not is_ours(name, value) for name, value in conversion.settings.items()
     )
 
 
@@ -177,11 +183,12 @@ def is_ours(setting: str, value: JSON) -> bool:
     return value == ours and isinstance(value, bool) == isinstance(ours, bool)
 
 
-def _keep(draft: Draft, fate: Fate, key: str, number: int | None, default: bool) -> Fate:
-    """Put what was answered into the draft; what folders ask differently of all of them is told."""
+def _keep(draft: Draft, conversion: Conversion, key: str, number: int | None, default: bool) -> Conversion:
+    """Put a conversion into the draft. Report a folder that wants another value of a setting that holds for all."""
     clashes: list[str] = []
-    note = fate.note if fate.status == "changed" else ""
-    for setting, value in fate.settings.items():
+    draft.files |= conversion.files
+    note = conversion.note if conversion.status == "changed" else ""
+    for setting, value in conversion.settings.items():
         chosen = Chosen(value, key, note, default)
         note = ""
         if setting.startswith("datasets."):
@@ -199,18 +206,18 @@ def _keep(draft: Draft, fate: Fate, key: str, number: int | None, default: bool)
         else:
             clashes.append(f"`{setting}` holds for all folders, and `{before.key}` has set it to {before.value!r}.")
     if not clashes:
-        return fate
-    return Fate({}, "irrelevant" if default else "unsupported", " ".join(clashes))
+        return conversion
+    return Conversion({}, "irrelevant" if default else "unsupported", " ".join(clashes))
 
 
 def _nearest(key: str, section: Section) -> str:
     names = [row.key for row in section.table.rows if not row.key.endswith("*")]
     found = difflib.get_close_matches(key, names, n=1, cutoff=0.7)
-    return f"Nobody knows this key. Was `{found[0]}` meant?" if found else "Nobody knows this key."
+    return f"This key is not known. Did you mean `{found[0]}`?" if found else "This key is not known."
 
 
 def _shown(key: str, value: JSON) -> JSON:
-    """Hide what looks like a password, above all in keys that nobody knows."""
+    """Hide what looks like a password, above all in unknown keys."""
     if isinstance(value, Mapping):
         return {name: _shown(str(name), item) for name, item in value.items()}
     if isinstance(value, list):

@@ -17,12 +17,14 @@ Status = Literal["mapped", "changed", "unsupported", "irrelevant", "unknown"]
 
 
 @dataclass(frozen=True)
-class Fate:
-    """What becomes of one value: our settings (`group.field`; `datasets.field` for the folder at hand), and why."""
+class Conversion:
+    """What one value becomes: our settings (`group.field`; `datasets.field` for the folder at hand), and why."""
 
     settings: Mapping[str, JSON] = field(default_factory=dict[str, JSON])
     status: Status = "mapped"
     note: str = ""
+    files: Mapping[str, str] = field(default_factory=dict[str, str])
+    """Files to write beside the YAML file: name -> text."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,8 @@ class Context:
     """Where relative paths of the source may start, the likeliest first."""
     key: str = ""
     """The key at hand: rows that end in `*` stand for many."""
+    stem: str = "imported"
+    """Name of the YAML file that is written, without its ending."""
 
     def get(self, key: str, default: JSON = None) -> JSON:
         """Return another value of the section."""
@@ -54,7 +58,7 @@ class Context:
 
 
 Convert = Callable[[JSON, Context], JSON]
-"""A value -> our value, or a `Fate`."""
+"""A value -> our value, or a `Conversion`."""
 Condition = Callable[[Context], bool]
 
 
@@ -108,19 +112,19 @@ def is_off(value: JSON, off: Sequence[JSON] = OFF) -> bool:
     return any(value == word and isinstance(value, bool) == isinstance(word, bool) for word in off)
 
 
-def changed(settings: Mapping[str, JSON], note: str) -> Fate:
+def changed(settings: Mapping[str, JSON], note: str) -> Conversion:
     """Answer: this comes nearest, and differs in so far."""
-    return Fate(settings, "changed", note)
+    return Conversion(settings, "changed", note)
 
 
-def refused(note: str) -> Fate:
+def refused(note: str) -> Conversion:
     """Answer: this cannot be had here; what to do."""
-    return Fate({}, "unsupported", note)
+    return Conversion({}, "unsupported", note)
 
 
-def dropped(note: str) -> Fate:
+def dropped(note: str) -> Conversion:
     """Answer: it does not matter here, and why."""
-    return Fate({}, "irrelevant", note)
+    return Conversion({}, "irrelevant", note)
 
 
 def same(value: JSON, context: Context) -> JSON:
@@ -134,7 +138,7 @@ def to(key: str, setting: str, convert: Convert = same, note: str = "", status: 
 
 
 def several(key: str, settings: str, convert: Convert, note: str = "", status: Status = "mapped") -> Row:
-    """Make the row of a key whose conversion answers with a `Fate`; `settings` names ours, parted by spaces."""
+    """Make the row of a key whose conversion answers with a `Conversion`; `settings` are ours, separated by spaces."""
     return Row(key, status, tuple(settings.split()), note, convert)
 
 
@@ -142,14 +146,33 @@ def unsupported(key: str, fix: str, off: Sequence[JSON] = OFF) -> Row:
     """Make the row of a key that we have nothing for; values in `off` ask for nothing."""
 
     def convert(value: JSON, context: Context) -> JSON:
-        return dropped("Off there.") if is_off(value, off) else refused(fix)
+        return dropped("It is off there.") if is_off(value, off) else refused(fix)
 
     return Row(key, "unsupported", (), fix, convert)
 
 
 def irrelevant(keys: str, why: str) -> list[Row]:
-    """Make the rows of keys, parted by spaces, that do not matter here."""
+    """Make the rows of keys, separated by spaces, that do not matter here."""
     return [Row(key, "irrelevant", (), why, lambda value, context: dropped(why)) for key in keys.split()]
+
+
+MEMORY = (
+    "Memory is not saved in this way here yet: the base is held whole, in `train.precision`. "
+    "`train.gradient_checkpointing`, a smaller `train.batch_size` or `bucket.resolution` need less."
+)
+_NO_SAVING: tuple[JSON, ...] = (*OFF, "NONE", "no_change", "no_change_te", "default", -1)
+
+
+def memory(keys: str) -> list[Row]:
+    """Make the rows of keys, separated by spaces, that save memory or compile the model."""
+    return [unsupported(key, MEMORY, _NO_SAVING) for key in keys.split()]
+
+
+def quantised(value: JSON, context: Context) -> Conversion:
+    """Convert the dtype of a frozen part: a plain one does not matter here, a quantised one is not supported."""
+    written = str(value).lower().replace("_", "")
+    plain = written in ("none", "float32", "float16", "bfloat16", "fp32", "fp16", "bf16", "tfloat32", "auto", "default")
+    return dropped("The base is held in `train.precision`.") if plain else refused(MEMORY)
 
 
 def secret(keys: str) -> list[Row]:

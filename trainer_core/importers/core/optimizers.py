@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from trainer_core.importers.core.key_table import Context, Fate, changed, refused
+from trainer_core.importers.core.key_table import Context, Conversion, changed, refused
 from trainer_core.types import JSON
 
 
@@ -37,7 +37,7 @@ def plain(name: JSON) -> str:
     return str(name).lower().replace("_", "").replace("-", "")
 
 
-def chosen(kinds: Mapping[str, Kind], name: JSON, given: Mapping[str, JSON]) -> Fate:
+def chosen(kinds: Mapping[str, Kind], name: JSON, given: Mapping[str, JSON]) -> Conversion:
     """Write an optimizer as our settings.
 
     Args:
@@ -58,20 +58,25 @@ def chosen(kinds: Mapping[str, Kind], name: JSON, given: Mapping[str, JSON]) -> 
     for argument, value in kind.args.items():
         if argument not in given:
             settings[f"optimizer.args.{argument}"] = value
-    return changed(settings, kind.note) if kind.note else Fate(settings)
+    return changed(settings, kind.note) if kind.note else Conversion(settings)
 
 
-def argument(value: JSON, name: str) -> Fate:
+def argument(value: JSON, name: str) -> Conversion:
     """Write one argument of an optimizer as our setting."""
     if name in ARGUMENTS:
-        return Fate({ARGUMENTS[name]: value})
-    return Fate({f"optimizer.args.{RENAMED.get(name, name)}": value})
+        return Conversion({ARGUMENTS[name]: value})
+    return Conversion({f"optimizer.args.{RENAMED.get(name, name)}": value})
 
 
-def arguments(value: JSON, context: Context) -> Fate:
+def arguments(value: JSON, context: Context) -> Conversion:
     """Convert for rows such as `optimizer_args.*`."""
     return argument(value, context.last)
 
+
+AUTOMAGIC = (
+    "Automagic moves a rate of its own for each weight; AdamW at 1e-4 is a careful start. Try `lora-assets find-lr`."
+)
+AUTOMAGIC_LR = 1e-4
 
 KOHYA: Mapping[str, Kind] = {
     "": Kind("adamw"),
@@ -120,9 +125,9 @@ AI_TOOLKIT: Mapping[str, Kind] = {
     "dadaptationlion": Kind("dadaptlion", NO_DECAY),
     "adagrad": Kind("torch.optim.Adagrad", NO_DECAY),
     "adafactor": Kind("adafactor", NO_DECAY),
-    "automagic": Kind("prodigy", NO_DECAY, note="Automagic finds its own rates; Prodigy does so here: set lr to 1."),
-    "automagic2": Kind("prodigy", NO_DECAY, note="Automagic finds its own rates; Prodigy does so here: set lr to 1."),
-    "automagic3": Kind("prodigy", NO_DECAY, note="Automagic finds its own rates; Prodigy does so here: set lr to 1."),
+    "automagic": Kind("adamw", NO_DECAY, note=AUTOMAGIC),
+    "automagic2": Kind("adamw", NO_DECAY, note=AUTOMAGIC),
+    "automagic3": Kind("adamw", NO_DECAY, note=AUTOMAGIC),
 }
 
 _ADV = "Its own variant with more options; ours is the plain one."
@@ -168,7 +173,7 @@ ONETRAINER: Mapping[str, Kind] = {
 _BF16 = "Its weights and states are bf16 with Kahan summation or stochastic rounding; ours are fp32."
 
 SIMPLETUNER: Mapping[str, Kind] = {
-    "adamwbf16": Kind("adamw", note=_BF16),
+    "adamwbf16": Kind("adamw", eps=1e-6, note=_BF16),
     "aoadamw8bit": Kind("adamw8bit", note="torchao's 8 bits; ours is that of bitsandbytes."),
     "bnbadamw": Kind("adamw"),
     "bnbadamw8bit": Kind("adamw8bit"),
@@ -179,13 +184,13 @@ SIMPLETUNER: Mapping[str, Kind] = {
     "bnblion8bitpaged": Kind("pagedlion8bit"),
     "bnbademamix8bit": Kind("bitsandbytes.optim.AdEMAMix8bit"),
     "adamwschedulefree": Kind("adamwschedulefree"),
-    "optimiadamw": Kind("adamw", note=_BF16),
-    "optimistableadamw": Kind("pytorch_optimizer.StableAdamW", note=_BF16),
-    "optimilion": Kind("lion", note=_BF16),
-    "optimiradam": Kind("torch.optim.RAdam", note=_BF16),
-    "optimiranger": Kind("pytorch_optimizer.Ranger", note=_BF16),
-    "optimiadan": Kind("pytorch_optimizer.Adan", note=_BF16),
-    "optimiadam": Kind("adam", note=_BF16),
+    "optimiadamw": Kind("adamw", NO_DECAY, 1e-6, (0.9, 0.99), note=_BF16),
+    "optimistableadamw": Kind("pytorch_optimizer.StableAdamW", 0.01, 1e-6, (0.9, 0.99), note=_BF16),
+    "optimilion": Kind("lion", NO_DECAY, betas=(0.9, 0.99), note=_BF16),
+    "optimiradam": Kind("torch.optim.RAdam", NO_DECAY, 1e-6, (0.9, 0.99), note=_BF16),
+    "optimiranger": Kind("pytorch_optimizer.Ranger", NO_DECAY, 1e-6, (0.9, 0.99), note=_BF16),
+    "optimiadan": Kind("pytorch_optimizer.Adan", 0.02, 1e-6, (0.98, 0.92, 0.999), note=_BF16),
+    "optimiadam": Kind("adam", NO_DECAY, 1e-6, (0.9, 0.99), note=_BF16),
     "optimisgd": Kind("torch.optim.SGD", note=_BF16),
     "soap": Kind("pytorch_optimizer.SOAP"),
     "muon": Kind("pytorch_optimizer.Muon"),
@@ -200,7 +205,7 @@ DIFFUSION_PIPE: Mapping[str, Kind] = {
     "stableadamw": Kind("pytorch_optimizer.StableAdamW", NO_DECAY, note=_BF16),
     "adamw8bitkahan": Kind("adamw8bit", note=_BF16),
     "sgd": Kind("torch.optim.SGD", NO_DECAY),
-    "automagic": Kind("prodigy", NO_DECAY, note="Automagic finds its own rates; Prodigy does so here: set lr to 1."),
+    "automagic": Kind("adamw", NO_DECAY, note=AUTOMAGIC),
     "prodigy": Kind("prodigy", NO_DECAY),
     "lion": Kind("lion", NO_DECAY),
     "adafactor": Kind("adafactor", NO_DECAY),

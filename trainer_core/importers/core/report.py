@@ -1,4 +1,4 @@
-"""What `lora-assets import` tells: one entry a key, and what has to be looked at."""
+"""The report of `lora-assets import`: one entry for each key, and findings that need a look."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from trainer_core.importers.core.engine import Entry
 from trainer_core.types import JSON, Finding
 
 STATUSES = ("mapped", "changed", "unsupported", "unknown", "irrelevant")
-"""In the order in which they are told."""
+"""In the order of the report."""
 
 
 @dataclass(frozen=True)
@@ -18,10 +18,10 @@ class ImportReport:
     """The result of an import."""
 
     tool: str
-    told_by: str
-    """By what the tool was recognised, or `--from`."""
+    detected_by: str
+    """The keys that gave the tool away, or `--from`."""
     family: str
-    family_told_by: str
+    family_detected_by: str
     source: str
     output: str
     yaml: str
@@ -38,9 +38,9 @@ class ImportReport:
         """The stable JSON form of `import --json`."""
         return {
             "tool": self.tool,
-            "told_by": self.told_by,
+            "told_by": self.detected_by,
             "family": self.family,
-            "family_told_by": self.family_told_by,
+            "family_told_by": self.family_detected_by,
             "source": self.source,
             "output": self.output,
             "counts": self.counts,

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from trainer_core.importers.core.key_table import Fate, changed, refused
+from trainer_core.importers.core.key_table import Conversion, changed, refused
 from trainer_core.types import JSON
 
 _OWN = "Our optimizers move the rate by `schedule` alone."
 
 
-def _named(name: str, note: str = "") -> Fate:
+def _named(name: str, note: str = "") -> Conversion:
     settings: dict[str, JSON] = {"schedule.name": name}
-    return changed(settings, note) if note else Fate(settings)
+    return changed(settings, note) if note else Conversion(settings)
 
 
-KOHYA: Mapping[str, Fate] = {
+KOHYA: Mapping[str, Conversion] = {
     "": _named("constant"),
     "constant": _named("constant"),
     "constant_with_warmup": _named("constant"),
@@ -30,12 +30,12 @@ KOHYA: Mapping[str, Fate] = {
     "piecewise_constant": refused("We have no steps: choose `linear` or `cosine` and set `schedule.name`."),
 }
 
-AI_TOOLKIT: Mapping[str, Fate] = {
+AI_TOOLKIT: Mapping[str, Conversion] = {
     **KOHYA,
     "step": refused("We have no steps: choose `linear` or `cosine` and set `schedule.name`."),
 }
 
-ONETRAINER: Mapping[str, Fate] = {
+ONETRAINER: Mapping[str, Conversion] = {
     "constant": _named("constant"),
     "linear": _named("linear"),
     "cosine": _named("cosine"),
@@ -46,19 +46,19 @@ ONETRAINER: Mapping[str, Fate] = {
     "custom": refused("A class of its own: choose one of ours and set `schedule.name`."),
 }
 
-SIMPLETUNER: Mapping[str, Fate] = {
+SIMPLETUNER: Mapping[str, Conversion] = {
     **KOHYA,
     "sine": _named("cosine_with_restarts", "Its sine goes up and down; ours restarts at the peak."),
 }
 
-DIFFUSION_PIPE: Mapping[str, Fate] = {
+DIFFUSION_PIPE: Mapping[str, Conversion] = {
     "constant": _named("constant"),
     "linear": _named("linear"),
     "cosine": _named("cosine", "It falls to 1e-6, ours to `schedule.min_lr_ratio` (0) of the peak."),
 }
 
 
-def named(table: Mapping[str, Fate], name: JSON) -> Fate:
+def named(table: Mapping[str, Conversion], name: JSON) -> Conversion:
     """Translate a schedule's name."""
     found = table.get(str(name).lower().split(":")[0])
     return found or refused("We do not know it: choose one of `schedule.name`.")

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import datetime
 import json
+import shlex
+import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from trainer_core.config.document import parse_yaml
 from trainer_core.errors import ConfigError, LoraAssetsError
-from trainer_core.importers.core.key_table import Fate, Table
+from trainer_core.importers.core.key_table import Conversion, Table
 from trainer_core.types import JSON, Finding
 
 
@@ -19,6 +22,10 @@ class ImportFailed(LoraAssetsError):
     def __init__(self, findings: Sequence[Finding]) -> None:
         self.findings = tuple(findings)
         super().__init__("\n".join(str(finding) for finding in findings))
+
+
+Replaced = tuple[str, JSON, Conversion]
+"""A key that the reader itself has dealt with: name, value, what became of it."""
 
 
 def failure(where: str, message: str, fix: str) -> ImportFailed:
@@ -42,9 +49,48 @@ class Section:
         return self.labels.get(key, key if key.startswith("(") else self.place + key)
 
 
+_REGULARISATION = ("is_reg", "is_regularisation_data", "is_regularization_data")
+
+
+def in_folder(
+    sections: Sequence[Section], folder: Path, own: Sequence[str], empty: Section
+) -> tuple[list[Section], list[Replaced]]:
+    """Put the folder of `--dataset` in place of the config's own, and keep the other settings of its first dataset.
+
+    Args:
+        sections: datasets of the config.
+        folder: the pictures.
+        own: keys that belong to a folder; the first is its path.
+        empty: what stands for a config without datasets; it has the table of keys.
+
+    Returns:
+        the dataset, and those of regularisation pictures; what was left out.
+    """
+    plain = [section for section in sections if not any(section.values.get(key) for key in _REGULARISATION)]
+    first = plain[0] if plain else empty
+    gone = [key for key in own if first.values.get(key) is not None]
+    kept = {key: value for key, value in first.values.items() if key not in gone}
+    labels = {**{key: first.label(key) for key in kept}, own[0]: "--dataset"}
+    report = [
+        (first.label(key), first.values[key], Conversion({}, "irrelevant" if key == own[0] else "unsupported", note))
+        for key in gone
+        for note in (_FOLDER if key == own[0] else f"{_FOLDER} Give what belongs to the new one.",)
+    ]
+    report += [
+        (section.label(own[0]), section.values.get(own[0]), Conversion({}, "unsupported", _OTHER))
+        for section in plain[1:]
+    ]
+    mine = Section({**kept, own[0]: str(folder)}, first.table, "", labels)
+    return [mine, *[section for section in sections if section not in plain]], report
+
+
+_FOLDER = "The folder of `--dataset` replaces it."
+_OTHER = "`--dataset` gives one folder, so this one was left out. Add it to `datasets`."
+
+
 @dataclass(frozen=True)
-class Told:
-    """The model family, and by what it was told."""
+class DetectedFamily:
+    """The model family, and which keys gave it away."""
 
     family: str
     by: str
@@ -59,11 +105,10 @@ class Source:
 
     top: Section
     datasets: Sequence[Section]
-    family: Told
+    family: DetectedFamily
     name: str
     """What the tool calls the result; empty where it does not say."""
-    extra: Sequence[tuple[str, JSON, Fate]] = ()
-    """Keys that the reader itself has dealt with: name, value, what became of it."""
+    extra: Sequence[Replaced] = ()
     findings: Sequence[Finding] = ()
 
 
@@ -137,8 +182,6 @@ def flat(values: Mapping[str, JSON], whole: Sequence[str] = (), before: str = ""
 
 
 def _toml(written: str, name: str) -> JSON:
-    import tomllib
-
     return _plain(tomllib.loads(written))
 
 
@@ -147,8 +190,6 @@ def _json(written: str, name: str) -> JSON:
 
 
 def _yaml(written: str, name: str) -> JSON:
-    from trainer_core.config.document import parse_yaml
-
     document = parse_yaml(written, name)
     if document.findings:
         raise ConfigError(document.findings)
@@ -157,8 +198,6 @@ def _yaml(written: str, name: str) -> JSON:
 
 def _env(written: str, name: str) -> JSON:
     """Read `KEY=value` lines as a shell would; `+=` appends."""
-    import shlex
-
     found: dict[str, JSON] = {}
     for line in written.splitlines():
         words = line.strip().removeprefix("export ").strip()

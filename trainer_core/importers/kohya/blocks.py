@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from trainer_core.importers.core.convert import amount, number, several_numbers
-from trainer_core.importers.core.key_table import Context, Fate, Row, dropped, refused, several
+from trainer_core.importers.core.key_table import Context, Conversion, Row, dropped, refused, several
 from trainer_core.types import JSON
 
 _BLOCKS: Mapping[str, int] = {"sd15": 25, "sdxl": 23}
@@ -15,7 +15,10 @@ _FLUX_LAYERS: Mapping[str, str] = {
     "txt_attn_dim": r"transformer_blocks\.\d+\.attn\.(add_[qkv]_proj|to_add_out)",
     "img_mlp_dim": r"transformer_blocks\.\d+\.ff\.net\..*",
     "txt_mlp_dim": r"transformer_blocks\.\d+\.ff_context\.net\..*",
-    "single_dim": r"single_transformer_blocks\..*",
+    "img_mod_dim": r"transformer_blocks\.\d+\.norm1\.linear",
+    "txt_mod_dim": r"transformer_blocks\.\d+\.norm1_context\.linear",
+    "single_dim": r"single_transformer_blocks\.\d+\.(attn\.to_[qkv]|proj_mlp|proj_out)",
+    "single_mod_dim": r"single_transformer_blocks\.\d+\.norm\.linear",
 }
 _DOUBLE, _SINGLE = r"transformer_blocks\..*", r"single_transformer_blocks\..*"
 _COUNTS: Mapping[str, tuple[str, int]] = {
@@ -98,14 +101,14 @@ def _lists(value: JSON, context: Context) -> JSON:
     found = numbered(context)
     if found is None:
         return refused("Write ranks of blocks as `adapter.blocks`: a regex over module names -> rank and alpha.")
-    return Fate({"adapter.blocks": found}) if found else dropped("The same for all blocks.")
+    return Conversion({"adapter.blocks": found}) if found else dropped("The same for all blocks.")
 
 
 def _layers(value: JSON, context: Context) -> JSON:
     if context.family != "flux1":
         return refused("Write it as `adapter.blocks`: a regex over module names -> rank and alpha.")
     found = layers(context)
-    return Fate({"adapter.blocks": found}) if found else dropped("The same for all blocks.")
+    return Conversion({"adapter.blocks": found}) if found else dropped("The same for all blocks.")
 
 
 ROWS: list[Row] = [

@@ -17,8 +17,8 @@ from trainer_core.importers.core.convert import (
 )
 from trainer_core.importers.core.key_table import (
     Context,
+    Conversion,
     Default,
-    Fate,
     Row,
     Table,
     changed,
@@ -37,34 +37,41 @@ def _resolution(value: JSON, context: Context) -> JSON:
     """A side, or width and height: with buckets only the area counts."""
     sides = [int(amount(side)) for side in several_numbers(value)]
     if not sides or not all(sides):
-        return dropped("Off there.")
+        return dropped("It is off there.")
     if len(set(sides)) == 1:
         return [sides[0]]
     side = side_of(sides[0], sides[1])
     if truth(context.get("enable_bucket")):
         note = f"With buckets its {sides[0]}x{sides[1]} is an area: that of a square of {side}."
-        return Fate({"datasets.resolutions": [side]}, note=note)
+        return Conversion({"datasets.resolutions": [side]}, note=note)
     return changed({"datasets.resolutions": [side]}, f"{sides[0]}x{sides[1]} without buckets: ours are square then.")
 
 
 def _crop(value: JSON, context: Context) -> JSON:
     if context.key == "face_crop_aug_range":
         return changed({"augment.crop": "face"}, "Ours cuts around the largest face, without a range.")
-    return Fate({"augment.crop": "random"})
+    return Conversion({"augment.crop": "random"})
+
+
+def _keeps_size(context: Context) -> bool:
+    """Say whether buckets come from the pictures' own sizes, so that their longest side does not count."""
+    return truth(context.get("bucket_no_upscale"))
 
 
 def _masks(value: JSON, context: Context) -> JSON:
     if truth(context.get("masked_loss")):
-        return Fate({"datasets.mask_path": path(value, context)}, note="White is trained, in both.")
+        return Conversion({"datasets.mask_path": path(value, context)}, note="White is trained, in both.")
     return refused("ControlNet's conditions are not trained here; with `masked_loss` these would be masks.")
 
 
 def _wildcard(value: JSON, context: Context) -> JSON:
-    return Fate({"caption.wildcards": True, "caption.multiline": "random"}, note="It draws one of several lines too.")
+    return Conversion(
+        {"caption.wildcards": True, "caption.multiline": "random"}, note="It draws one of several lines too."
+    )
 
 
 def _batch(value: JSON, context: Context) -> JSON:
-    return Fate({"train.batch_size": int(amount(value))})
+    return Conversion({"train.batch_size": int(amount(value))})
 
 
 def _extension(value: JSON, context: Context) -> JSON:
@@ -80,12 +87,14 @@ def _step(value: JSON, context: Context) -> JSON:
 
 def _layout(value: JSON, context: Context) -> JSON:
     if str(value) == "kohya":
-        return Fate({"datasets.layout": "kohya"}, note="`5_cat` means 5 repeats, and `cat` without a caption file.")
-    return Fate({"datasets.layout": "flat"}, note="In dataset files kohya does not read `5_cat` as repeats.")
+        return Conversion(
+            {"datasets.layout": "kohya"}, note="`5_cat` means 5 repeats, and `cat` without a caption file."
+        )
+    return Conversion({"datasets.layout": "flat"}, note="In dataset files kohya does not read `5_cat` as repeats.")
 
 
 def _regularisation(value: JSON, context: Context) -> JSON:
-    return Fate({"datasets.regularisation": True}) if truth(value) else dropped("Off there.")
+    return Conversion({"datasets.regularisation": True}) if truth(value) else dropped("It is off there.")
 
 
 ROWS: list[Row] = [
@@ -151,6 +160,7 @@ ROWS: list[Row] = [
 
 DEFAULTS: list[Default] = [
     Default("enable_bucket", False),
+    Default("max_bucket_reso", 1024, lambda context: truth(context.get("enable_bucket")) and not _keeps_size(context)),
     Default("caption_extension", ".caption"),
     Default("validation_split", 0.0),
     Default("(picture without a caption)", "empty"),
@@ -225,7 +235,7 @@ def file_sections(
 
 def unused(
     sections: list[Section], options: Mapping[str, JSON], names: Mapping[str, str]
-) -> list[tuple[str, JSON, Fate]]:
+) -> list[tuple[str, JSON, Conversion]]:
     """Report options that every folder has set otherwise, so that they never counted."""
     why = dropped("The dataset file sets it itself.")
     return [

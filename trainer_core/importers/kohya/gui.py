@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from trainer_core.importers.core.convert import amount, literal, several_numbers, truth
-from trainer_core.importers.core.key_table import Context, Fate, Row, Table, dropped, irrelevant, is_off, several
+from trainer_core.importers.core.key_table import (
+    Context,
+    Conversion,
+    Row,
+    Table,
+    dropped,
+    irrelevant,
+    is_off,
+    memory,
+    several,
+)
 from trainer_core.types import JSON
 
 _LYCORIS: Mapping[str, str] = {
@@ -122,7 +133,7 @@ class Script:
 
     values: dict[str, JSON] = field(default_factory=dict[str, JSON])
     labels: dict[str, str] = field(default_factory=dict[str, str])
-    done: list[tuple[str, JSON, Fate]] = field(default_factory=list[tuple[str, JSON, Fate]])
+    done: list[tuple[str, JSON, Conversion]] = field(default_factory=list[tuple[str, JSON, Conversion]])
 
 
 def to_script(data: Mapping[str, JSON]) -> Script:
@@ -152,8 +163,6 @@ def to_script(data: Mapping[str, JSON]) -> Script:
 
 def _additional(line: str) -> dict[str, JSON]:
     """Read `--key value`, `--key a=1 b=2` and `--switch` as a shell would."""
-    import shlex
-
     try:
         words = shlex.split(line)
     except ValueError:
@@ -212,7 +221,9 @@ def _network_arguments(kind: str, data: Mapping[str, JSON], script: Script) -> d
             continue
         meant = not kinds or any(part in kind for part in kinds.split(", "))
         if not meant or (is_off(data[key]) and key != "conv_dim"):
-            script.done.append((key, data[key], dropped("Off there." if meant else "Of another kind of adapter.")))
+            script.done.append(
+                (key, data[key], dropped("It is off there." if meant else "Of another kind of adapter."))
+            )
             continue
         value = data[key]
         name = "preset" if key == "LyCORIS_preset" else _RENAMED.get(key, key)
@@ -247,19 +258,20 @@ def _derived(data: Mapping[str, JSON]) -> dict[str, JSON]:
     return more
 
 
-_TOLD = "Told the family."
+_DETECTED = "Read to detect the family."
 _SUMMED = "Worked out with what it belongs to."
 _NOWHERE = Context({}, "", False, folder=Path())
 
 _GUI_ROWS: list[Row] = [
-    *irrelevant("flux1_checkbox sd3_checkbox lumina_checkbox hunyuan_image_checkbox anima_checkbox", _TOLD),
+    *irrelevant("flux1_checkbox sd3_checkbox lumina_checkbox hunyuan_image_checkbox anima_checkbox", _DETECTED),
     *irrelevant("epoch lr_warmup noise_offset_type t5xxl_lr", _SUMMED),
     *irrelevant(" ".join(_CACHING) + " sd3_cache_text_encoder_outputs_to_disk", "Embeddings are always cached here."),
     *irrelevant("flux1_cache_text_encoder_outputs_to_disk", "Embeddings are always cached here."),
-    *irrelevant("save_as_bool model_list headless print_only", "Of its program."),
+    *irrelevant("save_as_bool model_list headless print_only", "It concerns that program only."),
     *irrelevant("train_lora_ggpo", "See `ggpo_sigma`."),
-    *irrelevant("hunyuan_* anima_* byt5", "Of a model that we do not train."),
-    *irrelevant("sd3_fused_backward_pass sd3_disable_mmap_load_safetensors lumina_use_flash_attn", "Hardware."),
+    *irrelevant("hunyuan_* anima_* byt5", "It is for a model that is not trained here."),
+    *memory("sd3_fused_backward_pass flux_fused_backward_pass"),
+    *irrelevant("sd3_disable_mmap_load_safetensors lumina_use_flash_attn", "Hardware."),
     *irrelevant("lumina_use_sage_attn lumina_cache_*", "Hardware, or always so here."),
     several(
         "additional_parameters",

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from trainer_core.importers.core.convert import amount, number, on, several_numbers, truth, unless_off
+from trainer_core.importers.core.convert import amount, number, on, path, several_numbers, truth, unless_off
 from trainer_core.importers.core.key_table import (
     Context,
+    Conversion,
     Default,
-    Fate,
     Row,
     changed,
     dropped,
@@ -18,7 +18,7 @@ from trainer_core.importers.core.key_table import (
     to,
 )
 from trainer_core.importers.core.key_table import unsupported as no
-from trainer_core.importers.kohya import blocks
+from trainer_core.importers.kohya import blocks, targets
 from trainer_core.types import JSON
 
 ENCODERS: Mapping[str, tuple[str, ...]] = {
@@ -28,7 +28,7 @@ ENCODERS: Mapping[str, tuple[str, ...]] = {
     "flux1": ("text_encoder",),
     "lumina2": ("text_encoder",),
 }
-"""Text encoders that the tools train beside the denoiser, unless told not to."""
+"""Text encoders that the tools train beside the denoiser, unless switched off."""
 _T5: Mapping[str, str] = {"sd3": "text_encoder_3", "flux1": "text_encoder_2", "chroma": "text_encoder"}
 
 ALGORITHMS: Mapping[str, str] = {
@@ -44,29 +44,23 @@ ALGORITHMS: Mapping[str, str] = {
     "boft": "boft",
 }
 """LyCORIS's `algo` -> `adapter.type`. Its `lora` adapts convolutions as well."""
-_PRESETS: Mapping[str, str] = {
-    "full": "all-linear",
-    "full-lin": "all-linear",
-    "attn-mlp": "attention+mlp",
-    "attn-only": "attention",
-    "unet-transformer-only": "all-linear",
-}
 _WHOLE = 4096
 """Dimensions above this ask LoKr for whole matrices."""
 _NO_CONVOLUTIONS = "No convolution larger than 1x1 is adapted."
+_LORA_FA = "Its fixed down matrices are about 2.4 times as large as ours: 2.4 times `optimizer.lr` trains as fast."
 _OFT = "kohya's own OFT; ours is LyCORIS's Diag-OFT."
-NETWORKS: Mapping[str, Fate] = {
-    "networks.lora": Fate({"adapter.type": "lora"}),
-    "networks.lora_sd3": Fate({"adapter.type": "lora"}),
-    "networks.lora_flux": Fate({"adapter.type": "lora"}),
-    "networks.lora_lumina": Fate({"adapter.type": "lora"}),
-    "networks.loha": Fate({"adapter.type": "loha"}),
-    "networks.lokr": Fate({"adapter.type": "lokr"}),
-    "networks.dylora": Fate({"adapter.type": "dylora"}),
+NETWORKS: Mapping[str, Conversion] = {
+    "networks.lora": Conversion({"adapter.type": "lora"}),
+    "networks.lora_sd3": Conversion({"adapter.type": "lora"}),
+    "networks.lora_flux": Conversion({"adapter.type": "lora"}),
+    "networks.lora_lumina": Conversion({"adapter.type": "lora"}),
+    "networks.loha": Conversion({"adapter.type": "loha"}),
+    "networks.lokr": Conversion({"adapter.type": "lokr"}),
+    "networks.dylora": Conversion({"adapter.type": "dylora"}),
     "networks.oft": changed({"adapter.type": "diag-oft"}, _OFT),
     "networks.oft_flux": changed({"adapter.type": "diag-oft"}, _OFT),
-    "networks.lora_fa": changed({"adapter.type": "lora"}, "LoRA-FA trains the up matrices alone; ours trains both."),
-    "locon.locon_kohya": Fate({"adapter.type": "locon"}),
+    "networks.lora_fa": changed({"adapter.type": "lora-fa"}, _LORA_FA),
+    "locon.locon_kohya": Conversion({"adapter.type": "locon"}),
 }
 
 
@@ -76,7 +70,7 @@ def is_lycoris(context: Context) -> bool:
 
 
 def encoders(context: Context) -> tuple[str, ...]:
-    """Return the text encoders that are trained: kohya's do unless told not to, or unless they are cached."""
+    """Return the text encoders that are trained: kohya's do unless switched off, or unless they are cached."""
     rates = context.get("text_encoder_lr")
     off = rates is not None and all(amount(rate) == 0 for rate in several_numbers(rates))
     cached = any(truth(context.get(f"cache_text_encoder_outputs{end}")) for end in ("", "_to_disk"))
@@ -87,22 +81,25 @@ def encoders(context: Context) -> tuple[str, ...]:
 
 
 def _network(value: JSON, context: Context) -> JSON:
-    """Choose the kind of adapter, and what kohya's own networks adapt: every Linear of the blocks."""
+    """Choose the kind of adapter, and what kohya's own networks adapt."""
     if is_lycoris(context):
         return dropped("`network_args` say which kind.")
     found = NETWORKS.get(str(value))
     if found is None:
         return refused("We do not know this network: choose one of `adapter.type`.")
-    targets: dict[str, JSON] = {"adapter.targets": "all-linear"}
-    if found.settings["adapter.type"] == "lora" and amount(context.get("network_args.conv_dim")):
-        return Fate({"adapter.type": "locon", **targets}, note="With `conv_dim` it adapts convolutions as well.")
-    return Fate({**found.settings, **targets}, found.status, found.note)
+    adapted = targets.of_network(str(value), context)
+    kind = found.settings["adapter.type"]
+    if kind == "lora" and amount(context.get("network_args.conv_dim")) and not context.flow:
+        kind = "locon"
+    status = "changed" if "changed" in (found.status, adapted.status) else "mapped"
+    note = " ".join(part for part in (found.note, adapted.note) if part)
+    return Conversion({"adapter.type": kind, **adapted.settings}, status, note)
 
 
 def _rank(value: JSON, context: Context) -> JSON:
     """LoKr with a huge dimension trains whole matrices."""
     if context.get("network_args.algo") == "lokr" and amount(value) > _WHOLE:
-        return Fate({"adapter_options.full_matrix": True}, note="So large a dimension means whole matrices.")
+        return Conversion({"adapter_options.full_matrix": True}, note="So large a dimension means whole matrices.")
     return number(value)
 
 
@@ -120,22 +117,23 @@ def _plain(context: Context) -> bool:
 def _algo(value: JSON, context: Context) -> JSON:
     if _plain(context):
         kind = "dora" if truth(context.get("network_args.dora_wd")) else "lora"
-        return Fate({"adapter.type": kind}, note="It adapts no convolution larger than 1x1 here.")
+        return Conversion({"adapter.type": kind}, note="It adapts no convolution larger than 1x1 here.")
     found = ALGORITHMS.get(str(value).lower())
     return found or refused("We do not know this algorithm: choose one of `adapter.type`.")
 
 
 def _preset(value: JSON, context: Context) -> JSON:
-    found = _PRESETS.get(str(value).lower())
-    return found or refused("Write what it adapts as `adapter.targets`: a regex over module names.")
+    return targets.of_lycoris(str(value).lower(), context.family)
 
 
 def _unet_only(value: JSON, context: Context) -> JSON:
     """Write which text encoders get a LoRA."""
     chosen = encoders(context)
     if not chosen:
-        return Fate({"adapter.text_encoders": []}, note="No text encoder is trained.")
-    return Fate({"adapter.text_encoders": list(chosen)}, note="kohya trains the text encoders unless told not to.")
+        return Conversion({"adapter.text_encoders": []}, note="No text encoder is trained.")
+    return Conversion(
+        {"adapter.text_encoders": list(chosen)}, note="kohya trains the text encoders unless switched off."
+    )
 
 
 def _text_encoder_lr(value: JSON, context: Context) -> JSON:
@@ -149,19 +147,19 @@ def _text_encoder_lr(value: JSON, context: Context) -> JSON:
 
 def _decompose(value: JSON, context: Context) -> JSON:
     if not truth(value):
-        return dropped("Off there.")
-    return dropped("Told the kind: DoRA.") if _plain(context) else True
+        return dropped("It is off there.")
+    return dropped("Read to choose the kind: DoRA.") if _plain(context) else True
 
 
 def _tucker(value: JSON, context: Context) -> JSON:
     if not truth(value):
-        return dropped("Off there.")
+        return dropped("It is off there.")
     return dropped(_NO_CONVOLUTIONS) if is_lycoris(context) and not _convolves(context) else True
 
 
 def _norm(value: JSON, context: Context) -> JSON:
     if not truth(value):
-        return dropped("Off there.")
+        return dropped("It is off there.")
     return refused("A plain LoRA leaves norms alone: take `adapter.type: locon`.") if _plain(context) else True
 
 
@@ -171,10 +169,10 @@ def _conv(value: JSON, context: Context) -> JSON:
     if is_lycoris(context) and not amount(value):
         return number(context.get("network_dim", 4))
     if context.get("network_args.algo") == "lokr" and amount(value) > _WHOLE:
-        return Fate(
+        return Conversion(
             {"adapter.conv_rank": 1}, note="Convolutions are adapted; with whole matrices the rank does not count."
         )
-    return int(amount(value)) if amount(value) else dropped("Off there.")
+    return int(amount(value)) if amount(value) else dropped("It is off there.")
 
 
 def _conv_alpha(value: JSON, context: Context) -> JSON:
@@ -189,7 +187,7 @@ def _conv_alpha(value: JSON, context: Context) -> JSON:
 
 
 def _plus(value: JSON, context: Context) -> JSON:
-    return number(value) if amount(value) else dropped("Off there.")
+    return number(value) if amount(value) else dropped("It is off there.")
 
 
 _GIVEN = "Implied by the kind of adapter."
@@ -252,10 +250,6 @@ ROWS: list[Row] = [
     no("network_args.use_scalar", "Our adapters begin with B = 0 and have no scalar."),
     no("network_args.train_on_input", "IA3 scales outputs here."),
     no("network_args.in_dims", "Embedders outside the blocks are never adapted here."),
-    *[
-        no(f"network_args.{name}", "Modulation is never adapted here.")
-        for name in (*("img_mod_dim", "txt_mod_dim", "single_mod_dim"),)
-    ],
     no("network_args.ggpo_sigma", "We do not perturb weights."),
     no("network_args.ggpo_beta", "We do not perturb weights."),
     several(
@@ -268,8 +262,6 @@ ROWS: list[Row] = [
 
 
 def _weights(value: JSON, context: Context) -> JSON:
-    from trainer_core.importers.core.convert import path
-
     return path(value, context)
 
 

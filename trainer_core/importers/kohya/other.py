@@ -2,32 +2,28 @@
 
 from __future__ import annotations
 
-from trainer_core.importers.core.key_table import (
-    Row,
-    irrelevant,
-)
+from trainer_core.importers.core.components import text_encoder_rows, vae_row
+from trainer_core.importers.core.key_table import Row, irrelevant, memory
 from trainer_core.importers.core.key_table import unsupported as no
 
 HARDWARE = "Hardware: the profile decides (`hardware.profile`)."
 
 CACHED = "Latents and embeddings are always cached here, under keys that notice every change."
 
-BASE_ONLY = "Give a diffusers-format folder or hub id as `model.path`, or `model.config_path` for a single file."
-
 OTHER: list[Row] = [
     *irrelevant("cache_latents cache_latents_to_disk skip_cache_check cache_info", CACHED),
-    *irrelevant(
-        "xformers sdpa mem_eff_attn flash_attn sage_attn attn_mode split_attn lowram highvram lowvram", HARDWARE
-    ),
-    *irrelevant("full_fp16 full_bf16 fp8_base fp8_base_unet fp8_scaled blocks_to_swap single_blocks_to_swap", HARDWARE),
-    *irrelevant("double_blocks_to_swap cpu_offload_checkpointing torch_compile dynamo_backend dynamo_mode", HARDWARE),
-    *irrelevant("dynamo_use_fullgraph dynamo_use_dynamic max_data_loader_n_workers fused_backward_pass", HARDWARE),
-    *irrelevant("persistent_data_loader_workers disable_mmap_load_safetensors mem_eff_save t5xxl_device", HARDWARE),
-    *irrelevant("t5xxl_dtype num_cpu_threads_per_process num_machines multi_gpu gpu_ids main_process_port", HARDWARE),
-    *irrelevant("extra_accelerate_launch_args deepspeed zero_stage offload_optimizer_device ddp_timeout", HARDWARE),
-    *irrelevant("offload_optimizer_nvme_path offload_param_device offload_param_nvme_path zero3_init_flag", HARDWARE),
-    *irrelevant("zero3_save_16bit_model fp16_master_weights_and_gradients ddp_gradient_as_bucket_view", HARDWARE),
-    *irrelevant("ddp_static_graph split_mode", HARDWARE),
+    *irrelevant("xformers sdpa mem_eff_attn flash_attn sage_attn attn_mode split_attn highvram", HARDWARE),
+    *memory("full_fp16 full_bf16 fp8_base fp8_base_unet fp8_scaled blocks_to_swap single_blocks_to_swap"),
+    *memory("double_blocks_to_swap cpu_offload_checkpointing torch_compile dynamo_backend fused_backward_pass"),
+    *memory("lowram lowvram split_mode deepspeed offload_optimizer_device offload_param_device use_ramtorch"),
+    *memory("fp16_master_weights_and_gradients"),
+    *irrelevant("dynamo_mode dynamo_use_fullgraph dynamo_use_dynamic", "Read with `dynamo_backend`."),
+    *irrelevant("zero_stage offload_optimizer_nvme_path offload_param_nvme_path", "Read with DeepSpeed."),
+    *irrelevant("zero3_init_flag zero3_save_16bit_model", "Read with DeepSpeed."),
+    *irrelevant("max_data_loader_n_workers persistent_data_loader_workers disable_mmap_load_safetensors", HARDWARE),
+    *irrelevant("mem_eff_save t5xxl_device t5xxl_dtype num_cpu_threads_per_process num_machines multi_gpu", HARDWARE),
+    *irrelevant("gpu_ids main_process_port extra_accelerate_launch_args ddp_timeout", HARDWARE),
+    *irrelevant("ddp_gradient_as_bucket_view ddp_static_graph", HARDWARE),
     *irrelevant("output_dir", "Results lie in `.lora-assets/outputs/NAME/`."),
     *irrelevant("output_name", "The name of the project."),
     *irrelevant(
@@ -36,15 +32,20 @@ OTHER: list[Row] = [
     *irrelevant("metadata_tags metadata_title metadata_merged_from metadata_thumbnail", "Metadata come from the run."),
     *irrelevant("huggingface_repo_id huggingface_repo_type huggingface_path_in_repo async_upload", "We do not upload."),
     *irrelevant("huggingface_repo_visibility save_state_to_huggingface resume_from_huggingface", "We do not upload."),
-    *irrelevant("tokenizer_cache_dir config_file output_config console_log_level console_log_file", "Of its program."),
     *irrelevant(
-        "console_log_simple debug_dataset show_timesteps show_timesteps_resolution dataset_class", "Of its program."
+        "tokenizer_cache_dir config_file output_config console_log_level console_log_file",
+        "It concerns that program only.",
+    ),
+    *irrelevant(
+        "console_log_simple debug_dataset show_timesteps show_timesteps_resolution dataset_class",
+        "It concerns that program only.",
     ),
     *irrelevant("use_safetensors", "We write .safetensors."),
     *irrelevant("dataset_config in_json", "Read, and reported key by key."),
-    *irrelevant("v2 sdxl model_type", "Told the family."),
-    no("vae", "Put the VAE into the base's folder: " + BASE_ONLY),
-    *[no(key, "A separate encoder or VAE file: " + BASE_ONLY) for key in ("clip_l", "clip_g", "t5xxl", "ae", "gemma2")],
+    *irrelevant("v2 sdxl model_type", "Read to detect the family."),
+    vae_row("vae"),
+    vae_row("ae"),
+    *text_encoder_rows(("clip_l", "clip_g", "t5xxl", "gemma2")),
     no("apply_t5_attn_mask", "T5's padding takes part, as in diffusers' pipeline."),
     no("apply_lg_attn_mask", "CLIP's padding takes part, as in diffusers' pipeline."),
     *[
@@ -59,5 +60,4 @@ OTHER: list[Row] = [
     no("no_token_padding", "Captions are padded, as in diffusers' pipeline."),
     no("train_inpainting", "Inpainting bases are not trained here."),
     no("stop_text_encoder_training", "Text encoders are trained to the end or not at all."),
-    no("use_ramtorch", HARDWARE),
 ]

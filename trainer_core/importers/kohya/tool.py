@@ -6,13 +6,23 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from trainer_core.importers.core.convert import truth
-from trainer_core.importers.core.key_table import Fate, dropped
-from trainer_core.importers.core.tool_config import Loaded, Section, Source, Told, Tool, failure, load
+from trainer_core.importers.core.key_table import Conversion, dropped
+from trainer_core.importers.core.tool_config import (
+    DetectedFamily,
+    Loaded,
+    Section,
+    Source,
+    Tool,
+    failure,
+    in_folder,
+    load,
+)
 from trainer_core.importers.kohya import datasets, training
 from trainer_core.importers.kohya.gui import GUI_TABLE, is_gui, to_script
 from trainer_core.types import JSON, Finding
 
-_FOREIGN = "is told by `network_module`: a model that we do not train."
+_OF_FOLDERS = ("conditioning_data_dir", "metadata_file")
+_FOREIGN = "is detected by `network_module`: a model that we do not train."
 _MARKS = ("network_module", "network_dim", "train_data_dir", "pretrained_model_name_or_path", "dataset_config")
 _NAMED: Mapping[str, str] = {
     "flux": "flux1",
@@ -33,7 +43,7 @@ _NAMED: Mapping[str, str] = {
 
 
 def recognise(data: JSON) -> str:
-    """Tell by what values are kohya's."""
+    """Return which of kohya's keys the values have; empty if they are not of this tool."""
     if not isinstance(data, Mapping):
         return ""
     if is_gui(data):
@@ -58,7 +68,7 @@ def read(loaded: Loaded) -> Source:
             "is a dataset file of kohya: it names no model and no training.",
             "Import the file of `--config_file`, with this one as --dataset.",
         )
-    extra: list[tuple[str, JSON, Fate]] = []
+    extra: list[tuple[str, JSON, Conversion]] = []
     labels: Mapping[str, str] = {}
     if is_gui(data):
         script = to_script(data)
@@ -68,11 +78,14 @@ def read(loaded: Loaded) -> Source:
     family = _family(values)
     values = training.arguments(values)
     top, options, names = datasets.split_options(values)
-    if loaded.folder:
-        top |= {"train_data_dir": str(loaded.folder), "dataset_config": None}
     names = {key: labels.get(name, name) for key, name in names.items()}
     masked = truth(values.get("masked_loss"))
     sections, findings = _datasets(loaded, top, options, names, masked)
+    if loaded.folder:
+        empty = Section({"(layout)": "kohya", **options}, datasets.TABLE, "", names)
+        sections, more = in_folder(sections, loaded.folder, ("image_dir", *_OF_FOLDERS), empty)
+        extra += more
+        top = {**top, "train_data_dir": None, "dataset_config": None}
     if sections:
         extra += datasets.unused(sections, options, names)
     for key in ("train_data_dir", "reg_data_dir"):
@@ -104,7 +117,7 @@ def _datasets(
 ) -> tuple[list[Section], list[Finding]]:
     named = str(top.get("dataset_config") or "")
     file = loaded.dataset or loaded.beside(named)
-    if named and file is None:
+    if named and file is None and not loaded.folder:
         message = f"is {named}, and no such file is there."
         return [], [Finding("error", "dataset_config", message, "Give it with --dataset.")]
     if file is None:
@@ -117,30 +130,30 @@ def _datasets(
     return datasets.file_sections(data, options, names, masked), []
 
 
-def _family(values: Mapping[str, JSON]) -> Told:
-    """Tell the family, surely by keys that only one has, else by the name of the base model."""
+def _family(values: Mapping[str, JSON]) -> DetectedFamily:
+    """Return the family: certain where a key belongs to one family alone, else guessed from the base model's name."""
     module = str(values.get("network_module") or "")
-    for told, holds in (
-        (Told("", "`v2`", problem="is Stable Diffusion 2, which we do not train."), truth(values.get("v2"))),
-        (Told("sdxl", "`sdxl`"), truth(values.get("sdxl"))),
-        (Told("chroma", "`model_type`"), values.get("model_type") == "chroma"),
-        (Told("flux1", "`network_module`"), module.endswith("_flux")),
-        (Told("sd3", "`network_module`"), module.endswith("_sd3")),
-        (Told("lumina2", "`network_module`"), module.endswith("_lumina")),
-        (Told("", "`network_module`", problem=_FOREIGN), module.endswith(("hunyuan_image", "anima"))),
-        (Told("sd3", "`clip_g`"), bool(values.get("clip_g"))),
-        (Told("lumina2", "`gemma2`"), bool(values.get("gemma2"))),
-        (Told("flux1", "`t5xxl`"), bool(values.get("t5xxl"))),
+    for detected, holds in (
+        (DetectedFamily("", "`v2`", problem="is Stable Diffusion 2, which we do not train."), truth(values.get("v2"))),
+        (DetectedFamily("sdxl", "`sdxl`"), truth(values.get("sdxl"))),
+        (DetectedFamily("chroma", "`model_type`"), values.get("model_type") == "chroma"),
+        (DetectedFamily("flux1", "`network_module`"), module.endswith("_flux")),
+        (DetectedFamily("sd3", "`network_module`"), module.endswith("_sd3")),
+        (DetectedFamily("lumina2", "`network_module`"), module.endswith("_lumina")),
+        (DetectedFamily("", "`network_module`", problem=_FOREIGN), module.endswith(("hunyuan_image", "anima"))),
+        (DetectedFamily("sd3", "`clip_g`"), bool(values.get("clip_g"))),
+        (DetectedFamily("lumina2", "`gemma2`"), bool(values.get("gemma2"))),
+        (DetectedFamily("flux1", "`t5xxl`"), bool(values.get("t5xxl"))),
     ):
         if holds:
-            return told
+            return detected
     name = str(values.get("pretrained_model_name_or_path") or "").replace("\\", "/").rpartition("/")[2].lower()
     for part, family in _NAMED.items():
         if part in name:
-            return Told(family, f"the base model's name (`{part}`)", guessed=True)
+            return DetectedFamily(family, f"the base model's name (`{part}`)", guessed=True)
     if truth(values.get("no_half_vae")) or truth(values.get("cache_text_encoder_outputs")):
-        return Told("sdxl", "options that SD1.5 does not have", guessed=True)
-    return Told("sd15", "nothing that says otherwise", guessed=True)
+        return DetectedFamily("sdxl", "options that SD1.5 does not have", guessed=True)
+    return DetectedFamily("sd15", "nothing that says otherwise", guessed=True)
 
 
 TOOL = Tool(

@@ -26,8 +26,8 @@ from trainer_core.importers.core.convert import (
 )
 from trainer_core.importers.core.key_table import (
     Context,
+    Conversion,
     Default,
-    Fate,
     Row,
     Table,
     changed,
@@ -39,6 +39,7 @@ from trainer_core.importers.core.key_table import (
     to,
 )
 from trainer_core.importers.core.key_table import unsupported as no
+from trainer_core.importers.core.prompts import convert_prompts, parse_line
 from trainer_core.importers.kohya import network
 from trainer_core.importers.kohya.other import OTHER
 from trainer_core.types import JSON
@@ -88,10 +89,10 @@ def _warmup(value: JSON, context: Context) -> JSON:
 def _decay(value: JSON, context: Context) -> JSON:
     found = number(value)
     if not amount(found):
-        return dropped("Off there.")
+        return dropped("It is off there.")
     if amount(found) < 1:
-        return Fate({"schedule.decay_ratio": found})
-    return Fate({"schedule.decay_ratio": min(1.0, amount(found) / amount(context.get("max_train_steps", 1600)))})
+        return Conversion({"schedule.decay_ratio": found})
+    return Conversion({"schedule.decay_ratio": min(1.0, amount(found) / amount(context.get("max_train_steps", 1600)))})
 
 
 def _cycles(value: JSON, context: Context) -> JSON:
@@ -103,7 +104,7 @@ def _cycles(value: JSON, context: Context) -> JSON:
 def _steps(value: JSON, context: Context) -> JSON:
     if amount(context.get("max_train_epochs")):
         return dropped("`max_train_epochs` goes before it.")
-    return int(amount(value)) if amount(value) else dropped("Off there.")
+    return int(amount(value)) if amount(value) else dropped("It is off there.")
 
 
 def _min_lr(value: JSON, context: Context) -> JSON:
@@ -116,7 +117,7 @@ def _sampling(value: JSON, context: Context) -> JSON:
     kind, scale = str(value), amount(context.get("sigmoid_scale", 1))
     shift = amount(context.get("discrete_flow_shift", 6.0 if context.family == "lumina2" else 3.0))
     if kind == "sigma":
-        return Fate(_weighted(context, shift), note="By `weighting_scheme` and `discrete_flow_shift`.")
+        return Conversion(_weighted(context, shift), note="By `weighting_scheme` and `discrete_flow_shift`.")
     known: Mapping[str, Mapping[str, JSON]] = {
         "uniform": shift_sampling("uniform", 1, 1),
         "sigmoid": shift_sampling("logit_normal", scale, 1),
@@ -128,7 +129,7 @@ def _sampling(value: JSON, context: Context) -> JSON:
             "noise.shift": 0.0 if context.family == "flux1" else "resolution",
         },
     }
-    return Fate(known[kind]) if kind in known else refused("Choose one of `noise.timestep_sampling`.")
+    return Conversion(known[kind]) if kind in known else refused("Choose one of `noise.timestep_sampling`.")
 
 
 def _weighted(context: Context, shift: float, descending: bool = True) -> dict[str, JSON]:
@@ -152,7 +153,7 @@ def _scheme(value: JSON, context: Context) -> JSON:
     found = _weighted(context, amount(context.get("training_shift", 1.0)), descending=False)
     if str(value) in ("sigma_sqrt", "cosmap"):
         return changed(found, f"kohya also weights the loss by `{value}`; ours weights all alike.")
-    return Fate(found)
+    return Conversion(found)
 
 
 def _flux(context: Context) -> bool:
@@ -168,22 +169,24 @@ def _prediction(value: JSON, context: Context) -> JSON:
 def _clip_skip(value: JSON, context: Context) -> JSON:
     if context.family != "sd15":
         return dropped("Read for SD1.5 only.")
-    return max(0, int(amount(value)) - 1) if amount(value) else dropped("Off there.")
+    return max(0, int(amount(value)) - 1) if amount(value) else dropped("It is off there.")
 
 
 def _clip_tokens(value: JSON, context: Context) -> JSON:
     if context.family not in ("sd15", "sdxl"):
         return dropped("Read for SD1.5 and SDXL only.")
-    return int(amount(value)) if amount(value) else dropped("Off there.")
+    return int(amount(value)) if amount(value) else dropped("It is off there.")
 
 
 def _keep(unit: str) -> Row:
     def convert(value: JSON, context: Context) -> JSON:
         every = amount(context.get(f"save_every_n_{unit}"))
         if not amount(value) or not every:
-            return dropped("Off there.")
+            return dropped("It is off there.")
         files = int(amount(value)) if unit == "epochs" else keep_files(amount(value), every)
-        return Fate({"save.keep_last": files}, note="" if unit == "epochs" else "It counts steps; ours counts files.")
+        return Conversion(
+            {"save.keep_last": files}, note="" if unit == "epochs" else "It counts steps; ours counts files."
+        )
 
     return several(f"save_last_n_{unit}", "save.keep_last", convert)
 
@@ -191,7 +194,7 @@ def _keep(unit: str) -> Row:
 def _state(value: JSON, context: Context) -> JSON:
     every = int(amount(context.get("save_every_n_steps")))
     if truth(value) and every:
-        return Fate({"train.checkpoint_every": every})
+        return Conversion({"train.checkpoint_every": every})
     return dropped("Every run can be resumed here (`train.checkpoint_every`).")
 
 
@@ -202,7 +205,7 @@ def _log_with(value: JSON, context: Context) -> JSON:
         found["logging.tensorboard"] = True
     if kind in ("wandb", "all"):
         found["logging.wandb"] = "online"
-    return Fate(found) if found else dropped("Off there.")
+    return Conversion(found) if found else dropped("It is off there.")
 
 
 def _sampler(value: JSON, context: Context) -> JSON:
@@ -214,21 +217,16 @@ def _sampler(value: JSON, context: Context) -> JSON:
 
 
 def _prompts(value: JSON, context: Context) -> JSON:
-    """Take the GUI's text of prompts, one a line; marks such as `--w` belong into a prompt file."""
+    """Take the GUI's text of prompts, one a line, with marks such as `--w`."""
     lines = [line.strip() for line in str(value).splitlines()]
-    lines = [line for line in lines if line and not line.startswith("#")]
-    plain = [line.split(" --")[0].strip() for line in lines]
-    if plain == lines:
-        return Fate({"sample.prompts": plain})
-    note = "Marks such as --w and --s were cut off: put the lines into a file and set `sample.prompt_file`."
-    return Fate({"sample.prompts": plain}, "changed", note)
+    return convert_prompts([parse_line(line) for line in lines if line and not line.startswith("#")], context)
 
 
 def _save_as(value: JSON, context: Context) -> JSON:
     kind = str(value or "safetensors").lower()
     if kind != "safetensors":
         return changed({"export.formats": ["kohya"]}, f"We write .safetensors only, never .{kind}.")
-    return Fate(
+    return Conversion(
         {"export.formats": ["kohya"]}, note="kohya's keys, as it writes them; `diffusers` and `comfyui` are ours."
     )
 
@@ -237,7 +235,7 @@ def _random(value: JSON, context: Context) -> JSON:
     return (
         changed({}, "Its strength varies from step to step; ours is constant.")
         if truth(value)
-        else dropped("Off there.")
+        else dropped("It is off there.")
     )
 
 
@@ -281,7 +279,7 @@ TRAINING: list[Row] = [
     several(
         "num_processes",
         "hardware.num_processes",
-        unless_off(lambda value, context: Fate({"hardware.num_processes": int(amount(value))})),
+        unless_off(lambda value, context: Conversion({"hardware.num_processes": int(amount(value))})),
     ),
 ]
 
@@ -340,7 +338,7 @@ OUTPUT: list[Row] = [
         no(key, "A run goes on by itself from its last state.")
         for key in ("initial_epoch", "initial_step", "skip_until_initial_step")
     ],
-    several("(prompts)", "sample.prompts", _prompts, "The GUI's text of prompts."),
+    several("(prompts)", "sample.prompts sample.prompt_file", _prompts, "The GUI's text of prompts."),
     to("sample_prompts", "sample.prompt_file", unless_off(path)),
     to("sample_every_n_steps", "sample.every", _EVERY),
     to("sample_every_n_epochs", "sample.every_epochs", unless_off(number)),

@@ -15,8 +15,8 @@ from trainer_core.importers.core.convert import (
 )
 from trainer_core.importers.core.key_table import (
     Context,
+    Conversion,
     Default,
-    Fate,
     Row,
     Table,
     changed,
@@ -47,15 +47,15 @@ def _balancing(value: JSON, context: Context) -> JSON:
 
 def _kind(value: JSON, context: Context) -> JSON:
     if str(value) == "VALIDATION":
-        return Fate({"datasets.held_out": 1.0}, note="Pictures that are only measured.")
+        return Conversion({"datasets.held_out": 1.0}, note="Pictures that are only measured.")
     if str(value) == "PRIOR_PREDICTION":
         note = "Its target is the base's own prediction; ours are the pictures, weighted by `loss.prior_weight`."
         return changed({"datasets.regularisation": True, "datasets.held_out": 0.0}, note)
-    return Fate({"datasets.held_out": 0.0}, note="It trains on every picture.")
+    return Conversion({"datasets.held_out": 0.0}, note="It trains on every picture.")
 
 
 def _override(value: JSON, context: Context) -> JSON:
-    return sides(value) if truth(context.get("image.enable_resolution_override")) else dropped("Off there.")
+    return sides(value) if truth(context.get("image.enable_resolution_override")) else dropped("It is off there.")
 
 
 def _shared_resolution(value: JSON, context: Context) -> JSON:
@@ -76,14 +76,14 @@ def sides(value: JSON) -> JSON:
 
 def _buckets(value: JSON, context: Context) -> JSON:
     if not truth(value):
-        return Fate({"bucket.table": "square"})
+        return Conversion({"bucket.table": "square"})
     given = sides(
         context.get("image.resolution_override")
         if truth(context.get("image.enable_resolution_override"))
         else context.get("(resolution)", "512")
     )
     every = given if isinstance(given, list) else [512]
-    return Fate(
+    return Conversion(
         {"bucket.table": "grid", "bucket.max_side": 2 * max(every), "bucket.min_side": max(64, min(every) // 2)},
         note="Its buckets go from 1:1 to 4:1.",
     )
@@ -92,15 +92,15 @@ def _buckets(value: JSON, context: Context) -> JSON:
 def _jitter(value: JSON, context: Context) -> JSON:
     variations = int(amount(context.get("image_variations", 1)))
     if not truth(value):
-        return Fate({"augment.crop": "center"})
+        return Conversion({"augment.crop": "center"})
     if variations > 1:
-        return Fate({"augment.crop": "random", "augment.variants": min(variations, 64)})
+        return Conversion({"augment.crop": "random", "augment.variants": min(variations, 64)})
     return changed({}, "It cuts each picture once at a random place; with one variation ours cuts the centre.")
 
 
 def _colour(value: JSON, context: Context) -> JSON:
     if not truth(value):
-        return dropped("Off there.")
+        return dropped("It is off there.")
     strength = amount(context.get(context.key.replace("enable_random", "random") + "_max_strength"))
     return changed(
         {"augment.color": min(1.0, strength)}, "One strength moves brightness, contrast, saturation and hue."
@@ -109,19 +109,21 @@ def _colour(value: JSON, context: Context) -> JSON:
 
 def _captions(value: JSON, context: Context) -> JSON:
     if str(value) == "sample":
-        return Fate({"caption.multiline": "random"}, note="Each line of a caption file is a caption; one is drawn.")
+        return Conversion(
+            {"caption.multiline": "random"}, note="Each line of a caption file is a caption; one is drawn."
+        )
     fix = "Write a caption file beside each picture" if str(value) == "filename" else "Set `class_tokens` of the folder"
     return refused(f"{fix}: captions from `{value}` are not read.")
 
 
 def _dropout(value: JSON, context: Context) -> JSON:
     if not truth(context.get("text.tag_dropout_enable")):
-        return dropped("Off there.")
+        return dropped("It is off there.")
     kind = str(context.get("text.tag_dropout_mode", "FULL"))
     if kind == "FULL":
-        return Fate({"caption.dropout": number(value)}, note="FULL drops all tags together.")
+        return Conversion({"caption.dropout": number(value)}, note="FULL drops all tags together.")
     if kind == "RANDOM":
-        return Fate({"tags.dropout": number(value)})
+        return Conversion({"tags.dropout": number(value)})
     return changed({"tags.dropout": number(value)}, f"{kind} drops later tags more often; ours drops all alike.")
 
 
@@ -133,14 +135,14 @@ def _keep(value: JSON, context: Context) -> JSON:
 
 def _masks(value: JSON, context: Context) -> JSON:
     if not truth(value):
-        return dropped("Off there.")
+        return dropped("It is off there.")
     return refused(
         "Put the `-masklabel.png` files into a folder of their own, named as their pictures, and set `mask_path`."
     )
 
 
 _FIXED = "Change the pictures themselves."
-_PROGRAM = "Of its program."
+_PROGRAM = "It concerns that program only."
 
 ROWS: list[Row] = [
     to("path", "datasets.path", path),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from trainer_core.importers.core import optimizers, schedules
+from trainer_core.importers.core.components import text_encoder_rows, vae_row
 from trainer_core.importers.core.convert import (
     amount,
     number,
@@ -16,17 +17,20 @@ from trainer_core.importers.core.convert import (
 )
 from trainer_core.importers.core.key_table import (
     Context,
+    Conversion,
     Convert,
-    Fate,
     Row,
     changed,
     dropped,
     irrelevant,
+    memory,
+    quantised,
     refused,
     several,
     to,
 )
 from trainer_core.importers.core.key_table import unsupported as no
+from trainer_core.importers.onetrainer import targets
 from trainer_core.types import JSON
 
 HARDWARE = "Hardware: the profile decides (`hardware.profile`)."
@@ -38,11 +42,11 @@ def _peft(value: JSON, context: Context) -> JSON:
     """Choose the kind; on UNets with all layers it adapts convolutions too."""
     kind = str(value)
     if kind == "LORA" and truth(context.get("lora_decompose")):
-        return Fate({"adapter.type": "dora"})
+        return Conversion({"adapter.type": "dora"})
     everything = str(context.get("layer_filter_preset", "full")) == "full" and not context.get("layer_filter")
     if kind == "LORA" and everything and not context.flow:
-        note = "With all layers it adapts the whole UNet; ours the convolutions and the blocks' Linears."
-        return changed({"adapter.type": "locon", **_conv(context, kind)}, note)
+        note = "With all layers it adapts the whole UNet, convolutions included."
+        return Conversion({"adapter.type": "locon", **_conv(context, kind)}, note=note)
     if kind == "OFT_2":
         settings: dict[str, JSON] = {
             "adapter.type": "diag-oft",
@@ -52,32 +56,14 @@ def _peft(value: JSON, context: Context) -> JSON:
     known = {"LORA": "lora", "LOHA": "loha", "LOKR": "lokr"}
     if kind not in known:
         return refused("Choose one of `adapter.type`.")
-    return Fate({"adapter.type": known[kind], **(_conv(context, kind) if everything and not context.flow else {})})
+    return Conversion(
+        {"adapter.type": known[kind], **(_conv(context, kind) if everything and not context.flow else {})}
+    )
 
 
 def _conv(context: Context, kind: str) -> dict[str, JSON]:
     rank = context.get("lokr_dim" if kind == "LOKR" else "lora_rank", 16)
     return {"adapter.conv_rank": number(rank), "adapter.conv_alpha": number(context.get("lora_alpha", 1))}
-
-
-def _targets(value: JSON, context: Context) -> JSON:
-    if context.get("layer_filter"):
-        return dropped("`layer_filter` goes before it.")
-    known = {"full": "all-linear", "attn-mlp": "attention+mlp", "attn-only": "attention", "blocks": "all-linear"}
-    return known.get(str(value)) or refused("Write what it adapts as `adapter.targets`: a regex over module names.")
-
-
-def _filter(value: JSON, context: Context) -> JSON:
-    import re
-
-    if truth(context.get("layer_filter_regex")):
-        parts = [part.strip() for part in str(value).split(",")]
-    else:
-        parts = [re.escape(part.strip()) for part in str(value).split(",")]
-    found = f".*({'|'.join(part for part in parts if part)}).*"
-    return changed(
-        {"adapter.targets": found}, "The same parts as one regex; check the names, which are diffusers' here."
-    )
 
 
 def _of(kind: str) -> Convert:
@@ -92,7 +78,7 @@ def _of(kind: str) -> Convert:
 def _switch(kind: str) -> Convert:
     def convert(value: JSON, context: Context) -> JSON:
         if str(context.get("peft_type", "LORA")) != kind or not truth(value):
-            return dropped("Off there.")
+            return dropped("It is off there.")
         return True
 
     return convert
@@ -110,7 +96,7 @@ def _trained(value: JSON, context: Context) -> JSON:
         for name in names
         if truth(context.get(f"{name}.train", True)) and truth(context.get(f"{name}.include", True))
     ]
-    return Fate({"adapter.text_encoders": chosen}, note="It trains each text encoder unless `train` is false.")
+    return Conversion({"adapter.text_encoders": chosen}, note="It trains each text encoder unless `train` is false.")
 
 
 def _encoder_lr(value: JSON, context: Context) -> JSON:
@@ -128,7 +114,7 @@ def _denoiser_lr(value: JSON, context: Context) -> JSON:
     mine = "transformer" if context.flow else "unet"
     if not context.key.startswith(mine):
         return dropped("Of another model family.")
-    return Fate({"optimizer.lr": number(value)})
+    return Conversion({"optimizer.lr": number(value)})
 
 
 def _lr(value: JSON, context: Context) -> JSON:
@@ -159,23 +145,27 @@ def _betas(value: JSON, context: Context) -> JSON:
     count = 3 if named.startswith(("AdEMAMix", "CAME", "ADAN", "DADAPT_ADAN")) else 2
     usual = (0.9, 0.99 if named.startswith("LION") else 0.999, 0.9999)
     found = [usual[place] if one is None else number(one) for place, one in enumerate(every[:count])]
-    return Fate({"optimizer.betas": found})
+    return Conversion({"optimizer.betas": found})
 
 
 def _argument(name: str) -> Convert:
     def convert(value: JSON, context: Context) -> JSON:
-        return dropped("Off there.") if value in (None, False) else Fate({f"optimizer.args.{name}": value})
+        return dropped("It is off there.") if value in (None, False) else Conversion({f"optimizer.args.{name}": value})
 
     return convert
 
 
 def checkpointing(value: JSON, context: Context) -> JSON:
-    """Read the switch; older versions name kinds of it."""
+    """Read the switch, which older versions wrote as the name of a kind."""
+    if value == "CPU_OFFLOADED":
+        note = "Activations stay on the GPU here: they are computed again, not offloaded."
+        return changed({"train.gradient_checkpointing": True}, note)
     if isinstance(value, str):
         return value != "OFF"
     return truth(value)
 
 
+_PARTS = ("unet", "transformer", "prior", "vae", "text_encoder", "text_encoder_2", "text_encoder_3", "text_encoder_4")
 PARTS: list[Row] = [
     *[
         to(f"{part}.learning_rate", "optimizer.lr", unless_off(_denoiser_lr))
@@ -198,20 +188,17 @@ PARTS: list[Row] = [
         for part in ("text_encoder", "text_encoder_2", "text_encoder_3", "text_encoder_4")
     ],
     to("transformer.guidance_scale", "noise.guidance", number),
-    *irrelevant("unet.guidance_scale prior.guidance_scale", "Of other models."),
+    *irrelevant("unet.guidance_scale prior.guidance_scale", "It is for other models."),
     *irrelevant("transformer.attention_mask", "As in diffusers' pipeline."),
     to("vae.weight_dtype", "latents.precision", lambda value, context: precision(value, context)),
+    vae_row("vae.model_name"),
+    *text_encoder_rows(tuple(f"{part}.model_name" for part in _PARTS if part.startswith("text_encoder"))),
     *[
         no(f"{part}.model_name", "Put it into the base's folder: a diffusers-format folder holds all parts.")
         for part in (
             "unet",
             "transformer",
             "prior",
-            "vae",
-            "text_encoder",
-            "text_encoder_2",
-            "text_encoder_3",
-            "text_encoder_4",
             "effnet_encoder",
             "decoder",
             "decoder_text_encoder",
@@ -237,6 +224,7 @@ PARTS: list[Row] = [
             "text_encoder_4",
         )
     ],
+    *[several(f"{part}.weight_dtype", "", quantised) for part in _PARTS if part != "vae"],
     *[
         irrelevant(f"{part}.*", HARDWARE)[0]
         for part in (
@@ -251,10 +239,10 @@ PARTS: list[Row] = [
         )
     ],
     *[
-        irrelevant(f"{part}.*", "Of other models.")[0]
+        irrelevant(f"{part}.*", "It is for other models.")[0]
         for part in ("effnet_encoder", "decoder", "decoder_text_encoder", "decoder_vqgan", "unconditional_transformer")
     ],
-    *irrelevant("quantization.*", HARDWARE),
+    *irrelevant("quantization.*", "Read with a quantised `weight_dtype`."),
 ]
 
 _WITH_EPS = ("ADAM", "ADAGRAD", "ADEMAMIX", "PRODIGY", "ADOPT", "LAMB", "SCHEDULE_FREE_ADAMW", "DADAPT_AD", "RMSPROP")
@@ -273,7 +261,7 @@ ADAPTER: list[Row] = [
     to("lora_rank", "adapter.rank", _rank),
     to("lokr_dim", "adapter.rank", _of("LOKR")),
     to("lora_alpha", "adapter.alpha", number, "Its default is 1."),
-    *irrelevant("lora_decompose", "Told the kind: DoRA."),
+    *irrelevant("lora_decompose", "Read to choose the kind: DoRA."),
     *irrelevant(
         "lora_decompose_norm_epsilon lora_decompose_output_axis lokr_vec_trick lokr_dora_on_output",
         "How its code computes the same.",
@@ -289,8 +277,8 @@ ADAPTER: list[Row] = [
     to("lokr_full_matrix", "adapter_options.full_matrix", _switch("LOKR")),
     no("lokr_decompose_both", "LoKr's smaller factor is whole here."),
     to("dropout_probability", "adapter.dropout", unless_off(number)),
-    to("layer_filter_preset", "adapter.targets", _targets),
-    several("layer_filter", "adapter.targets", unless_off(_filter), status="changed"),
+    several("layer_filter_preset", "adapter.targets", targets.of_preset),
+    several("layer_filter", "adapter.targets", unless_off(targets.of_filter)),
     *irrelevant("layer_filter_regex", "Read with `layer_filter`."),
 ]
 
@@ -307,7 +295,7 @@ OPTIMIZER: list[Row] = [
         lambda value, context: (
             dropped("No limit, as in the class.")
             if value in (None, "inf") or amount(value) > 1e30
-            else Fate({"optimizer.args.growth_rate": number(value)})
+            else Conversion({"optimizer.args.growth_rate": number(value)})
         ),
     ),
     several("optimizer.safeguard_warmup", "optimizer.args", _argument("safeguard_warmup")),
@@ -318,7 +306,8 @@ OPTIMIZER: list[Row] = [
     several("optimizer.relative_step", "optimizer.args", _argument("relative_step")),
     several("optimizer.scale_parameter", "optimizer.args", _argument("scale_parameter")),
     several("optimizer.warmup_init", "optimizer.args", _argument("warmup_init")),
-    *irrelevant("optimizer.fused optimizer.foreach optimizer.stochastic_rounding optimizer.fused_back_pass", HARDWARE),
+    *memory("optimizer.fused_back_pass"),
+    *irrelevant("optimizer.fused optimizer.foreach optimizer.stochastic_rounding", HARDWARE),
     *irrelevant("optimizer.min_8bit_size optimizer.is_paged optimizer.optim_bits optimizer.block_wise", HARDWARE),
     *irrelevant("optimizer.quant_block_size optimizer.fsdp_in_use optimizer.capturable optimizer.compile", HARDWARE),
     *irrelevant("optimizer.differentiable optimizer.maximize optimizer.percentile_clipping", "Of its classes."),

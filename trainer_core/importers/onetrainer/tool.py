@@ -5,8 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from trainer_core.importers.core.key_table import Fate, dropped, refused
-from trainer_core.importers.core.tool_config import Loaded, Section, Source, Told, Tool, failure, flat, load
+from trainer_core.importers.core.key_table import Conversion, dropped, refused
+from trainer_core.importers.core.tool_config import (
+    DetectedFamily,
+    Loaded,
+    Section,
+    Source,
+    Tool,
+    failure,
+    flat,
+    in_folder,
+    load,
+)
 from trainer_core.importers.onetrainer.datasets import SAMPLE_KEYS
 from trainer_core.importers.onetrainer.datasets import TABLE as CONCEPTS
 from trainer_core.importers.onetrainer.training import TABLE
@@ -43,7 +53,7 @@ _OLD: Mapping[str, str] = {
 
 
 def recognise(data: JSON) -> str:
-    """Tell by what values are OneTrainer's."""
+    """Return which of OneTrainer's keys the values have; empty if they are not of this tool."""
     if isinstance(data, Mapping):
         found = [key for key in _MARKS if key in data]
         return ", ".join(f"`{key}`" for key in found) if len(found) > 1 else ""
@@ -62,7 +72,7 @@ def read(loaded: Loaded) -> Source:
     if not isinstance(data, Mapping):
         fix = "Import the train config, with this file as --dataset."
         raise failure(str(loaded.path), "is OneTrainer's list of concepts: it names no model and no training.", fix)
-    extra: list[tuple[str, JSON, Fate]] = []
+    extra: list[tuple[str, JSON, Conversion]] = []
     values = {key: value for key, value in data.items() if key not in ("concepts", "samples", "optimizer_defaults")}
     for old, new in _OLD.items():
         if old in values:
@@ -82,6 +92,9 @@ def read(loaded: Loaded) -> Source:
         sections.append(
             Section({**flat(concept, ("concept_stats",)), **inherited}, CONCEPTS, place, _labels(inherited))
         )
+    if loaded.folder:
+        sections, more = in_folder(sections, loaded.folder, ("path", "name"), Section({}, CONCEPTS))
+        extra += more
     prompts = _prompts(loaded, data, extra)
     values = flat(values, ("cloud", "secrets", "scheduler_params"))
     values = {**values, **prompts}
@@ -95,8 +108,6 @@ def _labels(inherited: Mapping[str, JSON]) -> dict[str, str]:
 
 def _concepts(loaded: Loaded, data: Mapping[str, JSON]) -> tuple[list[Mapping[str, JSON]], str]:
     """Find the concepts: `--dataset`, the config itself, or the file it names."""
-    if loaded.folder:
-        return [{"path": str(loaded.folder)}], "--dataset"
     named = str(data.get("concept_file_name") or "training_concepts/concepts.json")
     if loaded.dataset is None and data.get("concepts"):
         return list(data["concepts"]), "concepts"
@@ -109,7 +120,7 @@ def _concepts(loaded: Loaded, data: Mapping[str, JSON]) -> tuple[list[Mapping[st
     return [one for one in found if isinstance(one, Mapping)], file.name
 
 
-def _prompts(loaded: Loaded, data: Mapping[str, JSON], extra: list[tuple[str, JSON, Fate]]) -> dict[str, JSON]:
+def _prompts(loaded: Loaded, data: Mapping[str, JSON], extra: list[tuple[str, JSON, Conversion]]) -> dict[str, JSON]:
     """Find the samples and make them prompts; what all have in common goes with them."""
     samples = data.get("samples")
     if not samples:
@@ -131,12 +142,14 @@ def _prompts(loaded: Loaded, data: Mapping[str, JSON], extra: list[tuple[str, JS
     return found
 
 
-def _family(data: Mapping[str, JSON]) -> Told:
+def _family(data: Mapping[str, JSON]) -> DetectedFamily:
     method, kind = str(data.get("training_method", "FINE_TUNE")), str(data.get("model_type", "STABLE_DIFFUSION_15"))
     if method != "LORA":
-        return Told("", "`training_method`", problem=f"cannot be trained by {method}: we train adapters alone.")
+        return DetectedFamily(
+            "", "`training_method`", problem=f"cannot be trained by {method}: we train adapters alone."
+        )
     found = MODELS.get(kind, "")
-    return Told(found, "`model_type`", problem="" if found else f"is {kind}, which we do not train.")
+    return DetectedFamily(found, "`model_type`", problem="" if found else f"is {kind}, which we do not train.")
 
 
 TOOL = Tool("onetrainer", "OneTrainer", recognise, read, (TABLE, CONCEPTS))

@@ -18,14 +18,16 @@ from trainer_core.importers.core.convert import (
 )
 from trainer_core.importers.core.key_table import (
     Context,
+    Conversion,
     Convert,
     Default,
-    Fate,
     Row,
     Table,
     changed,
     dropped,
     irrelevant,
+    memory,
+    quantised,
     refused,
     secret,
     several,
@@ -35,7 +37,7 @@ from trainer_core.importers.core.key_table import unsupported as no
 from trainer_core.importers.onetrainer.parts import ADAPTER, ENCODERS, HARDWARE, OPTIMIZER, PARTS, checkpointing
 from trainer_core.types import JSON
 
-_PROGRAM = "Of its program."
+_PROGRAM = "It concerns that program only."
 
 _SAMPLERS: Mapping[str, str] = {
     "ddim": "ddim",
@@ -60,14 +62,14 @@ def _timesteps(value: JSON, context: Context) -> JSON:
     kind = str(value)
     if kind == "LOGIT_NORMAL":
         both: dict[str, JSON] = {"noise.logit_mean": bias, "noise.logit_std": weight + 1.0}
-        return Fate(
+        return Conversion(
             {"noise.timestep_sampling": "logit_normal", **both, **shift},
             note="Mean is the bias, deviation the weight plus 1.",
         )
     if kind == "HEAVY_TAIL":
-        return Fate({"noise.timestep_sampling": "mode", "noise.mode_scale": weight, **shift})
+        return Conversion({"noise.timestep_sampling": "mode", "noise.mode_scale": weight, **shift})
     if kind in ("UNIFORM", "COS_MAP"):
-        return Fate({"noise.timestep_sampling": "uniform" if kind == "UNIFORM" else "cosmap", **shift})
+        return Conversion({"noise.timestep_sampling": "uniform" if kind == "UNIFORM" else "cosmap", **shift})
     note = f"We have no {kind}: uniform instead; `logit_normal` can be moved to where you want it."
     return changed({"noise.timestep_sampling": "uniform", **shift}, note)
 
@@ -77,9 +79,9 @@ def _weighting(value: JSON, context: Context) -> JSON:
     if kind == "CONSTANT" or (context.flow and kind != "SIGMA"):
         return dropped("All noise levels weigh alike.")
     if kind == "MIN_SNR_GAMMA":
-        return Fate({"loss.min_snr_gamma": strength})
+        return Conversion({"loss.min_snr_gamma": strength})
     if kind == "DEBIASED_ESTIMATION":
-        return Fate({"loss.debiased": True})
+        return Conversion({"loss.debiased": True})
     return refused("Use `loss.min_snr_gamma` or `loss.debiased`.")
 
 
@@ -98,7 +100,7 @@ def _loss(value: JSON, context: Context) -> JSON:
         return changed(settings, "We have no log-cosh; pseudo-Huber comes near.")
     if strong[used[0]] != 1:
         return changed(settings, f"Its strength {strong[used[0]]:g} scales the loss; ours is 1.")
-    return Fate(settings)
+    return Conversion(settings)
 
 
 def _every(setting: str, unit_key: str) -> Convert:
@@ -109,11 +111,11 @@ def _every(setting: str, unit_key: str) -> Convert:
         if unit == "NEVER" or not amount(value):
             return dropped("Never.")
         if unit == "EPOCH":
-            return Fate({f"{setting}_epochs": number(value)})
+            return Conversion({f"{setting}_epochs": number(value)})
         if unit == "STEP":
-            return Fate({setting: int(amount(value))})
+            return Conversion({setting: int(amount(value))})
         return refused(
-            f"Count in steps or epochs: `{setting}` or `{setting}_epochs`; {value} {unit.lower()} have no place."
+            f"Count in steps or epochs: `{setting}` or `{setting}_epochs`; {value} {unit.lower()} cannot be written."
         )
 
     return convert
@@ -127,7 +129,7 @@ def _samples_every(value: JSON, context: Context) -> JSON:
 
 def _backup(value: JSON, context: Context) -> JSON:
     if str(context.get("backup_after_unit", "MINUTE")) == "STEP":
-        return Fate({"train.checkpoint_every": int(amount(value))})
+        return Conversion({"train.checkpoint_every": int(amount(value))})
     return dropped("States are saved every `train.checkpoint_every` steps.")
 
 
@@ -142,10 +144,10 @@ def _masked(name: str) -> Convert:
 
 def _ema(value: JSON, context: Context) -> JSON:
     if str(value) == "OFF":
-        return dropped("Off there.")
+        return dropped("It is off there.")
     decay, step = amount(context.get("ema_decay", 0.999)), amount(context.get("ema_update_step_interval", 5)) or 1
     if step == 1:
-        return Fate({"train.ema_decay": decay})
+        return Conversion({"train.ema_decay": decay})
     note = f"It averages every {step:g} steps with {decay:g}; ours every step, with its {step:g}th root."
     return changed({"train.ema_decay": round(decay ** (1 / step), 6)}, note)
 
@@ -158,7 +160,7 @@ def _skip(value: JSON, context: Context) -> JSON:
 
 TRAINING: list[Row] = [
     to("base_model_name", "model.path", model_path),
-    *irrelevant("model_type training_method", "Told the family."),
+    *irrelevant("model_type training_method", "Read to detect the family."),
     to("epochs", "train.epochs", number),
     to("batch_size", "train.batch_size", number),
     to("gradient_accumulation_steps", "train.gradient_accumulation_steps", number),
@@ -199,7 +201,7 @@ TRAINING: list[Row] = [
         for key in ("mse_strength", "mae_strength", "huber_strength", "log_cosh_strength")
     ],
     *irrelevant("huber_delta", "Written with `huber_strength`."),
-    *irrelevant("vb_loss_strength", "Of other models."),
+    *irrelevant("vb_loss_strength", "It is for other models."),
     *irrelevant("masked_training", "See the concepts."),
     to("unmasked_weight", "loss.mask_floor", _masked("unmasked_weight")),
     to("normalize_masked_area_loss", "loss.normalise_masks", _masked("normalize_masked_area_loss")),
@@ -249,7 +251,7 @@ OUTPUT: list[Row] = [
         "output_model_format",
         "export.formats",
         lambda value, context: (
-            Fate({"export.formats": ["kohya"]})
+            Conversion({"export.formats": ["kohya"]})
             if "KOHYA" in str(value) or "LEGACY" in str(value)
             else dropped("Ours are `export.formats`.")
         ),
@@ -265,7 +267,9 @@ OUTPUT: list[Row] = [
     to(
         "rolling_backup_count",
         "train.keep_last",
-        lambda value, context: int(amount(value)) if truth(context.get("rolling_backup")) else dropped("Off there."),
+        lambda value, context: (
+            int(amount(value)) if truth(context.get("rolling_backup")) else dropped("It is off there.")
+        ),
     ),
     several("sample_after", "sample.every sample.every_epochs", _samples_every),
     *irrelevant(
@@ -295,7 +299,7 @@ OUTPUT: list[Row] = [
         "validate_after",
         "train.evaluate_every",
         lambda value, context: (
-            Fate({"train.evaluate_every": int(amount(value))})
+            Conversion({"train.evaluate_every": int(amount(value))})
             if truth(context.get("validation")) and context.get("validate_after_unit") == "STEP"
             else dropped("A tenth of the run, or `train.evaluate_every`.")
         ),
@@ -309,8 +313,10 @@ OUTPUT: list[Row] = [
     *irrelevant(
         "async_gradient_reduce_buffer train_device temp_device fallback_train_dtype enable_autocast_cache", HARDWARE
     ),
-    *irrelevant("async_offloading compile attention_mechanism weight_dtype enable_async_offloading", HARDWARE),
-    *irrelevant("enable_activation_offloading layer_offload_fraction", HARDWARE),
+    several("weight_dtype", "", quantised),
+    *memory("compile enable_activation_offloading layer_offload_fraction"),
+    *irrelevant("async_offloading enable_async_offloading", "Read with offloading."),
+    *irrelevant("attention_mechanism", HARDWARE),
     no("force_circular_padding", "Convolutions keep the base's padding."),
     *irrelevant(
         "workspace_dir cache_dir debug_mode debug_dir huggingface_cache_dir offline_mode prevent_overwrites", _PROGRAM

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from trainer_core.importers.core import optimizers, schedules
 from trainer_core.importers.core.convert import (
     amount,
@@ -16,12 +18,13 @@ from trainer_core.importers.core.convert import (
 )
 from trainer_core.importers.core.key_table import (
     Context,
+    Conversion,
     Convert,
-    Fate,
     Row,
     changed,
     dropped,
     irrelevant,
+    memory,
     refused,
     several,
     to,
@@ -33,6 +36,20 @@ from trainer_core.types import JSON
 HARDWARE = "Hardware: the profile decides (`hardware.profile`)."
 
 
+_LORA_TARGETS: Mapping[str, str] = {
+    "all": "attention",
+    "context": r"transformer_blocks\.\d+\.attn\.(add_[qkv]_proj|to_add_out)",
+    "context+ffs": r"transformer_blocks\.\d+\.(attn\.(add_[qkv]_proj|to_add_out)|ff_context\.net\.(0\.proj|2))",
+    "tiny": r"single_transformer_blocks\.(7|20)\.proj_out",
+    "nano": r"single_transformer_blocks\.7\.proj_out",
+}
+_WITH_LAST_LAYER: Mapping[str, str] = {
+    "all+ffs": "all-linear",
+    "all+ffs+embedder": "all-linear",
+    "ai-toolkit": "all-linear+modulation",
+}
+
+
 def lycoris(context: Context) -> bool:
     """Say whether LyCORIS makes the adapter."""
     return str(context.get("lora_type", "standard")) == "lycoris"
@@ -41,7 +58,7 @@ def lycoris(context: Context) -> bool:
 def _type(value: JSON, context: Context) -> JSON:
     if lycoris(context):
         return dropped("The file of `lycoris_config` says which kind.")
-    return Fate({"adapter.type": "dora" if truth(context.get("use_dora")) else "lora"})
+    return Conversion({"adapter.type": "dora" if truth(context.get("use_dora")) else "lora"})
 
 
 def _plain_lora(value: JSON, context: Context) -> JSON:
@@ -55,7 +72,7 @@ def _algo(value: JSON, context: Context) -> JSON:
 def _lycoris_rank(value: JSON, context: Context) -> JSON:
     """LoKr with a huge dimension trains whole matrices."""
     if amount(value) > 4096:
-        return Fate({"adapter_options.full_matrix": True}, note="So large a dimension means whole matrices.")
+        return Conversion({"adapter_options.full_matrix": True}, note="So large a dimension means whole matrices.")
     return int(amount(value))
 
 
@@ -69,16 +86,21 @@ def _preset(value: JSON, context: Context) -> JSON:
     fix = "Write what it adapts as `adapter.targets`, and other ranks as `adapter.blocks`."
     kinds = [str(kind) for kind in (value if isinstance(value, list) else [value])]
     if all("Attention" in kind for kind in kinds):
-        return Fate({"adapter.targets": "attention"})
+        return Conversion({"adapter.targets": "attention"})
     if set(kinds) <= {"Attention", "FeedForward"} and kinds:
-        return Fate({"adapter.targets": "attention+mlp"})
+        return Conversion({"adapter.targets": "attention+mlp"})
     return refused(fix)
 
 
 def _lora_target(value: JSON, context: Context) -> JSON:
-    known = {"all": "attention", "all+ffs": "attention+mlp"}
-    if str(value) in known:
-        return Fate({"adapter.targets": known[str(value)]})
+    """Write what `flux_lora_target` names; `proj_out` there is also the model's last layer, outside of the blocks."""
+    if str(value) in _LORA_TARGETS:
+        return Conversion({"adapter.targets": _LORA_TARGETS[str(value)]})
+    if str(value) in _WITH_LAST_LAYER:
+        settings: dict[str, JSON] = {"adapter.targets": _WITH_LAST_LAYER[str(value)]}
+        return changed(
+            settings, "It adapts layers outside of the blocks too (the last one, with `embedder` the first)."
+        )
     return refused("Write what it adapts as `adapter.targets`: a regex over module names.")
 
 
@@ -101,7 +123,7 @@ def _betas(value: JSON, context: Context) -> JSON:
     second = context.get("optimizer_beta2", context.get("adam_beta2"))
     if first is None and second is None:
         return dropped("The class's own.")
-    return Fate(
+    return Conversion(
         {
             "optimizer.betas": [
                 number(first if first is not None else 0.9),
@@ -134,7 +156,9 @@ def _end(value: JSON, context: Context) -> JSON:
     if str(context.get("lr_scheduler")) not in ("polynomial", "cosine", "cosine_with_restarts"):
         return dropped("Not read for this schedule.")
     peak = amount(context.get("learning_rate", 4e-7))
-    return Fate({"schedule.min_lr_ratio": min(1.0, round(amount(value) / peak, 6))}) if peak else dropped("No rate.")
+    return (
+        Conversion({"schedule.min_lr_ratio": min(1.0, round(amount(value) / peak, 6))}) if peak else dropped("No rate.")
+    )
 
 
 def _clip(value: JSON, context: Context) -> JSON:
@@ -146,7 +170,7 @@ def _clip(value: JSON, context: Context) -> JSON:
 
 ADAPTER: list[Row] = [
     several("lora_type", "adapter.type", _type),
-    *irrelevant("use_dora", "Told the kind: DoRA."),
+    *irrelevant("use_dora", "Read to choose the kind: DoRA."),
     to("lora_rank", "adapter.rank", _plain_lora),
     to("lora_alpha", "adapter.alpha", _plain_lora, "The rank unless given."),
     to("lora_dropout", "adapter.dropout", _plain_lora, "Its default is 0.1."),
@@ -228,6 +252,6 @@ OPTIMIZER: list[Row] = [
     several("lr_end", "schedule.min_lr_ratio", _end),
     no("lr_scale", "Multiply `optimizer.lr` yourself."),
     no("lr_scale_sqrt", "Multiply `optimizer.lr` yourself."),
-    *irrelevant("optimizer_cpu_offload_method gradient_precision optimizer_offload_gradients fuse_optimizer", HARDWARE),
-    *irrelevant("optimizer_release_gradients prodigy_steps", HARDWARE),
+    *memory("optimizer_cpu_offload_method optimizer_offload_gradients fuse_optimizer optimizer_release_gradients"),
+    *irrelevant("gradient_precision prodigy_steps", HARDWARE),
 ]

@@ -5,8 +5,8 @@ from __future__ import annotations
 from trainer_core.importers.core.convert import amount, number, on, path, side_of, text, truth, unless_off
 from trainer_core.importers.core.key_table import (
     Context,
+    Conversion,
     Default,
-    Fate,
     Row,
     Table,
     changed,
@@ -22,7 +22,7 @@ from trainer_core.types import JSON
 
 def _repeats(value: JSON, context: Context) -> JSON:
     """Its repeats come on top of the first time."""
-    return Fate(
+    return Conversion(
         {"datasets.repeats": int(amount(value)) + 1}, note="It counts from 0: repeats on top of the first time."
     )
 
@@ -32,12 +32,12 @@ def _resolution(value: JSON, context: Context) -> JSON:
     kind = str(context.get("resolution_type", "pixel_area"))
     if kind == "area":
         side = side_of(amount(value) * 1e6, 1.0)
-        return Fate({"datasets.resolutions": [side]}, note=f"{value} megapixels are a square of {side}.")
+        return Conversion({"datasets.resolutions": [side]}, note=f"{value} megapixels are a square of {side}.")
     side = int(amount(value))
     if kind == "pixel" and not _square(context):
         note = "It is the shorter edge there; ours is the side of a square of the same area, so pictures are smaller."
         return changed({"datasets.resolutions": [side]}, note)
-    return Fate({"datasets.resolutions": [side]})
+    return Conversion({"datasets.resolutions": [side]})
 
 
 def _square(context: Context) -> bool:
@@ -46,13 +46,13 @@ def _square(context: Context) -> bool:
 
 def _crop(value: JSON, context: Context) -> JSON:
     if _square(context):
-        return Fate({"bucket.table": "square"}, note="It cuts squares.")
+        return Conversion({"bucket.table": "square"}, note="It cuts squares.")
     resolution = context.get("resolution", 1024)
     if str(context.get("resolution_type", "pixel_area")) == "area":
         resolution = side_of(amount(resolution) * 1e6, 1.0)
     side = int(amount(resolution))
     sides: dict[str, JSON] = {"bucket.max_side": 2 * side, "bucket.min_side": max(64, side // 2)}
-    return Fate({"bucket.table": "grid", **sides}, note="Its buckets have any shape.")
+    return Conversion({"bucket.table": "grid", **sides}, note="Its buckets have any shape.")
 
 
 def _style(value: JSON, context: Context) -> JSON:
@@ -72,8 +72,8 @@ def _conditions(value: JSON, context: Context) -> JSON:
     if edits:
         found["datasets.control_path"] = [path(one["path"], context) for one in edits]
     if other:
-        return Fate(found, "unsupported", f"Conditions of type {', '.join(other)} are not trained here.")
-    return Fate(found)
+        return Conversion(found, "unsupported", f"Conditions of type {', '.join(other)} are not trained here.")
+    return Conversion(found)
 
 
 def _captions(value: JSON, context: Context) -> JSON:
@@ -81,7 +81,7 @@ def _captions(value: JSON, context: Context) -> JSON:
     if kind == "textfile":
         whole = truth(context.get("disable_multiline_split"))
         note = "Each line is a caption there; one is drawn." if not whole else "The whole file is one caption."
-        return Fate({"caption.multiline": "whole" if whole else "random"}, note=note)
+        return Conversion({"caption.multiline": "whole" if whole else "random"}, note=note)
     if kind == "instanceprompt":
         prompt = str(context.get("instance_prompt", ""))
         return changed(
@@ -96,14 +96,14 @@ def _instance_prompt(value: JSON, context: Context) -> JSON:
             {"datasets.class_tokens": str(value)}, "Holds for pictures without a caption file; others keep theirs."
         )
     if truth(context.get("prepend_instance_prompt")):
-        return Fate({"caption.prefix": str(value)})
+        return Conversion({"caption.prefix": str(value)})
     return dropped("Not used there.")
 
 
 def _kind(value: JSON, context: Context) -> JSON:
     if str(value) == "eval":
-        return Fate({"datasets.held_out": 1.0}, note="Pictures that are only measured.")
-    return Fate({"datasets.held_out": 0.0}, note="It trains on every picture.")
+        return Conversion({"datasets.held_out": 1.0}, note="Pictures that are only measured.")
+    return Conversion({"datasets.held_out": 0.0}, note="It trains on every picture.")
 
 
 def _storage(value: JSON, context: Context) -> JSON:
@@ -113,7 +113,7 @@ def _storage(value: JSON, context: Context) -> JSON:
 
 
 def _shuffle(value: JSON, context: Context) -> JSON:
-    return Fate({"tags.shuffle": True}) if truth(value) else dropped("Off there.")
+    return Conversion({"tags.shuffle": True}) if truth(value) else dropped("It is off there.")
 
 
 def _split(value: JSON, context: Context) -> JSON:
@@ -176,9 +176,13 @@ ROWS: list[Row] = [
         "hash_filenames preserve_data_backend_cache skip_file_discovery vae_cache_disable vae_cache_ondemand", _CACHE
     ),
     *irrelevant("cache_dir cache_dir_conditioning_image_embeds compress_cache default write_batch_size", _CACHE),
-    *irrelevant("metadata_backend metadata_update_interval scan_for_errors delete_unwanted_images", "Of its program."),
     *irrelevant(
-        "delete_problematic_images override_dataset_config ignore_epochs aspect_bucket_alignment", "Of its program."
+        "metadata_backend metadata_update_interval scan_for_errors delete_unwanted_images",
+        "It concerns that program only.",
+    ),
+    *irrelevant(
+        "delete_problematic_images override_dataset_config ignore_epochs aspect_bucket_alignment",
+        "It concerns that program only.",
     ),
     *irrelevant(
         "disabled disable video.* audio.* source_dataset_id conditioning_type conditioning_config",

@@ -13,12 +13,13 @@ from trainer_core.importers.core.convert import (
 )
 from trainer_core.importers.core.key_table import (
     Context,
+    Conversion,
     Convert,
-    Fate,
     Row,
     changed,
     dropped,
     irrelevant,
+    memory,
     refused,
     secret,
     several,
@@ -28,7 +29,7 @@ from trainer_core.importers.core.key_table import unsupported as no
 from trainer_core.importers.simpletuner.adapter import HARDWARE
 from trainer_core.types import JSON
 
-PROGRAM = "Of its program."
+PROGRAM = "It concerns that program only."
 
 _CACHE = "Latents and embeddings are always cached here, under keys that notice every change."
 
@@ -43,8 +44,12 @@ def _report_to(value: JSON, context: Context) -> JSON:
     if "wandb" in kinds or "all" in kinds:
         found["logging.wandb"] = "online"
     if found:
-        return Fate(found)
-    return dropped("Off there.") if kinds == ["none"] else refused("We tell TensorBoard and Weights & Biases.")
+        return Conversion(found)
+    return (
+        dropped("It is off there.")
+        if kinds == ["none"]
+        else refused("Only TensorBoard and Weights & Biases are supported.")
+    )
 
 
 def _sampled(context: Context) -> bool:
@@ -56,7 +61,7 @@ def _if_sampled(convert: Convert) -> Convert:
 
 
 def _size(value: JSON, context: Context) -> JSON:
-    """`1024`, `1024x768`, or several parted by commas: the first."""
+    """`1024`, `1024x768`, or several separated by commas: the first."""
     first = str(value).split(",")[0]
     sides = [int(amount(side)) for side in several_numbers(first.lower().replace("x", ","))]
     if not sides:
@@ -65,7 +70,7 @@ def _size(value: JSON, context: Context) -> JSON:
         sides = [side_of(float(first) * 1e6, 1.0)]
     width, height = sides[0], sides[-1]
     found: dict[str, JSON] = {"sample.width": width, "sample.height": height}
-    return changed(found, "The first of several sizes.") if "," in str(value) else Fate(found)
+    return changed(found, "The first of several sizes.") if "," in str(value) else Conversion(found)
 
 
 OUTPUT: list[Row] = [
@@ -73,7 +78,7 @@ OUTPUT: list[Row] = [
         "checkpoint_step_interval",
         "save.every",
         unless_off(
-            lambda value, context: Fate(
+            lambda value, context: Conversion(
                 {"save.every": int(amount(value)), "train.checkpoint_every": int(amount(value))}
             )
         ),
@@ -128,12 +133,12 @@ OUTPUT: list[Row] = [
     to(
         "tracker_project_name",
         "logging.wandb_project",
-        lambda value, context: str(value) if "wandb" in str(context.get("report_to")) else dropped("Not told."),
+        lambda value, context: str(value) if "wandb" in str(context.get("report_to")) else dropped("W&B is off there."),
     ),
     to(
         "tracker_run_name",
         "logging.wandb_run",
-        lambda value, context: str(value) if "wandb" in str(context.get("report_to")) else dropped("Not told."),
+        lambda value, context: str(value) if "wandb" in str(context.get("report_to")) else dropped("W&B is off there."),
     ),
     *irrelevant("output_dir logging_dir configs_dir", "Results lie in `.lora-assets/outputs/NAME/`."),
     *irrelevant("hub_model_id", "The name of the project."),
@@ -150,31 +155,28 @@ OUTPUT: list[Row] = [
 ]
 
 OTHER: list[Row] = [
-    *irrelevant(
-        "base_model_precision base_model_default_dtype quantize_via quantization_config quantize_activations", HARDWARE
-    ),
-    *irrelevant(
-        "text_encoder_1_precision text_encoder_2_precision text_encoder_3_precision text_encoder_4_precision", HARDWARE
-    ),
+    *memory("base_model_precision quantization_config quantize_activations"),
+    *memory("text_encoder_1_precision text_encoder_2_precision text_encoder_3_precision text_encoder_4_precision"),
+    *memory("ramtorch enable_group_offload musubi_blocks_to_swap dynamo_backend deepspeed_config fsdp_enable"),
+    *memory("enable_chunked_feed_forward"),
+    *irrelevant("feed_forward_chunk_size", "Read with `enable_chunked_feed_forward`."),
+    *memory("vae_enable_tiling vae_enable_slicing vae_enable_patch_conv"),
+    *irrelevant("base_model_default_dtype quantize_via", "Read with `base_model_precision`."),
     *irrelevant(
         "sdnq_* attention_mechanism sageattention_usage sla_config disable_tf32 allow_tf32 set_grads_to_none", HARDWARE
     ),
     *irrelevant("enable_xformers_memory_efficient_attention fuse_qkv_projections offload_during_startup", HARDWARE),
-    *irrelevant(
-        "offload_during_save delete_model_after_load ramtorch ramtorch_* enable_group_offload group_offload_*", HARDWARE
-    ),
+    *irrelevant("offload_during_save delete_model_after_load ramtorch_* group_offload_*", HARDWARE),
     *irrelevant("musubi_* gradient_checkpointing_* vae_enable_* keep_vae_loaded unet_attention_slice", HARDWARE),
     *irrelevant("accelerator_cache_clear_interval dynamo_* num_machines machine_rank main_process_ip", HARDWARE),
-    *irrelevant(
-        "main_process_port same_network accelerate_config accelerate_extra_args deepspeed_config fsdp_*", HARDWARE
-    ),
+    *irrelevant("main_process_port same_network accelerate_config accelerate_extra_args fsdp_*", HARDWARE),
     *irrelevant(
         "context_parallel_* find_unused_parameters max_workers aws_max_pool_connections torch_num_threads", HARDWARE
     ),
     *irrelevant(
         "dataloader_prefetch dataloader_prefetch_qlen aspect_bucket_worker_count enable_multiprocessing", HARDWARE
     ),
-    *irrelevant("enable_chunked_feed_forward feed_forward_chunk_size local_rank seed_for_each_device", HARDWARE),
+    *irrelevant("local_rank seed_for_each_device", HARDWARE),
     *irrelevant(
         "cache_dir cache_dir_text cache_dir_vae compress_disk_cache text_cache_* text_embed_full_cache vae_cache_*",
         _CACHE,
@@ -207,7 +209,7 @@ OTHER: list[Row] = [
     ),
     *irrelevant(
         "delete_invalid_checkpoints freeze_encoder* soft_min_snr_sigma_data audio_* deepfloyd_* ltx2_* wan_*",
-        "Of its program, or of other models.",
+        "It concerns that program only, or other models.",
     ),
     no("layer_freeze_strategy", _OTHER, (None, "none", "")),
     *[

@@ -5,11 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from trainer_core.importers.core.convert import literal, truth
-from trainer_core.importers.core.key_table import Fate, dropped, refused
-from trainer_core.importers.core.tool_config import Loaded, Section, Source, Told, Tool, failure, flat, load
+from trainer_core.importers.core.key_table import Conversion, dropped, refused
+from trainer_core.importers.core.tool_config import (
+    DetectedFamily,
+    Loaded,
+    Section,
+    Source,
+    Tool,
+    failure,
+    flat,
+    in_folder,
+    load,
+)
 from trainer_core.importers.simpletuner.datasets import TABLE as BACKENDS
 from trainer_core.importers.simpletuner.training import TABLE
-from trainer_core.types import JSON
+from trainer_core.types import JSON, Finding
 
 FAMILIES: Mapping[str, str] = {
     "sd1x": "sd15",
@@ -66,6 +76,15 @@ BASES: Mapping[str, Mapping[str, str]] = {
     "lumina2": {"2.0": "Alpha-VLLM/Lumina-Image-2.0"},
 }
 """What a family's flavours mean where no path is given; the first is the flavour that is taken unasked."""
+_OTHER_MEDIA: Mapping[str, tuple[str, ...]] = {
+    "audio": ("ace_step", "heartmula", "minimaxmusic"),
+    "video": (
+        *("wan", "wan_s2v", "ltxvideo", "ltxvideo2", "hunyuanvideo", "kandinsky5_video", "longcat_video", "sanavideo"),
+        *("infinitetalk", "minimaxh3"),
+    ),
+}
+"""What families make that are not of pictures: its folders below simpletuner/helpers/models."""
+_CACHES = ("text_embeds", "image_embeds", "conditioning_image_embeds")
 _MARKS = ("data_backend_config", "model_family", "lora_rank", "model_type", "lora_type")
 _ENV: Mapping[str, str] = {
     "DATALOADER_CONFIG": "data_backend_config",
@@ -94,7 +113,7 @@ _OLD: Mapping[str, str] = {
 
 
 def recognise(data: JSON) -> str:
-    """Tell by what values are SimpleTuner's."""
+    """Return which of SimpleTuner's keys the values have; empty if they are not of this tool."""
     if isinstance(data, Mapping):
         plain = _plain(data)
         found = [key for key in _MARKS if key in plain]
@@ -115,22 +134,35 @@ def read(loaded: Loaded) -> Source:
         fix = "Import config.json, with this file as --dataset."
         raise failure(str(loaded.path), "is SimpleTuner's dataloader: it names no model and no training.", fix)
     values = _plain(loaded.data)
-    extra: list[tuple[str, JSON, Fate]] = []
+    extra: list[tuple[str, JSON, Conversion]] = []
     values |= _optimizer_config(values)
     values |= _lycoris(loaded, values, extra)
     named = str(values.get("data_backend_config") or "")
     file = loaded.dataset or loaded.beside(named)
     backends: JSON = load(file) if file else []
-    if loaded.folder:
-        backends = [{"id": loaded.folder.name, "instance_data_dir": str(loaded.folder), "caption_strategy": "textfile"}]
     if not isinstance(backends, list):
         raise failure(str(file), "is no list of backends.", "Give multidatabackend.json with --dataset.")
     sections = _sections([one for one in backends if isinstance(one, Mapping)], values, extra)
+    if loaded.folder:
+        empty = Section({"caption_strategy": "textfile"}, BACKENDS)
+        sections, more = in_folder(sections, loaded.folder, ("instance_data_dir", "id", "(conditions)"), empty)
+        extra += more
+    findings = [] if sections else _no_pictures(backends)
     name = str(values.get("hub_model_id") or values.get("tracker_run_name") or "").rpartition("/")[2]
     family = _family(values)
     if not values.get("pretrained_model_name_or_path") and (base := _base(values)):
         values["pretrained_model_name_or_path"] = base
-    return Source(Section(flat(values), TABLE), sections, family, name, extra)
+    return Source(Section(flat(values), TABLE), sections, family, name, extra, findings)
+
+
+def _no_pictures(backends: Sequence[JSON]) -> list[Finding]:
+    """Refuse a dataloader whose folders hold something else than pictures."""
+    kinds = {str(one.get("dataset_type") or "image") for one in backends if isinstance(one, Mapping)}
+    other = sorted(kinds - {"image", "eval", "conditioning", *_CACHES})
+    if not other:
+        return []
+    fix = "Give a folder of pictures with --dataset, or train it with SimpleTuner."
+    return [Finding("error", "dataset_type", f"is {' and '.join(other)}: only pictures are trained here.", fix)]
 
 
 def _base(values: Mapping[str, JSON]) -> str:
@@ -175,7 +207,7 @@ def _optimizer_config(values: Mapping[str, JSON]) -> dict[str, JSON]:
     }
 
 
-def _lycoris(loaded: Loaded, values: Mapping[str, JSON], extra: list[tuple[str, JSON, Fate]]) -> dict[str, JSON]:
+def _lycoris(loaded: Loaded, values: Mapping[str, JSON], extra: list[tuple[str, JSON, Conversion]]) -> dict[str, JSON]:
     """Read the file of `lycoris_config`, whose keys are LyCORIS's own."""
     if values.get("lora_type") != "lycoris":
         return {}
@@ -189,7 +221,7 @@ def _lycoris(loaded: Loaded, values: Mapping[str, JSON], extra: list[tuple[str, 
 
 
 def _sections(
-    backends: Sequence[Mapping[str, JSON]], values: Mapping[str, JSON], extra: list[tuple[str, JSON, Fate]]
+    backends: Sequence[Mapping[str, JSON]], values: Mapping[str, JSON], extra: list[tuple[str, JSON, Conversion]]
 ) -> list[Section]:
     """Make a section of each backend of pictures; conditions join the pictures that name them."""
     known = {str(one.get("id")): one for one in backends}
@@ -201,7 +233,7 @@ def _sections(
             extra += [(f"{name}.{key}", value, dropped("Not used there.")) for key, value in one.items()]
         elif kind in ("image", "eval"):
             found.append(_section(one, name, known, values))
-        elif kind in ("text_embeds", "image_embeds", "conditioning_image_embeds"):
+        elif kind in _CACHES:
             extra += [(f"{name}.{key}", value, dropped("A cache; ours is the store.")) for key, value in one.items()]
         elif kind == "conditioning":
             why = dropped("Read with the pictures that name it.") if name in linked else refused("No pictures name it.")
@@ -232,20 +264,28 @@ def _section(
     return Section({key: value for key, value in own.items() if value is not None}, BACKENDS, f"{name}.", labels)
 
 
-def _family(values: Mapping[str, JSON]) -> Told:
+def _family(values: Mapping[str, JSON]) -> DetectedFamily:
     if str(values.get("model_type") or "lora") != "lora":
-        return Told("", "`model_type`", problem="cannot be trained whole: we train adapters alone.")
-    if truth(values.get("controlnet")):
-        return Told("", "`controlnet`", problem="is ControlNet, which is not trained here.")
+        return DetectedFamily("", "`model_type`", problem="cannot be trained whole: we train adapters alone.")
+    for key, title in (("controlnet", "a ControlNet"), ("control", "a control LoRA (more input channels)")):
+        if truth(values.get(key)):
+            problem = f"cannot be trained: `{key}` asks for {title}, and only LoRAs of the base alone are trained here."
+            return DetectedFamily("", f"`{key}`", problem=problem)
     kind = str(values.get("model_family") or "")
     flavour = str(values.get("model_flavour") or "")
+    for medium, families in _OTHER_MEDIA.items():
+        if kind.replace("-", "_") in families:
+            problem = f"is {kind}, a model of {medium}: only models of pictures are trained here."
+            return DetectedFamily("", "`model_family`", problem=problem)
     if kind == "qwen_image" and flavour.startswith("edit"):
-        return Told("qwen_image_edit", "`model_family` and `model_flavour`")
+        return DetectedFamily("qwen_image_edit", "`model_family` and `model_flavour`")
     if flavour.startswith("i2i"):
-        return Told("", "`model_flavour`", problem=f"is {kind} {flavour}, which we do not train.")
+        return DetectedFamily("", "`model_flavour`", problem=f"is {kind} {flavour}, which we do not train.")
     found = FAMILIES.get(kind, "")
-    problem = "" if found else f"is {kind}, which we do not train." if kind else "cannot be told: no `model_family`."
-    return Told(found, "`model_family`", problem=problem)
+    problem = (
+        "" if found else f"is {kind}, which we do not train." if kind else "cannot be detected: no `model_family`."
+    )
+    return DetectedFamily(found, "`model_family`", problem=problem)
 
 
 TOOL = Tool("simpletuner", "SimpleTuner", recognise, read, (TABLE, BACKENDS))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from trainer_core.importers.core.components import text_encoder_rows, vae_row
 from trainer_core.importers.core.convert import (
     amount,
     choice,
@@ -18,8 +19,8 @@ from trainer_core.importers.core.convert import (
 )
 from trainer_core.importers.core.key_table import (
     Context,
+    Conversion,
     Default,
-    Fate,
     Row,
     Table,
     changed,
@@ -52,10 +53,10 @@ def _sampling(value: JSON, context: Context) -> JSON:
             if uniform
             else {"noise.timestep_sampling": "logit_normal", "noise.logit_std": scale}
         )
-        return Fate({**kind, "noise.shift": "resolution"})
+        return Conversion({**kind, "noise.shift": "resolution"})
     if truth(context.get("flow_use_beta_schedule")):
         return changed(found, "We have no beta distribution: logit-normal instead.")
-    return Fate(found)
+    return Conversion(found)
 
 
 def _offset(value: JSON, context: Context) -> JSON:
@@ -70,24 +71,32 @@ def _offset(value: JSON, context: Context) -> JSON:
 
 
 def _ema(value: JSON, context: Context) -> JSON:
-    return Fate({"train.ema_decay": number(context.get("ema_decay", 0.995))}) if truth(value) else dropped("Off there.")
+    return (
+        Conversion({"train.ema_decay": number(context.get("ema_decay", 0.995))})
+        if truth(value)
+        else dropped("It is off there.")
+    )
 
 
 TRAINING: list[Row] = [
     to("pretrained_model_name_or_path", "model.path", model_path),
     to("revision", "model.revision", unless_off(text)),
-    *irrelevant("model_family model_flavour model_type controlnet control variant", "Told the family."),
+    *irrelevant("model_family model_flavour model_type controlnet control variant", "Read to detect the family."),
     *[
         no(key, "Put it into the base's folder: a diffusers-format folder holds all parts.")
         for key in (
-            "pretrained_vae_model_name_or_path",
             "pretrained_transformer_model_name_or_path",
             "pretrained_unet_model_name_or_path",
+        )
+    ],
+    vae_row("pretrained_vae_model_name_or_path"),
+    *text_encoder_rows(
+        (
             "pretrained_t5_model_name_or_path",
             "pretrained_gemma_model_name_or_path",
             "qwen_text_encoder_model_name_or_path",
         )
-    ],
+    ),
     *irrelevant("pretrained_transformer_subfolder pretrained_unet_subfolder trust_remote_code", PROGRAM),
     to("max_train_steps", "train.steps", _length),
     to("num_train_epochs", "train.epochs", _length),

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from trainer_core.data.captions.caption_variants import Dropout, draw_text
-from trainer_core.data.captions.sample_captions import encoded_live
 from trainer_core.data.epoch.batch_order import Draw
 from trainer_core.stages.caching.entries import EMPTY, class_id, empty_id, text_id
-from trainer_core.stages.project.session import Session
+from trainer_core.stages.project.workspace import Workspace
+from trainer_core.train.caption_choice import TextChoice
 from trainer_core.types import Sample
-
-if TYPE_CHECKING:
-    from trainer_core.train.caption_choice import TextChoice
 
 
 class Text(NamedTuple):
@@ -24,14 +21,18 @@ class Text(NamedTuple):
     text: str
 
 
-def texts_to_encode(session: Session, dropout: Dropout) -> Iterator[Text]:
+def texts_to_encode(workspace: Workspace, dropout: Dropout, live: bool) -> Iterator[Text]:
     """Yield every text that needs an entry: captions, and what draws of training samples may take instead.
 
-    Where training encodes its captions itself, only the class captions, and what the base says of held-out captions.
+    Args:
+        workspace: its samples and its family count.
+        dropout: how often captions are left out.
+        live: training encodes its captions itself. Then only the class captions and those of held-out pictures are
+            encoded beforehand.
     """
-    live, drops, seen = encoded_live(session.project), _drops(session, dropout), _seen(session)
-    for number, sample in enumerate(session.manifest.samples):
-        if drops and not seen and number == 0:
+    drops, with_controls = _drops(dropout, live), _reads_controls(workspace)
+    for number, sample in enumerate(workspace.manifest.samples):
+        if drops and not with_controls and number == 0:
             yield Text(EMPTY, sample, "")
         if not live or sample.split == "held_out":
             yield Text(sample.id, sample, sample.caption)
@@ -40,23 +41,24 @@ def texts_to_encode(session: Session, dropout: Dropout) -> Iterator[Text]:
                 yield Text(name, sample, text)
         if sample.class_caption:
             yield Text(class_id(sample.id), sample, sample.class_caption)
-        if drops and seen and sample.split == "train":
+        if drops and with_controls and sample.split == "train":
             yield Text(empty_id(sample.id), sample, "")
 
 
-def text_choice(session: Session, samples: Sequence[Sample], dropout: Dropout) -> TextChoice | None:
-    """Return what draws of the training samples choose from; None where each has one text."""
-    from trainer_core.train.caption_choice import TextChoice
+def text_choice(workspace: Workspace, samples: Sequence[Sample], dropout: Dropout, live: bool) -> TextChoice | None:
+    """Return what draws of the training samples choose from; None where each has one text.
 
+    `live`: training encodes its captions itself.
+    """
     varied: dict[str, tuple[Sample, tuple[str, ...]]] = {}
     for sample in samples:
         if sample.texts:
             names = _names(sample)
             varied[sample.id] = sample, tuple(names[text] for text in sample.texts)
     empty: dict[str, str] = {}
-    if _drops(session, dropout):
-        seen = _seen(session)
-        empty = {sample.id: empty_id(sample.id) if seen else EMPTY for sample in samples}
+    if _drops(dropout, live):
+        with_controls = _reads_controls(workspace)
+        empty = {sample.id: empty_id(sample.id) if with_controls else EMPTY for sample in samples}
     classes = {sample.id: class_id(sample.id) for sample in samples if sample.class_caption}
     return TextChoice(dropout, varied, empty, classes) if varied or empty or classes else None
 
@@ -74,18 +76,18 @@ def names_needed(samples: Sequence[Sample], choice: TextChoice | None, live: boo
     if choice is None:
         return [sample.id for sample in samples]
     names = dict.fromkeys(sample.id for sample in samples if sample.id not in choice.varied)
-    for _, places in choice.varied.values():
-        names |= dict.fromkeys(places)
+    for _, entries in choice.varied.values():
+        names |= dict.fromkeys(entries)
     return list(names | dict.fromkeys([*choice.empty.values(), *choice.classes.values()]))
 
 
-def _drops(session: Session, dropout: Dropout) -> bool:
-    return not encoded_live(session.project) and bool(dropout.dropout or dropout.dropout_every_n_epochs)
+def _drops(dropout: Dropout, live: bool) -> bool:
+    return not live and bool(dropout.dropout or dropout.dropout_every_n_epochs)
 
 
-def _seen(session: Session) -> bool:
-    """Say whether a text depends on the control pictures too."""
-    control = session.family.spec.control
+def _reads_controls(workspace: Workspace) -> bool:
+    """Say whether the text encoder looks at control pictures too."""
+    control = workspace.family.spec.control
     return control is not None and control.in_text
 
 

@@ -5,16 +5,16 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from trainer_core.data.discovery.controls import control_name
 from trainer_core.stages.stage import Outcome, StageContext
 from trainer_core.store import Published, Store
+from trainer_core.types import Sample, TextCondition
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from trainer_core.types import Geometry, Sample, TextCondition
 
 ITEMS = "items.json"
 """Sample id, or `control_id` -> {"key", "parts"}: what garbage collection follows and `plan` compares with."""
@@ -28,14 +28,9 @@ def entry_key(*parts: str) -> str:
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
-def shape_of(geometry: Geometry) -> list[list[int]]:
-    """Return how a picture becomes what is encoded (resized, crop, target) in the form that JSON gives back."""
-    return [list(geometry.resized), list(geometry.crop), list(geometry.target)]
-
-
-def control_id(sample: str, place: int) -> str:
+def control_id(sample: str, number: int) -> str:
     """Return the name of a control picture's entry; no sample is called that, as ids end like picture files."""
-    return f"{sample} [control {place + 1}]"
+    return f"{sample} [control {number + 1}]"
 
 
 EMPTY = "[no caption]"
@@ -62,7 +57,7 @@ def control_parts(sample: Sample) -> list[list[str]]:
     return [[control_name(control), control.picture] for control in sample.controls]
 
 
-def write_items(context: StageContext) -> None:
+def write_items(context: StageContext[Any]) -> None:
     """Write the list of entries into the result."""
     items = {name: {"key": item.key, "parts": item.parts} for name, item in sorted(context.items.items())}
     (context.staging / ITEMS).write_text(json.dumps(items, sort_keys=True))
@@ -73,10 +68,10 @@ def read_items(published: Published) -> dict[str, dict[str, object]]:
     return json.loads(published.file(ITEMS).read_bytes())
 
 
-def items_outcome(context: StageContext, data_version: str, computed: int) -> Outcome:
+def items_outcome(context: StageContext[Any], data_version: str, computed: int) -> Outcome:
     """Describe a finished cache stage."""
     total = len({item.key for item in context.items.values()})
-    samples = len(context.session.manifest.samples)
+    samples = len(context.workspace.manifest.samples)
     metadata = {"samples": samples, "entries": total, "computed": computed}
     return Outcome(data_version, metadata, items_computed=computed, items_reused=total - computed)
 
@@ -108,8 +103,6 @@ def read_text(store: Store, keys: Mapping[str, str]) -> dict[str, TextCondition]
     Raises:
         DamagedEntries: some were damaged; they were dropped and must be encoded again.
     """
-    from trainer_core.types import TextCondition
-
     found = store.entries.read(list(dict.fromkeys(keys.values())))
     conditions = {
         key: TextCondition(tensors["embeds"], tensors.get("pooled"), tensors.get("mask"))
@@ -129,6 +122,6 @@ def control_keys_of(published: Published, samples: Sequence[Sample]) -> dict[str
     paired = [sample for sample in samples if sample.controls]
     items = read_items(published) if paired else {}
     return {
-        sample.id: tuple(str(items[control_id(sample.id, place)]["key"]) for place in range(len(sample.controls)))
+        sample.id: tuple(str(items[control_id(sample.id, number)]["key"]) for number in range(len(sample.controls)))
         for sample in paired
     }

@@ -6,12 +6,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from trainer_core.data.discovery.controls import geometry_of
-from trainer_core.data.discovery.masks import MASKS_VERSION
-from trainer_core.data.pictures.crops_and_views import changes, seen_geometry, view_id, views_of
-from trainer_core.families.family import FamilySpec
-from trainer_core.stages.caching.entries import control_id, control_parts, entry_key, read_items, shape_of
-from trainer_core.stages.stage import Item
+from trainer_core.data.discovery.controls import control_geometry
+from trainer_core.data.pictures.crops_and_views import key_parts, view_geometry, view_id, views_of
+from trainer_core.data.pictures.mask_crop import MASKS_VERSION
+from trainer_core.data.sample_identity import geometry_parts
+from trainer_core.families.spec import FamilySpec
+from trainer_core.stages.caching.entries import control_id, control_parts, entry_key, read_items
+from trainer_core.stages.stage import CacheItem
 from trainer_core.store.keys import canonical_json, digest
 from trainer_core.types import JSON, Bucket, Geometry, Sample, View
 
@@ -58,8 +59,8 @@ def controls_to_encode(sample: Sample, spec: FamilySpec) -> list[Picture]:
     if control is None or not sample.controls:
         return []
     return [
-        Picture(control_id(sample.id, place), one.path, one.picture, View(geometry_of(one, control.crop)))
-        for place, one in enumerate(sample.controls)
+        Picture(control_id(sample.id, number), one.path, one.picture, View(control_geometry(one, control.crop)))
+        for number, one in enumerate(sample.controls)
     ]
 
 
@@ -76,7 +77,9 @@ def masks_to_cut(sample: Sample) -> list[Picture]:
     ]
 
 
-def items_of(sample: Sample, spec: FamilySpec, base: str, common: Mapping[str, JSON]) -> Iterator[tuple[str, Item]]:
+def items_of(
+    sample: Sample, spec: FamilySpec, base: str, common: Mapping[str, JSON]
+) -> Iterator[tuple[str, CacheItem]]:
     """Yield the entries of a sample by name.
 
     Args:
@@ -88,52 +91,32 @@ def items_of(sample: Sample, spec: FamilySpec, base: str, common: Mapping[str, J
     for picture in views_to_encode(sample):
         yield picture.name, _view_item(picture, base, common)
     for picture, named in zip(controls_to_encode(sample, spec), control_parts(sample), strict=True):
-        shape = shape_of(picture.view.geometry)
+        shape = geometry_parts(picture.view.geometry)
         parts: dict[str, JSON] = {"controls": [named], "control size": shape} | dict(common)
-        yield picture.name, Item(entry_key(base, picture.sha256, str(shape)), parts)
+        yield picture.name, CacheItem(entry_key(base, picture.sha256, str(shape)), parts)
     for picture in masks_to_cut(sample):
-        yield picture.name, _mask_item(picture, spec.latent_factor)
+        yield picture.name, _mask_item(picture, spec.latents.factor)
 
 
-def _view_item(picture: Picture, base: str, common: Mapping[str, JSON]) -> Item:
+def _view_item(picture: Picture, base: str, common: Mapping[str, JSON]) -> CacheItem:
     """Return the entry of a view. One that is cut and nothing else has the key it had before there were views."""
-    shape, changed = shape_of(picture.view.geometry), changes(picture.view)
+    shape, changed = geometry_parts(picture.view.geometry), key_parts(picture.view)
     text = f"{shape} {canonical_json(changed).decode()}" if changed else str(shape)
     parts: dict[str, JSON] = {"picture": picture.sha256, "geometry": shape} | changed
-    return Item(entry_key(base, picture.sha256, text), parts | dict(common))
+    return CacheItem(entry_key(base, picture.sha256, text), parts | dict(common))
 
 
-def _mask_item(picture: Picture, factor: int) -> Item:
+def _mask_item(picture: Picture, factor: int) -> CacheItem:
     """Return the entry of a mask: no VAE has a part in it. `factor`: pixels to one of a latent."""
     parts: dict[str, JSON] = {
         "mask": picture.sha256,
         "alpha": picture.alpha,
-        "geometry": shape_of(picture.view.geometry),
+        "geometry": geometry_parts(picture.view.geometry),
         "latent factor": factor,
         "mask rule": MASKS_VERSION,
-        **changes(picture.view),
+        **key_parts(picture.view),
     }
-    return Item(digest(parts), parts)
-
-
-def unusual_parts(sample: Sample) -> dict[str, JSON]:
-    """Return what a sample has that most have not, by name, for `plan` to say what changed."""
-    parts: dict[str, JSON] = {}
-    if sample.views:
-        parts["views"] = [[shape_of(view.geometry), changes(view)] for view in sample.views]
-    if sample.mask is not None:
-        parts["mask"] = [sample.mask.picture, sample.mask.alpha]
-    return parts | training_parts_of(sample)
-
-
-def training_parts_of(sample: Sample) -> dict[str, JSON]:
-    """Return how a sample counts in training, where it is not the usual."""
-    parts: dict[str, JSON] = {}
-    if sample.loss_weight != 1.0:
-        parts["loss weight"] = sample.loss_weight
-    if sample.regularisation:
-        parts["regularisation"] = True
-    return parts
+    return CacheItem(digest(parts), parts)
 
 
 def extra_names(sample: Sample) -> list[str]:
@@ -147,7 +130,7 @@ def extra_names(sample: Sample) -> list[str]:
 def seen_geometries(samples: Sequence[Sample]) -> dict[str, Geometry]:
     """Return the geometry of every view, by the name of its entry."""
     return {
-        view_id(sample.id, number): seen_geometry(view)
+        view_id(sample.id, number): view_geometry(view)
         for sample in samples
         for number, view in enumerate(views_of(sample))
     }

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from trainer_core.config.project import Project
-from trainer_core.families.family import FamilySpec
+from trainer_core.families.spec import FamilySpec
 from trainer_core.types import Finding
 
 

@@ -9,16 +9,15 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from trainer_core.config.groups import TextConfig
 from trainer_core.errors import ModelError
+from trainer_core.families.shared.loading import load_tokenizer
+from trainer_core.families.spec import FamilySpec, TextLimit
+from trainer_core.stages.project.session import Session
 from trainer_core.store.keys import digest
 from trainer_core.types import JSON, Finding
-
-if TYPE_CHECKING:
-    from trainer_core.config.groups import TextConfig
-    from trainer_core.families.family import FamilySpec, TextLimit
-    from trainer_core.stages.project.session import Session
 
 _VERSION = 1
 _SHOWN, _WORDS = 3, 40
@@ -34,51 +33,52 @@ def truncation_findings(session: Session) -> list[Finding]:
         DatasetError: the dataset cannot be looked at.
     """
     try:
-        source = session.source
+        source = session.workspace.source
     except ModelError:
         return []
     captions: dict[str, str] = {}
-    for sample in session.scanned.manifest.samples:
+    for sample in session.workspace.scanned.manifest.samples:
         for caption in sample.texts or (sample.caption,):
             captions.setdefault(caption, sample.id)
     return [
         finding
-        for limit in source.spec.text_limits
-        if (finding := _finding(session, limit, captions, len(session.scanned.manifest.samples))) is not None
+        for limit in source.spec.text.limits
+        if (finding := _finding(session, limit, captions, len(session.workspace.scanned.manifest.samples))) is not None
     ]
 
 
 def text_length(spec: FamilySpec, text: TextConfig) -> int:
     """Return the tokens that a family's (longest) text encoder reads, those that are not the caption's included."""
-    return (text.max_length if spec.choosable_text_length else 0) or spec.text_length
+    return spec.text.tokens(text.max_length)
 
 
 def _finding(session: Session, limit: TextLimit, captions: Mapping[str, str], samples: int) -> Finding | None:
-    spec, text, index = session.family.spec, session.project.text, session.store.index
-    pieces, length = text.clip_tokens if spec.long_captions else 0, text_length(spec, text)
+    spec, text, index = session.workspace.family.spec, session.project.text, session.workspace.store.index
+    pieces, length = text.clip_tokens if spec.text.long_captions else 0, text_length(spec, text)
     long = {one: name for one, name in captions.items() if not _surely_whole(one, limit, pieces or length)}
     if not long:
         return None
-    kind = f"tokens {_VERSION} {digest([spec.identity, session.fingerprint(limit.tokenizer), length, pieces])}"
+    tokenizer = session.workspace.base.tokenizer_fingerprint(limit.tokenizer)
+    kind = f"tokens {_VERSION} {digest([spec.identity, tokenizer, length, pieces])}"
     # All captions together are a fact as well: a no-op over 10,000 of them asks for one.
     whole = hashlib.sha256(json.dumps([long, len(captions), samples]).encode()).hexdigest()
-    told = index.facts(kind, [whole]).get(whole)
-    if told is None:
-        told = _told(limit, _counted(session, limit, kind, long), len(captions), samples)
-        told |= {"fix": _fix(spec, text, told["longest"])} if told else {}
-        index.remember(kind, {whole: told})
-    return Finding("warning", "datasets", told["message"], told["fix"]) if told else None
+    stored = index.facts(kind, [whole]).get(whole)
+    if stored is None:
+        stored = _truncation(limit, _counted(session, limit, kind, long), len(captions), samples)
+        stored |= {"fix": _fix(spec, text, stored["longest"])} if stored else {}
+        index.remember(kind, {whole: stored})
+    return Finding("warning", "datasets", stored["message"], stored["fix"]) if stored else None
 
 
 def _counted(
     session: Session, limit: TextLimit, kind: str, captions: Mapping[str, str]
 ) -> list[tuple[str, dict[str, JSON]]]:
     """Return (sample id, what `_cuts` tells) of every caption that is cut; new ones are counted, and remembered."""
-    spec, text, index = session.family.spec, session.project.text, session.store.index
+    spec, text, index = session.workspace.family.spec, session.project.text, session.workspace.store.index
     hashes = {caption: hashlib.sha256(caption.encode()).hexdigest() for caption in captions}
     known = index.facts(kind, hashes.values())
     if new := [caption for caption in captions if hashes[caption] not in known]:
-        pieces = text.clip_tokens if spec.long_captions else 0
+        pieces = text.clip_tokens if spec.text.long_captions else 0
         cuts = _cuts(session, limit, new, pieces, text_length(spec, text))
         found = dict(zip((hashes[one] for one in new), cuts, strict=True))
         index.remember(kind, found)
@@ -86,7 +86,9 @@ def _counted(
     return [(name, known[hashes[caption]]) for caption, name in captions.items() if known[hashes[caption]]]
 
 
-def _told(limit: TextLimit, cut: Sequence[tuple[str, dict[str, JSON]]], captions: int, samples: int) -> dict[str, JSON]:
+def _truncation(
+    limit: TextLimit, cut: Sequence[tuple[str, dict[str, JSON]]], captions: int, samples: int
+) -> dict[str, JSON]:
     """Return the message, and the tokens of the longest caption; nothing if none is cut."""
     if not cut:
         return {}
@@ -98,10 +100,10 @@ def _told(limit: TextLimit, cut: Sequence[tuple[str, dict[str, JSON]]], captions
 
 
 def _fix(spec: FamilySpec, text: TextConfig, longest: int) -> str:
-    if spec.long_captions and text.clip_tokens < _MOST_CLIP:
+    if spec.text.long_captions and text.clip_tokens < _MOST_CLIP:
         enough = next((most for most in (150, 225) if most >= longest), _MOST_CLIP)
         return f"Set text.clip_tokens to {enough}, or shorten them."
-    return "Raise text.max_length, or shorten them." if spec.choosable_text_length else "Shorten them."
+    return "Raise text.max_length, or shorten them." if spec.text.choosable_length else "Shorten them."
 
 
 def _surely_whole(caption: str, limit: TextLimit, length: int) -> bool:
@@ -119,8 +121,8 @@ def _cuts(
     most = pieces or own_tokens(tokenizer, limit, length)
     for start in range(0, len(captions), _AT_ONCE):
         some = list(captions[start : start + _AT_ONCE])
-        told = tokenizer(some, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
-        for caption, spans in zip(some, told["offset_mapping"], strict=True):
+        tokens = tokenizer(some, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+        for caption, spans in zip(some, tokens["offset_mapping"], strict=True):
             if len(spans) <= most:
                 yield {}
             else:
@@ -135,7 +137,5 @@ def own_tokens(tokenizer: Any, limit: TextLimit, length: int) -> int:
 
 
 def _tokenizer(session: Session, name: str) -> Any:
-    from trainer_core.families.shared.loading import load_tokenizer
-
-    loaded = load_tokenizer(session.source, name)
+    loaded = load_tokenizer(session.workspace.source, name)
     return getattr(loaded, "tokenizer", loaded)

@@ -1,37 +1,32 @@
-"""What must be seen of pictures before they are cut: where their masks' weight lies, where their faces are.
-
-Both are facts about bytes, remembered by their SHA-256.
-"""
+"""Per-picture analysis that cropping needs: mask weight and face position, cached by SHA-256."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
-from trainer_core.data.discovery.controls import stem_of
-from trainer_core.data.discovery.discovery_types import FoundPicture
-from trainer_core.data.discovery.masks import MASKS_VERSION, MaskProfile
+from trainer_core.data.discovery.discovery_types import PictureFile
+from trainer_core.data.names import stem_of
 from trainer_core.data.pictures.augmentation import Faces
-from trainer_core.data.pictures.decode import TRANSPARENT, PictureInfo
 from trainer_core.data.pictures.faces import FACES_VERSION, Face, face_in_name, find_face, load_detector
+from trainer_core.data.pictures.mask_crop import MASKS_VERSION, MaskProfile
+from trainer_core.data.pictures.picture_info import TRANSPARENT, PictureInfo
 from trainer_core.stages.project.verified_pictures import read_mask, read_picture
 from trainer_core.store import Store
-from trainer_core.types import ProgressEvent, Report
-
-_THREADS = 4
-_REMEMBER_EVERY = 200
+from trainer_core.store.facts import FactTable
+from trainer_core.types import JSON, ProgressEvent, Report
 
 
 def mask_profiles(
-    pictures: Sequence[FoundPicture],
+    pictures: Sequence[PictureFile],
     hashes: Mapping[str, str],
     infos: Mapping[str, PictureInfo],
     store: Store,
     report: Report,
 ) -> dict[tuple[str, bool], MaskProfile]:
     """Return where the weight of every mask lies, by its hash and whether it is an alpha channel."""
-    found: dict[tuple[str, bool], MaskProfile] = {}
+    profiles: dict[tuple[str, bool], MaskProfile] = {}
     for alpha in (False, True):
         paths = {
             content: picture.mask.path
@@ -44,19 +39,20 @@ def mask_profiles(
         }
         if paths:
             kind = f"{'alpha' if alpha else 'mask'} {MASKS_VERSION}"
-            for content, profile in _remembered(kind, paths, alpha, (store, report)):
-                found[content, alpha] = profile
-    return found
+            table = FactTable(store.index, kind, MaskProfile.to_json, MaskProfile.from_json)
+            known, _ = table.complete(paths, partial(_mask_profile, paths, alpha), _progress(report, "mask"))
+            profiles |= {(content, alpha): profile for content, profile in known.items()}
+    return profiles
 
 
-def faces_of(
-    pictures: Sequence[FoundPicture],
+def detect_faces(
+    pictures: Sequence[PictureFile],
     hashes: Mapping[str, str],
     infos: Mapping[str, PictureInfo],
     store: Store,
     report: Report,
 ) -> Faces:
-    """Return the face of every picture whose name tells none; nothing is remembered where there is no detector."""
+    """Return the face of every picture whose name gives none; without a detector, only faces that are cached."""
     paths: dict[str, Path] = {}
     for picture in pictures:
         content = hashes.get(picture.file)
@@ -64,40 +60,34 @@ def faces_of(
             continue
         if face_in_name(stem_of(picture.id.rpartition("/")[2]), info.width, info.height) is None:
             paths[content] = picture.path
-    kind = f"face {FACES_VERSION}"
-    found = {content: Face(*fact) if fact else None for content, fact in store.index.facts(kind, paths).items()}
-    wanted = [content for content in paths if content not in found]
-    if not wanted:
-        return Faces(found)
-    if (detector := load_detector()) is None:
-        return Faces(found, missing=True)
-    for start in range(0, len(wanted), _REMEMBER_EVERY):
-        chunk = wanted[start : start + _REMEMBER_EVERY]
-        faces = {content: find_face(detector, read_picture(paths[content], content)) for content in chunk}
-        store.index.remember(kind, {content: list(face) if face else [] for content, face in faces.items()})
-        found |= faces
-        report(ProgressEvent("validated_dataset", start + len(chunk), len(wanted), "face"))
-    return Faces(found)
-
-
-def _remembered(
-    kind: str, paths: Mapping[str, Path], alpha: bool, world: tuple[Store, Report]
-) -> Iterator[tuple[str, MaskProfile]]:
-    store, report = world
-    known = store.index.facts(kind, paths)
-    yield from ((content, MaskProfile.from_json(fact)) for content, fact in known.items())
-    new = [content for content in paths if content not in known]
+    table = FactTable(store.index, f"face {FACES_VERSION}", _face_to_json, _face_from_json)
+    faces = table.known(paths)
+    new = [content for content in paths if content not in faces]
     if not new:
-        return
+        return Faces(faces)
+    if (detector := load_detector()) is None:
+        return Faces(faces, detector_missing=True)
+
+    def detect(content: str) -> Face | None:
+        return find_face(detector, read_picture(paths[content], content))
+
+    # One thread: a detector keeps state while it works.
+    return Faces(faces | table.compute(new, detect, _progress(report, "face"), threads=1))
+
+
+def _mask_profile(paths: Mapping[str, Path], alpha: bool, content: str) -> MaskProfile:
     from trainer_core.data.pictures.mask_pixels import mask_profile
 
-    def weigh(content: str) -> MaskProfile:
-        return mask_profile(read_mask(paths[content], content, alpha))
+    return mask_profile(read_mask(paths[content], content, alpha))
 
-    with ThreadPoolExecutor(_THREADS, thread_name_prefix="mask") as pool:
-        for start in range(0, len(new), _REMEMBER_EVERY):
-            chunk = new[start : start + _REMEMBER_EVERY]
-            profiles = dict(zip(chunk, pool.map(weigh, chunk), strict=True))
-            store.index.remember(kind, {content: profile.to_json() for content, profile in profiles.items()})
-            report(ProgressEvent("validated_dataset", start + len(chunk), len(new), "mask"))
-            yield from profiles.items()
+
+def _face_to_json(face: Face | None) -> JSON:
+    return list(face) if face else []
+
+
+def _face_from_json(value: JSON) -> Face | None:
+    return Face(*value) if value else None
+
+
+def _progress(report: Report, unit: str) -> Callable[[int, int], None]:
+    return lambda done, total: report(ProgressEvent("validated_dataset", done, total, unit))

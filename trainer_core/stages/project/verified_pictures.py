@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from trainer_core.data.pictures.decode import PictureProblem, load_rgb
+from trainer_core.data.pictures.picture_info import PictureProblem
 from trainer_core.errors import DatasetError
+from trainer_core.files import FileChanged, read_verified
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -21,6 +21,8 @@ def read_picture(path: Path, sha256: str) -> Image.Image:
     Raises:
         DatasetError: the picture changed after it was looked at, or cannot be decoded.
     """
+    from trainer_core.data.pictures.decode import load_rgb
+
     return _decoded(path, sha256, load_rgb)
 
 
@@ -37,11 +39,11 @@ def read_mask(path: Path, sha256: str, alpha: bool) -> Image.Image:
 
 def _decoded(path: Path, sha256: str, decode: Callable[[bytes], Image.Image]) -> Image.Image:
     try:
-        data = path.read_bytes()
+        data = read_verified(path, sha256)
     except OSError as error:
         raise DatasetError(f"{path}: cannot be read: {error.strerror or error}. Run again when it is there.") from error
-    if hashlib.sha256(data).hexdigest() != sha256:
-        raise DatasetError(f"{path}: changed while it was in use. Run again when it is complete.")
+    except FileChanged as error:
+        raise DatasetError(f"{path}: changed while it was in use. Run again when it is complete.") from error
     try:
         return decode(data)
     except PictureProblem as problem:

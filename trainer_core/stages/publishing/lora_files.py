@@ -5,40 +5,34 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trainer_core.store.keys import digest
-from trainer_core.types import JSON, Sample
+from trainer_core.adapters.adapter import ADAPTERS, TEXT_ENCODERS
+from trainer_core.config.reads import settings_key
+from trainer_core.data.epoch.batch_order import BatchOrder
+from trainer_core.export.format_support import held_formats, unsupported_reason
+from trainer_core.export.formats import formats
+from trainer_core.export.hollow_models import hollow_denoiser, hollow_text_encoders, modules_of
+from trainer_core.export.metadata.kohya_metadata import network_arguments, network_module
+from trainer_core.export.metadata.lora_metadata import Training, training_metadata
+from trainer_core.export.metadata.objective_metadata import objective_metadata
+from trainer_core.export.module_names import Modules
+from trainer_core.export.proof import FileProof, prove
+from trainer_core.export.safetensors_file import tensors_sha256
+from trainer_core.export.write import Lora, exported_tensors, write_lora
+from trainer_core.families.spec import KeyStyle
+from trainer_core.stages.lora_settings import DescribedSettings, LoraContext
+from trainer_core.stages.project.base_model import base_name
+from trainer_core.stages.publishing.lora_names import LORA, PROOF, RENDERED, file_of
+from trainer_core.stages.results import Lineage
+from trainer_core.train.run_state.adapter_state import split_state
+from trainer_core.types import Sample
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from trainer_core.export.metadata.lora_metadata import Training
-    from trainer_core.export.module_names import Modules
-    from trainer_core.export.proof import FileProof
-    from trainer_core.export.write import Lora
-    from trainer_core.families.family import KeyStyle
-    from trainer_core.stages.project.session import Session
-    from trainer_core.stages.stage import StageContext
-    from trainer_core.store import Published
-
-LORA = "lora.safetensors"
-"""The file in the first format of `export.formats`."""
-PROOF = "proof.json"
-TRAINING_READS = (
-    *("adapter", "adapter_options", "optimizer", "schedule", "noise", "loss", "train", "sample.every", "logging"),
-    *("caption.dropout", "caption.dropout_every_n_epochs"),
-    *("hardware.num_processes", "hardware.threads", "hardware.resident_cache_mib"),
-)
-"""Settings that decide the weights."""
-READS = (
-    *("name", "export", "bucket.resolution", "caption.trigger_word", "datasets.trigger_word", "tags.separator"),
-    *("sample.every_epochs", "save"),
-)
-"""Settings that decide how a LoRA is written and described, besides those that it was trained with."""
-_RENDERED = "rendered.safetensors"
-"""A file for our own sampling, where diffusers reads none of the published ones."""
 _DIFFUSERS = "diffusers"
 _ANY = "lycoris"
 """The format that holds every kind of adapter, which our own sampling puts on the pipeline."""
@@ -56,47 +50,26 @@ class Exports:
     """The file that pictures are rendered with."""
 
 
-def file_of(format_name: str) -> str:
-    """Return the name in the result of a file that is not in the first format."""
-    return f"lora.{format_name}.safetensors"
-
-
-def published_names() -> dict[str, str]:
-    """Return file of the result -> its name in `outputs/NAME/`, for every format there is."""
-    from trainer_core.export.formats import formats
-
-    return {LORA: "{name}.safetensors"} | {file_of(name): f"{{name}}.{name}.safetensors" for name in formats()}
-
-
-def file_for_diffusers(published: Published) -> Path:
-    """Return the LoRA that pictures are rendered with, verified."""
-    return published.file(published.metadata.get("rendered", LORA))
-
-
-def base_modules(context: StageContext) -> Modules:
+def base_modules(context: LoraContext) -> Modules:
     """Return the modules of the denoiser and of trained text encoders, whose weights are not read for it."""
-    from trainer_core.export.hollow_models import hollow_denoiser, modules_of
-
-    spec = context.session.family.spec
-    denoiser = hollow_denoiser(spec, context.session.source.config(spec.denoiser))
+    spec = context.workspace.family.spec
+    denoiser = hollow_denoiser(spec, context.workspace.source.config(spec.denoiser))
     return modules_of(spec, {spec.denoiser: denoiser, **_trained_text_encoders(context)})
 
 
-def _trained_text_encoders(context: StageContext) -> dict[str, Any]:
+def _trained_text_encoders(context: LoraContext) -> dict[str, Any]:
     """Return the text encoders that carry a LoRA, hollow."""
-    from trainer_core.export.hollow_models import hollow_text_encoders
-
-    names, session = context.settings.adapter.text_encoders, context.session
+    names, workspace = context.settings.adapter.text_encoders, context.workspace
     if not names:
         return {}
     return {
         name: one
-        for name, one in hollow_text_encoders(session.family.spec, session.source.config_root).items()
+        for name, one in hollow_text_encoders(workspace.family.spec, workspace.source.config_root).items()
         if name in names
     }
 
 
-def export_all(context: StageContext, modules: Modules, adapter: Mapping[str, Tensor], step: int) -> Exports:
+def export_all(context: LoraContext, modules: Modules, adapter: Mapping[str, Tensor], step: int) -> Exports:
     """Write an adapter's state in every format of `export.formats`, and prove each file.
 
     Args:
@@ -109,11 +82,7 @@ def export_all(context: StageContext, modules: Modules, adapter: Mapping[str, Te
         ExportError: a file does not hold what was trained. The run is kept, so the next try only exports again.
         NonFiniteError: a weight does not fit into `export.dtype`.
     """
-    from trainer_core.export.format_support import held_formats
-    from trainer_core.export.safetensors_file import tensors_sha256
-    from trainer_core.export.write import exported_tensors
-
-    settings, spec = context.settings.export, context.session.family.spec
+    settings, spec = context.settings.export, context.workspace.family.spec
     lora = _lora(context, modules, adapter)
     proofs: list[FileProof] = []
     own = own_format(context)
@@ -121,33 +90,28 @@ def export_all(context: StageContext, modules: Modules, adapter: Mapping[str, Te
         proofs.append(_export(context, lora, name, LORA if not proofs else file_of(name), step))
     readable = [proof.file for proof in proofs if proof.reader == _DIFFUSERS or proof.format == own]
     if not readable:
-        _export(context, lora, own, _RENDERED, step)
-    told = {"files": [proof.as_dict() for proof in proofs], "ok": True}
-    (context.staging / PROOF).write_text(json.dumps(told, indent=2) + "\n")
+        _export(context, lora, own, RENDERED, step)
+    proven = {"files": [proof.as_dict() for proof in proofs], "ok": True}
+    (context.staging / PROOF).write_text(json.dumps(proven, indent=2) + "\n")
     weights = tensors_sha256(exported_tensors(lora, own, settings.dtype))
-    return Exports(weights, tuple(proofs), readable[0] if readable else _RENDERED)
+    return Exports(weights, tuple(proofs), readable[0] if readable else RENDERED)
 
 
 def export_snapshot(
-    context: StageContext, modules: Modules, adapter: Mapping[str, Tensor], path: Path, step: int
+    context: LoraContext, modules: Modules, adapter: Mapping[str, Tensor], path: Path, step: int
 ) -> None:
     """Write the adapter as it was at some step, for pictures of it."""
     _write(context, _lora(context, modules, adapter), own_format(context), path, step)
 
 
-def own_format(context: StageContext) -> str:
+def own_format(context: LoraContext) -> str:
     """Return the format of files for our own sampling: diffusers' where it can hold the adapter."""
-    from trainer_core.export.format_support import refusal
-
     settings = context.settings
-    names = context.session.family.spec.lora
-    return _ANY if refusal(_DIFFUSERS, names, settings.adapter, settings.adapter_options) else _DIFFUSERS
+    names = context.workspace.family.spec.lora
+    return _ANY if unsupported_reason(_DIFFUSERS, names, settings.adapter, settings.adapter_options) else _DIFFUSERS
 
 
-def _lora(context: StageContext, modules: Modules, adapter: Mapping[str, Tensor]) -> Lora:
-    from trainer_core.adapters import ADAPTERS, TEXT_ENCODERS
-    from trainer_core.export.write import Lora
-    from trainer_core.train.run_state.adapter_state import split_state
+def _lora(context: LoraContext, modules: Modules, adapter: Mapping[str, Tensor]) -> Lora:
 
     spec, config = modules.spec, context.settings.adapter
     layers = {
@@ -158,18 +122,15 @@ def _lora(context: StageContext, modules: Modules, adapter: Mapping[str, Tensor]
     return Lora(layers, modules)
 
 
-def _export(context: StageContext, lora: Lora, format_name: str, file: str, step: int) -> FileProof:
-    from trainer_core.export.proof import prove
+def _export(context: LoraContext, lora: Lora, format_name: str, file: str, step: int) -> FileProof:
 
     _write(context, lora, format_name, context.staging / file, step)
-    config: Mapping[str, Any] = context.session.source.config(lora.modules.spec.denoiser)
+    config: Mapping[str, Any] = context.workspace.source.config(lora.modules.spec.denoiser)
     encoders = _trained_text_encoders(context)
     return prove(context.staging / file, format_name, lora, context.settings.export.dtype, config, encoders)
 
 
-def _write(context: StageContext, lora: Lora, format_name: str, path: Path, step: int) -> None:
-    from trainer_core.export.formats import formats
-    from trainer_core.export.write import exported_tensors, write_lora
+def _write(context: LoraContext, lora: Lora, format_name: str, path: Path, step: int) -> None:
 
     settings, spec = context.settings.export, lora.modules.spec
     style = formats()[format_name].style(spec.lora)
@@ -178,58 +139,42 @@ def _write(context: StageContext, lora: Lora, format_name: str, path: Path, step
     write_lora(path, exported_tensors(lora, format_name, settings.dtype), metadata)
 
 
-def _metadata(context: StageContext, style: KeyStyle, step: int) -> dict[str, str]:
-    from trainer_core.export.metadata.lora_metadata import training_metadata
+def _metadata(context: LoraContext, style: KeyStyle, step: int) -> dict[str, str]:
 
-    return lineage(context, step) | training_metadata(context.session.family.spec, _training(context, step), style)
+    return lineage(context, step).file_metadata() | training_metadata(
+        context.workspace.family.spec, _training(context, step), style
+    )
 
 
-def lineage(context: StageContext, step: int) -> dict[str, str]:
-    """Return what the file tells of where it came from. No dates: equal runs give equal files."""
-    from importlib.metadata import version
-
-    from trainer_core.config.reads import slice_key
-
-    session = context.session
+def lineage(context: LoraContext, step: int) -> Lineage:
+    """Return where the LoRA comes from. No dates: equal runs give equal files."""
+    workspace = context.workspace
     versions = {name: version(name) for name in ("torch", "diffusers", "peft", "safetensors")}
-    settings = slice_key(session.project, (*TRAINING_READS, "export"))
-    return {
-        "lora_assets.family": session.family.spec.name,
-        "lora_assets.base_fingerprint": session.base_version,
-        "lora_assets.dataset_data_version": session.manifest.data_version,
-        "lora_assets.latents_data_version": context.upstream["cached_latents"].data_version,
-        "lora_assets.text_data_version": context.upstream["cached_text_embeddings"].data_version,
-        "lora_assets.settings": json.dumps(settings, sort_keys=True),
-        "lora_assets.step": str(step),
-        "lora_assets.versions": json.dumps(versions, sort_keys=True),
-    }
+    return Lineage(
+        family=workspace.family.spec.name,
+        base_fingerprint=workspace.base.version,
+        dataset_data_version=workspace.manifest.data_version,
+        latents_data_version=context.upstream["cached_latents"].data_version,
+        text_data_version=context.upstream["cached_text_embeddings"].data_version,
+        settings=settings_key(context.settings, DescribedSettings),
+        step=step,
+        versions=versions,
+        replaced_components=workspace.base.replaced,
+    )
 
 
-def base_name(session: Session) -> str:
-    """Return what the base model is called; files tell it, so it is in the stage's key."""
-    from trainer_core.export.card import base_name as name_of
-
-    path = session.project.model.path
-    # a relative path is an id on the hub
-    return name_of(path) if path.is_absolute() else path.as_posix()
-
-
-def _training(context: StageContext, step: int) -> Training:
-    from trainer_core.data.epoch.batch_order import Order
-    from trainer_core.export.metadata.kohya_metadata import network_arguments, network_module
-    from trainer_core.export.metadata.lora_metadata import Training
-    from trainer_core.export.metadata.objective_metadata import objective_metadata
-
-    settings, session = context.settings, context.session
+def _training(context: LoraContext, step: int) -> Training:
+    settings, workspace = context.settings, context.workspace
     adapter, options = settings.adapter, settings.adapter_options
-    samples: list[Sample] = [sample for sample in session.manifest.samples if sample.split == "train"]
-    order = Order.of(samples, settings.train.batch_size, settings.train.seed)
+    samples: list[Sample] = [sample for sample in workspace.manifest.samples if sample.split == "train"]
+    order = BatchOrder.of(samples, settings.train.batch_size, settings.train.seed)
     batches = step * settings.train.gradient_accumulation_steps * settings.hardware.num_processes
-    told = str(session.source.config("scheduler").get("prediction_type", ""))
+    of_base = str(workspace.source.config("scheduler").get("prediction_type", ""))
     words = [settings.caption.trigger_word, *(dataset.trigger_word for dataset in settings.datasets)]
     return Training(
         name=settings.name,
-        base_name=base_name(session),
+        base_name=base_name(settings.model.path),
+        vae_name=workspace.base.replaced.get(workspace.family.spec.vae, ""),
         rank=adapter.rank,
         alpha=adapter.alpha * (adapter.rank**0.5 if options.rslora else 1.0),
         dropout=adapter.dropout,
@@ -238,16 +183,11 @@ def _training(context: StageContext, step: int) -> Training:
         epoch=-(-batches // order.batches_per_epoch),
         samples=samples,
         trigger_word=next((word for word in words if word), ""),
-        prediction=told if settings.noise.prediction == "auto" else settings.noise.prediction,
+        prediction=of_base if settings.noise.prediction == "auto" else settings.noise.prediction,
         tag_separator=settings.tags.separator,
         objective=objective_metadata(settings.noise, settings.loss),
-        base_config=session.source.config(session.family.spec.denoiser),
-        module=network_module(adapter, options, session.family.spec.lora.network_module),
+        base_config=workspace.source.config(workspace.family.spec.denoiser),
+        module=network_module(adapter, options, workspace.family.spec.lora.network_module),
         arguments=network_arguments(adapter, options),
         one_size=not (adapter.blocks or adapter.rank_from_weights),
     )
-
-
-def same_base(first: JSON, second: JSON) -> bool:
-    """Say whether two LoRAs' inputs are of one base, whatever it was called."""
-    return digest({**first, "base_name": ""}) == digest({**second, "base_name": ""})

@@ -1,26 +1,35 @@
-"""The model card of a project: `outputs/NAME/README.md`, written anew when what it tells has changed."""
+"""The model card of a project: `outputs/NAME/README.md`, written anew when what it says has changed."""
 
 from __future__ import annotations
 
-import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
-from trainer_core.stages.project.session import Session, file_stat
-from trainer_core.stages.publishing.lora_files import LORA, base_name, published_names
-from trainer_core.stages.publishing.promotion import Verdict
+from pydantic_core import to_jsonable_python
+
+from trainer_core.adapter_kinds import adapter_kinds
+from trainer_core.confidence import noise_of_mean
+from trainer_core.config.fields import field_rows
+from trainer_core.config.project import Project
+from trainer_core.export.card import facts as card
+from trainer_core.export.card.document import model_card
+from trainer_core.export.card.facts import Figure, Rendered, TrainingData
+from trainer_core.export.formats import formats
+from trainer_core.stages.project.session import Session
+from trainer_core.stages.publishing.lora_names import LORA, published_names
 from trainer_core.stages.rendering.prompts import project_prompts
+from trainer_core.stages.results import ExamFigures, TrainingReport
 from trainer_core.store import Published
 from trainer_core.store.disk import write_atomic
 from trainer_core.store.keys import digest, sha256_file
-from trainer_core.types import JSON
+from trainer_core.types import JSON, FileStat, Verdict
 
 if TYPE_CHECKING:
-    from trainer_core.export.card import CardFacts, Rendered, TrainingData
+    from trainer_core.export.card.facts import CardFacts
 
 CARD = "README.md"
-_KIND = "model card 1"
+_KIND = "model card 2"
 _FIGURES = {
     "held_out_loss": "held-out loss",
     "concept_score": "concept score, by the judge",
@@ -29,81 +38,123 @@ _FIGURES = {
     "clip_concept_score": "CLIP score of concept prompts",
     "clip_following": "CLIP score of other prompts",
 }
+_SHARES = ("concept_score", "following")
+_ALWAYS_SHOWN = (
+    *("adapter.type", "adapter.rank", "adapter.alpha", "adapter.targets", "optimizer.name", "optimizer.lr"),
+    *("schedule.name", "train.steps", "train.epochs", "train.batch_size", "train.precision", "train.seed"),
+)
+"""Settings that a card shows although they have their defaults."""
 
 
 def publish_card(session: Session, lora: Published, metrics: Published, verdict: Verdict) -> None:
     """Write the card unless the one that lies there is it."""
-    project, index = session.project.model_dump(mode="json"), session.store.index
+    project, index = session.project.model_dump(mode="json"), session.workspace.store.index
     key = digest([lora.key, metrics.key, verdict.promoted, list(verdict.reasons), project])
-    target = session.outputs / CARD
-    there = index.file_hashes({str(target): file_stat(target)}) if target.is_file() else {}
+    target = session.workspace.outputs / CARD
+    there = index.file_hashes({str(target): FileStat.of_path(target)}) if target.is_file() else {}
     known = index.facts(_KIND, [key]).get(key)
     if known is not None and known == there.get(str(target)):
         return
-    from trainer_core.export.card import model_card
-
-    session.outputs.mkdir(parents=True, exist_ok=True)
-    write_atomic(session.store.root, target, model_card(_facts(session, lora, metrics, verdict)).encode())
+    session.workspace.outputs.mkdir(parents=True, exist_ok=True)
+    write_atomic(session.workspace.store.root, target, model_card(_facts(session, lora, metrics, verdict)).encode())
     index.remember(_KIND, {key: sha256_file(target)})
 
 
 def _facts(session: Session, lora: Published, metrics: Published, verdict: Verdict) -> CardFacts:
-    from trainer_core.export import card
-    from trainer_core.stages.metrics import figure_pairs
-
-    project, known = session.project, lora.metadata
-    told = known["lineage"]
-    names = {file: output.format(name=session.output_name) for file, output in published_names().items()}
-    settings = json.loads(told["lora_assets.settings"])
+    project, report = session.project, TrainingReport.from_json(lora.metadata)
+    names = {file: output.format(name=session.workspace.output_name) for file, output in published_names().items()}
+    settings = report.lineage.settings
     trained = card.Trained(
-        family=session.family.spec.title,
-        rank=known["rank"],
-        alpha=known["alpha"],
+        family=session.workspace.family.spec.title,
+        rank=report.rank,
+        alpha=report.alpha,
         targets=settings["adapter"]["targets"],
-        steps=known["steps"],
-        step=known["selected_step"],
-        base_model=base_name(session),
-        trigger_word=project.caption.trigger_word,
+        steps=report.steps,
+        step=report.selected_step,
+        base_model=session.workspace.base.name,
+        replaced=session.workspace.base.replaced,
+        trigger_words=_trigger_words(project),
         kind=settings["adapter"]["type"],
     )
     lineage = card.Lineage(
-        base_fingerprint=told["lora_assets.base_fingerprint"],
-        dataset_version=told["lora_assets.dataset_data_version"],
+        base_fingerprint=report.lineage.base_fingerprint,
+        dataset_version=report.lineage.dataset_data_version,
         weights_sha256=lora.data_version,
         file_sha256=lora.files[LORA].sha256,
-        versions=json.loads(told["lora_assets.versions"]),
+        versions=report.lineage.versions,
     )
     return card.CardFacts(
         name=project.name,
-        file=names.get(known["rendered"], "") if _reads(known, "diffusers") else "",
-        comfyui_file=next((names[one["file"]] for one in known["proof"] if one["comfyui_coverage"] == 1.0), ""),
-        lycoris_file=_lycoris_file(known, names),
-        denoiser=session.family.spec.denoiser,
+        file=names.get(report.rendered, "") if _is_read_by(report, "diffusers") else "",
+        comfyui_file=next((names[proof["file"]] for proof in report.proof if proof["comfyui_coverage"] == 1.0), ""),
+        kohya_file=_kohya_file(session, report, names),
+        lycoris_file=_lycoris_file(report, names),
+        denoiser=session.workspace.family.spec.denoiser,
         trained=trained,
         data=_training_data(session),
         lineage=lineage,
         rendered=_rendered(session),
-        figures=tuple(card.Figure(_FIGURES.get(name, name), *pair) for name, *pair in figure_pairs(metrics.metadata)),
-        verdict=card.Verdict(verdict.promoted, verdict.reasons),
-        settings={f"{group}.{name}": value for group, fields in settings.items() for name, value in fields.items()},
+        figures=tuple(_figures(ExamFigures.from_json(metrics.metadata))),
+        verdict=verdict,
+        settings=_shown_settings(settings),
     )
 
 
-def _reads(known: Mapping[str, JSON], reader: str) -> bool:
-    return any(one["reader"] == reader for one in known["proof"])
+def _trigger_words(project: Project) -> tuple[str, ...]:
+    """Return the trigger words of the datasets, each once."""
+    words = (
+        project.caption.trigger_word if dataset.trigger_word is None else dataset.trigger_word
+        for dataset in project.datasets
+    )
+    return tuple(dict.fromkeys(word for word in words if word))
 
 
-def _lycoris_file(known: Mapping[str, JSON], names: Mapping[str, str]) -> str:
-    """Return the file that LyCORIS's loader takes; it has one for every kind but (IA)^3, where it fails."""
-    settings = json.loads(known["lineage"]["lora_assets.settings"])
-    files = [names[one["file"]] for one in known["proof"] if one["format"] == "lycoris"]
-    return files[0] if files and settings["adapter"]["type"] != "ia3" else ""
+def _shown_settings(settings: Mapping[str, Mapping[str, JSON]]) -> dict[str, JSON]:
+    """Return the settings that people ask for, and those that are not the default, in the order of the project."""
+    values = {f"{group}.{name}": value for group, named in settings.items() for name, value in named.items()}
+    return {
+        path: values[path]
+        for path, row in field_rows().items()
+        if path in values
+        and (values[path] != to_jsonable_python(row.default) or (path in _ALWAYS_SHOWN and values[path] is not None))
+    }
+
+
+def _figures(exam: ExamFigures) -> Iterator[Figure]:
+    for name in (one for one in _FIGURES if one in exam.figures):
+        both = exam.figures[name]
+        losses = exam.by_sample.values() if name == "held_out_loss" else ()
+        yield Figure(
+            _FIGURES[name],
+            both.base,
+            both.lora,
+            share=name in _SHARES,
+            interval=exam.interval(name),
+            pictures=exam.pictures(name),
+            noise=noise_of_mean([one.lora - one.base for one in losses]),
+        )
+
+
+def _is_read_by(report: TrainingReport, reader: str) -> bool:
+    return any(proof["reader"] == reader for proof in report.proof)
+
+
+def _kohya_file(session: Session, report: TrainingReport, names: Mapping[str, str]) -> str:
+    """Return the plain LoRA in kohya's keys, which A1111, Forge and kohya's scripts take."""
+    if not adapter_kinds()[report.lineage.settings["adapter"]["type"]].plain_lora:
+        return ""
+    known, lora = formats(), session.workspace.family.spec.lora
+    return next((names[proof["file"]] for proof in report.proof if known[proof["format"]].style(lora) == "kohya"), "")
+
+
+def _lycoris_file(report: TrainingReport, names: Mapping[str, str]) -> str:
+    """Return the file that LyCORIS's loader takes, for the kinds that it does not fail on."""
+    files = [names[proof["file"]] for proof in report.proof if formats()[proof["format"]].for_lycoris]
+    return files[0] if files and adapter_kinds()[report.lineage.settings["adapter"]["type"]].lycoris_loads else ""
 
 
 def _training_data(session: Session) -> TrainingData:
-    from trainer_core.export.card import TrainingData
-
-    manifest = session.manifest
+    manifest = session.workspace.manifest
     buckets = Counter(sample.bucket for sample in manifest.samples)
     held_out = Counter(sample.bucket for sample in manifest.samples if sample.split == "held_out")
     return TrainingData(
@@ -111,16 +162,15 @@ def _training_data(session: Session) -> TrainingData:
         held_out=held_out.total(),
         excluded=Counter(gone.cause for gone in manifest.excluded),
         paired=sum(bool(sample.controls) for sample in manifest.samples),
+        regularisation=sum(sample.regularisation and sample.split == "train" for sample in manifest.samples),
         buckets=tuple((str(bucket), buckets[bucket], held_out[bucket]) for bucket in sorted(buckets)),
     )
 
 
 def _rendered(session: Session) -> Rendered:
-    from trainer_core.export.card import Rendered
-
     sample, side = session.project.sample, session.project.bucket.resolution
-    nothing = session.family.spec.no_negative_prompt
-    prompts = project_prompts(sample, session)
+    nothing = session.workspace.family.spec.rendering.no_negative_prompt
+    prompts = project_prompts(sample, session.workspace)
     return Rendered(
         prompts=prompts.texts,
         controls=max((len(files) for files in prompts.controls), default=0),
@@ -130,5 +180,6 @@ def _rendered(session: Session) -> Rendered:
         guidance=sample.guidance,
         width=sample.width or side,
         height=sample.height or side,
-        guidance_argument=session.family.spec.guidance_argument,
+        guidance_argument=session.workspace.family.spec.rendering.guidance_argument,
+        strengths=sample.strengths,
     )

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from trainer_core.files import replacing, write_atomic
 from trainer_core.store import Published
-from trainer_core.store.disk import disk_errors, fsync_path
+from trainer_core.store.disk import disk_errors
 from trainer_core.store.keys import sha256_file
 
 CHECKSUMS = "checksums.sha256"
@@ -106,15 +106,8 @@ def _pairs(published: Published, names: Mapping[str, str], folder: Path) -> list
 
 
 def _copy_atomically(source: Path, target: Path) -> None:
-    temporary = target.with_name(f".tmp-{os.getpid()}-{target.name}")
-    with disk_errors(target, "write"):
-        target.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            shutil.copyfile(source, temporary)
-            fsync_path(temporary)
-            temporary.replace(target)
-        finally:
-            temporary.unlink(missing_ok=True)
+    with disk_errors(target, "write"), replacing(target) as temporary:
+        shutil.copyfile(source, temporary)
 
 
 def _update_checksums(folder: Path, new: Mapping[str, str]) -> None:
@@ -122,7 +115,5 @@ def _update_checksums(folder: Path, new: Mapping[str, str]) -> None:
     before = read_checksums(path)
     after = {name: sha256 for name, sha256 in (before | dict(new)).items() if (folder / name).exists()}
     if after != before:
-        temporary = path.with_name(f".tmp-{os.getpid()}-{path.name}")
         with disk_errors(path, "write"):
-            temporary.write_text("".join(f"{sha256}  {name}\n" for name, sha256 in sorted(after.items())))
-            temporary.replace(path)
+            write_atomic(path, "".join(f"{sha256}  {name}\n" for name, sha256 in sorted(after.items())))

@@ -8,17 +8,23 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from safetensors import safe_open
+
+from trainer_core.adapters.adapter_module import adapters_of, put_on, take_off
+from trainer_core.adapters.layers import as_tensors
+from trainer_core.errors import ExportError
+from trainer_core.export.hollow_models import modules_of
+from trainer_core.export.lycoris_file import holds_lycoris
+from trainer_core.export.readers.read import read_file, read_layers
+from trainer_core.sampling import render
+
 if TYPE_CHECKING:
     from trainer_core.adapters.layers import Layer
-    from trainer_core.families.family import FamilySpec
+    from trainer_core.families.spec import FamilySpec
 
 
 def read_by_diffusers(path: Path, spec: FamilySpec) -> bool:
     """Say whether `load_lora_weights` loads all of a file as it was meant, by its keys."""
-    from safetensors import safe_open
-
-    from trainer_core.export.lycoris_file import holds_lycoris
-
     with safe_open(path, framework="pt") as file:
         keys = list(file.keys())
     is_lokr = all(".lokr_" in key and key.startswith(f"{spec.denoiser}.") for key in keys)
@@ -32,19 +38,14 @@ def load_lora(pipeline: Any, path: Path, spec: FamilySpec) -> None:
         ModelError: diffusers took nothing from the file.
         ExportError: the file holds what neither diffusers nor we read, or is of another base.
     """
-    from trainer_core.sampling import render
-
     if read_by_diffusers(path, spec):
         render.load_lora(pipeline, path)
     else:
-        _put_on(getattr(pipeline, spec.denoiser), path, spec)
+        _attach(getattr(pipeline, spec.denoiser), path, spec)
 
 
 def set_strength(pipeline: Any, strength: float, spec: FamilySpec) -> None:
     """Scale what the loaded LoRA adds; 1 is the strength that it was trained with."""
-    from trainer_core.adapters.adapter_module import adapters_of
-    from trainer_core.sampling import render
-
     own = adapters_of(getattr(pipeline, spec.denoiser))
     for adapter in own.values():
         adapter.strength = strength
@@ -54,8 +55,6 @@ def set_strength(pipeline: Any, strength: float, spec: FamilySpec) -> None:
 
 def unload_lora(pipeline: Any, spec: FamilySpec) -> None:
     """Take the loaded LoRA off."""
-    from trainer_core.adapters.adapter_module import take_off
-
     take_off(getattr(pipeline, spec.denoiser))
     pipeline.unload_lora_weights()
 
@@ -63,13 +62,11 @@ def unload_lora(pipeline: Any, spec: FamilySpec) -> None:
 @contextmanager
 def with_lora(denoiser: Any, path: Path, spec: FamilySpec) -> Generator[None]:
     """Have the LoRA of a file on a denoiser inside the block."""
-    from trainer_core.adapters.adapter_module import take_off
-
     if read_by_diffusers(path, spec):
         denoiser.load_lora_adapter(str(path.parent), weight_name=path.name, prefix=spec.denoiser)
         take = denoiser.unload_lora
     else:
-        _put_on(denoiser, path, spec)
+        _attach(denoiser, path, spec)
         take = partial(take_off, denoiser)
     try:
         yield
@@ -77,10 +74,7 @@ def with_lora(denoiser: Any, path: Path, spec: FamilySpec) -> Generator[None]:
         take()
 
 
-def _put_on(denoiser: Any, path: Path, spec: FamilySpec) -> None:
-    from trainer_core.adapters.adapter_module import put_on
-    from trainer_core.adapters.lycoris import as_tensors
-
+def _attach(denoiser: Any, path: Path, spec: FamilySpec) -> None:
     for name, layer in _layers(denoiser, path, spec).items():
         kind, tensors = as_tensors(layer)
         wide = {key: tensor.float() if tensor.is_floating_point() else tensor for key, tensor in tensors.items()}
@@ -88,10 +82,6 @@ def _put_on(denoiser: Any, path: Path, spec: FamilySpec) -> None:
 
 
 def _layers(denoiser: Any, path: Path, spec: FamilySpec) -> Mapping[str, Layer]:
-    from trainer_core.errors import ExportError
-    from trainer_core.export.hollow_models import modules_of
-    from trainer_core.export.readers.read import read_file, read_layers
-
     tensors, metadata = read_file(path)
     layers = read_layers(tensors, modules_of(spec, {spec.denoiser: denoiser}), metadata, path.name)
     if not layers:

@@ -7,16 +7,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from trainer_core.config.groups import SampleConfig
 from trainer_core.errors import DatasetError
 from trainer_core.sampling.prompt_file import PromptLine
-from trainer_core.stages.project.session import Session, file_stat
+from trainer_core.stages.project.prompt_lines import prompt_controls, prompt_lines
 from trainer_core.stages.project.verified_pictures import read_picture
-from trainer_core.types import Sample
+from trainer_core.stages.project.workspace import Workspace
+from trainer_core.types import FileStat, Sample
 
 if TYPE_CHECKING:
     from PIL import Image
-
-    from trainer_core.config.groups import SampleConfig
 
 _OWN_PROMPTS = 4
 """Captions taken as prompts when the project names none."""
@@ -49,20 +49,20 @@ class Prompts:
         return tuple(tuple(read_picture(*file) for file in files) for files in self.controls) if self.key else ()
 
 
-def project_prompts(sample: SampleConfig, session: Session) -> Prompts:
+def project_prompts(sample: SampleConfig, workspace: Workspace) -> Prompts:
     """Return what a project renders: the prompts of its file, else its own, else captions.
 
     Raises:
         ConfigError: the file cannot be read, or something in it is wrong.
         DatasetError: a control picture is not there, or cannot be read.
     """
-    if not (lines := session.prompt_lines):
-        return chosen_prompts(sample.prompts, sample.control_paths, session)
-    found = own_prompts([line.prompt for line in lines], session.prompt_controls, session)
-    return replace(found, rows=lines)
+    if not (lines := prompt_lines(sample)):
+        return chosen_prompts(sample.prompts, sample.control_paths, workspace)
+    prompts = own_prompts([line.prompt for line in lines], prompt_controls(sample, lines), workspace)
+    return replace(prompts, rows=lines)
 
 
-def chosen_prompts(own: Sequence[str], paths: Sequence[Sequence[Path]], session: Session) -> Prompts:
+def chosen_prompts(own: Sequence[str], paths: Sequence[Sequence[Path]], workspace: Workspace) -> Prompts:
     """Return a project's own prompts, else captions: of held-out pictures first, as the LoRA has not seen those.
 
     Captions of regularisation pictures, which do not show the concept, come last.
@@ -70,16 +70,16 @@ def chosen_prompts(own: Sequence[str], paths: Sequence[Sequence[Path]], session:
     Args:
         own: prompts of the project.
         paths: control pictures of each of them; none at all where it edits nothing. Captions bring their own.
-        session: the open project.
+        workspace: its samples, and the store that remembers hashes.
     """
     if own:
-        return own_prompts(own, paths, session)
+        return own_prompts(own, paths, workspace)
 
     def rank(sample: Sample) -> tuple[bool, bool, str]:
         return sample.regularisation, sample.split == "train", sample.id
 
     chosen: dict[tuple[str, ...], Sample] = {}
-    for sample in sorted(session.manifest.samples, key=rank):
+    for sample in sorted(workspace.manifest.samples, key=rank):
         chosen.setdefault((sample.caption, *(one.picture for one in sample.controls)), sample)
         if len(chosen) == _OWN_PROMPTS:
             break
@@ -87,7 +87,7 @@ def chosen_prompts(own: Sequence[str], paths: Sequence[Sequence[Path]], session:
     return Prompts(tuple(sample.caption for sample in chosen.values()), tuple(controls))
 
 
-def own_prompts(texts: Sequence[str], paths: Sequence[Sequence[Path]], session: Session) -> Prompts:
+def own_prompts(texts: Sequence[str], paths: Sequence[Sequence[Path]], workspace: Workspace) -> Prompts:
     """Return prompts with the control pictures at `paths`, hashed where they are not known.
 
     Raises:
@@ -95,14 +95,14 @@ def own_prompts(texts: Sequence[str], paths: Sequence[Sequence[Path]], session: 
     """
     if not any(paths):
         return Prompts(tuple(texts), ((),) * len(texts))
-    hashes = _hashes(session, {path for of_prompt in paths for path in of_prompt})
+    hashes = _hashes(workspace, {path for of_prompt in paths for path in of_prompt})
     controls = tuple(tuple((path, hashes[path]) for path in of_prompt) for of_prompt in paths)
     return Prompts(tuple(texts), controls + ((),) * (len(texts) - len(controls)))
 
 
-def _hashes(session: Session, paths: set[Path]) -> Mapping[Path, str]:
-    stats = {str(path): file_stat(path) for path in paths if path.is_file()}
-    hashes = session.store.index.file_hashes(stats)
+def _hashes(workspace: Workspace, paths: set[Path]) -> Mapping[Path, str]:
+    stats = {str(path): FileStat.of_path(path) for path in paths if path.is_file()}
+    hashes = workspace.store.index.file_hashes(stats)
     if missing := sorted(str(path) for path in paths if str(path) not in hashes):
         raise DatasetError(f"control pictures that cannot be read: {', '.join(missing)}. Correct control_paths.")
     return {path: hashes[str(path)] for path in paths}

@@ -1,6 +1,7 @@
 """Which step of a run becomes the LoRA: held-out losses by step, and the weights of the best step so far.
 
     runs/KEY/held_out.jsonl                     one sealed line a measurement; step 0 is the base
+    runs/KEY/held_out_from.json                 first step measured, where it went on from another run
     runs/KEY/best/step-00000300.safetensors     weights of a step that was the best when it was measured
 
 Both survive kills with the run's checkpoints: what was measured after the step that a run goes on from is forgotten and
@@ -11,15 +12,16 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import shutil
-import zlib
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from trainer_core.export.snapshots import read_snapshot, write_snapshot
+from trainer_core.files import append_record, read_records, replacing, rewrite_records
+from trainer_core.types import JSON
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 HELD_OUT = "held_out.jsonl"
+_FROM = "held_out_from.json"
 _BEST = "best"
 
 
@@ -47,18 +50,11 @@ class Selection:
 
     def losses(self) -> dict[int, float]:
         """Step -> held-out loss. Lines cut short by a kill or damaged since are left out."""
-        found: dict[int, float] = {}
-        if not self._file.exists():
-            return found
-        for line in self._file.read_text(errors="replace").splitlines():
-            try:
-                values = json.loads(line)
-                step, loss = int(values["step"]), float(values["loss"])
-            except (ValueError, TypeError, KeyError):
-                continue
-            if line + "\n" == _sealed(step, loss):
-                found[step] = loss
-        return found
+        losses: dict[int, float] = {}
+        for record in read_records(self._file):
+            with suppress(ValueError, TypeError, KeyError):
+                losses[int(record["step"])] = float(record["loss"])
+        return losses
 
     def add(self, step: int, loss: float, adapter: Mapping[str, Tensor]) -> None:
         """Keep a measurement, and the weights if they are the best so far.
@@ -69,10 +65,7 @@ class Selection:
         if step and loss < min((known for at, known in before.items() if at), default=float("inf")):
             (self.workdir / _BEST).mkdir(exist_ok=True)
             write_snapshot(self._weights(step), adapter)
-        with self._file.open("a") as file:
-            file.write(_sealed(step, loss))
-            file.flush()
-            os.fsync(file.fileno())
+        append_record(self._file, _record(step, loss), durable=True)
         self._prune(before | {step: loss})
 
     def best(self) -> int | None:
@@ -84,12 +77,29 @@ class Selection:
         step = self.best()
         return None if step is None or not self._weights(step).exists() else read_snapshot(self._weights(step))
 
+    @property
+    def first(self) -> int:
+        """The first step that is measured: 0, except where the run went on from one with other held-out pictures."""
+        try:
+            return int(json.loads((self.workdir / _FROM).read_bytes()))
+        except (OSError, ValueError, TypeError):
+            return 0
+
+    def begin_at(self, step: int) -> None:
+        """Note that the losses of earlier steps cannot be measured."""
+        with replacing(self.workdir / _FROM) as temporary:
+            temporary.write_text(json.dumps(step))
+
+    def measure_from_the_beginning(self) -> None:
+        """Require the losses of all steps, as they choose the weights."""
+        (self.workdir / _FROM).unlink(missing_ok=True)
+
     def refuse_checkpoints_without_losses(self, checkpoints: Path) -> None:
         """Remove the checkpoints that a run cannot go on from, as a loss before them or the best weights are lost."""
         losses = self.losses()
         for folder in sorted(checkpoints.glob("step-*"), reverse=True):
             step = int(folder.name.removeprefix("step-"))
-            problem = self._problem(losses, step)
+            problem = self.problem_at(losses, step)
             if problem is None:
                 return
             log.warning("checkpoint %s: %s, so the run does not go on from it", folder, problem)
@@ -97,20 +107,41 @@ class Selection:
 
     def forget_after(self, step: int) -> None:
         """Forget measurements of steps that will be done again."""
-        kept = {at: loss for at, loss in self.losses().items() if at <= step}
-        temporary = self._file.with_name(f".tmp-{self._file.name}-{os.getpid()}")
-        temporary.write_text("".join(_sealed(at, loss) for at, loss in sorted(kept.items())))
-        temporary.replace(self._file)
+        self._write({at: loss for at, loss in self.losses().items() if at <= step})
 
-    def _problem(self, losses: Mapping[int, float], step: int) -> str | None:
+    def _write(self, losses: Mapping[int, float]) -> None:
+        rewrite_records(self._file, (_record(at, loss) for at, loss in sorted(losses.items())))
+
+    def adopt(self, losses: Mapping[int, float], other: Selection) -> None:
+        """Take over the measurements of another run, and the best weights among them."""
+        best = _best(losses)
+        if best is not None:
+            (self.workdir / _BEST).mkdir(exist_ok=True)
+            shutil.copyfile(other._weights(best), self._weights(best))
+        self._write(losses)
+
+    def problem_at(self, losses: Mapping[int, float], step: int, read: bool = True) -> str | None:
+        """Return why the run cannot go on from `step` with these measurements; None if it can.
+
+        Args:
+            losses: step -> held-out loss.
+            step: of the checkpoint.
+            read: read the best weights, which needs torch; False only asks whether they are there.
+        """
         wanted = {at for at in (*range(0, step + 1, self.every), step) if self.due(at)}
         wanted |= {at for at in self.also if at <= step}
+        if first := self.first:
+            wanted = {at for at in wanted if at > first}
         if missing := wanted - losses.keys():
             return f"the held-out losses of steps {sorted(missing)} are lost"
         best = _best(_until(losses, step))
-        if best is not None and (not self._weights(best).exists() or read_snapshot(self._weights(best)) is None):
+        if best is not None and not self._has_weights(best, read):
             return f"the weights of step {best}, the best before it, are lost"
         return None
+
+    def _has_weights(self, step: int, read: bool) -> bool:
+        path = self._weights(step)
+        return path.exists() and (not read or read_snapshot(path) is not None)
 
     def _prune(self, losses: Mapping[int, float]) -> None:
         """Remove weights that are neither the best now nor the best at a checkpoint that may be gone back to."""
@@ -138,6 +169,5 @@ def _best(losses: Mapping[int, float]) -> int | None:
     return min(trained, key=lambda step: (trained[step], step), default=None)
 
 
-def _sealed(step: int, loss: float) -> str:
-    values = {"step": step, "loss": loss}
-    return json.dumps(values | {"crc32": zlib.crc32(json.dumps(values).encode())}) + "\n"
+def _record(step: int, loss: float) -> dict[str, JSON]:
+    return {"step": step, "loss": loss}

@@ -1,4 +1,4 @@
-"""Room on the disk for a run: what is told before it starts, and what of older runs goes."""
+"""Disk budget: estimate a run's size, delete expired runs, refuse a run that cannot fit."""
 
 from __future__ import annotations
 
@@ -6,14 +6,11 @@ import logging
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from trainer_core.errors import ConfigError, StoreError
-from trainer_core.store.runs import RunFolder, claim, make_room, remove_idle, runs_of
+from trainer_core.stages.lora_settings import LoraContext
+from trainer_core.store.runs import RunFolder, claim, free_space, remove_idle, runs_of
 from trainer_core.types import Finding
-
-if TYPE_CHECKING:
-    from trainer_core.stages.stage import StageContext
 
 log = logging.getLogger(__name__)
 
@@ -43,20 +40,20 @@ class Footprint:
         return f"{_gib(self.total)} ({states}, {self.snapshots} sets of weights of {_gib(self.adapter)})"
 
 
-def ensure_room(context: StageContext, workdir: Path, needed: Footprint) -> None:
+def enforce_disk_budget(context: LoraContext, workdir: Path, needed: Footprint) -> None:
     """Remove runs that are too old or too much, and refuse a run that cannot fit.
 
     Raises:
         ConfigError: the run does not fit into `save.disk_budget_gib`.
         StoreError: it does not fit onto the disk.
     """
-    save, store, project = context.settings.save, context.session.store, context.session.project.name
+    save, store, project = context.settings.save, context.workspace.store, context.workspace.name
     claim(store.root, workdir.name, project)
     if save.max_age_days:
         _tell(remove_idle(store, project, save.max_age_days, (workdir.name,)), "not used for so long")
     if save.disk_budget_gib:
         most = int(save.disk_budget_gib * GIB)
-        removed, missing = make_room(store, project, most, workdir.name, needed.total)
+        removed, missing = free_space(store, project, most, workdir.name, needed.total)
         _tell(removed, "to stay within save.disk_budget_gib")
         if missing:
             raise ConfigError([_over_budget(context, workdir, needed, missing)])
@@ -67,10 +64,10 @@ def ensure_room(context: StageContext, workdir: Path, needed: Footprint) -> None
         raise StoreError(message + "Free some space (`lora-assets gc`), or lower train.keep_last or save.keep_last.")
 
 
-def _over_budget(context: StageContext, workdir: Path, needed: Footprint, missing: int) -> Finding:
+def _over_budget(context: LoraContext, workdir: Path, needed: Footprint, missing: int) -> Finding:
     others = sum(
         run.bytes
-        for run in runs_of(context.session.store.root, context.session.project.name)
+        for run in runs_of(context.workspace.store.root, context.workspace.name)
         if run.path.name != workdir.name
     )
     message = (

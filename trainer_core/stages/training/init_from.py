@@ -1,48 +1,37 @@
-"""The LoRA that a run starts from: found before training, in the key by what it holds, read when training begins."""
+"""The LoRA that a run starts from (`adapter.init_from`): its hash is in the key, its weights are read by training."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from trainer_core.config.groups import AdapterConfig
-from trainer_core.types import JSON, Finding
+from trainer_core.errors import ConfigError, ExportError
+from trainer_core.stages.lora_settings import LoraContext
+from trainer_core.types import JSON, FileStat, Finding
 
 if TYPE_CHECKING:
     from trainer_core.adapters.layers import Layer
-    from trainer_core.stages.stage import StageContext
 
 
-def initial_findings(adapter: AdapterConfig) -> list[Finding]:
-    """Return what is wrong with `adapter.init_from` before it is read."""
-    path = adapter.init_from
-    if path is None or (path.is_file() and path.suffix.lower() == ".safetensors"):
-        return []
-    return [Finding("error", "adapter.init_from", f"{path} is no .safetensors file.", "Name a LoRA file.")]
-
-
-def initial_key(context: StageContext) -> dict[str, JSON]:
+def initial_key(context: LoraContext) -> dict[str, JSON]:
     """Return what a key holds of the file: its SHA-256, whatever it is called; nothing without one."""
-    from trainer_core.stages.project.session import file_stat
-
     path = context.settings.adapter.init_from
     if path is None or not path.is_file():
         return {}
-    hashes = context.session.store.index.file_hashes({str(path): file_stat(path)})
+    hashes = context.workspace.store.index.file_hashes({str(path): FileStat.of_path(path)})
     return {"init_from": hashes[str(path)]}
 
 
-def initial_layers(context: StageContext) -> Mapping[str, Layer] | None:
+def initial_layers(context: LoraContext) -> Mapping[str, Layer] | None:
     """Return the file's layers by module of the denoiser; None without a file.
 
     Raises:
         ConfigError: it trains a text encoder, or cannot be read as a LoRA of this base.
     """
-    from trainer_core.errors import ConfigError, ExportError
     from trainer_core.export.readers.read import read_file, read_layers
     from trainer_core.stages.publishing.lora_files import base_modules
 
-    path, component = context.settings.adapter.init_from, context.session.family.spec.denoiser
+    path, component = context.settings.adapter.init_from, context.workspace.family.spec.denoiser
     if path is None:
         return None
     try:

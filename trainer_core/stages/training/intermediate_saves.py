@@ -9,7 +9,6 @@ What the result holds is made from the snapshots, so it is the same whether or n
 from __future__ import annotations
 
 import logging
-import re
 import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -18,9 +17,11 @@ from typing import TYPE_CHECKING
 
 from trainer_core.errors import LoraAssetsError
 from trainer_core.export.snapshots import read_snapshot, write_snapshot
-from trainer_core.stages.publishing.lora_files import PROOF, export_all, published_names
+from trainer_core.stages.lora_settings import LoraContext, run_length
+from trainer_core.stages.publishing.lora_files import export_all
+from trainer_core.stages.publishing.lora_names import PROOF, published_names
 from trainer_core.stages.publishing.outputs import publish_files, remove_outputs
-from trainer_core.stages.stage import StageContext
+from trainer_core.stages.training.save_schedule import SAVES, SaveSchedule, snapshot_path
 from trainer_core.types import JSON
 
 if TYPE_CHECKING:
@@ -31,90 +32,37 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-SNAPSHOTS = "snapshots"
-SAVES = "saves"
-"""Folder of the result that holds a folder for each saved step."""
-
 
 @dataclass(frozen=True)
-class Marks:
-    """The steps of a run at which its weights are kept."""
+class Saves:
+    """The saved steps of a finished run."""
 
-    sampled: frozenset[int]
-    """For pictures."""
-    saved: frozenset[int]
-    """For files."""
-    keep_last: int
-    """Of the saved ones; 0 for all."""
-    keep_best: int
-
-    @classmethod
-    def of(cls, context: StageContext) -> Marks:
-        """Return those of a project."""
-        sample, save, length = context.settings.sample, context.settings.save, context.session.length
-        return cls(
-            frozenset(length.marks(sample.every, sample.every_epochs)),
-            frozenset(length.marks(save.every, save.every_epochs)),
-            save.keep_last,
-            save.keep_best if save.keep_last else 0,
-        )
-
-    @property
-    def all(self) -> frozenset[int]:
-        """Steps whose weights are written down."""
-        return self.sampled | self.saved
-
-    @property
-    def measured(self) -> frozenset[int]:
-        """Steps whose held-out loss must be known, so that the best can be told."""
-        return self.saved if self.keep_best else frozenset()
-
-    @property
-    def key(self) -> dict[str, JSON]:
-        """What a run's key holds of them. Weights that are given up are gone, so how many are kept is in it."""
-        key: dict[str, JSON] = {"snapshots": sorted(self.all)} if self.all else {}
-        if self.saved and self.keep_last:
-            key["kept"] = [sorted(self.saved), self.keep_last, self.keep_best]
-        return key
-
-    def kept(self, step: int, losses: Mapping[int, float]) -> frozenset[int]:
-        """Return the saved steps whose files are there after `step` steps.
-
-        A step that is given up is never among the best later, so what is kept depends on no history but the losses.
-        """
-        done = sorted(mark for mark in self.saved if mark <= step)
-        if not self.keep_last:
-            return frozenset(done)
-        best = sorted((mark for mark in done if mark in losses), key=lambda mark: (losses[mark], mark))
-        return frozenset(done[-self.keep_last :]) | frozenset(best[: self.keep_best])
-
-    @property
-    def most_kept(self) -> int:
-        """Most sets of weights that lie there at once."""
-        saved = min(len(self.saved), self.keep_last + self.keep_best + 1) if self.keep_last else len(self.saved)
-        return len(self.sampled) + saved
+    steps: tuple[Mapping[str, JSON], ...]
+    """Of each its `step`, `held_out_loss` and `weights_sha256`."""
+    outputs: Mapping[str, str]
+    """File of the result -> its name in `outputs/NAME/`."""
 
 
 @dataclass(frozen=True)
 class Saver:
     """Keeps weights and publishes files as a run goes."""
 
-    context: StageContext
+    context: LoraContext
     workdir: Path
-    marks: Marks
+    schedule: SaveSchedule
     selection: Selection
     modules: Modules
 
     def on_step(self, step: int, adapter: Mapping[str, Tensor]) -> None:
         """Keep the weights of a step, publish its files, and give up those that are too many."""
         write_snapshot(snapshot_path(self.workdir, step), adapter)
-        if step not in self.marks.saved:
+        if step not in self.schedule.saved:
             return
         self._publish(step, adapter)
-        kept = self.marks.kept(step, self.selection.losses())
-        for gone in sorted(mark for mark in self.marks.saved - kept if mark <= step):
-            remove_outputs(self.context.session.outputs, self._names(gone).values())
-            if gone not in self.marks.sampled:
+        kept = self.schedule.kept(step, self.selection.losses())
+        for gone in sorted(mark for mark in self.schedule.saved - kept if mark <= step):
+            remove_outputs(self.context.workspace.outputs, self._names(gone).values())
+            if gone not in self.schedule.sampled:
                 snapshot_path(self.workdir, gone).unlink(missing_ok=True)
 
     def _publish(self, step: int, adapter: Mapping[str, Tensor]) -> None:
@@ -124,7 +72,7 @@ class Saver:
         try:
             export_all(replace(self.context, staging=folder), self.modules, adapter, step)
             names = self._names(step)
-            publish_files(self.context.session.outputs, {folder / file: names[file] for file in _written(folder)})
+            publish_files(self.context.workspace.outputs, {folder / file: names[file] for file in _written(folder)})
         except LoraAssetsError as error:
             # Hours of training are not given up for a file on the way.
             log.warning("the LoRA of step %d is not published, and training goes on: %s", step, error)
@@ -132,12 +80,7 @@ class Saver:
             shutil.rmtree(folder, ignore_errors=True)
 
     def _names(self, step: int) -> dict[str, str]:
-        return {file: name.format(name=self.context.session.output_name) for file, name in output_names(step).items()}
-
-
-def snapshot_path(workdir: Path, step: int) -> Path:
-    """Return where a run keeps the weights of a step."""
-    return workdir / SNAPSHOTS / f"step-{step:08d}.safetensors"
+        return {file: name.format(name=self.context.workspace.output_name) for file, name in output_names(step).items()}
 
 
 def output_names(step: int) -> dict[str, str]:
@@ -145,22 +88,13 @@ def output_names(step: int) -> dict[str, str]:
     return {file: name.replace("{name}", f"{{name}}-step{step:08d}", 1) for file, name in published_names().items()}
 
 
-def is_saved_output(name: str, output_name: str) -> bool:
-    """Say whether an output is the file of a saved step of a project whose files are called `output_name`."""
-    return re.fullmatch(re.escape(output_name) + r"-step\d{8}(\.[a-z]+)?\.safetensors", name) is not None
-
-
 def collect_saves(
-    context: StageContext, workdir: Path, marks: Marks, losses: Mapping[int, float], modules: Modules
-) -> dict[str, JSON]:
-    """Export the saved steps of a finished run into the result; return what its metadata tell of them.
-
-    Returns:
-        `saved`: for each step its files and held-out loss; `outputs`: file -> its name in `outputs/NAME/`.
-    """
-    saved: list[JSON] = []
+    context: LoraContext, workdir: Path, schedule: SaveSchedule, losses: Mapping[int, float], modules: Modules
+) -> Saves | None:
+    """Export the saved steps of a finished run into the result; None if none was asked for."""
+    saved: list[Mapping[str, JSON]] = []
     outputs: dict[str, str] = {}
-    for step in sorted(marks.kept(context.session.length.steps, losses)):
+    for step in sorted(schedule.kept(run_length(context).steps, losses)):
         folder = context.staging / SAVES / f"step-{step:08d}"
         adapter = read_snapshot(path) if (path := snapshot_path(workdir, step)).exists() else None
         if adapter is None:
@@ -178,7 +112,7 @@ def collect_saves(
         names = output_names(step)
         outputs |= {f"{SAVES}/{folder.name}/{file}": names[file] for file in files}
         saved.append({"step": step, "held_out_loss": losses.get(step), "weights_sha256": exports.weights_sha256})
-    return {"saved": saved, "outputs": outputs} if marks.saved else {}
+    return Saves(tuple(saved), outputs) if schedule.saved else None
 
 
 def _written(folder: Path) -> list[str]:

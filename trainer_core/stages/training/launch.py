@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -12,12 +11,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from safetensors.torch import load, save
+
 from trainer_core.errors import Interrupted, LoraAssetsError, NonFiniteError
-from trainer_core.stages.stage import StageContext
+from trainer_core.files import write_atomic
+from trainer_core.stages.lora_settings import LoraContext, run_length
+from trainer_core.train.loop import TrainOutcome
+from trainer_core.train.observe.metrics import read_metrics
+from trainer_core.train.signals import stop_on_signals
 from trainer_core.types import ProgressEvent
 
 if TYPE_CHECKING:
-    from trainer_core.train.loop import TrainOutcome
     from trainer_core.train.signals import StopRequest
 
 OUTCOME = "outcome.safetensors"
@@ -27,7 +31,7 @@ _POLL = 0.2
 """Seconds between two looks at the workers."""
 
 
-def train_in_processes(context: StageContext, workdir: Path) -> TrainOutcome:
+def train_in_processes(context: LoraContext, workdir: Path) -> TrainOutcome:
     """Start `hardware.num_processes` workers, wait for them, and return what the main one left.
 
     SIGINT and SIGTERM are passed on: the workers save and leave, then this raises.
@@ -37,11 +41,6 @@ def train_in_processes(context: StageContext, workdir: Path) -> TrainOutcome:
         NonFiniteError: a loss was NaN or infinite in some process; it names the first.
         LoraAssetsError: a worker failed; the message names its log.
     """
-    from safetensors.torch import load
-
-    from trainer_core.train.loop import TrainOutcome
-    from trainer_core.train.signals import stop_on_signals
-
     request = workdir / "request.json"
     request.write_text(json.dumps(_request(context, workdir)))
     for leftover in (workdir / OUTCOME, *workdir.glob(_ERRORS)):
@@ -54,13 +53,13 @@ def train_in_processes(context: StageContext, workdir: Path) -> TrainOutcome:
         raise Interrupted(f"stopped by {stop.signal_name} before training began. The same command starts it.")
     if status != 0 or not (workdir / OUTCOME).exists():
         raise LoraAssetsError(f"a training process failed with status {status}; see {workdir / LOG}.")
-    told = json.loads((workdir / "outcome.json").read_bytes())
-    return TrainOutcome(load((workdir / OUTCOME).read_bytes()), told["steps_run"], told["steps_per_second"])
+    outcome = json.loads((workdir / "outcome.json").read_bytes())
+    return TrainOutcome(load((workdir / OUTCOME).read_bytes()), outcome["steps_run"], outcome["steps_per_second"])
 
 
-def _run(context: StageContext, request: Path, stop: StopRequest) -> int:
-    """Start the workers and wait, telling what their metrics tell; pass a stop on once."""
-    workdir, told, passed_on = request.parent, 0, False
+def _run(context: LoraContext, request: Path, stop: StopRequest) -> int:
+    """Start the workers and wait, reporting their metrics; pass a stop on once."""
+    workdir, reported_step, passed_on = request.parent, 0, False
     with (workdir / LOG).open("wb") as log:
         # A session of their own: a terminal's Ctrl-C reaches them once, through us.
         workers = subprocess.Popen(
@@ -69,7 +68,7 @@ def _run(context: StageContext, request: Path, stop: StopRequest) -> int:
         try:
             while workers.poll() is None:
                 time.sleep(_POLL)
-                told = _tell(context, workdir, told)
+                reported_step = _report_progress(context, workdir, reported_step)
                 if stop.received and not passed_on:
                     workers.send_signal(signal.SIGINT)
                     passed_on = True
@@ -79,33 +78,31 @@ def _run(context: StageContext, request: Path, stop: StopRequest) -> int:
                 workers.terminate()
 
 
-def _tell(context: StageContext, workdir: Path, told: int) -> int:
+def _report_progress(context: LoraContext, workdir: Path, reported_step: int) -> int:
     """Report the newest line of metrics if it is new; return its step."""
-    from trainer_core.train.observe.metrics import read_metrics
-
     lines = read_metrics(workdir / "metrics.jsonl")
-    if not lines or lines[-1].step == told:
-        return told
+    if not lines or lines[-1].step == reported_step:
+        return reported_step
     line = lines[-1]
     values = {"loss": line.loss, "lr": line.lr, "grad_norm": line.grad_norm or 0.0, "it/s": line.it_per_s}
-    total = context.session.length.steps
-    context.session.report(ProgressEvent("lora_checkpoint", line.step, total, "step", values))
+    total = run_length(context).steps
+    context.workspace.report(ProgressEvent("lora_checkpoint", line.step, total, "step", values))
     return line.step
 
 
-def _request(context: StageContext, workdir: Path) -> Mapping[str, object]:
-    session = context.session
+def _request(context: LoraContext, workdir: Path) -> Mapping[str, object]:
+    workspace = context.workspace
     return {
-        "project": session.project.model_dump(mode="json"),
-        "home": str(session.home),
+        "project": workspace.request(),
+        "home": str(workspace.home),
         "workdir": str(workdir),
         "upstream": {name: published.key for name, published in context.upstream.items()},
-        "dataset": session.manifest.data_version,
-        "base": session.base_version,
+        "dataset": workspace.manifest.data_version,
+        "base": workspace.base.version,
     }
 
 
-def _command(context: StageContext, request: Path) -> list[str]:
+def _command(context: LoraContext, request: Path) -> list[str]:
     # torchrun, which accelerate's own launcher uses for GPUs too; that launcher starts CPU processes through MPI only.
     count = str(context.settings.hardware.num_processes)
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", count]
@@ -114,8 +111,8 @@ def _command(context: StageContext, request: Path) -> list[str]:
 
 def _first_error(errors: Sequence[Path]) -> LoraAssetsError:
     """Return what went wrong first: a NaN spreads to every process with the next step."""
-    told: list[dict[str, Any]] = [json.loads(path.read_bytes()) for path in errors]
-    first = min(told, key=lambda error: (error["micro_batch"] is None, error["micro_batch"] or 0))
+    reported: list[dict[str, Any]] = [json.loads(path.read_bytes()) for path in errors]
+    first = min(reported, key=lambda error: (error["micro_batch"] is None, error["micro_batch"] or 0))
     if first["kind"] == NonFiniteError.__name__:
         return NonFiniteError(first["message"], first["samples"], first["micro_batch"])
     return Interrupted(first["message"]) if first["kind"] == Interrupted.__name__ else LoraAssetsError(first["message"])
@@ -123,18 +120,13 @@ def _first_error(errors: Sequence[Path]) -> LoraAssetsError:
 
 def write_outcome(workdir: Path, outcome: TrainOutcome) -> None:
     """Leave a worker's outcome for the process that started it."""
-    from safetensors.torch import save
-
-    (workdir / "outcome.json").write_text(
-        json.dumps({"steps_run": outcome.steps_run, "steps_per_second": outcome.steps_per_second})
-    )
-    temporary = workdir / f".tmp-{os.getpid()}-{OUTCOME}"
-    temporary.write_bytes(save(dict(outcome.adapter)))
-    temporary.replace(workdir / OUTCOME)
+    figures = {"steps_run": outcome.steps_run, "steps_per_second": outcome.steps_per_second}
+    write_atomic(workdir / "outcome.json", json.dumps(figures))
+    write_atomic(workdir / OUTCOME, save(dict(outcome.adapter)))
 
 
 def write_error(workdir: Path, rank: int, error: LoraAssetsError) -> None:
     """Leave a worker's error for the process that started it."""
     samples, number = (error.samples, error.micro_batch) if isinstance(error, NonFiniteError) else ((), None)
-    told = {"kind": type(error).__name__, "message": str(error), "samples": samples, "micro_batch": number}
-    (workdir / _ERRORS.replace("*", str(rank))).write_text(json.dumps(told))
+    stored = {"kind": type(error).__name__, "message": str(error), "samples": samples, "micro_batch": number}
+    (workdir / _ERRORS.replace("*", str(rank))).write_text(json.dumps(stored))

@@ -10,59 +10,63 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trainer_core.config.groups import LoggingConfig
-from trainer_core.config.reads import Slice
+from trainer_core.config.project import Project
+from trainer_core.config.reads import read_settings
 from trainer_core.errors import ConfigError, Interrupted
-from trainer_core.stages.lora_checkpoint import LORA_CHECKPOINT, training_parts
+from trainer_core.hardware.placement import torch_work
+from trainer_core.stages.lora_settings import LoraSettings
+from trainer_core.stages.project.session import Session
 from trainer_core.stages.stage import StageContext
+from trainer_core.store import Published
 from trainer_core.train.optim.findings import is_adaptive
 from trainer_core.types import Finding
 
 if TYPE_CHECKING:
-    from trainer_core.config.project import Project
     from trainer_core.train.lr_finder import FoundLr, RangeTest
 
 PICTURE, FIGURES = "find_lr.png", "find_lr.json"
 """In `outputs/NAME/`."""
 
 
-def find_lr(context: StageContext, asked: RangeTest) -> FoundLr:
+def find_lr(session: Session, upstream: Mapping[str, Published], asked: RangeTest) -> FoundLr:
     """Run the range test and write its picture and its figures.
 
     Args:
-        context: what the stage of training would see.
+        session: the open project.
+        upstream: the results that training reads.
         asked: the rates.
 
     Raises:
         ConfigError: the optimizer finds its own rate.
         Interrupted: a signal came; nothing is kept.
     """
-    from trainer_core.hardware.placement import torch_work
+    from trainer_core.stages.training.training_run import training_parts
     from trainer_core.train.accelerator import make_accelerator
     from trainer_core.train.lr_finder import range_test, write_picture
     from trainer_core.train.trainer import prepare
 
-    session = context.session
+    workspace = session.workspace
     refuse_adaptive(session.project)
-    settings = Slice(_for_the_test(session.project, asked), LORA_CHECKPOINT.reads, LORA_CHECKPOINT.name)
-    context = replace(context, settings=settings)
+    settings = read_settings(LoraSettings, _for_the_test(session.project, asked))
+    context = StageContext(settings, workspace, upstream)
     accelerator = make_accelerator(
-        session.profile,
-        session.precision("train", settings.train.precision),
+        workspace.profile,
+        workspace.precision("train", settings.train.precision),
         settings.train.gradient_accumulation_steps,
     )
     with (
-        torch_work(session.profile, settings.hardware.threads),
+        torch_work(workspace.profile, settings.hardware.threads),
         tempfile.TemporaryDirectory(prefix="lora-assets-find-lr-") as workdir,
     ):
         parts = replace(training_parts(context, accelerator.device), total_steps=asked.steps)
-        trainer = prepare(parts, Path(workdir), session.report, accelerator)
+        trainer = prepare(parts, Path(workdir), workspace.report, accelerator)
         try:
             found = range_test(trainer, asked)
         except Interrupted:
             raise Interrupted("stopped: nothing of the test is kept.") from None
-    session.outputs.mkdir(parents=True, exist_ok=True)
-    write_picture(found, session.outputs / PICTURE)
-    (session.outputs / FIGURES).write_text(json.dumps(found.as_dict(), indent=2) + "\n")
+    workspace.outputs.mkdir(parents=True, exist_ok=True)
+    write_picture(found, workspace.outputs / PICTURE)
+    (workspace.outputs / FIGURES).write_text(json.dumps(found.as_dict(), indent=2) + "\n")
     return found
 
 

@@ -9,31 +9,33 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from trainer_core.config.project import Project
-from trainer_core.config.reads import Slice
+from trainer_core.config.reads import read_settings
 from trainer_core.errors import DatasetError, LoraAssetsError
 from trainer_core.hardware.placement import torch_work
-from trainer_core.stages import STAGES
-from trainer_core.stages.lora_checkpoint import train_here
+from trainer_core.stages.lora_settings import LoraSettings
 from trainer_core.stages.project.session import Session
+from trainer_core.stages.project.workspace import Workspace
 from trainer_core.stages.stage import StageContext
 from trainer_core.stages.training.launch import write_error, write_outcome
+from trainer_core.stages.training.training_run import train_here
 
 
 def main(request: Path) -> int:
     """Train this process's share; the main process leaves the outcome."""
     asked = json.loads(request.read_bytes())
-    workdir, stage = Path(asked["workdir"]), STAGES["lora_checkpoint"]
+    workdir = Path(asked["workdir"])
     session = Session.open(Project.model_validate(asked["project"]), Path(asked["home"]))
-    upstream = {name: session.store.objects.get(name, key) for name, key in asked["upstream"].items()}
-    found = {name: published for name, published in upstream.items() if published is not None}
-    context = StageContext(Slice(session.project, stage.reads, stage.name), session, found)
+    store = session.workspace.store
+    results = {name: store.objects.get(name, key) for name, key in asked["upstream"].items()}
+    upstream = {name: published for name, published in results.items() if published is not None}
+    context = StageContext(read_settings(LoraSettings, session.project), session.workspace, upstream)
     rank = int(os.environ.get("RANK", "0"))
     try:
-        _check_unchanged(session, asked)
+        _check_unchanged(session.workspace, asked)
         # A run whose starter was killed goes on by itself; one that is started meanwhile waits for it here.
         with (
-            session.store.lock(f"worker-{workdir.name}-{rank}"),
-            torch_work(session.profile, session.project.hardware.threads),
+            store.lock(f"worker-{workdir.name}-{rank}"),
+            torch_work(session.workspace.profile, session.project.hardware.threads),
         ):
             outcome = train_here(context, workdir)
     except LoraAssetsError as error:
@@ -44,13 +46,13 @@ def main(request: Path) -> int:
     return 0
 
 
-def _check_unchanged(session: Session, asked: Mapping[str, str]) -> None:
+def _check_unchanged(workspace: Workspace, asked: Mapping[str, str]) -> None:
     """Refuse to train on anything but what the key says.
 
     Raises:
         DatasetError: a folder or the base model changed after the run was planned.
     """
-    if (session.manifest.data_version, session.base_version) != (asked["dataset"], asked["base"]):
+    if (workspace.manifest.data_version, workspace.base.version) != (asked["dataset"], asked["base"]):
         raise DatasetError("the dataset or the base model changed while training started. Run again when it is whole.")
 
 

@@ -1,11 +1,11 @@
-"""TensorBoard and Weights & Biases: what a run tells them, and that none of it can end a run.
+"""TensorBoard and Weights & Biases: what a run logs there. No error of theirs ends a run.
 
     outputs/NAME/tensorboard/RUN/           one folder a run, so that runs are compared; RUN/samples/ has the pictures
     outputs/NAME/wandb/                     Weights & Biases' own files
-    runs/KEY/wandb.json                     the run's id there, and the last step that was told
+    runs/KEY/wandb.json                     the run's id there, and the last step that was logged
 
-A resumed run goes on with the same curves. TensorBoard is told from which step on to forget what was told before; of
-Weights & Biases, which forgets nothing, steps that it knows already are kept. Keys come from the environment, where
+A resumed run goes on with the same curves. TensorBoard drops what was logged after the step that a run resumes from.
+Weights & Biases drops nothing, so steps that it has already are not logged again. Keys come from the environment, where
 these libraries look for them themselves; nothing here reads or writes one.
 """
 
@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import shutil
 import uuid
 from collections.abc import Callable, Mapping, Sequence
@@ -22,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from trainer_core.config.groups import LoggingConfig
+from trainer_core.files import write_atomic
 from trainer_core.types import JSON
 
 if TYPE_CHECKING:
@@ -34,8 +34,8 @@ _SAMPLES = "samples"
 
 
 @dataclass(frozen=True)
-class RunPlace:
-    """Where a run and what is told of it lie."""
+class RunFolders:
+    """Where a run and its logs lie."""
 
     workdir: Path
     """runs/KEY."""
@@ -53,11 +53,11 @@ class RunPlace:
 
 
 @dataclass(frozen=True)
-class Picture:
-    """A sample for the services."""
+class SamplePicture:
+    """A rendered sample, as services show it."""
 
     row: int
-    """Number of its prompt."""
+    """Number of its prompt, from 0."""
     prompt: str
     heading: str
     """Its column: `base`, `step 500`, `LoRA 1`."""
@@ -70,39 +70,39 @@ class Tracker(Protocol):
     """A service that draws curves."""
 
     def log(self, values: Mapping[str, float], step: int) -> None:
-        """Tell some values of a step."""
+        """Log values of a step."""
         ...
 
-    def show(self, pictures: Sequence[Picture]) -> None:
-        """Tell samples, once."""
+    def show(self, pictures: Sequence[SamplePicture]) -> None:
+        """Log samples, once."""
         ...
 
     def close(self) -> None:
-        """Tell what is still to be told, and end."""
+        """Log what is pending, and close."""
         ...
 
 
 @dataclass
 class Trackers:
-    """The services that are told; one that fails is told nothing more, and the run goes on."""
+    """The services that a run logs to. One that fails is dropped, and the run goes on."""
 
     active: dict[str, Tracker] = field(default_factory=dict[str, Tracker])
 
     def log(self, values: Mapping[str, float], step: int) -> None:
-        """Tell some values of a step."""
+        """Log values of a step."""
         self._each(lambda tracker: tracker.log(values, step))
 
-    def show(self, pictures: Sequence[Picture]) -> None:
-        """Tell samples, once."""
+    def show(self, pictures: Sequence[SamplePicture]) -> None:
+        """Log samples, once."""
         self._each(lambda tracker: tracker.show(pictures))
 
     def close(self) -> None:
-        """Tell what is still to be told, and end."""
+        """Log what is pending, and close."""
         self._each(lambda tracker: tracker.close())
         self.active.clear()
 
     def open(self, name: str, make: Callable[[], Tracker]) -> None:
-        """Begin to tell a service."""
+        """Start logging to a service."""
         try:
             self.active[name] = make()
         except Exception as error:  # noqa: BLE001 - a service must not end a run, whatever it raises
@@ -117,25 +117,25 @@ class Trackers:
                 _warn(name, error)
 
 
-def open_trackers(place: RunPlace, settings: LoggingConfig, step: int) -> Trackers:
-    """Begin to tell the services of `logging:` about a run that goes on from `step`."""
+def open_trackers(folders: RunFolders, settings: LoggingConfig, step: int) -> Trackers:
+    """Start logging to the services of `logging:`, of a run that starts or resumes at `step`."""
     trackers = Trackers()
     if settings.tensorboard:
-        trackers.open("tensorboard", lambda: TensorBoard(place, place.run, step))
+        trackers.open("tensorboard", lambda: TensorBoard(folders, folders.run, step))
     if settings.wandb != "off":
-        trackers.open("wandb", lambda: WeightsAndBiases(place, settings))
+        trackers.open("wandb", lambda: WeightsAndBiases(folders, settings))
     return trackers
 
 
-def show_samples(place: RunPlace, settings: LoggingConfig, pictures: Sequence[Picture]) -> None:
-    """Tell the services of `logging:` the samples of a finished run, in place of those told before."""
+def show_samples(folders: RunFolders, settings: LoggingConfig, pictures: Sequence[SamplePicture]) -> None:
+    """Log the samples of a finished run to the services of `logging:`, in place of earlier ones."""
     trackers = Trackers()
     if settings.tensorboard:
-        folder = place.outputs / "tensorboard" / place.run / _SAMPLES
+        folder = folders.outputs / "tensorboard" / folders.run / _SAMPLES
         shutil.rmtree(folder, ignore_errors=True)
-        trackers.open("tensorboard", lambda: TensorBoard(place, f"{place.run}/{_SAMPLES}", 0))
+        trackers.open("tensorboard", lambda: TensorBoard(folders, f"{folders.run}/{_SAMPLES}", 0))
     if settings.wandb != "off":
-        trackers.open("wandb", lambda: WeightsAndBiases(place, settings))
+        trackers.open("wandb", lambda: WeightsAndBiases(folders, settings))
     trackers.show(pictures)
     trackers.close()
 
@@ -143,29 +143,29 @@ def show_samples(place: RunPlace, settings: LoggingConfig, pictures: Sequence[Pi
 class TensorBoard:
     """Event files, by accelerate's tracker."""
 
-    def __init__(self, place: RunPlace, folder: str, step: int) -> None:
+    def __init__(self, folders: RunFolders, folder: str, step: int) -> None:
         from accelerate import PartialState
         from accelerate.tracking import TensorBoardTracker
 
         PartialState()
-        # What was told of later steps is forgotten: they are done again. Step 0 is the base's.
+        # Later steps are done again, so their values are dropped. Step 0 is the base's.
         purge = step + 1 if step else 0
-        self._tracker: Any = TensorBoardTracker(folder, place.outputs / "tensorboard", purge_step=purge)
+        self._tracker: Any = TensorBoardTracker(folder, folders.outputs / "tensorboard", purge_step=purge)
         self._tracker.start()
 
     def log(self, values: Mapping[str, float], step: int) -> None:
-        """Write a point of each curve, and have it on the disk."""
+        """Write a point of each curve to the disk."""
         self._tracker.log(dict(values), step=step)
 
-    def show(self, pictures: Sequence[Picture]) -> None:
-        """Write pictures, one place a prompt and column; those of steps on the way share one, with a slider."""
+    def show(self, pictures: Sequence[SamplePicture]) -> None:
+        """Write pictures, a tag for each prompt and column; those of intermediate steps share one, with a slider."""
         import numpy
 
-        for one in pictures:
-            pixels = numpy.asarray(one.image.convert("RGB"))[None]
-            column = "steps" if one.heading.startswith("step ") else one.heading.replace(" ", "_")
-            tag = f"samples/{one.row:02d}/{column}"
-            self._tracker.log_images({tag: pixels}, step=one.step, dataformats="NHWC")
+        for picture in pictures:
+            pixels = numpy.asarray(picture.image.convert("RGB"))[None]
+            column = "steps" if picture.heading.startswith("step ") else picture.heading.replace(" ", "_")
+            tag = f"samples/{picture.row:02d}/{column}"
+            self._tracker.log_images({tag: pixels}, step=picture.step, dataformats="NHWC")
 
     def close(self) -> None:
         """Close the file."""
@@ -175,18 +175,18 @@ class TensorBoard:
 class WeightsAndBiases:
     """A run there, by accelerate's tracker; offline it is only written into `outputs/NAME/wandb/`."""
 
-    def __init__(self, place: RunPlace, settings: LoggingConfig) -> None:
+    def __init__(self, folders: RunFolders, settings: LoggingConfig) -> None:
         import wandb
         from accelerate import PartialState
         from accelerate.tracking import WandBTracker
 
         PartialState()
-        self._state = place.workdir / _STATE
+        self._state = folders.workdir / _STATE
         known = _read_state(self._state)
         self._id: str = known.get("id") or uuid.uuid4().hex[:12]
-        self._told: int = known.get("step", -1)
+        self._logged: int = known.get("step", -1)
         self._pending: tuple[int, dict[str, float]] | None = None
-        place.outputs.mkdir(parents=True, exist_ok=True)
+        folders.outputs.mkdir(parents=True, exist_ok=True)
         quiet = wandb.Settings(
             silent=True,
             console="off",
@@ -199,56 +199,53 @@ class WeightsAndBiases:
         )
         self._tracker: Any = WandBTracker(
             settings.wandb_project,
-            name=settings.wandb_run or place.name,
+            name=settings.wandb_run or folders.name,
             id=self._id,
             resume="allow",
             mode=settings.wandb,
-            dir=str(place.outputs),
-            config=dict(place.settings),
+            dir=str(folders.outputs),
+            config=dict(folders.settings),
             settings=quiet,
         )
         self._tracker.start()
         self._save()
 
     def log(self, values: Mapping[str, float], step: int) -> None:
-        """Tell values of a step when the next one comes: a step is told whole, and once."""
+        """Log values of a step when the next one comes: a step is logged whole, and once."""
         if self._pending and self._pending[0] == step:
             self._pending[1].update(values)
             return
         self._flush()
-        if step > self._told:
+        if step > self._logged:
             self._pending = step, dict(values)
 
-    def show(self, pictures: Sequence[Picture]) -> None:
-        """Tell a panel a prompt, with the columns side by side."""
+    def show(self, pictures: Sequence[SamplePicture]) -> None:
+        """Log a panel for each prompt, with the columns side by side."""
         import wandb
 
         panels: dict[str, list[Any]] = {}
-        for one in pictures:
-            caption = f"{one.heading}: {one.prompt}"
-            panels.setdefault(f"samples/{one.row:02d}", []).append(wandb.Image(one.image, caption=caption))
+        for picture in pictures:
+            caption = f"{picture.heading}: {picture.prompt}"
+            panels.setdefault(f"samples/{picture.row:02d}", []).append(wandb.Image(picture.image, caption=caption))
         self._flush()
-        self._told += 1
-        self._tracker.log(panels, step=self._told, commit=True)
+        self._logged += 1
+        self._tracker.log(panels, step=self._logged, commit=True)
         self._save()
 
     def close(self) -> None:
-        """Tell the last step and end the run there."""
+        """Log the last step and end the run there."""
         self._flush()
         self._tracker.finish()
 
     def _flush(self) -> None:
         if self._pending:
-            self._told, values = self._pending
+            self._logged, values = self._pending
             self._pending = None
-            self._tracker.log(values, step=self._told, commit=True)
+            self._tracker.log(values, step=self._logged, commit=True)
             self._save()
 
     def _save(self) -> None:
-        temporary = self._state.with_name(f".tmp-{os.getpid()}-{_STATE}")
-        self._state.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(json.dumps({"id": self._id, "step": self._told}))
-        temporary.replace(self._state)
+        write_atomic(self._state, json.dumps({"id": self._id, "step": self._logged}))
 
 
 def _read_state(path: Path) -> dict[str, Any]:
@@ -260,6 +257,4 @@ def _read_state(path: Path) -> dict[str, Any]:
 
 
 def _warn(name: str, error: Exception) -> None:
-    log.warning(
-        "logging.%s failed (%s: %s): it is told nothing more, and the work goes on", name, type(error).__name__, error
-    )
+    log.warning("logging.%s failed (%s: %s): logging to it is disabled for this run", name, type(error).__name__, error)

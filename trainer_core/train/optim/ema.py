@@ -1,4 +1,4 @@
-"""Weights that are measured, saved and exported in place of those that are trained.
+"""Averaged weights, which are measured, saved and exported instead of the trained ones.
 
 Two things average weights: `train.ema_decay`, and schedule-free optimizers, whose own average is the result (arXiv
 2405.15682). While the average is in the model the trained weights wait beside it, and come back bit for bit, so that
@@ -13,11 +13,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
+from diffusers.training_utils import EMAModel
 from torch import nn
 
 if TYPE_CHECKING:
-    from diffusers.training_utils import EMAModel
-
     from trainer_core.train.optim.build import TrainedPart
 
 
@@ -62,8 +61,6 @@ def make_averages(parts: Sequence[TrainedPart], optimizer: Any, decay: float) ->
     parameters = [parameter for part in parts for parameter in part.parameters.values()]
     if not decay:
         return Averages(parameters, None, schedule_free)
-    from diffusers.training_utils import EMAModel
-
     return Averages(parameters, EMAModel(parameters, decay=decay, foreach=True), schedule_free)
 
 

@@ -1,4 +1,4 @@
-"""What is wrong with an optimizer's name and arguments, told before anything heavy begins.
+"""Checks of an optimizer's name and arguments, before anything heavy begins.
 
 Classes are imported only when the settings ask for more than a name of the table: pytorch_optimizer alone takes
 seconds.
@@ -6,14 +6,16 @@ seconds.
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import inspect
 from collections.abc import Mapping
 from typing import Any
 
 from trainer_core.config.groups import OptimizerConfig
+from trainer_core.config.optimizers import LIBRARIES, OPTIMIZERS, REFUSED, OptimizerRow, find_row, nearest_name
 from trainer_core.errors import ConfigError
-from trainer_core.train.optim.table import LIBRARIES, OPTIMIZERS, REFUSED, OptimizerRow, find_row, nearest_name
+from trainer_core.lazy import torch
 from trainer_core.types import Finding
 
 _OWN = {
@@ -57,7 +59,7 @@ def optimizer_class(config: OptimizerConfig) -> type[Any]:
     classes = {key.lower(): value for key, value in vars(module).items() if inspect.isclass(value)}
     cls = getattr(module, name, None) or classes.get(name.lower())
     if not inspect.isclass(cls):
-        raise ConfigError([_unknown(config.name, [one.__name__ for one in classes.values()])])
+        raise ConfigError([_unknown(config.name, [cls.__name__ for cls in classes.values()])])
     if reason := _refusal(cls):
         fix = "Use `adamw`, or another of docs/optimizers.md."
         raise ConfigError(
@@ -98,10 +100,9 @@ def is_adaptive(config: OptimizerConfig) -> bool:
     row = find_row(config.name)
     if row is None:
         return False
-    if "." not in config.name:
+    if row.adaptive or "." not in config.name:
         return row.adaptive or config.args.get("relative_step") is True
-    classes = {one.path.lower() for one in OPTIMIZERS.values() if one.adaptive}
-    return row.path.lower() in classes or "d0" in _takes(optimizer_class(config))
+    return "d0" in _takes(optimizer_class(config))
 
 
 def _asks_for_more(config: OptimizerConfig) -> bool:
@@ -112,9 +113,7 @@ def _asks_for_more(config: OptimizerConfig) -> bool:
 
 
 def _unknown(name: str, classes: list[str] | None = None) -> Finding:
-    """Tell what a name could have been: one of the table's, or a class of the library."""
-    import difflib
-
+    """Return the finding of an unknown name, with the nearest one of the table or of the library."""
     library, _, wanted = name.rpartition(".")
     if classes is not None:
         near = difflib.get_close_matches(wanted, classes, n=1, cutoff=0.5)
@@ -140,24 +139,28 @@ def _refusal(cls: type[Any]) -> str | None:
 
 def _takes(cls: type[Any]) -> Mapping[str, inspect.Parameter]:
     kinds = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
-    return {name: one for name, one in inspect.signature(cls).parameters.items() if one.kind not in kinds}
+    return {
+        name: argument for name, argument in inspect.signature(cls).parameters.items() if argument.kind not in kinds
+    }
 
 
 def _argument_findings(cls: type[Any], row: OptimizerRow, config: OptimizerConfig) -> list[Finding]:
     takes = _takes(cls)
-    found = [_own(name) for name in config.args if name in _OWN]
-    found += [_unknown_argument(name, cls) for name in config.args if name not in takes and name not in _OWN]
+    findings = [_own(name) for name in config.args if name in _OWN]
+    findings += [_unknown_argument(name, cls) for name in config.args if name not in takes and name not in _OWN]
     for name in ("betas", "eps"):
         if getattr(config, name) is not None and name not in takes:
             message = f"is set, but {cls.__name__} takes no `{name}`. It takes {_listed(takes)}."
-            found.append(Finding("error", f"optimizer.{name}", message, "Remove it, or use `optimizer.args`."))
-    found += _betas(takes, config) + _implementation(cls, takes, config)
+            findings.append(Finding("error", f"optimizer.{name}", message, "Remove it, or use `optimizer.args`."))
+    findings += _betas(takes, config) + _implementation(cls, takes, config)
     given = {*row.args, *config.args, *_OWN, _PARAMS}
-    needed = [name for name, one in takes.items() if one.default is inspect.Parameter.empty and name not in given]
+    needed = [
+        name for name, argument in takes.items() if argument.default is inspect.Parameter.empty and name not in given
+    ]
     for name in needed:
         fix = f"Give it: `optimizer: {{args: {{{name}: ...}}}}`."
-        found.append(Finding("error", "optimizer.args", f"{cls.__name__} needs `{name}`.", fix))
-    return found
+        findings.append(Finding("error", "optimizer.args", f"{cls.__name__} needs `{name}`.", fix))
+    return findings
 
 
 def _own(name: str) -> Finding:
@@ -166,9 +169,7 @@ def _own(name: str) -> Finding:
 
 
 def _unknown_argument(name: str, cls: type[Any]) -> Finding:
-    import difflib
-
-    takes = [one for one in _takes(cls) if one not in (*_OWN, _PARAMS)]
+    takes = [argument for argument in _takes(cls) if argument not in (*_OWN, _PARAMS)]
     near = difflib.get_close_matches(name, takes, n=1)
     fix = f"Did you mean `{near[0]}`?" if near else f"It takes {', '.join(takes)}."
     return Finding("error", f"optimizer.args.{name}", f"{cls.__name__} takes no `{name}`.", fix)
@@ -198,23 +199,21 @@ def _rates(config: OptimizerConfig) -> list[Finding]:
     """Return what is wrong with rates where the optimizer finds its own; it takes the first group's for all."""
     if not is_adaptive(config):
         return []
-    name, found = config.name, list[Finding]()
+    name, findings = config.name, list[Finding]()
     if config.lora_plus_ratio != 1.0:
         message = f"is {config.lora_plus_ratio:g}, but {name} has one rate for everything, its own."
-        found.append(Finding("error", "optimizer.lora_plus_ratio", message, "Set it to 1, or use `adamw`."))
+        findings.append(Finding("error", "optimizer.lora_plus_ratio", message, "Set it to 1, or use `adamw`."))
     if any(lr != config.lr for lr in config.text_encoder_lr):
         message = f"differs from optimizer.lr, but {name} has one rate for everything, its own."
-        found.append(Finding("error", "optimizer.text_encoder_lr", message, "Remove it, or use `adamw`."))
+        findings.append(Finding("error", "optimizer.text_encoder_lr", message, "Remove it, or use `adamw`."))
     if config.args.get("relative_step") is True:
         message = f"is {config.lr:g}, but with `relative_step` {name} does not look at it, nor at the schedule."
-        found.append(Finding("warning", "optimizer.lr", message, "Set `relative_step` to false to give a rate."))
-    return found
+        findings.append(Finding("warning", "optimizer.lr", message, "Set `relative_step` to false to give a rate."))
+    return findings
 
 
 def _try_out(cls: type[Any], row: OptimizerRow, config: OptimizerConfig) -> list[Finding]:
-    """Train a small matrix, stop and go on: what the class does not like is told now, not after the base loaded."""
-    import torch
-
+    """Train a small matrix, stop and resume: errors of the class show now, not after the base model is loaded."""
     with torch.random.fork_rng(devices=[]):
         try:
             if _goes_on_exactly(cls, arguments(cls, config), config.lr):
@@ -222,17 +221,15 @@ def _try_out(cls: type[Any], row: OptimizerRow, config: OptimizerConfig) -> list
             text = "a run that is stopped would not go on bit for bit: some of its state is out of reach"
         except Exception as error:  # noqa: BLE001 - whatever a library raises means the same to the user
             text = " ".join(f"{type(error).__name__}: {error}".split())
-    place = "optimizer.args" if config.args else "optimizer.name"
+    field = "optimizer.args" if config.args else "optimizer.name"
     message = f"{row.path} failed with these settings when it was tried on a matrix of 16 x 8 ({text})."
-    return [Finding("error", place, message, "Change the arguments, or take another optimizer.")]
+    return [Finding("error", field, message, "Change the arguments, or take another optimizer.")]
 
 
 def _goes_on_exactly(cls: type[Any], given: Mapping[str, Any], lr: float) -> bool:
     """Say whether three steps, its state through a checkpoint's form, and three more end where six steps end."""
-    import torch
-
     from trainer_core.train.optim.state import optimizer_state, restore_optimizer
-    from trainer_core.train.run_state.state_tree import pack, unpack
+    from trainer_core.train.optim.state_tree import pack, unpack
 
     def start(values: torch.Tensor) -> tuple[torch.nn.Parameter, Any]:
         weight = torch.nn.Parameter(values.clone())

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from trainer_core.train.optim.findings import is_adaptive
+from trainer_core.train.optim.schedules import curve, warmup_steps
 from trainer_core.types import JSON
 
 if TYPE_CHECKING:
@@ -30,9 +32,6 @@ class RateCurve:
     @classmethod
     def of(cls, project: Project, steps: int) -> RateCurve:
         """Return the curve of a project's denoiser over a run of so many steps."""
-        from trainer_core.train.optim.findings import is_adaptive
-        from trainer_core.train.optim.schedules import curve, warmup_steps
-
         schedule, peak = project.schedule, project.optimizer.lr
         points = tuple(curve(schedule, peak, steps))
         return cls(schedule.name, peak, warmup_steps(schedule, steps), points, is_adaptive(project.optimizer))
@@ -54,10 +53,10 @@ class RateCurve:
         }
 
     def drawn(self) -> list[str]:
-        """Return the curve as lines of text, with what it is in words above."""
+        """Return the curve as lines of text, below a line that describes it."""
         warmup = f" after {self.warmup} warm-up steps" if self.warmup else ""
         own = " (times the optimizer's own estimate)" if self.adaptive else ""
-        told = f"learning rate{own}: {self.name}, peak {self.peak:.3g}{warmup}, "
+        title = f"learning rate{own}: {self.name}, peak {self.peak:.3g}{warmup}, "
         rates = [self.points[len(self.points) * column // _COLUMNS][1] for column in range(_COLUMNS)]
         highest = max(rate for _, rate in self.points)
         rows = bars([rate / highest for rate in rates], _ROWS)
@@ -67,12 +66,13 @@ class RateCurve:
         axis = f"{'':>{width}} └{'─' * _COLUMNS}"
         ends = f"{'':>{width}}  1{last:>{_COLUMNS - 1}}"
         lines = [f"{label:>{width}} │{row}" for label, row in zip(labels, rows, strict=True)]
-        return [f"{told}{self.end:.3g} at the end (step {last})", *lines, axis, ends]
+        return [f"{title}{self.end:.3g} at the end (step {last})", *lines, axis, ends]
 
 
 def bars(heights: Sequence[float], rows: int) -> list[str]:
     """Draw heights in [0, 1] as columns of eighths of a character, the top row first."""
     eighths = [round(height * rows * 8) for height in heights]
     return [
-        "".join(_EIGHTHS[max(0, min(8, one - 8 * row))] for one in eighths).rstrip() for row in reversed(range(rows))
+        "".join(_EIGHTHS[max(0, min(8, height - 8 * row))] for height in eighths).rstrip()
+        for row in reversed(range(rows))
     ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from accelerate.optimizer import AcceleratedOptimizer
 from torch import Tensor
 
 
@@ -37,9 +38,9 @@ def _as_saved(own: Any, saved: Any) -> Any:
     if isinstance(saved, Tensor):
         return own if own.dtype == saved.dtype else saved.to(own.device)
     if isinstance(saved, list | tuple):
-        return type(saved)(_as_saved(mine, one) for mine, one in zip(own, saved, strict=True))
+        return type(saved)(_as_saved(mine, item) for mine, item in zip(own, saved, strict=True))
     if isinstance(saved, Mapping):
-        return {name: _as_saved(own[name], one) for name, one in saved.items()}
+        return {name: _as_saved(own[name], item) for name, item in saved.items()}
     return saved
 
 
@@ -53,6 +54,4 @@ def _numbers(optimizer: Any) -> dict[str, Any]:
 
 def _unwrapped(optimizer: Any) -> Any:
     """Return the optimizer inside accelerate's wrapper."""
-    from accelerate.optimizer import AcceleratedOptimizer
-
     return optimizer.optimizer if isinstance(optimizer, AcceleratedOptimizer) else optimizer

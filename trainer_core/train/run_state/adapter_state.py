@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from trainer_core.adapters import TEXT_ENCODERS
+from trainer_core.adapters.adapter import TEXT_ENCODERS
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from trainer_core.adapters import Adapter
+    from trainer_core.adapters.adapter import Adapter
     from trainer_core.train.optim.build import TrainedPart
 
 
@@ -25,10 +25,10 @@ def parts_state(parts: Sequence[TrainedPart], adapter: Adapter) -> dict[str, Ten
         parts: the models that carry an adapter.
         adapter: of the denoiser; text encoders carry `TEXT_ENCODERS`.
     """
-    found = adapter.state(parts[0].module)
+    state = adapter.state(parts[0].module)
     for part in parts[1:]:
-        found |= {f"{part.name}.{key}": tensor for key, tensor in TEXT_ENCODERS.state(part.module).items()}
-    return found
+        state |= {f"{part.name}.{key}": tensor for key, tensor in TEXT_ENCODERS.state(part.module).items()}
+    return state
 
 
 def load_parts_state(parts: Sequence[TrainedPart], adapter: Adapter, tensors: Mapping[str, Tensor]) -> None:

@@ -25,7 +25,9 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
-from trainer_core.train.run_state.state_tree import pack, unpack
+from trainer_core.files import fsync_path, write_atomic
+from trainer_core.train.optim.state_tree import pack, unpack
+from trainer_core.train.run_state.run_record import checkpoint_name
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +51,7 @@ class TrainState:
 
 def save_state(directory: Path, state: TrainState) -> Path:
     """Write a checkpoint atomically and durably; return its folder. An intact one of this step is this one already."""
-    final = directory / f"step-{state.step:08d}"
+    final = directory / checkpoint_name(state.step)
     if final.exists() and check_state(final) is None:
         return final
     temporary = directory / f".tmp-{final.name}-{os.getpid()}"
@@ -63,13 +65,12 @@ def save_state(directory: Path, state: TrainState) -> Path:
         "state.json": json.dumps(rest, sort_keys=True).encode(),
     }
     for name, data in contents.items():
-        _write_durably(temporary / name, data)
+        write_atomic(temporary / name, data)
     hashes = {name: hashlib.sha256(data).hexdigest() for name, data in contents.items()}
-    _write_durably(temporary / "MANIFEST.json", json.dumps({"files": hashes, "digest": _digest(hashes)}).encode())
-    _sync_directory(temporary)
+    write_atomic(temporary / "MANIFEST.json", json.dumps({"files": hashes, "digest": _digest(hashes)}))
     shutil.rmtree(final, ignore_errors=True)
     temporary.rename(final)
-    _sync_directory(directory)
+    fsync_path(directory)
     return final
 
 
@@ -102,10 +103,14 @@ def check_state(folder: Path) -> str | None:
     return None
 
 
-def prune(directory: Path, keep_last: int) -> None:
-    """Remove all but the newest `keep_last` checkpoints, and what killed processes left half written."""
+def prune(directory: Path, keep_last: int, keep_step: int = 0) -> None:
+    """Remove all but the newest `keep_last` checkpoints, and what killed processes left half written.
+
+    The checkpoint of `keep_step` stays, however many are newer.
+    """
     for folder in sorted(directory.glob("step-*"), reverse=True)[keep_last:]:
-        shutil.rmtree(folder)
+        if folder.name != checkpoint_name(keep_step):
+            shutil.rmtree(folder)
     for leftover in directory.glob(".tmp-*"):
         shutil.rmtree(leftover, ignore_errors=True)
 
@@ -121,18 +126,3 @@ def _load(folder: Path) -> TrainState:
 
 def _digest(hashes: Mapping[str, str]) -> str:
     return hashlib.sha256(json.dumps(dict(hashes), sort_keys=True).encode()).hexdigest()
-
-
-def _write_durably(path: Path, data: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _sync_directory(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -1,0 +1,1 @@
+"""Dagster's web pages behind a guard. `python -m lora_assets.web` starts them."""

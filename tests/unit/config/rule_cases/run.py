@@ -1,0 +1,133 @@
+"""Settings that break a rule of the run, and neighbours that just do not."""
+
+from __future__ import annotations
+
+from tests.unit.config.rule_cases.case import TEN_STEPS, Case
+from trainer_core.config.rules import DataFacts, Facts
+
+CASES = [
+    Case(
+        "warmup_ends_before_the_run",
+        "warning",
+        "schedule.warmup_steps",
+        "schedule.warmup_steps=10",
+        "schedule.warmup_steps=9",
+        TEN_STEPS,
+    ),
+    Case(
+        "effective_batch_is_usual",
+        "warning",
+        "train.batch_size",
+        "train.batch_size=13 train.gradient_accumulation_steps=5",
+        "train.batch_size=16 train.gradient_accumulation_steps=4",
+    ),
+    Case(
+        "effective_batch_is_usual",
+        "warning",
+        "train.batch_size",
+        "hardware.num_processes=64 train.batch_size=2",
+        "hardware.num_processes=64",
+    ),
+    Case(
+        "the_batch_is_smaller_than_the_dataset",
+        "warning",
+        "train.batch_size",
+        "train.batch_size=41",
+        "train.batch_size=40",
+        TEN_STEPS,
+    ),
+    Case(
+        "the_run_sees_every_picture",
+        "warning",
+        "train.steps",
+        "",
+        "",
+        Facts(data=DataFacts(40, 40, 40.0, 39)),
+        Facts(data=DataFacts(40, 40, 40.0, 40)),
+    ),
+    Case(
+        "checkpoints_fall_inside_the_run",
+        "info",
+        "train.checkpoint_every",
+        "train.checkpoint_every=1501",
+        "train.checkpoint_every=1500",
+        Facts(data=DataFacts(40, 40, 40.0, 1500)),
+    ),
+    Case(
+        "evaluation_falls_inside_the_run",
+        "info",
+        "train.evaluate_every",
+        "train.evaluate_every=11",
+        "train.evaluate_every=10",
+        TEN_STEPS,
+    ),
+    Case("samples_fall_inside_the_run", "info", "sample.every", "sample.every=11", "sample.every=10", TEN_STEPS),
+    Case("saved_files_fall_inside_the_run", "info", "save.every", "save.every=11", "save.every=10", TEN_STEPS),
+    Case(
+        "sample_epochs_fall_inside_the_run",
+        "warning",
+        "sample.every_epochs",
+        "sample.every_epochs=1.1",
+        "sample.every_epochs=1",
+        TEN_STEPS,
+    ),
+    Case(
+        "save_epochs_fall_inside_the_run",
+        "warning",
+        "save.every_epochs",
+        "save.every_epochs=1.1",
+        "save.every_epochs=1",
+        TEN_STEPS,
+    ),
+    Case(
+        "files_are_not_called_like_the_champion",
+        "error",
+        "save.output_name",
+        "save.output_name=champion",
+        "save.output_name=winner",
+    ),
+    Case(
+        "length_is_given_once",
+        "error",
+        "train.epochs",
+        "train.epochs=2 train.steps=100",
+        "train.epochs=2",
+    ),
+    Case(
+        "samples_are_counted_once",
+        "error",
+        "sample.every_epochs",
+        "sample.every_epochs=1 sample.every=10",
+        "sample.every_epochs=1",
+    ),
+    Case(
+        "saves_are_counted_once",
+        "error",
+        "save.every_epochs",
+        "save.every_epochs=1 save.every=10",
+        "save.every_epochs=1",
+    ),
+    Case("kept_files_are_saved", "warning", "save.keep_last", "save.keep_last=3", "save.keep_last=3 save.every=10"),
+    Case(
+        "prompts_come_from_one_place",
+        "warning",
+        "sample.prompts",
+        "sample.prompt_file=/x/prompts.txt sample.prompts=[cat]",
+        "sample.prompt_file=/x/prompts.txt",
+    ),
+    Case(
+        "fp16_holds_the_model",
+        "warning",
+        "train.precision",
+        "train.precision=fp16",
+        "train.precision=bf16",
+        Facts(overflows_in_fp16=True),
+    ),
+    Case(
+        "wandb_settings_need_wandb",
+        "warning",
+        "logging.wandb_run",
+        "logging.wandb_run=cats",
+        "logging.wandb_run=cats logging.wandb=offline",
+    ),
+]

@@ -1,0 +1,1 @@
+"""tdrussell's diffusion-pipe."""
