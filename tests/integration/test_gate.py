@@ -28,13 +28,13 @@ pytestmark = pytest.mark.slow
 CONFIG = Path(__file__).parents[2] / "configs" / "default.yaml"
 SHORT = 60
 QUICK = (
-    *("name=short", f"train.steps={SHORT}", "optimizer.lr=3e-3", "train.evaluate_every=250"),
+    *("name=short", f"train.steps={SHORT}", "optimizer.lr=1e-3", "train.evaluate_every=250"),
     *("train.checkpoint_every=0", "sample.steps=12", "gate.concept_prompts=[]", "gate.min_concept_score=0"),
 )
-BY_LOSS = (*QUICK, "gate.other_prompts=[]", "datasets.0.held_out=0.5")
-"""Examined by the held-out loss alone, of 18 pictures.
+BY_LOSS = (*QUICK, "gate.other_prompts=[]", "datasets.0.held_out=0.2")
+"""Examined by the held-out loss alone, of 29 pictures.
 
-Five cannot tell what captions of neighbours do: the loss rises by 10 %, their noise is 15 %. With 18 it is 18 and 9 %.
+Captions of neighbours raised the loss of 72 by 32 %, with a noise of 4 %; that of 29 pictures is about 7 %.
 """
 LOST = 0.3
 """How much worse than the base a LoRA of `BY_PICTURES` may follow prompts."""
@@ -43,8 +43,11 @@ OWN_RUN = "schedule.cycles=2"
 
 
 def by_pictures() -> tuple[str, ...]:
-    """A project without a champion, examined by three pictures of each of the demo's first two other prompts, too."""
-    prompts = load_project(CONFIG, ()).gate.other_prompts[:2]
+    """A project without a champion, examined by three pictures of each of two other prompts, too.
+
+    They ask for no star: zorblings are made of one, and a short run has not yet told them apart.
+    """
+    prompts = load_project(CONFIG, ()).gate.other_prompts[2:4]
     return (
         *QUICK,
         "name=drawn",
