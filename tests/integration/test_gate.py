@@ -28,13 +28,13 @@ pytestmark = pytest.mark.slow
 CONFIG = Path(__file__).parents[2] / "configs" / "default.yaml"
 SHORT = 60
 QUICK = (
-    *("name=short", f"train.steps={SHORT}", "optimizer.lr=3e-3", "train.evaluate_every=250"),
+    *("name=short", f"train.steps={SHORT}", "optimizer.lr=1e-3", "train.evaluate_every=250"),
     *("train.checkpoint_every=0", "sample.steps=12", "gate.concept_prompts=[]", "gate.min_concept_score=0"),
 )
-BY_LOSS = (*QUICK, "gate.other_prompts=[]", "datasets.0.held_out=0.5")
-"""Examined by the held-out loss alone, of 18 pictures.
+BY_LOSS = (*QUICK, "gate.other_prompts=[]", "datasets.0.held_out=0.2")
+"""Examined by the held-out loss alone, of 29 pictures.
 
-Five cannot tell what captions of neighbours do: the loss rises by 10 %, their noise is 15 %. With 18 it is 18 and 9 %.
+Captions of neighbours raised the loss of 72 by 32 %, with a noise of 4 %; that of 29 pictures is about 7 %.
 """
 LOST = 0.3
 """How much worse than the base a LoRA of `BY_PICTURES` may follow prompts."""
@@ -43,8 +43,11 @@ OWN_RUN = "schedule.cycles=2"
 
 
 def by_pictures() -> tuple[str, ...]:
-    """A project without a champion, examined by three pictures of each of the demo's first two other prompts, too."""
-    prompts = load_project(CONFIG, ()).gate.other_prompts[:2]
+    """A project without a champion, examined by three pictures of each of two other prompts, too.
+
+    They ask for no star: zorblings are made of one, and a short run has not yet told them apart.
+    """
+    prompts = load_project(CONFIG, ()).gate.other_prompts[2:4]
     return (
         *QUICK,
         "name=drawn",
@@ -143,8 +146,12 @@ def ignore_alpha(patch: pytest.MonkeyPatch) -> None:
     kind = load_project(CONFIG, ()).adapter.type
     real = ADAPTERS[kind]
 
-    def layers(state: Any, config: Any) -> Any:
-        return real.layers(state, config.model_copy(update={"alpha": config.rank}))
+    def layers(state: Mapping[str, Any], config: Any) -> Any:
+        # LoRA's alpha is the setting, that of the other kinds a tensor of each module.
+        forgotten = {
+            name: config.rank + 0 * value if name.endswith("alpha") else value for name, value in state.items()
+        }
+        return real.layers(forgotten, config.model_copy(update={"alpha": config.rank}))
 
     patch.setitem(ADAPTERS, kind, replace(real, layers=layers))
 
@@ -207,7 +214,9 @@ def test_a_worse_lora_leaves_the_champion_alone_until_the_limits_let_it_pass(hom
     newest = home.output("demo.safetensors")
     assert newest != champion
     assert home.output("champion.safetensors") == champion
-    again = home.run(*worse, "gate.max_held_out_rise=10", "gate.min_concept_score=0", "gate.max_following_loss=1")
-    assert {result.action for result in again.values()} == {"reused"}
+    limits = ("gate.max_held_out_rise=10", "gate.min_concept_score=0", "gate.max_following_loss=1")
+    assert "clearly below the champion's" in refusal(home.run(*worse, *limits)), "no limit allows that"
+    again = home.run(*worse, *limits, "gate.concept_prompts=[]")
+    assert again["lora_checkpoint"].action == "reused"
     assert refusal(again) == ""
     assert home.output("champion.safetensors") == newest

@@ -92,7 +92,7 @@ def test_docs_commands_lists_every_command() -> None:
     assert set(group.commands) <= listed
 
 
-@pytest.mark.parametrize("command", ["trian cats", "train cats --sett optimizer.lr=1"])
+@pytest.mark.parametrize("command", ["frobnicate cats", "train cats --sett optimizer.lr=1"])
 def test_a_wrong_command_is_noticed(command: str) -> None:
     with pytest.raises(Exception, match="there is no command|No such option"):
         check_lora_assets(shlex.split(command))
