@@ -1,7 +1,5 @@
 """Eyes and legs: what makes a creature of a drawn shape. Lengths are in radii of the body unless told otherwise."""
 
-import math
-
 from PIL import ImageDraw
 
 RGB = tuple[int, int, int]
@@ -18,24 +16,22 @@ EYE_SIZE, EYE_HEIGHT, PUPIL_SIZE = 0.29, 0.12, 0.55
 """Radius of an eye, how far above the centre it lies, and its pupil's radius as a share of its own."""
 
 
-def draw_legs(pen: ImageDraw.ImageDraw, centre: Point, radius: float, stride: float = STRIDE) -> None:
+def draw_legs(pen: ImageDraw.ImageDraw, centre: Point, radius: float) -> None:
     """Paint two legs with feet that point outwards; the body is painted over them. Point and radius in pixels."""
     x, y = centre
     thick, ground = round(LEG * radius), y + LEG_REACH * radius
     for side in (-1, 1):
-        foot = x + side * stride * radius
+        foot = x + side * STRIDE * radius
         toe = foot + side * FOOT * radius
         pen.line(((x + side * 0.3 * radius, y), (foot, ground)), fill=LIMB, width=thick)
         pen.line(((foot - side * thick / 2, ground - thick / 2), (toe, ground - thick / 2)), fill=LIMB, width=thick)
 
 
-def draw_eyes(pen: ImageDraw.ImageDraw, centre: Point, radius: float, gaze: float | None = None) -> None:
-    """Paint two white eyes with black pupils, looking ahead or towards `gaze` (degrees). Point and radius in pixels."""
+def draw_eyes(pen: ImageDraw.ImageDraw, centre: Point, radius: float) -> None:
+    """Paint two white eyes with black pupils. Point and radius in pixels."""
     eye = EYE_SIZE * radius
     for side in (-1, 1):
         x, y = centre[0] + side * 1.05 * eye, centre[1] - EYE_HEIGHT * radius
         pen.ellipse((x - eye, y - eye, x + eye, y + eye), fill=EYE)
-        if gaze is not None:
-            x, y = x + 0.25 * eye * math.cos(math.radians(gaze)), y + 0.25 * eye * math.sin(math.radians(gaze))
         pupil = PUPIL_SIZE * eye
         pen.ellipse((x - pupil, y - pupil, x + pupil, y + pupil), fill=PUPIL)
