@@ -40,7 +40,7 @@ train: install  ## Train the demo LoRA through Dagster; print its path and SHA-2
 	. ./env.sh; dagster asset materialize --select '*samples,*metrics'
 	$(BIN)/lora-assets verify "$${LORA_ASSETS_HOME:-.lora-assets}/outputs/demo/demo.safetensors"
 
-PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
+PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 # Without this, each of the tests' processes would compile all modules anew where the environment forbids to keep them.
 test test-all test-cpus: export PYTHONDONTWRITEBYTECODE :=
 
@@ -52,7 +52,7 @@ test-all: install  ## Before a release: all tests that need no GPU, then test-cp
 	$(MAKE) test-cpus
 
 test-cpus: install  ## Run the numeric tests with each of this CPU's instruction sets
-	$(BIN)/python -m tests.cpus -n auto --maxprocesses 4 --dist loadfile $(ARGS)
+	$(BIN)/python -m tests.cpus -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 test-gpu: install  ## Run the tests that need a GPU
 	$(BIN)/python -m pytest -m gpu $(ARGS)
