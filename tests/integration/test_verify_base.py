@@ -16,7 +16,10 @@ from trainer_core.export.hollow_models import hollow_denoiser, modules_of
 from trainer_core.export.write import exported_tensors, write_lora
 from trainer_core.families import get_family
 
-BASES = ("flux2", "kandinsky5", "qwen_image_edit", "qwen_image_edit_single")
+BASES = (
+    *("flux2", "qwen_image_edit_single"),
+    *(pytest.param(name, marks=pytest.mark.campaign) for name in ("kandinsky5", "qwen_image_edit")),
+)
 """Bases whose processor needs torchvision in diffusers' own loader."""
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,12 +18,13 @@ _TRAINING, _HELD_OUT, _CHOSEN, _RATE = "#4c78a8", "#54a24b", "#b279a2", "#f58518
 
 def write_loss_curve(metrics: Sequence[StepMetrics], held_out: Mapping[int, float], selected: int, path: Path) -> None:
     """Save the picture of `loss_curve` as a PNG of 900 x 520 px with a palette, a fifth of its size without."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from PIL import Image
 
-    stream = io.BytesIO()
-    loss_curve(metrics, held_out, selected).savefig(stream, metadata={"Software": None})
-    with Image.open(stream) as drawn:
-        drawn.convert("RGB").quantize(64).save(path, "PNG", optimize=True)
+    canvas = FigureCanvasAgg(loss_curve(metrics, held_out, selected))
+    canvas.draw()
+    drawn = Image.frombuffer("RGBA", canvas.get_width_height(), canvas.buffer_rgba(), "raw", "RGBA", 0, 1)
+    drawn.convert("RGB").quantize(64, Image.Quantize.FASTOCTREE).save(path, "PNG")
 
 
 def loss_curve(metrics: Sequence[StepMetrics], held_out: Mapping[int, float], selected: int) -> Figure:
@@ -40,21 +40,23 @@ def loss_curve(metrics: Sequence[StepMetrics], held_out: Mapping[int, float], se
     """
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(9, 5.2), dpi=100, layout="constrained")
-    grid = figure.add_gridspec(2, 1, height_ratios=(3, 1))
+    figure = Figure(figsize=(9, 5.2), dpi=100)
+    # Fixed margins: to let matplotlib find them costs as long as a short training.
+    grid = figure.add_gridspec(2, 1, height_ratios=(3, 1), left=0.1, right=0.9, bottom=0.1, top=0.92, hspace=0.08)
     training = figure.add_subplot(grid[0])
     steps = [line.step for line in metrics]
     _draw_training(training, steps, [line.loss for line in metrics])
     if held_out:
         _draw_held_out(training.twinx(), held_out)
     training.axvline(selected, color=_CHOSEN, linestyle="--", linewidth=1.5, label=f"chosen: step {selected}")
+    training.tick_params(labelbottom=False)
     rate = figure.add_subplot(grid[1], sharex=training)
     rate.plot(steps, [line.lr for line in metrics], color=_RATE, linewidth=1.2)
     rate.set_ylabel("learning rate")
     rate.set_xlabel("step")
     rate.set_ylim(bottom=0)
     rate.grid(alpha=0.25)
-    figure.legend(loc="outside upper center", ncols=4)
+    figure.legend(loc="upper center", ncols=4)
     return figure
 
 
