@@ -40,7 +40,7 @@ def alpha_is_usual(project: Project, facts: Facts) -> Finding | None:
     return Finding("warning", "adapter.alpha", message, f"Choose {adapter.rank} (no scaling) or less.")
 
 
-def rank_comes_from_one_place(project: Project, facts: Facts) -> Finding | None:
+def rank_is_set_once(project: Project, facts: Facts) -> Finding | None:
     """With `rank_from_weights` the ranks come from the file, so `adapter.blocks` is not read."""
     if not (project.adapter.rank_from_weights and project.adapter.blocks):
         return None
@@ -83,7 +83,7 @@ RULES: tuple[Rule, ...] = (
     rank_is_usual,
     rank_fits_the_layers,
     alpha_is_usual,
-    rank_comes_from_one_place,
+    rank_is_set_once,
     trained_text_encoders_exist,
     text_encoders_are_named_once,
     text_encoders_carry_a_plain_lora,

@@ -91,7 +91,7 @@ def some_pictures_weigh_something(project: Project, facts: Facts) -> Finding | N
     return None
 
 
-def a_mask_comes_from_one_place(project: Project, facts: Facts) -> Finding | None:
+def a_mask_has_one_source(project: Project, facts: Facts) -> Finding | None:
     """A picture takes its mask from a file or from its alpha channel, not both."""
     for number, dataset in enumerate(project.datasets):
         if dataset.mask_path is not None and dataset.alpha_mask:
@@ -142,7 +142,7 @@ def colours_stay_recognisable(project: Project, facts: Facts) -> Finding | None:
     return Finding("warning", "augment.color", message, "Choose 0.1 or less.")
 
 
-def an_edit_and_its_control_are_seen_alike(project: Project, facts: Facts) -> Finding | None:
+def an_edit_is_not_changed_apart_from_its_control(project: Project, facts: Facts) -> Finding | None:
     """If results are mirrored or cut elsewhere and control pictures are not, the LoRA learns to mirror and to shift."""
     augment = project.augment
     if not any(dataset.control_path for dataset in project.datasets):
@@ -167,11 +167,11 @@ RULES: tuple[Rule, ...] = (
     dataset_names_differ,
     regularisation_is_not_alone,
     some_pictures_weigh_something,
-    a_mask_comes_from_one_place,
+    a_mask_has_one_source,
     a_mask_crop_needs_masks,
     random_pictures_have_variants,
     picture_variants_need_randomness,
     crop_scale_needs_random_crops,
     colours_stay_recognisable,
-    an_edit_and_its_control_are_seen_alike,
+    an_edit_is_not_changed_apart_from_its_control,
 )

@@ -141,7 +141,7 @@ def kept_files_are_saved(project: Project, facts: Facts) -> Finding | None:
     return without_effect(f"save.{idle[0]}", "is set, but no files are published on the way", fix)
 
 
-def prompts_come_from_one_place(project: Project, facts: Facts) -> Finding | None:
+def prompts_have_one_source(project: Project, facts: Facts) -> Finding | None:
     """`sample.prompt_file` replaces `sample.prompts`."""
     if project.sample.prompt_file is None or not project.sample.prompts:
         return None
@@ -208,7 +208,7 @@ RULES: tuple[Rule, ...] = (
     samples_are_counted_once,
     saves_are_counted_once,
     kept_files_are_saved,
-    prompts_come_from_one_place,
+    prompts_have_one_source,
     fp16_holds_the_model,
     wandb_settings_need_wandb,
 )

@@ -79,16 +79,16 @@ def read(loaded: Loaded) -> Source:
     return Source(Section(flat(values), TABLE), sections, _family(data), name, more, findings)
 
 
-def _sections(data: JSON, place: str, held_out: float) -> list[Section]:
+def _sections(data: JSON, prefix: str, held_out: float) -> list[Section]:
     common = {key: value for key, value in data.items() if key != "directory"}
     found: list[Section] = []
     folders: Sequence[Mapping[str, JSON]] = data.get("directory") or []
     for number_, folder in enumerate(folders):
-        labels = {key: place + key for key in common} | {key: f"{place}directory.{number_}.{key}" for key in folder}
+        labels = {key: prefix + key for key in common} | {key: f"{prefix}directory.{number_}.{key}" for key in folder}
         values = {**common, **folder}
         if held_out:
             values["(held out)"] = held_out
-        found.append(Section(values, DATASET_TABLE, f"{place}directory.{number_}.", labels))
+        found.append(Section(values, DATASET_TABLE, f"{prefix}directory.{number_}.", labels))
     return found
 
 

@@ -221,15 +221,15 @@ def file_sections(
     for number_, dataset in enumerate(data.get("datasets") or []):
         upper = {key: value for key, value in dataset.items() if key != "subsets"}
         for count, subset in enumerate(dataset.get("subsets") or []):
-            place = f"datasets.{number_}.subsets.{count}."
+            prefix = f"datasets.{number_}.subsets.{count}."
             labels = {key: f"general.{key}" for key in general}
             labels |= {key: f"datasets.{number_}.{key}" for key in upper}
-            labels = {**names, **labels, **{key: place + key for key in subset}, "(layout)": "(layout)"}
+            labels = {**names, **labels, **{key: prefix + key for key in subset}, "(layout)": "(layout)"}
             values = {**options, **general, **upper, **subset, "(layout)": "flat"}
             if masked:
                 values["masked_loss"] = True
                 labels["masked_loss"] = "masked_loss"
-            found.append(Section(values, TABLE, place, labels))
+            found.append(Section(values, TABLE, prefix, labels))
     return found
 
 

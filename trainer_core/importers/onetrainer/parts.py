@@ -144,7 +144,7 @@ def _betas(value: JSON, context: Context) -> JSON:
     named = str(context.get("optimizer.optimizer", "ADAMW"))
     count = 3 if named.startswith(("AdEMAMix", "CAME", "ADAN", "DADAPT_ADAN")) else 2
     usual = (0.9, 0.99 if named.startswith("LION") else 0.999, 0.9999)
-    found = [usual[place] if one is None else number(one) for place, one in enumerate(every[:count])]
+    found = [usual[index] if one is None else number(one) for index, one in enumerate(every[:count])]
     return Conversion({"optimizer.betas": found})
 
 

@@ -86,11 +86,11 @@ def read(loaded: Loaded) -> Source:
         if concept.get("enabled") is False:
             extra.append((f"{where}.{number}", str(concept.get("name", "")), dropped("Not enabled there.")))
             continue
-        place = f"{where}.{number}."
+        prefix = f"{where}.{number}."
         inherited = {key: values.get(key) for key in ("masked_training", "resolution", "aspect_ratio_bucketing")}
         inherited = {f"({key})": value for key, value in inherited.items() if value is not None}
         sections.append(
-            Section({**flat(concept, ("concept_stats",)), **inherited}, CONCEPTS, place, _labels(inherited))
+            Section({**flat(concept, ("concept_stats",)), **inherited}, CONCEPTS, prefix, _labels(inherited))
         )
     if loaded.folder:
         sections, more = in_folder(sections, loaded.folder, ("path", "name"), Section({}, CONCEPTS))
