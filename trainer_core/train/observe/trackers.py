@@ -210,9 +210,9 @@ class WeightsAndBiases:
         PartialState()
         self._state = folders.workdir / _STATE
         known = _read_state(self._state)
-        self.is_new = not known
         self._id: str = known.get("id") or uuid.uuid4().hex[:12]
         self._logged: int = known.get("step", -1)
+        self.is_new = self._logged < 0
         self._pending: tuple[int, dict[str, float]] | None = None
         folders.outputs.mkdir(parents=True, exist_ok=True)
         quiet = wandb.Settings(
