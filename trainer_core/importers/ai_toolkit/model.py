@@ -87,7 +87,7 @@ def _trigger(value: JSON, context: Context) -> JSON:
     return str(value)
 
 
-_ONLY_SLIDERS = "It is for another kind of training."
+_ONLY_SLIDERS = "It belongs to another kind of training than LoRA."
 
 MODEL: list[Row] = [
     to("model.name_or_path", "model.path", model_path),
@@ -122,12 +122,12 @@ MODEL: list[Row] = [
     no("model.lora_path", "Merge it into the base first."),
     no("model.unconditional_lora_path", "Merge it into the base first."),
     *[
-        no(f"model.{key}", "Put it into the base's folder: a diffusers-format folder holds all parts.")
+        no(f"model.{key}", "Put it into the folder of the base: a folder in diffusers' format has all parts.")
         for key in ("unet_path", "refiner_name_or_path", "extras_name_or_path")
     ],
     vae_row("model.vae_path"),
     *text_encoder_rows(("model.te_name_or_path",)),
-    no("model.model_kwargs.*", "Options of one model there: see our page of the family."),
+    no("model.model_kwargs.*", "These are options of one model. Our page of the family says what is done here."),
     no("model.model_paths.*", "Put them into the base's folder."),
     *irrelevant("model.refiner_start_at model.use_text_encoder_1 model.use_text_encoder_2", "It is for other models."),
     *[
@@ -179,8 +179,12 @@ OUTPUT: list[Row] = [
         lambda value, context: int(amount(value)) if _sampled(context) else dropped("No prompts."),
     ),
     *irrelevant("sample.sampler", "Samples take the base's own sampler (`sample.sampler`)."),
-    no("sample.network_multiplier", "`sample.strengths` shows several.", (None, 1, 1.0)),
-    no("sample.guidance_rescale", "Samples are those of diffusers' pipeline."),
+    no(
+        "sample.network_multiplier",
+        "Use `sample.strengths`: samples are rendered at several strengths.",
+        (None, 1, 1.0),
+    ),
+    no("sample.guidance_rescale", "Samples are rendered by diffusers' pipeline."),
     *irrelevant(
         "sample.sample_start_step sample.format sample.ext sample.num_frames sample.fps sample.do_cfg_norm"
         " sample.extra_values",

@@ -99,7 +99,7 @@ def read(loaded: Loaded) -> Source:
 
 def _family(values: Mapping[str, JSON], kind: str) -> DetectedFamily:
     if not any(key.startswith("network.") for key in values):
-        problem = f"is not trained by `type: {kind}` without a `network`: we train adapters alone."
+        problem = f"is trained by `type: {kind}` without a `network` there, but we train adapters only."
         return DetectedFamily("", "`network`", problem=problem)
     architecture = str(values.get("model.arch") or "")
     if architecture:

@@ -162,7 +162,7 @@ def _optimizer(value: JSON, context: Context) -> JSON:
 
 def _ema(value: JSON, context: Context) -> JSON:
     if not truth(value):
-        return dropped("It is off there.")
+        return dropped("It is off in the other tool.")
     return Conversion({"train.ema_decay": number(context.get("train.ema_config.ema_decay", 0.999))})
 
 
@@ -174,7 +174,7 @@ def _accumulation(value: JSON, context: Context) -> JSON:
         note = f"It counts each pass as a step, so {steps} of its steps are {max(1, steps // count)} of ours."
         both = {"train.gradient_accumulation_steps": count, "train.steps": max(1, steps // count)}
         return changed(both, note)
-    return count if count > 1 else dropped("It is off there.")
+    return count if count > 1 else dropped("It is off in the other tool.")
 
 
 def _steps(value: JSON, context: Context) -> JSON:
@@ -185,7 +185,7 @@ def _steps(value: JSON, context: Context) -> JSON:
 
 def _preservation(value: JSON, context: Context) -> JSON:
     if not truth(value):
-        return dropped("It is off there.")
+        return dropped("It is off in the other tool.")
     found: dict[str, JSON] = {
         "loss.preservation_weight": number(context.get("train.diff_output_preservation_multiplier", 1.0)),
         "loss.preservation_class": str(context.get("train.diff_output_preservation_class", "")),
@@ -193,7 +193,7 @@ def _preservation(value: JSON, context: Context) -> JSON:
     return Conversion(found)
 
 
-_WAYS = "We have nothing like it: see `loss` and `noise` for what there is."
+_WAYS = "We have no such setting. The groups `loss` and `noise` list what there is."
 
 NETWORK: list[Row] = [
     to(
@@ -226,8 +226,8 @@ NETWORK: list[Row] = [
     *irrelevant("network.lokr_full_rank", "Written with the rank."),
     *irrelevant("network.transformer_only", "Only blocks are adapted here."),
     *irrelevant("network.old_lokr_format network.split_multistage_loras", "It concerns that program only."),
-    no("network.all_layers", "Norms: `adapter.train_norm`."),
-    no("network.lorm.*", "LoRM extracts; train a LoRA here."),
+    no("network.all_layers", "To train norms, set `adapter.train_norm`."),
+    no("network.lorm.*", "LoRM extracts a LoRA from a model. Train a LoRA instead."),
 ]
 
 _MULTIPLIERS = (
@@ -273,7 +273,7 @@ TRAIN: list[Row] = [
     ),
     several("train.lr_scheduler", "schedule.name", lambda value, context: schedules.named(schedules.AI_TOOLKIT, value)),
     to("train.lr_scheduler_params.num_warmup_steps", "schedule.warmup_steps", number),
-    no("train.lr_scheduler_params.*", "Arguments of torch's class: see `schedule`."),
+    no("train.lr_scheduler_params.*", "These are arguments of a class of torch. The group `schedule` lists ours."),
     several(
         "train.gradient_accumulation_steps",
         "train.gradient_accumulation_steps train.steps",
@@ -296,18 +296,32 @@ TRAIN: list[Row] = [
         flow_only(_timesteps, "Diffusion families draw uniformly, in both."),
     ),
     *irrelevant("train.linear_timesteps train.linear_timesteps2", "Read with `timestep_type`."),
-    several("train.content_or_style", "", _balance, "`noise.logit_mean` moves the levels.", "unsupported"),
-    several("train.content_or_style_reg", "", _balance, "`noise.logit_mean` moves the levels.", "unsupported"),
+    several(
+        "train.content_or_style", "", _balance, "Use `noise.logit_mean`: it moves the noise levels.", "unsupported"
+    ),
+    several(
+        "train.content_or_style_reg", "", _balance, "Use `noise.logit_mean`: it moves the noise levels.", "unsupported"
+    ),
     to("train.noise_offset", "noise.offset", diffusion_only(unless_off(number), "Not used with flow matching.")),
     to("train.min_snr_gamma", "loss.min_snr_gamma", diffusion_only(unless_off(number), "Not used with flow matching.")),
     no("train.snr_gamma", "Use `loss.min_snr_gamma`."),
-    several("train.min_denoising_steps", "noise.max_timestep", _level, "It counts from the noisiest: 1000 minus it."),
-    several("train.max_denoising_steps", "noise.min_timestep", _level, "It counts from the noisiest: 1000 minus it."),
+    several(
+        "train.min_denoising_steps",
+        "noise.max_timestep",
+        _level,
+        "It counts from the noisiest timestep, so ours is 1000 minus it.",
+    ),
+    several(
+        "train.max_denoising_steps",
+        "noise.min_timestep",
+        _level,
+        "It counts from the noisiest timestep, so ours is 1000 minus it.",
+    ),
     to("train.loss_type", "loss.type", choice("loss.type", {"mse": "l2", "mae": "l1", "pseudo_huber": "huber"})),
     to("train.reg_weight", "loss.prior_weight", number),
     several("train.diff_output_preservation", "loss.preservation_weight loss.preservation_class", _preservation),
     *irrelevant("train.diff_output_preservation_multiplier train.diff_output_preservation_class", "Written with it."),
-    no("train.blank_prompt_preservation", "`loss.preservation_weight` preserves the class instead."),
+    no("train.blank_prompt_preservation", "Use `loss.preservation_weight`: it preserves the class."),
     *irrelevant("train.blank_prompt_preservation_multiplier", "Read with it only."),
     to("train.prompt_dropout_prob", "caption.dropout", unless_off(number)),
     *irrelevant("train.noise_scheduler train.num_train_timesteps", "The family's own."),
@@ -324,8 +338,8 @@ TRAIN: list[Row] = [
         "train.differential_guidance_scale train.switch_boundary_every train.next_sample_timesteps",
         "Read with another option only.",
     ),
-    no("train.start_step", "A run goes on by itself from its last state."),
-    no("train.inverted_mask_prior", "`loss.mask_floor` weights what a mask leaves out."),
+    no("train.start_step", "A stopped run goes on from its last state; no setting is needed."),
+    no("train.inverted_mask_prior", "Use `loss.mask_floor`: it weights the part that a mask leaves out."),
     *irrelevant("train.inverted_mask_prior_multiplier", "Read with it only."),
     *[no(f"train.{key}", _WAYS, (None, 1, 1.0)) for key in _MULTIPLIERS],
     *[no(f"train.{key}", _WAYS) for key in _SPECIAL],

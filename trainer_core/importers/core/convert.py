@@ -64,7 +64,7 @@ def text(value: JSON, context: Context) -> JSON:
     return "" if value is None else str(value)
 
 
-def unless_off(convert: Convert, note: str = "It is off there.") -> Convert:
+def unless_off(convert: Convert, note: str = "It is off in the other tool.") -> Convert:
     """Convert only what asks for something."""
     return lambda value, context: dropped(note) if is_off(value) else convert(value, context)
 

@@ -146,7 +146,7 @@ def unsupported(key: str, fix: str, off: Sequence[JSON] = OFF) -> Row:
     """Make the row of a key that we have nothing for; values in `off` ask for nothing."""
 
     def convert(value: JSON, context: Context) -> JSON:
-        return dropped("It is off there.") if is_off(value, off) else refused(fix)
+        return dropped("It is off in the other tool.") if is_off(value, off) else refused(fix)
 
     return Row(key, "unsupported", (), fix, convert)
 
@@ -157,7 +157,7 @@ def irrelevant(keys: str, why: str) -> list[Row]:
 
 
 MEMORY = (
-    "Memory is not saved in this way here yet: the base is held whole, in `train.precision`. "
+    "There is no such memory setting here yet: the whole base is in memory, in `train.precision`. "
     "`train.gradient_checkpointing`, a smaller `train.batch_size` or `bucket.resolution` need less."
 )
 _NO_SAVING: tuple[JSON, ...] = (*OFF, "NONE", "no_change", "no_change_te", "default", -1)

@@ -40,7 +40,7 @@ from trainer_core.types import JSON
 
 HARDWARE = "Hardware: the profile decides (`hardware.profile`)."
 _PROGRAM = "It concerns that program only."
-_PARTS = "Put it into the base's folder: a diffusers-format folder holds all parts."
+_PARTS = "Put it into the folder of the base: a folder in diffusers' format has all parts."
 _UNET_LINEARS = r"(?!.*conv_shortcut)(down_blocks|mid_block|up_blocks)\..*"
 """SDXL's 739 Linears inside blocks; 1x1 convolutions are left out."""
 
@@ -140,7 +140,7 @@ ROWS: list[Row] = [
         "model.sigmoid_scale model.shift model.flux_shift model.lumina_shift", "Written with the timesteps' sampling."
     ),
     to("model.guidance", "noise.guidance", number),
-    no("model.bypass_guidance_embedding", "FLUX.1-dev's own guidance embedding is always there."),
+    no("model.bypass_guidance_embedding", "The guidance embedding of FLUX.1-dev is always used here."),
     to("model.v_pred", "noise.prediction", unless_off(lambda value, context: "v_prediction")),
     to("model.min_snr_gamma", "loss.min_snr_gamma", diffusion_only(unless_off(number), "Not used with flow matching.")),
     to(
@@ -172,7 +172,7 @@ ROWS: list[Row] = [
         "adapter.init_from_existing",
         "adapter.init_from",
         unless_off(path),
-        "It names a folder: check that the file in it is meant.",
+        "It names a folder: check that the file in it is the right one.",
     ),
     no("adapter.exclude_modules", "Leave modules out with `adapter.blocks` and rank 0."),
     no("adapter.fuse_adapters", "Merge them into the base first."),
@@ -180,7 +180,7 @@ ROWS: list[Row] = [
     several("(adapted modules)", "adapter.targets", _adapted, "It adapts every Linear of the blocks."),
     several("optimizer.type", "optimizer.name optimizer.weight_decay", _optimizer),
     to("optimizer.lr", "optimizer.lr", _lr),
-    no("optimizer.gradient_release", "Gradients are accumulated and clipped here."),
+    no("optimizer.gradient_release", "Here gradients are accumulated, then clipped."),
     *irrelevant("optimizer.stabilize optimizer.kahan_sum", "Weights and states are fp32 here."),
     several("optimizer.*", "optimizer.weight_decay optimizer.betas optimizer.eps optimizer.args", optimizers.arguments),
     to(
@@ -211,14 +211,14 @@ ROWS: list[Row] = [
     ),
     to("save_every_n_epochs", "save.every_epochs", unless_off(number)),
     to("save_every_n_steps", "save.every", unless_off(number)),
-    no("save_every_n_examples", "Count in steps or epochs: `save.every`."),
+    no("save_every_n_examples", "Give the distance in steps or epochs: `save.every`, `save.every_epochs`."),
     to(
         "checkpoint_every_n_epochs",
         "train.checkpoint_every",
         lambda value, context: dropped("States are saved every `train.checkpoint_every` steps."),
     ),
     *irrelevant("checkpoint_every_n_minutes", "States are saved every `train.checkpoint_every` steps."),
-    to("save_dtype", "export.dtype", precision, "The model's dtype unless given."),
+    to("save_dtype", "export.dtype", precision, "Its default is the model's dtype."),
     to("eval_every_n_steps", "train.evaluate_every", unless_off(number)),
     *irrelevant(
         "eval_every_n_epochs eval_every_n_examples eval_before_first_step eval_micro_batch_size_per_gpu",

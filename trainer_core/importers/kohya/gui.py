@@ -222,7 +222,7 @@ def _network_arguments(kind: str, data: Mapping[str, JSON], script: Script) -> d
         meant = not kinds or any(part in kind for part in kinds.split(", "))
         if not meant or (is_off(data[key]) and key != "conv_dim"):
             script.done.append(
-                (key, data[key], dropped("It is off there." if meant else "Of another kind of adapter."))
+                (key, data[key], dropped("It is off in the other tool." if meant else "Of another kind of adapter."))
             )
             continue
         value = data[key]

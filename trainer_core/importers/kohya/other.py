@@ -46,18 +46,18 @@ OTHER: list[Row] = [
     vae_row("vae"),
     vae_row("ae"),
     *text_encoder_rows(("clip_l", "clip_g", "t5xxl", "gemma2")),
-    no("apply_t5_attn_mask", "T5's padding takes part, as in diffusers' pipeline."),
-    no("apply_lg_attn_mask", "CLIP's padding takes part, as in diffusers' pipeline."),
+    no("apply_t5_attn_mask", "T5's pads are not masked, as in diffusers' pipeline."),
+    no("apply_lg_attn_mask", "CLIP's pads are not masked, as in diffusers' pipeline."),
     *[
         no(key, "Drop whole captions with `caption.dropout`.")
         for key in ("clip_l_dropout_rate", "clip_g_dropout_rate", "t5_dropout_rate")
     ],
-    no("pos_emb_random_crop_rate", "Position embeddings are those of diffusers' pipeline."),
-    no("enable_scaled_pos_embed", "Position embeddings are those of diffusers' pipeline."),
+    no("pos_emb_random_crop_rate", "Position embeddings are computed as in diffusers' pipeline."),
+    no("enable_scaled_pos_embed", "Position embeddings are computed as in diffusers' pipeline."),
     *irrelevant("save_clip save_t5xxl", "Only the LoRA is written."),
-    no("system_prompt", "Lumina 2's prompt for the encoder is that of diffusers' pipeline."),
+    no("system_prompt", "The system prompt of Lumina 2 is that of diffusers' pipeline."),
     *irrelevant("use_flash_attn use_sage_attn sample_batch_size", HARDWARE),
     no("no_token_padding", "Captions are padded, as in diffusers' pipeline."),
     no("train_inpainting", "Inpainting bases are not trained here."),
-    no("stop_text_encoder_training", "Text encoders are trained to the end or not at all."),
+    no("stop_text_encoder_training", "A text encoder is trained for the whole run or not at all."),
 ]

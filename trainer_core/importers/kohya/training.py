@@ -89,7 +89,7 @@ def _warmup(value: JSON, context: Context) -> JSON:
 def _decay(value: JSON, context: Context) -> JSON:
     found = number(value)
     if not amount(found):
-        return dropped("It is off there.")
+        return dropped("It is off in the other tool.")
     if amount(found) < 1:
         return Conversion({"schedule.decay_ratio": found})
     return Conversion({"schedule.decay_ratio": min(1.0, amount(found) / amount(context.get("max_train_steps", 1600)))})
@@ -104,7 +104,7 @@ def _cycles(value: JSON, context: Context) -> JSON:
 def _steps(value: JSON, context: Context) -> JSON:
     if amount(context.get("max_train_epochs")):
         return dropped("`max_train_epochs` goes before it.")
-    return int(amount(value)) if amount(value) else dropped("It is off there.")
+    return int(amount(value)) if amount(value) else dropped("It is off in the other tool.")
 
 
 def _min_lr(value: JSON, context: Context) -> JSON:
@@ -169,20 +169,20 @@ def _prediction(value: JSON, context: Context) -> JSON:
 def _clip_skip(value: JSON, context: Context) -> JSON:
     if context.family != "sd15":
         return dropped("Read for SD1.5 only.")
-    return max(0, int(amount(value)) - 1) if amount(value) else dropped("It is off there.")
+    return max(0, int(amount(value)) - 1) if amount(value) else dropped("It is off in the other tool.")
 
 
 def _clip_tokens(value: JSON, context: Context) -> JSON:
     if context.family not in ("sd15", "sdxl"):
         return dropped("Read for SD1.5 and SDXL only.")
-    return int(amount(value)) if amount(value) else dropped("It is off there.")
+    return int(amount(value)) if amount(value) else dropped("It is off in the other tool.")
 
 
 def _keep(unit: str) -> Row:
     def convert(value: JSON, context: Context) -> JSON:
         every = amount(context.get(f"save_every_n_{unit}"))
         if not amount(value) or not every:
-            return dropped("It is off there.")
+            return dropped("It is off in the other tool.")
         files = int(amount(value)) if unit == "epochs" else keep_files(amount(value), every)
         return Conversion(
             {"save.keep_last": files}, note="" if unit == "epochs" else "It counts steps; ours counts files."
@@ -205,7 +205,7 @@ def _log_with(value: JSON, context: Context) -> JSON:
         found["logging.tensorboard"] = True
     if kind in ("wandb", "all"):
         found["logging.wandb"] = "online"
-    return Conversion(found) if found else dropped("It is off there.")
+    return Conversion(found) if found else dropped("It is off in the other tool.")
 
 
 def _sampler(value: JSON, context: Context) -> JSON:
@@ -235,7 +235,7 @@ def _random(value: JSON, context: Context) -> JSON:
     return (
         changed({}, "Its strength varies from step to step; ours is constant.")
         if truth(value)
-        else dropped("It is off there.")
+        else dropped("It is off in the other tool.")
     )
 
 
@@ -256,8 +256,8 @@ TRAINING: list[Row] = [
     *irrelevant("use_8bit_adam use_lion_optimizer", "An older way to write `optimizer_type`: see there."),
     to("max_grad_norm", "optimizer.max_grad_norm", number),
     several("lr_scheduler", "schedule.name", lambda value, context: schedules.named(schedules.KOHYA, value)),
-    no("lr_scheduler_type", "A class of its own: choose one of `schedule.name`."),
-    no("lr_scheduler_args.*", "Arguments of a class of its own: see `schedule`."),
+    no("lr_scheduler_type", "It is a class of your own code. Choose one of `schedule.name`."),
+    no("lr_scheduler_args.*", "These are arguments of a class of your own code. The group `schedule` lists ours."),
     several("lr_warmup_steps", "schedule.warmup_steps schedule.warmup_ratio", _warmup),
     several("lr_decay_steps", "schedule.decay_ratio", _decay),
     to("lr_scheduler_num_cycles", "schedule.cycles", _cycles),
@@ -304,7 +304,7 @@ NOISE: list[Row] = [
         "guidance_scale",
         "noise.guidance",
         flow_only(number),
-        "Its default is 3.5; 1 is what its documentation advises.",
+        "Its default is 3.5; its documentation recommends 1.",
     ),
     to("min_snr_gamma", "loss.min_snr_gamma", diffusion_only(unless_off(number), _FLOW)),
     to("debiased_estimation_loss", "loss.debiased", diffusion_only(on, _FLOW)),
@@ -315,10 +315,10 @@ NOISE: list[Row] = [
     ),
     to("huber_c", "loss.huber_c", number),
     to("huber_schedule", "loss.huber_schedule", text),
-    no("huber_scale", "`loss.huber_c` moves where Huber losses turn.", (None, 1, 1.0, 0, "")),
-    no("scale_v_pred_loss_like_noise_pred", "`loss.min_snr_gamma` weights v-prediction by noise level."),
-    no("v_pred_like_loss", "`loss.min_snr_gamma` weights by noise level."),
-    no("weighted_captions", "Brackets in captions are read as text: take them out."),
+    no("huber_scale", "Use `loss.huber_c`: it sets where the Huber loss changes its form.", (None, 1, 1.0, 0, "")),
+    no("scale_v_pred_loss_like_noise_pred", "Use `loss.min_snr_gamma`: it weights v-prediction by noise level."),
+    no("v_pred_like_loss", "Use `loss.min_snr_gamma`: it weights by noise level."),
+    no("weighted_captions", "Brackets in captions are read as text. Remove them from the captions."),
 ]
 
 OUTPUT: list[Row] = [
@@ -333,12 +333,12 @@ OUTPUT: list[Row] = [
     several("save_state", "train.checkpoint_every", _state),
     *irrelevant("save_state_on_train_end save_last_n_epochs_state", "Every run can be resumed here."),
     *irrelevant("save_last_n_steps_state", "The last `train.keep_last` states are kept."),
-    no("resume", "States of kohya cannot be resumed: go on from its LoRA with `adapter.init_from`."),
+    no("resume", "A state saved by kohya cannot be resumed. Start from its LoRA with `adapter.init_from`."),
     *[
-        no(key, "A run goes on by itself from its last state.")
+        no(key, "A stopped run goes on from its last state; no setting is needed.")
         for key in ("initial_epoch", "initial_step", "skip_until_initial_step")
     ],
-    several("(prompts)", "sample.prompts sample.prompt_file", _prompts, "The GUI's text of prompts."),
+    several("(prompts)", "sample.prompts sample.prompt_file", _prompts, "The GUI keeps the prompts as text."),
     to("sample_prompts", "sample.prompt_file", unless_off(path)),
     to("sample_every_n_steps", "sample.every", _EVERY),
     to("sample_every_n_epochs", "sample.every_epochs", unless_off(number)),

@@ -55,7 +55,11 @@ def _kind(value: JSON, context: Context) -> JSON:
 
 
 def _override(value: JSON, context: Context) -> JSON:
-    return sides(value) if truth(context.get("image.enable_resolution_override")) else dropped("It is off there.")
+    return (
+        sides(value)
+        if truth(context.get("image.enable_resolution_override"))
+        else dropped("It is off in the other tool.")
+    )
 
 
 def _shared_resolution(value: JSON, context: Context) -> JSON:
@@ -100,7 +104,7 @@ def _jitter(value: JSON, context: Context) -> JSON:
 
 def _colour(value: JSON, context: Context) -> JSON:
     if not truth(value):
-        return dropped("It is off there.")
+        return dropped("It is off in the other tool.")
     strength = amount(context.get(context.key.replace("enable_random", "random") + "_max_strength"))
     return changed(
         {"augment.color": min(1.0, strength)}, "One strength moves brightness, contrast, saturation and hue."
@@ -118,7 +122,7 @@ def _captions(value: JSON, context: Context) -> JSON:
 
 def _dropout(value: JSON, context: Context) -> JSON:
     if not truth(context.get("text.tag_dropout_enable")):
-        return dropped("It is off there.")
+        return dropped("It is off in the other tool.")
     kind = str(context.get("text.tag_dropout_mode", "FULL"))
     if kind == "FULL":
         return Conversion({"caption.dropout": number(value)}, note="FULL drops all tags together.")
@@ -135,7 +139,7 @@ def _keep(value: JSON, context: Context) -> JSON:
 
 def _masks(value: JSON, context: Context) -> JSON:
     if not truth(value):
-        return dropped("It is off there.")
+        return dropped("It is off in the other tool.")
     return refused(
         "Put the `-masklabel.png` files into a folder of their own, named as their pictures, and set `mask_path`."
     )
@@ -177,11 +181,11 @@ ROWS: list[Row] = [
         no(f"image.enable_fixed_{what}", _FIXED)
         for what in ("flip", "rotate", "brightness", "contrast", "saturation", "hue")
     ],
-    no("image.enable_random_rotate", "Pictures are not turned here."),
-    no("image.enable_random_circular_mask_shrink", "Masks are taken as they are."),
+    no("image.enable_random_rotate", "Pictures are never rotated here."),
+    no("image.enable_random_circular_mask_shrink", "Masks are used as they are; change the mask files."),
     no("image.enable_random_mask_rotate_crop", "Use `augment.crop: mask`."),
     several("text.prompt_source", "caption.multiline", _captions),
-    no("text.prompt_path", "Captions lie beside the pictures, or set `class_tokens`."),
+    no("text.prompt_path", "Put a caption file beside each picture, or set `class_tokens`."),
     to("text.enable_tag_shuffling", "tags.shuffle", on),
     to("text.tag_delimiter", "tags.separator", unless_off(text)),
     to("text.keep_tags_count", "tags.keep_tokens", _keep),
@@ -189,7 +193,7 @@ ROWS: list[Row] = [
     *irrelevant("text.tag_dropout_enable text.tag_dropout_mode", "Read with `tag_dropout_probability`."),
     no("text.tag_dropout_special_tags_mode", "Protect tags at the front with `tags.keep_tokens`.", (None, "NONE", "")),
     *irrelevant("text.tag_dropout_special_tags text.tag_dropout_special_tags_regex", "Read with its mode."),
-    no("text.caps_randomize_enable", "Captions keep their letters' case."),
+    no("text.caps_randomize_enable", "Upper and lower case of captions are kept."),
     *irrelevant("text.caps_randomize_*", "Read with its switch."),
     to(
         "text_variations",
@@ -200,7 +204,12 @@ ROWS: list[Row] = [
     ),
     *irrelevant("image_variations", "Read with `enable_crop_jitter`."),
     *irrelevant("enabled seed concept_stats __version", _PROGRAM),
-    to("(picture without a caption)", "caption.missing", text, "It trains those on the empty caption."),
+    to(
+        "(picture without a caption)",
+        "caption.missing",
+        text,
+        "It trains pictures without a caption on the empty caption.",
+    ),
 ]
 
 DEFAULTS: list[Default] = [

@@ -78,7 +78,7 @@ def _of(kind: str) -> Convert:
 def _switch(kind: str) -> Convert:
     def convert(value: JSON, context: Context) -> JSON:
         if str(context.get("peft_type", "LORA")) != kind or not truth(value):
-            return dropped("It is off there.")
+            return dropped("It is off in the other tool.")
         return True
 
     return convert
@@ -150,7 +150,11 @@ def _betas(value: JSON, context: Context) -> JSON:
 
 def _argument(name: str) -> Convert:
     def convert(value: JSON, context: Context) -> JSON:
-        return dropped("It is off there.") if value in (None, False) else Conversion({f"optimizer.args.{name}": value})
+        return (
+            dropped("It is off in the other tool.")
+            if value in (None, False)
+            else Conversion({f"optimizer.args.{name}": value})
+        )
 
     return convert
 
@@ -194,7 +198,7 @@ PARTS: list[Row] = [
     vae_row("vae.model_name"),
     *text_encoder_rows(tuple(f"{part}.model_name" for part in _PARTS if part.startswith("text_encoder"))),
     *[
-        no(f"{part}.model_name", "Put it into the base's folder: a diffusers-format folder holds all parts.")
+        no(f"{part}.model_name", "Put it into the folder of the base: a folder in diffusers' format has all parts.")
         for part in (
             "unet",
             "transformer",
@@ -269,13 +273,13 @@ ADAPTER: list[Row] = [
     *irrelevant("lora_weight_dtype", "Adapters are fp32 here."),
     to("lora_model_name", "adapter.init_from", unless_off(path)),
     *irrelevant("oft_block_size", "Written with `peft_type`."),
-    no("oft_block_share", "Each block has a rotation of its own."),
+    no("oft_block_share", "Here each block has its own rotation."),
     to("oft_scaled", "adapter_options.rescaled", _switch("OFT_2")),
     to("lokr_decompose_factor", "adapter_options.factor", _of("LOKR")),
     to("lokr_use_tucker", "adapter_options.tucker", _switch("LOKR")),
     to("lokr_weight_decompose", "adapter_options.decompose", _switch("LOKR")),
     to("lokr_full_matrix", "adapter_options.full_matrix", _switch("LOKR")),
-    no("lokr_decompose_both", "LoKr's smaller factor is whole here."),
+    no("lokr_decompose_both", "Here the smaller factor of LoKr is always a full matrix."),
     to("dropout_probability", "adapter.dropout", unless_off(number)),
     several("layer_filter_preset", "adapter.targets", targets.of_preset),
     several("layer_filter", "adapter.targets", unless_off(targets.of_filter)),
@@ -311,13 +315,13 @@ OPTIMIZER: list[Row] = [
     *irrelevant("optimizer.min_8bit_size optimizer.is_paged optimizer.optim_bits optimizer.block_wise", HARDWARE),
     *irrelevant("optimizer.quant_block_size optimizer.fsdp_in_use optimizer.capturable optimizer.compile", HARDWARE),
     *irrelevant("optimizer.differentiable optimizer.maximize optimizer.percentile_clipping", "Of its classes."),
-    no("optimizer.*", "An argument of its class: see `optimizer.args` for those of ours."),
+    no("optimizer.*", "This is an argument of that tool's class. `optimizer.args` lists ours."),
     to("learning_rate", "optimizer.lr", _lr),
     several(
         "learning_rate_scheduler", "schedule.name", lambda value, context: schedules.named(schedules.ONETRAINER, value)
     ),
-    no("custom_learning_rate_scheduler", "A class of its own: choose one of `schedule.name`."),
-    no("scheduler_params", "Arguments of a class of its own."),
+    no("custom_learning_rate_scheduler", "It is a class of your own code. Choose one of `schedule.name`."),
+    no("scheduler_params", "These are arguments of a class of your own code."),
     several(
         "learning_rate_warmup_steps",
         "schedule.warmup_steps schedule.warmup_ratio",
@@ -325,8 +329,8 @@ OPTIMIZER: list[Row] = [
     ),
     to("learning_rate_cycles", "schedule.cycles", lambda value, context: max(1, round(amount(value)))),
     to("learning_rate_min_factor", "schedule.min_lr_ratio", unless_off(number)),
-    no("learning_rate_scaler", "Multiply `optimizer.lr` yourself.", (None, "NONE")),
-    no("loss_scaler", "Multiply `optimizer.lr` yourself.", (None, "NONE")),
+    no("learning_rate_scaler", "Multiply `optimizer.lr` by it yourself.", (None, "NONE")),
+    no("loss_scaler", "Multiply `optimizer.lr` by it yourself.", (None, "NONE")),
     to("clip_grad_norm", "optimizer.max_grad_norm", number),
 ]
 

@@ -144,7 +144,7 @@ def _masked(name: str) -> Convert:
 
 def _ema(value: JSON, context: Context) -> JSON:
     if str(value) == "OFF":
-        return dropped("It is off there.")
+        return dropped("It is off in the other tool.")
     decay, step = amount(context.get("ema_decay", 0.999)), amount(context.get("ema_update_step_interval", 5)) or 1
     if step == 1:
         return Conversion({"train.ema_decay": decay})
@@ -184,7 +184,7 @@ TRAINING: list[Row] = [
         "perturbation_noise_weight",
         "noise.ip_gamma",
         unless_off(number),
-        "There the target is disturbed too.",
+        "There the target is perturbed too; here only the input is.",
         "changed",
     ),
     to(
@@ -209,13 +209,13 @@ TRAINING: list[Row] = [
         "unmasked_probability",
         "",
         lambda value, context: (
-            refused("Masks hold in every step here.")
+            refused("Masks are used at every step here.")
             if truth(context.get("masked_training")) and amount(value)
             else dropped("Without masks.")
         ),
         status="unsupported",
     ),
-    no("masked_prior_preservation_weight", "`loss.mask_floor` weights what a mask leaves out."),
+    no("masked_prior_preservation_weight", "Use `loss.mask_floor`: it weights the part that a mask leaves out."),
     no("custom_conditioning_image", "Inpainting is not trained here."),
     to("text_encoder_layer_skip", "text.clip_skip", unless_off(_skip)),
     no("text_encoder_2_layer_skip", "CLIP layers are left out for SD1.5 only."),
@@ -268,7 +268,7 @@ OUTPUT: list[Row] = [
         "rolling_backup_count",
         "train.keep_last",
         lambda value, context: (
-            int(amount(value)) if truth(context.get("rolling_backup")) else dropped("It is off there.")
+            int(amount(value)) if truth(context.get("rolling_backup")) else dropped("It is off in the other tool.")
         ),
     ),
     several("sample_after", "sample.every sample.every_epochs", _samples_every),
@@ -317,7 +317,7 @@ OUTPUT: list[Row] = [
     *memory("compile enable_activation_offloading layer_offload_fraction"),
     *irrelevant("async_offloading enable_async_offloading", "Read with offloading."),
     *irrelevant("attention_mechanism", HARDWARE),
-    no("force_circular_padding", "Convolutions keep the base's padding."),
+    no("force_circular_padding", "Convolutions always keep the padding of the base."),
     *irrelevant(
         "workspace_dir cache_dir debug_mode debug_dir huggingface_cache_dir offline_mode prevent_overwrites", _PROGRAM
     ),

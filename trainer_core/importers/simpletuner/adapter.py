@@ -172,15 +172,15 @@ ADAPTER: list[Row] = [
     several("lora_type", "adapter.type", _type),
     *irrelevant("use_dora", "Read to choose the kind: DoRA."),
     to("lora_rank", "adapter.rank", _plain_lora),
-    to("lora_alpha", "adapter.alpha", _plain_lora, "The rank unless given."),
+    to("lora_alpha", "adapter.alpha", _plain_lora, "Its default is the rank."),
     to("lora_dropout", "adapter.dropout", _plain_lora, "Its default is 0.1."),
-    no("lora_init_type", "Adapters begin with B = 0.", (None, "default", "")),
+    no("lora_init_type", "Adapters always start with an update of zero.", (None, "default", "")),
     no("peft_lora_target_modules", "Write what it adapts as `adapter.targets`: a regex over module names."),
     *[several(key, "adapter.targets", _lora_target) for key in ("flux_lora_target", "sd3_lora_target")],
-    no("peft_lora_mode", "Ours is plain LoRA.", (None, "standard", "")),
+    no("peft_lora_mode", "Our adapter of this name is plain LoRA.", (None, "standard", "")),
     no("slider_lora_target", "Sliders are not trained here."),
     to("init_lora", "adapter.init_from", unless_off(path)),
-    no("init_lokr_norm", "LoKr begins at zero here."),
+    no("init_lokr_norm", "LoKr always starts with an update of zero here."),
     no("assistant_lora_path", "Merge it into the base first."),
     to(
         "lora_format",
@@ -213,7 +213,10 @@ ADAPTER: list[Row] = [
     to("lycoris.rescaled", "adapter_options.rescaled", on),
     several("lycoris.apply_preset.target_module", "adapter.targets", _preset),
     *[
-        no(f"lycoris.apply_preset.{key}", "Write other ranks as `adapter.blocks`: a regex -> rank and alpha.")
+        no(
+            f"lycoris.apply_preset.{key}",
+            "Write other ranks in `adapter.blocks`, which gives a rank and an alpha to modules by a regex.",
+        )
         for key in ("module_algo_map.*", "name_algo_map.*", "target_name")
     ],
     *irrelevant(
@@ -250,8 +253,8 @@ OPTIMIZER: list[Row] = [
     to("lr_num_cycles", "schedule.cycles", _cycles),
     to("lr_power", "schedule.power", _power),
     several("lr_end", "schedule.min_lr_ratio", _end),
-    no("lr_scale", "Multiply `optimizer.lr` yourself."),
-    no("lr_scale_sqrt", "Multiply `optimizer.lr` yourself."),
+    no("lr_scale", "Multiply `optimizer.lr` by it yourself."),
+    no("lr_scale_sqrt", "Multiply `optimizer.lr` by it yourself."),
     *memory("optimizer_cpu_offload_method optimizer_offload_gradients fuse_optimizer optimizer_release_gradients"),
     *irrelevant("gradient_precision prodigy_steps", HARDWARE),
 ]

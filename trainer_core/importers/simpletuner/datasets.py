@@ -113,7 +113,7 @@ def _storage(value: JSON, context: Context) -> JSON:
 
 
 def _shuffle(value: JSON, context: Context) -> JSON:
-    return Conversion({"tags.shuffle": True}) if truth(value) else dropped("It is off there.")
+    return Conversion({"tags.shuffle": True}) if truth(value) else dropped("It is off in the other tool.")
 
 
 def _split(value: JSON, context: Context) -> JSON:
@@ -133,7 +133,7 @@ ROWS: list[Row] = [
     *irrelevant("resolution_type", "Read with `resolution`."),
     several("crop", "bucket.table bucket.max_side bucket.min_side", _crop),
     *irrelevant("crop_aspect", "Read with `crop`."),
-    no("crop_aspect_buckets", "`bucket` has the sizes."),
+    no("crop_aspect_buckets", "The group `bucket` sets the sizes."),
     to("crop_style", "augment.crop", _style),
     several("(conditions)", "datasets.control_path datasets.mask_path", _conditions),
     *irrelevant("conditioning_data", "Read with the backends that it names."),
@@ -162,15 +162,18 @@ ROWS: list[Row] = [
     ),
     to("is_regularisation_data", "datasets.regularisation", on),
     to("is_regularization_data", "datasets.regularisation", on),
-    no("minimum_image_size", "Small pictures are not left out: take them away, or set `bucket.upscale: false`."),
-    no("maximum_image_size", "Large pictures are made smaller; nothing to set."),
-    no("minimum_aspect_ratio", "Pictures are not left out by shape: take them away."),
-    no("maximum_aspect_ratio", "Pictures are not left out by shape: take them away."),
+    no(
+        "minimum_image_size",
+        "Small pictures are not left out. Remove them from the folder, or set `bucket.upscale: false`.",
+    ),
+    no("maximum_image_size", "Large pictures are always made smaller; no setting is needed."),
+    no("minimum_aspect_ratio", "Pictures are not left out by shape. Remove them from the folder."),
+    no("maximum_aspect_ratio", "Pictures are not left out by shape. Remove them from the folder."),
     *irrelevant("target_downsample_size", "Pictures are resized to their bucket at once."),
-    no("max_upscale_threshold", "`bucket.upscale` is all or nothing."),
-    no("train_batch_size", "One batch size holds for all folders."),
-    no("start_epoch", "All folders take part from the beginning."),
-    no("start_step", "All folders take part from the beginning."),
+    no("max_upscale_threshold", "Use `bucket.upscale`: small pictures are enlarged, or none are."),
+    no("train_batch_size", "All folders have the same batch size here."),
+    no("start_epoch", "All folders are used from the first step on."),
+    no("start_step", "All folders are used from the first step on."),
     *irrelevant("cache_dir_vae vae_cache_clear_each_epoch text_embeds image_embeds conditioning_image_embeds", _CACHE),
     *irrelevant(
         "hash_filenames preserve_data_backend_cache skip_file_discovery vae_cache_disable vae_cache_ondemand", _CACHE
@@ -192,11 +195,14 @@ ROWS: list[Row] = [
         "video audio debug_aspect_buckets bucket_report text_encoder_batch_size vae_batch_size",
         "Of its program, or of videos.",
     ),
-    no("parquet", "Write a caption file beside each picture, or metadata.parquet as imagefolder has it."),
+    no(
+        "parquet",
+        "Write a caption file beside each picture, or a metadata.parquet in the format of datasets' imagefolder.",
+    ),
     no("parquet.*", "Write a caption file beside each picture."),
     no("dataset_name", "Download it into a folder."),
     no("csv_file", "Copy the pictures into a folder."),
-    to("(picture without a caption)", "caption.missing", text, "It stops at those."),
+    to("(picture without a caption)", "caption.missing", text, "It stops after so many steps."),
 ]
 
 for _secret in ("aws_access_key_id", "aws_secret_access_key"):

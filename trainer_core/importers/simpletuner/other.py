@@ -33,7 +33,7 @@ PROGRAM = "It concerns that program only."
 
 _CACHE = "Latents and embeddings are always cached here, under keys that notice every change."
 
-_OTHER = "We have nothing like it: see `loss`, `noise` and `train` for what there is."
+_OTHER = "We have no such setting. The groups `loss`, `noise` and `train` list what there is."
 
 
 def _report_to(value: JSON, context: Context) -> JSON:
@@ -46,7 +46,7 @@ def _report_to(value: JSON, context: Context) -> JSON:
     if found:
         return Conversion(found)
     return (
-        dropped("It is off there.")
+        dropped("It is off in the other tool.")
         if kinds == ["none"]
         else refused("Only TensorBoard and Weights & Biases are supported.")
     )
@@ -82,7 +82,7 @@ OUTPUT: list[Row] = [
                 {"save.every": int(amount(value)), "train.checkpoint_every": int(amount(value))}
             )
         ),
-        "Its checkpoints are LoRA and state together.",
+        "One checkpoint there has both the LoRA and the state.",
     ),
     to("checkpoint_epoch_interval", "save.every_epochs", unless_off(number)),
     to("checkpoints_total_limit", "save.keep_last", unless_off(number)),
@@ -90,7 +90,7 @@ OUTPUT: list[Row] = [
         "checkpointing_rolling_steps checkpoints_rolling_total_limit checkpointing_use_tempdir",
         "Every run can be resumed here.",
     ),
-    *irrelevant("resume_from_checkpoint", "A run goes on by itself from its last state."),
+    *irrelevant("resume_from_checkpoint", "A stopped run goes on from its last state; no setting is needed."),
     to("validation_prompt", "sample.prompts", unless_off(lambda value, context: [str(value)])),
     no("user_prompt_library", "Write the prompts into a file and set `sample.prompt_file`."),
     no("validation_prompt_library", "Write prompts of your own: `sample.prompts`."),
@@ -119,11 +119,11 @@ OUTPUT: list[Row] = [
     ),
     *irrelevant(
         "validation_guidance_rescale validation_guidance_real validation_disable_unconditional",
-        "Samples are those of diffusers' pipeline.",
+        "Samples are rendered by diffusers' pipeline.",
     ),
     *irrelevant(
         "validation_no_cfg_until_timestep validation_lycoris_strength num_validation_images",
-        "`sample.strengths` shows several.",
+        "Use `sample.strengths`: samples are rendered at several strengths.",
     ),
     *irrelevant("validation_* disable_benchmark num_eval_images", PROGRAM),
     *irrelevant(
@@ -189,7 +189,7 @@ OTHER: list[Row] = [
     ),
     no(
         "conditioning_multidataset_sampling",
-        "Control pictures of all folders are given together.",
+        "A sample gets the control pictures of all folders.",
         (None, "", "combined"),
     ),
     no("data_backend_sampling", "Set `repeats` of the folders.", (None, "auto-weighting", "")),

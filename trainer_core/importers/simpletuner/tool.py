@@ -141,7 +141,7 @@ def read(loaded: Loaded) -> Source:
     file = loaded.dataset or loaded.beside(named)
     backends: JSON = load(file) if file else []
     if not isinstance(backends, list):
-        raise failure(str(file), "is no list of backends.", "Give multidatabackend.json with --dataset.")
+        raise failure(str(file), "is not a list of backends.", "Give multidatabackend.json with --dataset.")
     sections = _sections([one for one in backends if isinstance(one, Mapping)], values, extra)
     if loaded.folder:
         empty = Section({"caption_strategy": "textfile"}, BACKENDS)
@@ -162,7 +162,7 @@ def _no_pictures(backends: Sequence[JSON]) -> list[Finding]:
     if not other:
         return []
     fix = "Give a folder of pictures with --dataset, or train it with SimpleTuner."
-    return [Finding("error", "dataset_type", f"is {' and '.join(other)}: only pictures are trained here.", fix)]
+    return [Finding("error", "dataset_type", f"is {' and '.join(other)}, but we train on pictures only.", fix)]
 
 
 def _base(values: Mapping[str, JSON]) -> str:
@@ -266,7 +266,7 @@ def _section(
 
 def _family(values: Mapping[str, JSON]) -> DetectedFamily:
     if str(values.get("model_type") or "lora") != "lora":
-        return DetectedFamily("", "`model_type`", problem="cannot be trained whole: we train adapters alone.")
+        return DetectedFamily("", "`model_type`", problem="is trained whole there, but we train adapters only.")
     for key, title in (("controlnet", "a ControlNet"), ("control", "a control LoRA (more input channels)")):
         if truth(values.get(key)):
             problem = f"cannot be trained: `{key}` asks for {title}, and only LoRAs of the base alone are trained here."

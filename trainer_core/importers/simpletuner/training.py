@@ -74,7 +74,7 @@ def _ema(value: JSON, context: Context) -> JSON:
     return (
         Conversion({"train.ema_decay": number(context.get("ema_decay", 0.995))})
         if truth(value)
-        else dropped("It is off there.")
+        else dropped("It is off in the other tool.")
     )
 
 
@@ -83,7 +83,7 @@ TRAINING: list[Row] = [
     to("revision", "model.revision", unless_off(text)),
     *irrelevant("model_family model_flavour model_type controlnet control variant", "Read to detect the family."),
     *[
-        no(key, "Put it into the base's folder: a diffusers-format folder holds all parts.")
+        no(key, "Put it into the folder of the base: a folder in diffusers' format has all parts.")
         for key in (
             "pretrained_transformer_model_name_or_path",
             "pretrained_unet_model_name_or_path",
@@ -110,8 +110,8 @@ TRAINING: list[Row] = [
     *irrelevant(
         "ema_decay ema_device ema_cpu_only ema_foreach_disable ema_validation", "Written with `use_ema`, or hardware."
     ),
-    no("ema_update_interval", "The average moves every step.", (None, 1)),
-    no("ema_warmup_steps", "The average's decay rises from the start."),
+    no("ema_update_interval", "Here the average is updated at every step.", (None, 1)),
+    no("ema_warmup_steps", "Here the decay of the average always rises from the start of the run."),
     several("flow_schedule_shift", "noise.timestep_sampling noise.shift", flow_only(_sampling)),
     *irrelevant(
         "flow_sigmoid_scale flow_use_uniform_schedule flow_schedule_auto_shift flow_use_beta_schedule",
@@ -123,7 +123,7 @@ TRAINING: list[Row] = [
     to("noise_offset", "noise.offset", diffusion_only(_offset, "Not used with flow matching.")),
     *irrelevant("offset_noise noise_offset_probability", "Read with `noise_offset`."),
     to("input_perturbation", "noise.ip_gamma", unless_off(number)),
-    no("input_perturbation_steps", "It holds for the whole run."),
+    no("input_perturbation_steps", "Here it is the same for the whole run."),
     to("rescale_betas_zero_snr", "noise.zero_terminal_snr", on),
     to(
         "prediction_type",
@@ -141,7 +141,7 @@ TRAINING: list[Row] = [
     ),
     to("huber_schedule", "loss.huber_schedule", text),
     to("huber_c", "loss.huber_c", number),
-    no("masked_loss_probability", "Masks hold in every step here.", (None, 1, 1.0)),
+    no("masked_loss_probability", "Masks are used at every step here.", (None, 1, 1.0)),
     to("caption_dropout_probability", "caption.dropout", number),
     to("tokenizer_max_length", "text.max_length", unless_off(number)),
     *irrelevant("t5_padding", "As in diffusers' pipeline."),
