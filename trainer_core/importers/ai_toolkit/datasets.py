@@ -25,7 +25,7 @@ from trainer_core.importers.core.key_table import (
 from trainer_core.importers.core.key_table import unsupported as no
 from trainer_core.types import JSON
 
-CACHED = "Latents and embeddings are always cached here, under keys that notice every change."
+CACHED = "Latents and embeddings are always cached here, and every change is noticed."
 
 
 def _resolution(value: JSON, context: Context) -> JSON:
@@ -118,11 +118,11 @@ DATASET: list[Row] = [
     *irrelevant("cache_latents cache_latents_to_disk cache_text_embeddings cache_clip_vision_to_disk", CACHED),
     *irrelevant("cache_tensors_to_disk load_image_when_caching_latents cache_latents_num_workers", CACHED),
     *irrelevant(
-        "num_workers prefetch_factor fast_image_size debug replay_transforms", "It concerns that program only."
+        "num_workers prefetch_factor fast_image_size debug replay_transforms", "It matters in the other program only."
     ),
     *irrelevant(
         "type full_size_control_images control_transparent_color guidance_type batch_size",
-        "It concerns that program only.",
+        "It matters in the other program only.",
     ),
     *irrelevant(
         "num_frames shrink_video_to_frames fps auto_frame_count trim_auto_frame_count_tail do_i2v", "It is for videos."

@@ -49,11 +49,9 @@ HARDWARE = "Hardware: the profile decides (`hardware.profile`)."
 
 def _rank(value: JSON, context: Context) -> JSON:
     if context.key == "network.linear" and context.get("network.rank"):
-        return dropped("`rank` goes before it.")
+        return dropped("`rank` is used instead of it.")
     if str(context.get("network.type")) == "lokr" and truth(context.get("network.lokr_full_rank", True)):
-        return Conversion(
-            {"adapter_options.full_matrix": True}, note="`lokr_full_rank` makes the rank count for nothing."
-        )
+        return Conversion({"adapter_options.full_matrix": True}, note="With `lokr_full_rank` the rank has no effect.")
     return number(value)
 
 
@@ -63,7 +61,7 @@ def _alpha(value: JSON, context: Context) -> JSON:
         return dropped("Whole matrices are not scaled.")
     rank = context.get("network.rank") or context.get("network.linear", 4)
     if context.key == "network.alpha" and context.get("network.linear_alpha") is not None:
-        return dropped("`linear_alpha` goes before it.")
+        return dropped("`linear_alpha` is used instead of it.")
     if context.flow and amount(value) != amount(rank):
         note = f"It is inert there: ai-toolkit takes the rank ({rank}) as alpha for transformers, so we do."
         return changed({"adapter.alpha": rank}, note)
@@ -118,7 +116,9 @@ def _timesteps(value: JSON, context: Context) -> JSON:
     known: Mapping[str, Conversion] = {
         "sigmoid": Conversion({"noise.timestep_sampling": "sigmoid"}),
         "linear": Conversion(uniform),
-        "weighted": changed(uniform, "It also weights the loss by noise level; ours weights all alike."),
+        "weighted": changed(
+            uniform, "It also weights the loss by noise level; here all noise levels have the same weight."
+        ),
         "shift": Conversion(shifted),
         "flux_shift": Conversion(shifted),
         "lumina2_shift": Conversion(shifted),
@@ -132,16 +132,18 @@ def _level(value: JSON, context: Context) -> JSON:
     is_least = context.last == "min_denoising_steps"
     step = int(amount(value))
     if step <= 0 if is_least else step >= 999:
-        return dropped("No limit.")
+        return dropped("There is no limit.")
     found: dict[str, JSON] = {"noise.max_timestep" if is_least else "noise.min_timestep": 1000 - step}
     if context.flow and context.get("train.timestep_type") == "sigmoid":
-        return changed(found, "It counts from the noisiest, in shares of the sigmoid's draws; ours is a noise level.")
+        return changed(
+            found, "It counts from the noisiest, in shares of the draws of a sigmoid. Ours is a noise level."
+        )
     return Conversion(found)
 
 
 def _balance(value: JSON, context: Context) -> JSON:
     if str(value) == "balanced":
-        return dropped("All noise levels as `timestep_type` says.")
+        return dropped("Noise levels are drawn as `timestep_type` says.")
     return refused("Move the noise levels with `noise.logit_mean`: above 0 trains content, below 0 style.")
 
 
@@ -179,7 +181,7 @@ def _accumulation(value: JSON, context: Context) -> JSON:
 
 def _steps(value: JSON, context: Context) -> JSON:
     if amount(context.get("train.gradient_accumulation_steps")) > 1:
-        return dropped("Written with `gradient_accumulation_steps`.")
+        return dropped("See `gradient_accumulation_steps`.")
     return int(amount(value))
 
 
@@ -225,7 +227,7 @@ NETWORK: list[Row] = [
     ),
     *irrelevant("network.lokr_full_rank", "Written with the rank."),
     *irrelevant("network.transformer_only", "Only blocks are adapted here."),
-    *irrelevant("network.old_lokr_format network.split_multistage_loras", "It concerns that program only."),
+    *irrelevant("network.old_lokr_format network.split_multistage_loras", "It matters in the other program only."),
     no("network.all_layers", "To train norms, set `adapter.train_norm`."),
     no("network.lorm.*", "LoRM extracts a LoRA from a model. Train a LoRA instead."),
 ]
@@ -285,7 +287,7 @@ TRAIN: list[Row] = [
     to("train.dtype", "train.precision", precision, "Its default is fp32."),
     several("train.ema_config.use_ema", "train.ema_decay", _ema),
     *irrelevant("train.ema_config.ema_decay", "Written with `use_ema`."),
-    *irrelevant("train.ema_config.*", "It concerns that program only."),
+    *irrelevant("train.ema_config.*", "It matters in the other program only."),
     no("train.train_unet", "The denoiser is always trained here.", (None, True)),
     to("train.train_text_encoder", "adapter.text_encoders", unless_off(_encoders)),
     to("train.cache_text_embeddings", "text.cache", unless_off(lambda value, context: "always")),
@@ -320,18 +322,21 @@ TRAIN: list[Row] = [
     to("train.loss_type", "loss.type", choice("loss.type", {"mse": "l2", "mae": "l1", "pseudo_huber": "huber"})),
     to("train.reg_weight", "loss.prior_weight", number),
     several("train.diff_output_preservation", "loss.preservation_weight loss.preservation_class", _preservation),
-    *irrelevant("train.diff_output_preservation_multiplier train.diff_output_preservation_class", "Written with it."),
+    *irrelevant(
+        "train.diff_output_preservation_multiplier train.diff_output_preservation_class",
+        "See the key that it belongs to.",
+    ),
     no("train.blank_prompt_preservation", "Use `loss.preservation_weight`: it preserves the class."),
     *irrelevant("train.blank_prompt_preservation_multiplier", "Read with it only."),
     to("train.prompt_dropout_prob", "caption.dropout", unless_off(number)),
-    *irrelevant("train.noise_scheduler train.num_train_timesteps", "The family's own."),
+    *irrelevant("train.noise_scheduler train.num_train_timesteps", "It is the family's own value."),
     *irrelevant("train.xformers train.sdp train.attention_backend", HARDWARE),
     *irrelevant(
         "train.skip_first_sample train.force_first_sample train.disable_sampling", "Samples are a stage of their own."
     ),
     *irrelevant(
         "train.bypass_guidance_embedding train.train_refiner train.refiner_lr train.adapter_lr train.embedding_lr",
-        "Of other models or kinds of training.",
+        "It belongs to other models or kinds of training.",
     ),
     no("train.do_differential_guidance", _WAYS),
     *irrelevant(

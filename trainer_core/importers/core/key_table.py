@@ -172,10 +172,10 @@ def quantised(value: JSON, context: Context) -> Conversion:
     """Convert the dtype of a frozen part: a plain one does not matter here, a quantised one is not supported."""
     written = str(value).lower().replace("_", "")
     plain = written in ("none", "float32", "float16", "bfloat16", "fp32", "fp16", "bf16", "tfloat32", "auto", "default")
-    return dropped("The base is held in `train.precision`.") if plain else refused(MEMORY)
+    return dropped("The base has the precision `train.precision`.") if plain else refused(MEMORY)
 
 
 def secret(keys: str) -> list[Row]:
     """Make the rows of keys whose values are passwords: not read, not shown, not written."""
-    why = "A secret: give it by the environment. It was neither written nor shown."
+    why = "It is a secret. Give it in an environment variable. It was neither written nor shown."
     return [Row(key, "irrelevant", (), why, lambda value, context: dropped(why), secret=True) for key in keys.split()]

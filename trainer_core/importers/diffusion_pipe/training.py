@@ -39,7 +39,7 @@ from trainer_core.importers.core.targets import transformer_blocks
 from trainer_core.types import JSON
 
 HARDWARE = "Hardware: the profile decides (`hardware.profile`)."
-_PROGRAM = "It concerns that program only."
+_PROGRAM = "It matters in the other program only."
 _PARTS = "Put it into the folder of the base: a folder in diffusers' format has all parts."
 _UNET_LINEARS = r"(?!.*conv_shortcut)(down_blocks|mid_block|up_blocks)\..*"
 """SDXL's 739 Linears inside blocks; 1x1 convolutions are left out."""
@@ -55,8 +55,8 @@ def _rank(value: JSON, context: Context) -> JSON:
     """Alpha is always the rank; LoKr with a huge rank trains whole matrices."""
     rank = int(amount(value))
     if rank > 4096 and str(context.get("adapter.type")) == "lokr":
-        return Conversion({"adapter_options.full_matrix": True}, note="So large a rank means whole matrices.")
-    return Conversion({"adapter.rank": rank, "adapter.alpha": float(rank)}, note="It forces alpha to the rank.")
+        return Conversion({"adapter_options.full_matrix": True}, note="Such a large rank means whole matrices.")
+    return Conversion({"adapter.rank": rank, "adapter.alpha": float(rank)}, note="It sets alpha to the rank.")
 
 
 def _optimizer(value: JSON, context: Context) -> JSON:
@@ -89,7 +89,9 @@ def _batch(value: JSON, context: Context) -> JSON:
 
 def _huber(value: JSON, context: Context) -> JSON:
     found: dict[str, JSON] = {"loss.type": "huber", "loss.huber_c": number(value), "loss.huber_schedule": "constant"}
-    return changed(found, "Ours is 2c times as large (kohya's form), which optimizers like Adam do not notice.")
+    return changed(
+        found, "Ours is 2c times as large (kohya's form), which makes no difference to optimizers like Adam."
+    )
 
 
 def _encoders(value: JSON, context: Context) -> JSON:
@@ -109,7 +111,7 @@ def _encoder_lr(value: JSON, context: Context) -> JSON:
 def _lr(value: JSON, context: Context) -> JSON:
     if _automagic(context):
         return changed({"optimizer.lr": optimizers.AUTOMAGIC_LR}, optimizers.AUTOMAGIC)
-    return dropped("`model.unet_lr` goes before it.") if context.get("model.unet_lr") else number(value)
+    return dropped("`model.unet_lr` is used instead of it.") if context.get("model.unet_lr") else number(value)
 
 
 def _automagic(context: Context) -> bool:
@@ -117,7 +119,7 @@ def _automagic(context: Context) -> bool:
 
 
 ROWS: list[Row] = [
-    *irrelevant("model.type", "Read to detect the family."),
+    *irrelevant("model.type", "It is read to detect the family."),
     to("model.diffusers_path", "model.path", model_path),
     to("model.checkpoint_path", "model.path", model_path),
     *[
@@ -164,7 +166,7 @@ ROWS: list[Row] = [
         lambda value, context: str(value) if value in ("lora", "lokr") else refused("Choose one of `adapter.type`."),
     ),
     several("adapter.rank", "adapter.rank adapter.alpha", _rank),
-    *irrelevant("adapter.alpha", "It refuses to run with it; alpha is the rank."),
+    *irrelevant("adapter.alpha", "The other tool refuses to run with it; alpha is the rank."),
     to("adapter.dropout", "adapter.dropout", unless_off(number)),
     to("adapter.rank_dropout", "adapter.rank_dropout", unless_off(number)),
     to("adapter.decompose_factor", "adapter_options.factor", number),
@@ -207,7 +209,7 @@ ROWS: list[Row] = [
     to(
         "caching_batch_size",
         "latents.batch_size",
-        lambda value, context: number(value) if amount(value) > 1 else dropped("The profile's choice."),
+        lambda value, context: number(value) if amount(value) > 1 else dropped("The hardware profile chooses it."),
     ),
     to("save_every_n_epochs", "save.every_epochs", unless_off(number)),
     to("save_every_n_steps", "save.every", unless_off(number)),
@@ -231,7 +233,7 @@ ROWS: list[Row] = [
     to("logging_steps", "logging.every", number),
     *irrelevant("steps_per_print x_axis_examples video_clip_mode resume_from_checkpoint regenerate_cache", _PROGRAM),
     *irrelevant("output_dir", "Results lie in `.lora-assets/outputs/NAME/`."),
-    *irrelevant("dataset eval_datasets", "Read, and reported key by key."),
+    *irrelevant("dataset eval_datasets", "Its keys are reported one by one."),
     to("monitoring.enable_wandb", "logging.wandb", unless_off(lambda value, context: "online")),
     to("monitoring.wandb_tracker_name", "logging.wandb_project", unless_off(text)),
     to("monitoring.wandb_run_name", "logging.wandb_run", unless_off(text)),

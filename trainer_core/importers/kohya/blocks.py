@@ -100,15 +100,17 @@ def _block(rank: JSON, alpha: JSON) -> dict[str, JSON]:
 def _lists(value: JSON, context: Context) -> JSON:
     found = numbered(context)
     if found is None:
-        return refused("Write ranks of blocks as `adapter.blocks`: a regex over module names -> rank and alpha.")
-    return Conversion({"adapter.blocks": found}) if found else dropped("The same for all blocks.")
+        return refused(
+            "Write ranks of blocks as `adapter.blocks`: a regex over module names, with a rank and an alpha."
+        )
+    return Conversion({"adapter.blocks": found}) if found else dropped("All blocks have the same value.")
 
 
 def _layers(value: JSON, context: Context) -> JSON:
     if context.family != "flux1":
-        return refused("Write it as `adapter.blocks`: a regex over module names -> rank and alpha.")
+        return refused("Write it as `adapter.blocks`: a regex over module names, with a rank and an alpha.")
     found = layers(context)
-    return Conversion({"adapter.blocks": found}) if found else dropped("The same for all blocks.")
+    return Conversion({"adapter.blocks": found}) if found else dropped("All blocks have the same value.")
 
 
 ROWS: list[Row] = [

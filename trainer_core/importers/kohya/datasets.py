@@ -66,7 +66,7 @@ def _masks(value: JSON, context: Context) -> JSON:
 
 def _wildcard(value: JSON, context: Context) -> JSON:
     return Conversion(
-        {"caption.wildcards": True, "caption.multiline": "random"}, note="It draws one of several lines too."
+        {"caption.wildcards": True, "caption.multiline": "random"}, note="It draws one of several lines too, as we do."
     )
 
 
@@ -154,7 +154,10 @@ ROWS: list[Row] = [
         "Pictures are resized by Lanczos, as diffusers' pipelines do.",
         (None, "", "lanczos", "area"),
     ),
-    *irrelevant("validation_seed debug_dataset cache_info masked_loss", "Of its program, or read elsewhere."),
+    *irrelevant(
+        "validation_seed debug_dataset cache_info masked_loss",
+        "It belongs to the other program, or is read with another key.",
+    ),
     no("custom_attributes", "We have no such setting."),
 ]
 

@@ -83,10 +83,10 @@ def encoders(context: Context) -> tuple[str, ...]:
 def _network(value: JSON, context: Context) -> JSON:
     """Choose the kind of adapter, and what kohya's own networks adapt."""
     if is_lycoris(context):
-        return dropped("`network_args` say which kind.")
+        return dropped("`network_args` name the kind of adapter.")
     found = NETWORKS.get(str(value))
     if found is None:
-        return refused("We do not know this network: choose one of `adapter.type`.")
+        return refused("We do not know this network. Choose one of `adapter.type`.")
     adapted = targets.of_network(str(value), context)
     kind = found.settings["adapter.type"]
     if kind == "lora" and amount(context.get("network_args.conv_dim")) and not context.flow:
@@ -99,7 +99,7 @@ def _network(value: JSON, context: Context) -> JSON:
 def _rank(value: JSON, context: Context) -> JSON:
     """LoKr with a huge dimension trains whole matrices."""
     if context.get("network_args.algo") == "lokr" and amount(value) > _WHOLE:
-        return Conversion({"adapter_options.full_matrix": True}, note="So large a dimension means whole matrices.")
+        return Conversion({"adapter_options.full_matrix": True}, note="Such a large dimension means whole matrices.")
     return number(value)
 
 
@@ -119,7 +119,7 @@ def _algo(value: JSON, context: Context) -> JSON:
         kind = "dora" if truth(context.get("network_args.dora_wd")) else "lora"
         return Conversion({"adapter.type": kind}, note="It adapts no convolution larger than 1x1 here.")
     found = ALGORITHMS.get(str(value).lower())
-    return found or refused("We do not know this algorithm: choose one of `adapter.type`.")
+    return found or refused("We do not know this algorithm. Choose one of `adapter.type`.")
 
 
 def _preset(value: JSON, context: Context) -> JSON:
@@ -148,7 +148,7 @@ def _text_encoder_lr(value: JSON, context: Context) -> JSON:
 def _decompose(value: JSON, context: Context) -> JSON:
     if not truth(value):
         return dropped("It is off in the other tool.")
-    return dropped("Read to choose the kind: DoRA.") if _plain(context) else True
+    return dropped("It chooses the kind of adapter: DoRA.") if _plain(context) else True
 
 
 def _tucker(value: JSON, context: Context) -> JSON:
@@ -160,7 +160,7 @@ def _tucker(value: JSON, context: Context) -> JSON:
 def _norm(value: JSON, context: Context) -> JSON:
     if not truth(value):
         return dropped("It is off in the other tool.")
-    return refused("A plain LoRA leaves norms alone: take `adapter.type: locon`.") if _plain(context) else True
+    return refused("A plain LoRA does not train norms. Use `adapter.type: locon`.") if _plain(context) else True
 
 
 def _conv(value: JSON, context: Context) -> JSON:
@@ -170,7 +170,7 @@ def _conv(value: JSON, context: Context) -> JSON:
         return number(context.get("network_dim", 4))
     if context.get("network_args.algo") == "lokr" and amount(value) > _WHOLE:
         return Conversion(
-            {"adapter.conv_rank": 1}, note="Convolutions are adapted; with whole matrices the rank does not count."
+            {"adapter.conv_rank": 1}, note="Convolutions are adapted. With whole matrices the rank has no effect."
         )
     return int(amount(value)) if amount(value) else dropped("It is off in the other tool.")
 
@@ -191,7 +191,7 @@ def _plus(value: JSON, context: Context) -> JSON:
 
 
 _GIVEN = "Implied by the kind of adapter."
-_INNER = "How its code computes the same; nothing to choose here."
+_INNER = "It changes how the other tool computes, not the result. There is nothing to choose here."
 
 ROWS: list[Row] = [
     several("network_module", "adapter.type adapter.targets", _network),
@@ -267,10 +267,12 @@ ROWS: list[Row] = [
     no("network_args.ggpo_sigma", "We do not perturb weights."),
     no("network_args.ggpo_beta", "We do not perturb weights."),
     several(
-        "network_args.train_t5xxl", "adapter.text_encoders", lambda value, context: dropped("See the text encoders.")
+        "network_args.train_t5xxl",
+        "adapter.text_encoders",
+        lambda value, context: dropped("See the keys of the text encoders."),
     ),
     *irrelevant("network_args.bypass_mode network_args.verbose network_args.rank_dropout_scale", _INNER),
-    *irrelevant("network_args.split_qkv", "Query, key and value are adapted apart here anyway."),
+    *irrelevant("network_args.split_qkv", "Query, key and value always have an adapter each here."),
     *irrelevant("network_args.enable_all_linear", _GIVEN),
 ]
 

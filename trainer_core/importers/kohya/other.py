@@ -8,7 +8,7 @@ from trainer_core.importers.core.key_table import unsupported as no
 
 HARDWARE = "Hardware: the profile decides (`hardware.profile`)."
 
-CACHED = "Latents and embeddings are always cached here, under keys that notice every change."
+CACHED = "Latents and embeddings are always cached here, and every change is noticed."
 
 OTHER: list[Row] = [
     *irrelevant("cache_latents cache_latents_to_disk skip_cache_check cache_info", CACHED),
@@ -34,15 +34,15 @@ OTHER: list[Row] = [
     *irrelevant("huggingface_repo_visibility save_state_to_huggingface resume_from_huggingface", "We do not upload."),
     *irrelevant(
         "tokenizer_cache_dir config_file output_config console_log_level console_log_file",
-        "It concerns that program only.",
+        "It matters in the other program only.",
     ),
     *irrelevant(
         "console_log_simple debug_dataset show_timesteps show_timesteps_resolution dataset_class",
-        "It concerns that program only.",
+        "It matters in the other program only.",
     ),
     *irrelevant("use_safetensors", "We write .safetensors."),
-    *irrelevant("dataset_config in_json", "Read, and reported key by key."),
-    *irrelevant("v2 sdxl model_type", "Read to detect the family."),
+    *irrelevant("dataset_config in_json", "Its keys are reported one by one."),
+    *irrelevant("v2 sdxl model_type", "It is read to detect the family."),
     vae_row("vae"),
     vae_row("ae"),
     *text_encoder_rows(("clip_l", "clip_g", "t5xxl", "gemma2")),

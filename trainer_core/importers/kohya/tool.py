@@ -90,7 +90,7 @@ def read(loaded: Loaded) -> Source:
         extra += datasets.unused(sections, options, names)
     for key in ("train_data_dir", "reg_data_dir"):
         if key in top and (value := top.pop(key)) and not any(one.label("image_dir") == key for one in sections):
-            extra.append((key, value, dropped("The dataset file goes before it.")))
+            extra.append((key, value, dropped("The dataset file is used instead of it.")))
     return Source(
         Section(top, training.TABLE, "", labels),
         sections,

@@ -68,7 +68,7 @@ _SAMPLERS: Mapping[str, str] = {
 
 def _lr(value: JSON, context: Context) -> JSON:
     if amount(context.get("unet_lr")):
-        return dropped("`unet_lr` goes before it.")
+        return dropped("`unet_lr` is used instead of it.")
     return number(value) if amount(value) else refused("Set `optimizer.lr`: 0 trains nothing.")
 
 
@@ -97,19 +97,19 @@ def _decay(value: JSON, context: Context) -> JSON:
 
 def _cycles(value: JSON, context: Context) -> JSON:
     if context.get("lr_scheduler") != "cosine_with_restarts":
-        return dropped("Read for cosine_with_restarts only.")
+        return dropped("It is read for `cosine_with_restarts` only.")
     return int(amount(value)) or 1
 
 
 def _steps(value: JSON, context: Context) -> JSON:
     if amount(context.get("max_train_epochs")):
-        return dropped("`max_train_epochs` goes before it.")
+        return dropped("`max_train_epochs` is used instead of it.")
     return int(amount(value)) if amount(value) else dropped("It is off in the other tool.")
 
 
 def _min_lr(value: JSON, context: Context) -> JSON:
     named = context.get("lr_scheduler") in ("cosine_with_min_lr", "warmup_stable_decay")
-    return number(value) if named else dropped("Read for cosine_with_min_lr and warmup_stable_decay only.")
+    return number(value) if named else dropped("It is read for `cosine_with_min_lr` and `warmup_stable_decay` only.")
 
 
 def _sampling(value: JSON, context: Context) -> JSON:
@@ -117,7 +117,9 @@ def _sampling(value: JSON, context: Context) -> JSON:
     kind, scale = str(value), amount(context.get("sigmoid_scale", 1))
     shift = amount(context.get("discrete_flow_shift", 6.0 if context.family == "lumina2" else 3.0))
     if kind == "sigma":
-        return Conversion(_weighted(context, shift), note="By `weighting_scheme` and `discrete_flow_shift`.")
+        return Conversion(
+            _weighted(context, shift), note="It follows from `weighting_scheme` and `discrete_flow_shift`."
+        )
     known: Mapping[str, Mapping[str, JSON]] = {
         "uniform": shift_sampling("uniform", 1, 1),
         "sigmoid": shift_sampling("logit_normal", scale, 1),
@@ -152,7 +154,7 @@ def _scheme(value: JSON, context: Context) -> JSON:
         return dropped('Read with `timestep_sampling = "sigma"`, and written there.')
     found = _weighted(context, amount(context.get("training_shift", 1.0)), descending=False)
     if str(value) in ("sigma_sqrt", "cosmap"):
-        return changed(found, f"kohya also weights the loss by `{value}`; ours weights all alike.")
+        return changed(found, f"kohya also weights the loss by `{value}`; here all noise levels have the same weight.")
     return Conversion(found)
 
 
@@ -162,19 +164,19 @@ def _flux(context: Context) -> bool:
 
 def _prediction(value: JSON, context: Context) -> JSON:
     if str(value) == "raw":
-        return dropped("Ours too.")
-    return changed({}, "It weights the loss by sigma^2 (or adds the input); ours is `raw`, every noise level alike.")
+        return dropped("It is the same here.")
+    return changed({}, "It weights the loss by sigma^2 (or adds the input); here all noise levels have one weight.")
 
 
 def _clip_skip(value: JSON, context: Context) -> JSON:
     if context.family != "sd15":
-        return dropped("Read for SD1.5 only.")
+        return dropped("It is read for SD1.5 only.")
     return max(0, int(amount(value)) - 1) if amount(value) else dropped("It is off in the other tool.")
 
 
 def _clip_tokens(value: JSON, context: Context) -> JSON:
     if context.family not in ("sd15", "sdxl"):
-        return dropped("Read for SD1.5 and SDXL only.")
+        return dropped("It is read for SD1.5 and SDXL only.")
     return int(amount(value)) if amount(value) else dropped("It is off in the other tool.")
 
 
@@ -227,7 +229,7 @@ def _save_as(value: JSON, context: Context) -> JSON:
     if kind != "safetensors":
         return changed({"export.formats": ["kohya"]}, f"We write .safetensors only, never .{kind}.")
     return Conversion(
-        {"export.formats": ["kohya"]}, note="kohya's keys, as it writes them; `diffusers` and `comfyui` are ours."
+        {"export.formats": ["kohya"]}, note="`kohya` has the keys that it writes; we add `diffusers` and `comfyui`."
     )
 
 
@@ -363,7 +365,7 @@ OUTPUT: list[Row] = [
     to("t5xxl_max_token_length", "text.max_length", count),
     to("cache_text_encoder_outputs", "text.cache", unless_off(lambda value, context: "always")),
     to("cache_text_encoder_outputs_to_disk", "text.cache", unless_off(lambda value, context: "always")),
-    several("masked_loss", "datasets.mask_path", lambda value, context: dropped("Read with `conditioning_data_dir`.")),
+    several("masked_loss", "datasets.mask_path", lambda value, context: dropped("See `conditioning_data_dir`.")),
 ]
 
 

@@ -36,7 +36,7 @@ SAMPLE_KEYS = ("negative_prompt", "width", "height", "seed", "diffusion_steps", 
 def _balancing(value: JSON, context: Context) -> JSON:
     """Repeats may be fractions there; with SAMPLES they count pictures."""
     if str(context.get("balancing_strategy", "REPEATS")) == "SAMPLES":
-        return refused(f"It takes {value} pictures an epoch; ours takes each `repeats` times.")
+        return refused(f"It uses {value} pictures an epoch; we use each picture `repeats` times.")
     repeats = amount(value)
     if repeats == int(repeats) and repeats >= 1:
         return int(repeats)
@@ -47,7 +47,7 @@ def _balancing(value: JSON, context: Context) -> JSON:
 
 def _kind(value: JSON, context: Context) -> JSON:
     if str(value) == "VALIDATION":
-        return Conversion({"datasets.held_out": 1.0}, note="Pictures that are only measured.")
+        return Conversion({"datasets.held_out": 1.0}, note="These pictures are measured, not trained.")
     if str(value) == "PRIOR_PREDICTION":
         note = "Its target is the base's own prediction; ours are the pictures, weighted by `loss.prior_weight`."
         return changed({"datasets.regularisation": True, "datasets.held_out": 0.0}, note)
@@ -75,7 +75,7 @@ def sides(value: JSON) -> JSON:
         pair = several_numbers(part.lower().replace("x", ","))
         if pair:
             found.append(int(amount(pair[0])) if len(pair) == 1 else side_of(amount(pair[0]), amount(pair[1])))
-    return found or dropped("Not given.")
+    return found or dropped("It is empty.")
 
 
 def _buckets(value: JSON, context: Context) -> JSON:
@@ -99,7 +99,7 @@ def _jitter(value: JSON, context: Context) -> JSON:
         return Conversion({"augment.crop": "center"})
     if variations > 1:
         return Conversion({"augment.crop": "random", "augment.variants": min(variations, 64)})
-    return changed({}, "It cuts each picture once at a random place; with one variation ours cuts the centre.")
+    return changed({}, "It crops each picture once, at a random position. With one variant we crop the centre.")
 
 
 def _colour(value: JSON, context: Context) -> JSON:
@@ -134,7 +134,7 @@ def _dropout(value: JSON, context: Context) -> JSON:
 def _keep(value: JSON, context: Context) -> JSON:
     some = str(context.get("text.tag_dropout_mode", "FULL")) != "FULL"
     used = truth(context.get("text.enable_tag_shuffling")) or (truth(context.get("text.tag_dropout_enable")) and some)
-    return int(amount(value)) if used else dropped("Neither shuffled nor dropped.")
+    return int(amount(value)) if used else dropped("Tags are neither shuffled nor dropped.")
 
 
 def _masks(value: JSON, context: Context) -> JSON:
@@ -146,7 +146,7 @@ def _masks(value: JSON, context: Context) -> JSON:
 
 
 _FIXED = "Change the pictures themselves."
-_PROGRAM = "It concerns that program only."
+_PROGRAM = "It matters in the other program only."
 
 ROWS: list[Row] = [
     to("path", "datasets.path", path),
@@ -159,9 +159,9 @@ ROWS: list[Row] = [
         "include_subdirectories",
         "",
         lambda value, context: (
-            dropped("Ours does too.")
+            dropped("It is the same here.")
             if truth(value)
-            else changed({}, "Folders below are read here too: move them away.")
+            else changed({}, "Folders inside this one are read here too. Move them elsewhere if they should not be.")
         ),
     ),
     to("loss_weight", "datasets.loss_weight", number),
@@ -199,7 +199,7 @@ ROWS: list[Row] = [
         "text_variations",
         "caption.variants",
         lambda value, context: (
-            int(amount(value)) if amount(value) > 1 else dropped("Ours encodes several where captions vary.")
+            int(amount(value)) if amount(value) > 1 else dropped("Here several texts are encoded if captions vary.")
         ),
     ),
     *irrelevant("image_variations", "Read with `enable_crop_jitter`."),

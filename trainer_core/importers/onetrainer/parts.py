@@ -69,7 +69,9 @@ def _conv(context: Context, kind: str) -> dict[str, JSON]:
 def _of(kind: str) -> Convert:
     def convert(value: JSON, context: Context) -> JSON:
         return (
-            dropped("Of another kind of adapter.") if str(context.get("peft_type", "LORA")) != kind else number(value)
+            dropped("It belongs to another kind of adapter.")
+            if str(context.get("peft_type", "LORA")) != kind
+            else number(value)
         )
 
     return convert
@@ -85,7 +87,7 @@ def _switch(kind: str) -> Convert:
 
 
 def _rank(value: JSON, context: Context) -> JSON:
-    return dropped("`lokr_dim` is LoKr's.") if context.get("peft_type") == "LOKR" else number(value)
+    return dropped("`lokr_dim` is read for LoKr.") if context.get("peft_type") == "LOKR" else number(value)
 
 
 def _trained(value: JSON, context: Context) -> JSON:
@@ -113,13 +115,17 @@ def _denoiser_lr(value: JSON, context: Context) -> JSON:
     """The denoiser's own rate goes before the common one."""
     mine = "transformer" if context.flow else "unet"
     if not context.key.startswith(mine):
-        return dropped("Of another model family.")
+        return dropped("It belongs to another model family.")
     return Conversion({"optimizer.lr": number(value)})
 
 
 def _lr(value: JSON, context: Context) -> JSON:
     mine = "transformer" if context.flow else "unet"
-    return dropped(f"`{mine}.learning_rate` goes before it.") if context.get(f"{mine}.learning_rate") else number(value)
+    return (
+        dropped(f"`{mine}.learning_rate` is used instead of it.")
+        if context.get(f"{mine}.learning_rate")
+        else number(value)
+    )
 
 
 def _part_trained(value: JSON, context: Context) -> JSON:
@@ -214,7 +220,9 @@ PARTS: list[Row] = [
             f"{part}.stop_training_after_unit",
             "",
             lambda value, context: (
-                dropped("Never.") if str(value) == "NEVER" else refused("Parts are trained to the end or not at all.")
+                dropped("It is off.")
+                if str(value) == "NEVER"
+                else refused("A part is trained for the whole run or not at all.")
             ),
             status="unsupported",
         )
@@ -256,7 +264,7 @@ _WITH_EPS = ("ADAM", "ADAGRAD", "ADEMAMIX", "PRODIGY", "ADOPT", "LAMB", "SCHEDUL
 def _eps(value: JSON, context: Context) -> JSON:
     kind = str(context.get("optimizer.optimizer", "ADAMW")).upper()
     if not kind.startswith((*_WITH_EPS, "ADABELIEF", "YOGI")) or not 0 < amount(value) <= 1e-2:
-        return dropped("The class's own.")
+        return dropped("It is the default of the class.")
     return number(value)
 
 
@@ -265,10 +273,10 @@ ADAPTER: list[Row] = [
     to("lora_rank", "adapter.rank", _rank),
     to("lokr_dim", "adapter.rank", _of("LOKR")),
     to("lora_alpha", "adapter.alpha", number, "Its default is 1."),
-    *irrelevant("lora_decompose", "Read to choose the kind: DoRA."),
+    *irrelevant("lora_decompose", "It chooses the kind of adapter: DoRA."),
     *irrelevant(
         "lora_decompose_norm_epsilon lora_decompose_output_axis lokr_vec_trick lokr_dora_on_output",
-        "How its code computes the same.",
+        "It changes how the other tool computes, not the result.",
     ),
     *irrelevant("lora_weight_dtype", "Adapters are fp32 here."),
     to("lora_model_name", "adapter.init_from", unless_off(path)),
@@ -297,7 +305,7 @@ OPTIMIZER: list[Row] = [
         "optimizer.growth_rate",
         "optimizer.args",
         lambda value, context: (
-            dropped("No limit, as in the class.")
+            dropped("There is no limit, as in the class.")
             if value in (None, "inf") or amount(value) > 1e30
             else Conversion({"optimizer.args.growth_rate": number(value)})
         ),
@@ -314,7 +322,10 @@ OPTIMIZER: list[Row] = [
     *irrelevant("optimizer.fused optimizer.foreach optimizer.stochastic_rounding", HARDWARE),
     *irrelevant("optimizer.min_8bit_size optimizer.is_paged optimizer.optim_bits optimizer.block_wise", HARDWARE),
     *irrelevant("optimizer.quant_block_size optimizer.fsdp_in_use optimizer.capturable optimizer.compile", HARDWARE),
-    *irrelevant("optimizer.differentiable optimizer.maximize optimizer.percentile_clipping", "Of its classes."),
+    *irrelevant(
+        "optimizer.differentiable optimizer.maximize optimizer.percentile_clipping",
+        "It belongs to classes of the other program.",
+    ),
     no("optimizer.*", "This is an argument of that tool's class. `optimizer.args` lists ours."),
     to("learning_rate", "optimizer.lr", _lr),
     several(

@@ -84,7 +84,9 @@ def read(loaded: Loaded) -> Source:
     sections: list[Section] = []
     for number, concept in enumerate(concepts):
         if concept.get("enabled") is False:
-            extra.append((f"{where}.{number}", str(concept.get("name", "")), dropped("Not enabled there.")))
+            extra.append(
+                (f"{where}.{number}", str(concept.get("name", "")), dropped("It is not enabled in the other tool."))
+            )
             continue
         prefix = f"{where}.{number}."
         inherited = {key: values.get(key) for key in ("masked_training", "resolution", "aspect_ratio_bucketing")}

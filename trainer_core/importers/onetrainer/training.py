@@ -37,7 +37,7 @@ from trainer_core.importers.core.key_table import unsupported as no
 from trainer_core.importers.onetrainer.parts import ADAPTER, ENCODERS, HARDWARE, OPTIMIZER, PARTS, checkpointing
 from trainer_core.types import JSON
 
-_PROGRAM = "It concerns that program only."
+_PROGRAM = "It matters in the other program only."
 
 _SAMPLERS: Mapping[str, str] = {
     "ddim": "ddim",
@@ -64,7 +64,7 @@ def _timesteps(value: JSON, context: Context) -> JSON:
         both: dict[str, JSON] = {"noise.logit_mean": bias, "noise.logit_std": weight + 1.0}
         return Conversion(
             {"noise.timestep_sampling": "logit_normal", **both, **shift},
-            note="Mean is the bias, deviation the weight plus 1.",
+            note="The mean is its bias, the deviation is its weight plus 1.",
         )
     if kind == "HEAVY_TAIL":
         return Conversion({"noise.timestep_sampling": "mode", "noise.mode_scale": weight, **shift})
@@ -77,7 +77,7 @@ def _timesteps(value: JSON, context: Context) -> JSON:
 def _weighting(value: JSON, context: Context) -> JSON:
     kind, strength = str(value), number(context.get("loss_weight_strength", 5.0))
     if kind == "CONSTANT" or (context.flow and kind != "SIGMA"):
-        return dropped("All noise levels weigh alike.")
+        return dropped("All noise levels have the same weight.")
     if kind == "MIN_SNR_GAMMA":
         return Conversion({"loss.min_snr_gamma": strength})
     if kind == "DEBIASED_ESTIMATION":
@@ -97,7 +97,7 @@ def _loss(value: JSON, context: Context) -> JSON:
     if used[0] == "huber_strength":
         settings |= {"loss.huber_c": number(context.get("huber_delta", 1.0)), "loss.huber_schedule": "constant"}
     if used[0] == "log_cosh_strength":
-        return changed(settings, "We have no log-cosh; pseudo-Huber comes near.")
+        return changed(settings, "We have no log-cosh loss. Pseudo-Huber is similar.")
     if strong[used[0]] != 1:
         return changed(settings, f"Its strength {strong[used[0]]:g} scales the loss; ours is 1.")
     return Conversion(settings)
@@ -109,7 +109,7 @@ def _every(setting: str, unit_key: str) -> Convert:
     def convert(value: JSON, context: Context) -> JSON:
         unit = str(context.get(unit_key, "NEVER"))
         if unit == "NEVER" or not amount(value):
-            return dropped("Never.")
+            return dropped("It is off.")
         if unit == "EPOCH":
             return Conversion({f"{setting}_epochs": number(value)})
         if unit == "STEP":
@@ -136,7 +136,7 @@ def _backup(value: JSON, context: Context) -> JSON:
 def _masked(name: str) -> Convert:
     def convert(value: JSON, context: Context) -> JSON:
         if not truth(context.get("masked_training")):
-            return dropped("Without masks.")
+            return dropped("No masks are used.")
         return truth(value) if isinstance(value, bool) else number(value)
 
     return convert
@@ -154,13 +154,13 @@ def _ema(value: JSON, context: Context) -> JSON:
 
 def _skip(value: JSON, context: Context) -> JSON:
     if context.family != "sd15":
-        return dropped("Read for SD1.5 here.")
+        return dropped("Here it is read for SD1.5 only.")
     return int(amount(value))
 
 
 TRAINING: list[Row] = [
     to("base_model_name", "model.path", model_path),
-    *irrelevant("model_type training_method", "Read to detect the family."),
+    *irrelevant("model_type training_method", "It is read to detect the family."),
     to("epochs", "train.epochs", number),
     to("batch_size", "train.batch_size", number),
     to("gradient_accumulation_steps", "train.gradient_accumulation_steps", number),
@@ -202,7 +202,7 @@ TRAINING: list[Row] = [
     ],
     *irrelevant("huber_delta", "Written with `huber_strength`."),
     *irrelevant("vb_loss_strength", "It is for other models."),
-    *irrelevant("masked_training", "See the concepts."),
+    *irrelevant("masked_training", "See the keys of the concepts."),
     to("unmasked_weight", "loss.mask_floor", _masked("unmasked_weight")),
     to("normalize_masked_area_loss", "loss.normalise_masks", _masked("normalize_masked_area_loss")),
     several(
@@ -211,7 +211,7 @@ TRAINING: list[Row] = [
         lambda value, context: (
             refused("Masks are used at every step here.")
             if truth(context.get("masked_training")) and amount(value)
-            else dropped("Without masks.")
+            else dropped("No masks are used.")
         ),
         status="unsupported",
     ),
@@ -225,7 +225,9 @@ TRAINING: list[Row] = [
         "text_encoder_2_sequence_length",
         "text.max_length",
         lambda value, context: (
-            int(amount(value)) if context.family == "flux1" and amount(value) > 77 else dropped("The family's own.")
+            int(amount(value))
+            if context.family == "flux1" and amount(value) > 77
+            else dropped("It is the family's own value.")
         ),
     ),
     to(
@@ -234,14 +236,14 @@ TRAINING: list[Row] = [
         lambda value, context: (
             int(amount(value))
             if context.flow and context.family not in ("flux1", "sd3")
-            else dropped("The family's own.")
+            else dropped("It is the family's own value.")
         ),
     ),
-    to("resolution", "bucket.resolution", lambda value, context: dropped("See the concepts.")),
-    *irrelevant("aspect_ratio_bucketing", "See the concepts."),
+    to("resolution", "bucket.resolution", lambda value, context: dropped("See the keys of the concepts.")),
+    *irrelevant("aspect_ratio_bucketing", "See the keys of the concepts."),
     *irrelevant(
         "latent_caching clear_cache_before_training only_cache",
-        "Latents are always cached here, under keys that notice every change.",
+        "Latents are always cached here, and every change is noticed.",
     ),
 ]
 
@@ -253,7 +255,7 @@ OUTPUT: list[Row] = [
         lambda value, context: (
             Conversion({"export.formats": ["kohya"]})
             if "KOHYA" in str(value) or "LEGACY" in str(value)
-            else dropped("Ours are `export.formats`.")
+            else dropped("Formats of files are chosen by `export.formats` here.")
         ),
     ),
     *irrelevant("output_model_destination", "The name of the project."),
@@ -283,14 +285,16 @@ OUTPUT: list[Row] = [
     to(
         "(samples).seed",
         "sample.seed",
-        lambda value, context: int(amount(value)) if amount(value) >= 0 else dropped("Drawn anew each time there."),
+        lambda value, context: (
+            int(amount(value)) if amount(value) >= 0 else dropped("The other tool draws a new seed each time.")
+        ),
     ),
     to("(samples).diffusion_steps", "sample.steps", number),
     to("(samples).cfg_scale", "sample.guidance", number),
     to(
         "(samples).noise_scheduler",
         "sample.sampler",
-        diffusion_only(choice("sample.sampler", _SAMPLERS), "The base's own."),
+        diffusion_only(choice("sample.sampler", _SAMPLERS), "It is the base's own value."),
     ),
     to("tensorboard", "logging.tensorboard", lambda value, context: truth(value)),
     *irrelevant("tensorboard_expose tensorboard_port tensorboard_always_on", _PROGRAM),
@@ -301,7 +305,7 @@ OUTPUT: list[Row] = [
         lambda value, context: (
             Conversion({"train.evaluate_every": int(amount(value))})
             if truth(context.get("validation")) and context.get("validate_after_unit") == "STEP"
-            else dropped("A tenth of the run, or `train.evaluate_every`.")
+            else dropped("The loss is measured every tenth of the run, or every `train.evaluate_every` steps.")
         ),
     ),
     *irrelevant("validate_after_unit", "Read with `validate_after`."),

@@ -57,12 +57,12 @@ def lycoris(context: Context) -> bool:
 
 def _type(value: JSON, context: Context) -> JSON:
     if lycoris(context):
-        return dropped("The file of `lycoris_config` says which kind.")
+        return dropped("The file of `lycoris_config` names the kind of adapter.")
     return Conversion({"adapter.type": "dora" if truth(context.get("use_dora")) else "lora"})
 
 
 def _plain_lora(value: JSON, context: Context) -> JSON:
-    return dropped("The file of `lycoris_config` goes before it.") if lycoris(context) else number(value)
+    return dropped("The file of `lycoris_config` is used instead of it.") if lycoris(context) else number(value)
 
 
 def _algo(value: JSON, context: Context) -> JSON:
@@ -72,7 +72,7 @@ def _algo(value: JSON, context: Context) -> JSON:
 def _lycoris_rank(value: JSON, context: Context) -> JSON:
     """LoKr with a huge dimension trains whole matrices."""
     if amount(value) > 4096:
-        return Conversion({"adapter_options.full_matrix": True}, note="So large a dimension means whole matrices.")
+        return Conversion({"adapter_options.full_matrix": True}, note="Such a large dimension means whole matrices.")
     return int(amount(value))
 
 
@@ -101,7 +101,7 @@ def _lora_target(value: JSON, context: Context) -> JSON:
         return changed(
             settings, "It adapts layers outside of the blocks too (the last one, with `embedder` the first)."
         )
-    return refused("Write what it adapts as `adapter.targets`: a regex over module names.")
+    return refused("Write the modules that it adapts in `adapter.targets`: a regex over module names.")
 
 
 def _encoders(value: JSON, context: Context) -> JSON:
@@ -122,7 +122,7 @@ def _betas(value: JSON, context: Context) -> JSON:
     first = context.get("optimizer_beta1", context.get("adam_beta1"))
     second = context.get("optimizer_beta2", context.get("adam_beta2"))
     if first is None and second is None:
-        return dropped("The class's own.")
+        return dropped("It is the default of the class.")
     return Conversion(
         {
             "optimizer.betas": [
@@ -136,7 +136,7 @@ def _betas(value: JSON, context: Context) -> JSON:
 def _weighted_adam(setting: str) -> Convert:
     def convert(value: JSON, context: Context) -> JSON:
         if f"optimizer_config.{setting}" in context.values:
-            return dropped("`optimizer_config` goes before it.")
+            return dropped("`optimizer_config` is used instead of it.")
         return number(value)
 
     return convert
@@ -144,20 +144,26 @@ def _weighted_adam(setting: str) -> Convert:
 
 def _cycles(value: JSON, context: Context) -> JSON:
     named = str(context.get("lr_scheduler")) in ("cosine_with_restarts", "sine")
-    return max(1, int(amount(value))) if named else dropped("Read for cosine_with_restarts only.")
+    return max(1, int(amount(value))) if named else dropped("It is read for `cosine_with_restarts` only.")
 
 
 def _power(value: JSON, context: Context) -> JSON:
-    return number(value) if str(context.get("lr_scheduler")) == "polynomial" else dropped("Read for polynomial only.")
+    return (
+        number(value)
+        if str(context.get("lr_scheduler")) == "polynomial"
+        else dropped("It is read for `polynomial` only.")
+    )
 
 
 def _end(value: JSON, context: Context) -> JSON:
     """Its schedules end at a rate, ours at a share of the peak."""
     if str(context.get("lr_scheduler")) not in ("polynomial", "cosine", "cosine_with_restarts"):
-        return dropped("Not read for this schedule.")
+        return dropped("This schedule does not read it.")
     peak = amount(context.get("learning_rate", 4e-7))
     return (
-        Conversion({"schedule.min_lr_ratio": min(1.0, round(amount(value) / peak, 6))}) if peak else dropped("No rate.")
+        Conversion({"schedule.min_lr_ratio": min(1.0, round(amount(value) / peak, 6))})
+        if peak
+        else dropped("No learning rate is given.")
     )
 
 
@@ -170,12 +176,12 @@ def _clip(value: JSON, context: Context) -> JSON:
 
 ADAPTER: list[Row] = [
     several("lora_type", "adapter.type", _type),
-    *irrelevant("use_dora", "Read to choose the kind: DoRA."),
+    *irrelevant("use_dora", "It chooses the kind of adapter: DoRA."),
     to("lora_rank", "adapter.rank", _plain_lora),
     to("lora_alpha", "adapter.alpha", _plain_lora, "Its default is the rank."),
     to("lora_dropout", "adapter.dropout", _plain_lora, "Its default is 0.1."),
     no("lora_init_type", "Adapters always start with an update of zero.", (None, "default", "")),
-    no("peft_lora_target_modules", "Write what it adapts as `adapter.targets`: a regex over module names."),
+    no("peft_lora_target_modules", "Write the modules that it adapts in `adapter.targets`: a regex over module names."),
     *[several(key, "adapter.targets", _lora_target) for key in ("flux_lora_target", "sd3_lora_target")],
     no("peft_lora_mode", "Our adapter of this name is plain LoRA.", (None, "standard", "")),
     no("slider_lora_target", "Sliders are not trained here."),
@@ -185,7 +191,7 @@ ADAPTER: list[Row] = [
     to(
         "lora_format",
         "export.formats",
-        lambda value, context: ["comfyui"] if value == "comfyui" else dropped("Ours too."),
+        lambda value, context: ["comfyui"] if value == "comfyui" else dropped("It is the same here."),
     ),
     to("lycoris.algo", "adapter.type", _algo),
     to("lycoris.linear_dim", "adapter.rank", _lycoris_rank),
@@ -221,9 +227,9 @@ ADAPTER: list[Row] = [
     ],
     *irrelevant(
         "lycoris.multiplier lycoris.bypass_mode lycoris.use_scalar lycoris.weight_decompose",
-        "How its code computes the same.",
+        "It changes how the other tool computes, not the result.",
     ),
-    *irrelevant("lycoris_config", "Read, and reported key by key."),
+    *irrelevant("lycoris_config", "Its keys are reported one by one."),
     to("(adapted modules)", "adapter.targets", text),
 ]
 
@@ -239,7 +245,7 @@ OPTIMIZER: list[Row] = [
     to("train_text_encoder", "adapter.text_encoders", unless_off(_encoders)),
     several("optimizer", "optimizer.name", _optimizer),
     several("optimizer_config.*", "optimizer.weight_decay optimizer.args", optimizers.arguments),
-    *irrelevant("optimizer_config", "Read, and reported argument by argument."),
+    *irrelevant("optimizer_config", "Its arguments are reported one by one."),
     *[
         several(key, "optimizer.betas", _betas)
         for key in ("adam_beta1", "adam_beta2", "optimizer_beta1", "optimizer_beta2")

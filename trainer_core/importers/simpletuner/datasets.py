@@ -22,9 +22,7 @@ from trainer_core.types import JSON
 
 def _repeats(value: JSON, context: Context) -> JSON:
     """Its repeats come on top of the first time."""
-    return Conversion(
-        {"datasets.repeats": int(amount(value)) + 1}, note="It counts from 0: repeats on top of the first time."
-    )
+    return Conversion({"datasets.repeats": int(amount(value)) + 1}, note="It counts from 0, so ours is one more.")
 
 
 def _resolution(value: JSON, context: Context) -> JSON:
@@ -46,7 +44,7 @@ def _square(context: Context) -> bool:
 
 def _crop(value: JSON, context: Context) -> JSON:
     if _square(context):
-        return Conversion({"bucket.table": "square"}, note="It cuts squares.")
+        return Conversion({"bucket.table": "square"}, note="It crops every picture to a square.")
     resolution = context.get("resolution", 1024)
     if str(context.get("resolution_type", "pixel_area")) == "area":
         resolution = side_of(amount(resolution) * 1e6, 1.0)
@@ -57,7 +55,7 @@ def _crop(value: JSON, context: Context) -> JSON:
 
 def _style(value: JSON, context: Context) -> JSON:
     if not truth(context.get("crop")):
-        return dropped("Nothing is cut.")
+        return dropped("No picture is cropped.")
     known = {"center": "center", "centre": "center", "random": "random", "face": "face"}
     return known.get(str(value)) or refused("Choose one of `augment.crop`.")
 
@@ -97,18 +95,18 @@ def _instance_prompt(value: JSON, context: Context) -> JSON:
         )
     if truth(context.get("prepend_instance_prompt")):
         return Conversion({"caption.prefix": str(value)})
-    return dropped("Not used there.")
+    return dropped("The other tool does not use it here.")
 
 
 def _kind(value: JSON, context: Context) -> JSON:
     if str(value) == "eval":
-        return Conversion({"datasets.held_out": 1.0}, note="Pictures that are only measured.")
+        return Conversion({"datasets.held_out": 1.0}, note="These pictures are measured, not trained.")
     return Conversion({"datasets.held_out": 0.0}, note="It trains on every picture.")
 
 
 def _storage(value: JSON, context: Context) -> JSON:
     if str(value) == "local":
-        return dropped("Ours too.")
+        return dropped("It is the same here.")
     return refused(f"Copy the pictures into a folder: `{value}` is not read.")
 
 
@@ -121,7 +119,7 @@ def _split(value: JSON, context: Context) -> JSON:
     return known.get(str(value), ",")
 
 
-_CACHE = "A cache; ours is the store."
+_CACHE = "It belongs to its cache. Our cache is the store."
 
 ROWS: list[Row] = [
     to("instance_data_dir", "datasets.path", path),
@@ -155,7 +153,7 @@ ROWS: list[Row] = [
         "probability",
         "datasets.loss_weight",
         lambda value, context: (
-            dropped("All pictures alike.")
+            dropped("All pictures have the same value.")
             if amount(value) == 1
             else refused("Set `repeats`: folders are not drawn by probability here.")
         ),
@@ -181,19 +179,19 @@ ROWS: list[Row] = [
     *irrelevant("cache_dir cache_dir_conditioning_image_embeds compress_cache default write_batch_size", _CACHE),
     *irrelevant(
         "metadata_backend metadata_update_interval scan_for_errors delete_unwanted_images",
-        "It concerns that program only.",
+        "It matters in the other program only.",
     ),
     *irrelevant(
         "delete_problematic_images override_dataset_config ignore_epochs aspect_bucket_alignment",
-        "It concerns that program only.",
+        "It matters in the other program only.",
     ),
     *irrelevant(
         "disabled disable video.* audio.* source_dataset_id conditioning_type conditioning_config",
-        "Of its program, or of videos.",
+        "It belongs to the other program, or to videos.",
     ),
     *irrelevant(
         "video audio debug_aspect_buckets bucket_report text_encoder_batch_size vae_batch_size",
-        "Of its program, or of videos.",
+        "It belongs to the other program, or to videos.",
     ),
     no(
         "parquet",

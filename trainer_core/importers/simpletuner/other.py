@@ -29,9 +29,9 @@ from trainer_core.importers.core.key_table import unsupported as no
 from trainer_core.importers.simpletuner.adapter import HARDWARE
 from trainer_core.types import JSON
 
-PROGRAM = "It concerns that program only."
+PROGRAM = "It matters in the other program only."
 
-_CACHE = "Latents and embeddings are always cached here, under keys that notice every change."
+_CACHE = "Latents and embeddings are always cached here, and every change is noticed."
 
 _OTHER = "We have no such setting. The groups `loss`, `noise` and `train` list what there is."
 
@@ -57,7 +57,9 @@ def _sampled(context: Context) -> bool:
 
 
 def _if_sampled(convert: Convert) -> Convert:
-    return lambda value, context: convert(value, context) if _sampled(context) else dropped("No prompts.")
+    return lambda value, context: (
+        convert(value, context) if _sampled(context) else dropped("The config has no prompts.")
+    )
 
 
 def _size(value: JSON, context: Context) -> JSON:
@@ -65,7 +67,7 @@ def _size(value: JSON, context: Context) -> JSON:
     first = str(value).split(",")[0]
     sides = [int(amount(side)) for side in several_numbers(first.lower().replace("x", ","))]
     if not sides:
-        return dropped("Not given.")
+        return dropped("It is empty.")
     if len(sides) == 1 and float(first) < 16:
         sides = [side_of(float(first) * 1e6, 1.0)]
     width, height = sides[0], sides[-1]
@@ -133,12 +135,20 @@ OUTPUT: list[Row] = [
     to(
         "tracker_project_name",
         "logging.wandb_project",
-        lambda value, context: str(value) if "wandb" in str(context.get("report_to")) else dropped("W&B is off there."),
+        lambda value, context: (
+            str(value)
+            if "wandb" in str(context.get("report_to"))
+            else dropped("Weights & Biases is off in the other tool.")
+        ),
     ),
     to(
         "tracker_run_name",
         "logging.wandb_run",
-        lambda value, context: str(value) if "wandb" in str(context.get("report_to")) else dropped("W&B is off there."),
+        lambda value, context: (
+            str(value)
+            if "wandb" in str(context.get("report_to"))
+            else dropped("Weights & Biases is off in the other tool.")
+        ),
     ),
     *irrelevant("output_dir logging_dir configs_dir", "Results lie in `.lora-assets/outputs/NAME/`."),
     *irrelevant("hub_model_id", "The name of the project."),
@@ -150,7 +160,9 @@ OUTPUT: list[Row] = [
         "model_card_note model_card_safe_for_work modelspec_comment webhook_config webhook_reporting_interval",
         "We do not upload.",
     ),
-    *irrelevant("post_checkpoint_script post_upload_script", "Scripts are not run: Dagster's sensors see new results."),
+    *irrelevant(
+        "post_checkpoint_script post_upload_script", "Scripts are not run. A Dagster sensor can act on a new result."
+    ),
     to("num_processes", "hardware.num_processes", number),
 ]
 
@@ -193,8 +205,10 @@ OTHER: list[Row] = [
         (None, "", "combined"),
     ),
     no("data_backend_sampling", "Set `repeats` of the folders.", (None, "auto-weighting", "")),
-    *irrelevant("disable_segmented_timestep_sampling", "Each draw is made by seed on its own."),
-    *irrelevant("training_scheduler_timestep_spacing inference_scheduler_timestep_spacing", "The base's own."),
+    *irrelevant("disable_segmented_timestep_sampling", "Here each draw follows from the seed alone."),
+    *irrelevant(
+        "training_scheduler_timestep_spacing inference_scheduler_timestep_spacing", "It is the base's own value."
+    ),
     *irrelevant("fully_unload_text_encoder save_text_encoder text_encoder_limit data_aesthetic_score", PROGRAM),
     *irrelevant(
         "delete_unwanted_images delete_problematic_images enable_nsfw_check nsfw_check_* delete_nsfw_images",
@@ -209,7 +223,7 @@ OTHER: list[Row] = [
     ),
     *irrelevant(
         "delete_invalid_checkpoints freeze_encoder* soft_min_snr_sigma_data audio_* deepfloyd_* ltx2_* wan_*",
-        "It concerns that program only, or other models.",
+        "It matters in the other program only, or for other models.",
     ),
     no("layer_freeze_strategy", _OTHER, (None, "none", "")),
     *[

@@ -214,7 +214,7 @@ def _lycoris(loaded: Loaded, values: Mapping[str, JSON], extra: list[tuple[str, 
     named = str(values.get("lycoris_config") or "config/lycoris_config.json")
     file = loaded.beside(named)
     if file is None:
-        extra.append(("lycoris_config", named, refused("No such file is there: set `adapter` by hand.")))
+        extra.append(("lycoris_config", named, refused("There is no such file. Set the group `adapter` by hand.")))
         return {"lycoris_config": None}
     data = load(file)
     return {"lycoris_config": None, **{f"lycoris.{key}": value for key, value in data.items()}}
@@ -230,16 +230,25 @@ def _sections(
     for number, one in enumerate(backends):
         kind, name = str(one.get("dataset_type") or "image"), str(one.get("id") or number)
         if truth(one.get("disabled")) or truth(one.get("disable")):
-            extra += [(f"{name}.{key}", value, dropped("Not used there.")) for key, value in one.items()]
+            extra += [
+                (f"{name}.{key}", value, dropped("The other tool does not use it here.")) for key, value in one.items()
+            ]
         elif kind in ("image", "eval"):
             found.append(_section(one, name, known, values))
         elif kind in _CACHES:
-            extra += [(f"{name}.{key}", value, dropped("A cache; ours is the store.")) for key, value in one.items()]
+            extra += [
+                (f"{name}.{key}", value, dropped("It belongs to its cache. Our cache is the store."))
+                for key, value in one.items()
+            ]
         elif kind == "conditioning":
-            why = dropped("Read with the pictures that name it.") if name in linked else refused("No pictures name it.")
+            why = (
+                dropped("See the folder of pictures that names it.")
+                if name in linked
+                else refused("No folder of pictures names it.")
+            )
             extra += [(f"{name}.{key}", value, why) for key, value in one.items()]
         else:
-            extra.append((f"{name}.dataset_type", kind, refused("We train on pictures alone.")))
+            extra.append((f"{name}.dataset_type", kind, refused("We train on pictures only.")))
     return found
 
 

@@ -38,8 +38,8 @@ from trainer_core.types import JSON
 def _length(value: JSON, context: Context) -> JSON:
     steps, epochs = amount(context.get("max_train_steps")), amount(context.get("num_train_epochs", 1))
     if context.key == "max_train_steps":
-        return int(steps) if steps else dropped("0 leaves it to `num_train_epochs`.")
-    return dropped("`max_train_steps` goes before it.") if steps else number(epochs)
+        return int(steps) if steps else dropped("It is 0, so `num_train_epochs` decides.")
+    return dropped("`max_train_steps` is used instead of it.") if steps else number(epochs)
 
 
 def _sampling(value: JSON, context: Context) -> JSON:
@@ -55,13 +55,13 @@ def _sampling(value: JSON, context: Context) -> JSON:
         )
         return Conversion({**kind, "noise.shift": "resolution"})
     if truth(context.get("flow_use_beta_schedule")):
-        return changed(found, "We have no beta distribution: logit-normal instead.")
+        return changed(found, "We have no beta distribution. Logit-normal is used instead.")
     return Conversion(found)
 
 
 def _offset(value: JSON, context: Context) -> JSON:
     if not truth(context.get("offset_noise")):
-        return dropped("Without `offset_noise`.")
+        return dropped("`offset_noise` is off.")
     chance = amount(context.get("noise_offset_probability", 0.25))
     if chance < 1:
         return changed(
@@ -81,7 +81,7 @@ def _ema(value: JSON, context: Context) -> JSON:
 TRAINING: list[Row] = [
     to("pretrained_model_name_or_path", "model.path", model_path),
     to("revision", "model.revision", unless_off(text)),
-    *irrelevant("model_family model_flavour model_type controlnet control variant", "Read to detect the family."),
+    *irrelevant("model_family model_flavour model_type controlnet control variant", "It is read to detect the family."),
     *[
         no(key, "Put it into the folder of the base: a folder in diffusers' format has all parts.")
         for key in (
@@ -129,7 +129,8 @@ TRAINING: list[Row] = [
         "prediction_type",
         "noise.prediction",
         diffusion_only(
-            choice("noise.prediction", {"epsilon": "epsilon", "v_prediction": "v_prediction"}), "The family's own."
+            choice("noise.prediction", {"epsilon": "epsilon", "v_prediction": "v_prediction"}),
+            "It is the family's own value.",
         ),
     ),
     to("snr_gamma", "loss.min_snr_gamma", diffusion_only(unless_off(number), "Not used with flow matching.")),
@@ -146,16 +147,17 @@ TRAINING: list[Row] = [
     to("tokenizer_max_length", "text.max_length", unless_off(number)),
     *irrelevant("t5_padding", "As in diffusers' pipeline."),
     *irrelevant(
-        "resolution resolution_type caption_strategy instance_prompt prepend_instance_prompt", "See the backends."
+        "resolution resolution_type caption_strategy instance_prompt prepend_instance_prompt",
+        "See the keys of the backends.",
     ),
-    *irrelevant("data_backend_config", "Read, and reported key by key."),
+    *irrelevant("data_backend_config", "Its keys are reported one by one."),
     to("aspect_bucket_alignment", "bucket.step", number),
-    *irrelevant("minimum_image_size aspect_bucket_rounding", "See the backends."),
+    *irrelevant("minimum_image_size aspect_bucket_rounding", "See the keys of the backends."),
     to("vae_batch_size", "latents.batch_size", number),
     to(
         "text_encoder_batch_size",
         "text.batch_size",
-        lambda value, context: number(value) if amount(value) > 1 else dropped("The profile's choice."),
+        lambda value, context: number(value) if amount(value) > 1 else dropped("The hardware profile chooses it."),
     ),
     to("vae_dtype", "latents.precision", precision),
     no("timestep_bias_strategy", "Move noise levels with `noise.min_timestep` and `max_timestep`.", (None, "none", "")),
