@@ -70,7 +70,7 @@ DATASET: list[Row] = [
     no("invert_mask", "White is trained here: invert the masks."),
     to("resolution", "datasets.resolutions", _resolution, "Its default is 512."),
     several("buckets", "bucket.table bucket.max_side", _buckets),
-    *irrelevant("square_crop", "Read with `buckets`."),
+    *irrelevant("square_crop", "See `buckets`."),
     to("bucket_tolerance", "bucket.step", number),
     to("caption_ext", "caption.extensions", _extension, "Its default is `.txt`."),
     to("caption_type", "caption.extensions", _extension),

@@ -101,12 +101,12 @@ MODEL: list[Row] = [
     *memory("model.quantize model.quantize_te model.low_vram model.auto_memory model.layer_offloading"),
     *memory("model.text_encoder_bits model.split_model_over_gpus model.compile model.block_compile"),
     *memory("model.accuracy_recovery_adapter network.layer_offloading"),
-    *irrelevant("model.qtype model.qtype_te model.quantize_kwargs.*", "Read with `quantize`."),
+    *irrelevant("model.qtype model.qtype_te model.quantize_kwargs.*", "See `quantize`."),
     *irrelevant(
         "model.layer_offloading_transformer_percent model.layer_offloading_text_encoder_percent",
-        "Read with `layer_offloading`.",
+        "See `layer_offloading`.",
     ),
-    *irrelevant("model.compile_mode model.compile_fullgraph model.compile_dynamic", "Read with `compile`."),
+    *irrelevant("model.compile_mode model.compile_fullgraph model.compile_dynamic", "See `compile`."),
     *irrelevant(
         "model.te_device model.vae_device model.attn_masking model.cache_size_limit"
         " model.split_model_other_module_param_count_scale",

@@ -44,7 +44,7 @@ _INSIDE: Mapping[str, str] = {
 """Family -> names of the modules inside the blocks, outside of which nothing is adapted (`transformer_only`)."""
 _Z_IMAGE = r"layers\.\d+\.(attention\.(to_[qkv]|to_out\.0)|feed_forward\.w[123])"
 """Z-Image's layers without its refiners, which it leaves out."""
-HARDWARE = "Hardware: the profile decides (`hardware.profile`)."
+HARDWARE = "It is a matter of hardware: `hardware.profile` decides."
 
 
 def _rank(value: JSON, context: Context) -> JSON:
@@ -225,7 +225,7 @@ NETWORK: list[Row] = [
         _adapted,
         "It adapts every Linear and 1x1 convolution of the transformer blocks.",
     ),
-    *irrelevant("network.lokr_full_rank", "Written with the rank."),
+    *irrelevant("network.lokr_full_rank", "See the rank."),
     *irrelevant("network.transformer_only", "Only blocks are adapted here."),
     *irrelevant("network.old_lokr_format network.split_multistage_loras", "It matters in the other program only."),
     no("network.all_layers", "To train norms, set `adapter.train_norm`."),
@@ -286,7 +286,7 @@ TRAIN: list[Row] = [
     to("train.max_grad_norm", "optimizer.max_grad_norm", number),
     to("train.dtype", "train.precision", precision, "Its default is fp32."),
     several("train.ema_config.use_ema", "train.ema_decay", _ema),
-    *irrelevant("train.ema_config.ema_decay", "Written with `use_ema`."),
+    *irrelevant("train.ema_config.ema_decay", "See `use_ema`."),
     *irrelevant("train.ema_config.*", "It matters in the other program only."),
     no("train.train_unet", "The denoiser is always trained here.", (None, True)),
     to("train.train_text_encoder", "adapter.text_encoders", unless_off(_encoders)),
@@ -297,7 +297,7 @@ TRAIN: list[Row] = [
         "noise.timestep_sampling noise.shift",
         flow_only(_timesteps, "Diffusion families draw uniformly, in both."),
     ),
-    *irrelevant("train.linear_timesteps train.linear_timesteps2", "Read with `timestep_type`."),
+    *irrelevant("train.linear_timesteps train.linear_timesteps2", "See `timestep_type`."),
     several(
         "train.content_or_style", "", _balance, "Use `noise.logit_mean`: it moves the noise levels.", "unsupported"
     ),
@@ -327,7 +327,7 @@ TRAIN: list[Row] = [
         "See the key that it belongs to.",
     ),
     no("train.blank_prompt_preservation", "Use `loss.preservation_weight`: it preserves the class."),
-    *irrelevant("train.blank_prompt_preservation_multiplier", "Read with it only."),
+    *irrelevant("train.blank_prompt_preservation_multiplier", "See the key that it belongs to."),
     to("train.prompt_dropout_prob", "caption.dropout", unless_off(number)),
     *irrelevant("train.noise_scheduler train.num_train_timesteps", "It is the family's own value."),
     *irrelevant("train.xformers train.sdp train.attention_backend", HARDWARE),
@@ -341,11 +341,11 @@ TRAIN: list[Row] = [
     no("train.do_differential_guidance", _WAYS),
     *irrelevant(
         "train.differential_guidance_scale train.switch_boundary_every train.next_sample_timesteps",
-        "Read with another option only.",
+        "See the key that it belongs to.",
     ),
     no("train.start_step", "A stopped run goes on from its last state; no setting is needed."),
     no("train.inverted_mask_prior", "Use `loss.mask_floor`: it weights the part that a mask leaves out."),
-    *irrelevant("train.inverted_mask_prior_multiplier", "Read with it only."),
+    *irrelevant("train.inverted_mask_prior_multiplier", "See the key that it belongs to."),
     *[no(f"train.{key}", _WAYS, (None, 1, 1.0)) for key in _MULTIPLIERS],
     *[no(f"train.{key}", _WAYS) for key in _SPECIAL],
 ]

@@ -38,7 +38,7 @@ from trainer_core.importers.core.key_table import unsupported as no
 from trainer_core.importers.core.targets import transformer_blocks
 from trainer_core.types import JSON
 
-HARDWARE = "Hardware: the profile decides (`hardware.profile`)."
+HARDWARE = "It is a matter of hardware: `hardware.profile` decides."
 _PROGRAM = "It matters in the other program only."
 _PARTS = "Put it into the folder of the base: a folder in diffusers' format has all parts."
 _UNET_LINEARS = r"(?!.*conv_shortcut)(down_blocks|mid_block|up_blocks)\..*"
@@ -139,7 +139,7 @@ ROWS: list[Row] = [
     *memory("model.text_encoder_nf4 model.text_encoder_fp8 blocks_to_swap compile"),
     several("model.timestep_sample_method", "noise.timestep_sampling noise.shift", flow_only(_sampling)),
     *irrelevant(
-        "model.sigmoid_scale model.shift model.flux_shift model.lumina_shift", "Written with the timesteps' sampling."
+        "model.sigmoid_scale model.shift model.flux_shift model.lumina_shift", "See the sampling of timesteps."
     ),
     to("model.guidance", "noise.guidance", number),
     no("model.bypass_guidance_embedding", "The guidance embedding of FLUX.1-dev is always used here."),
@@ -204,7 +204,7 @@ ROWS: list[Row] = [
     to("uncond_fraction", "caption.dropout", unless_off(number)),
     to("activation_checkpointing", "train.gradient_checkpointing", lambda value, context: truth(value)),
     *irrelevant("reentrant_activation_checkpointing", HARDWARE),
-    *irrelevant("disable_block_swap_for_eval", "Read with `blocks_to_swap`."),
+    *irrelevant("disable_block_swap_for_eval", "See `blocks_to_swap`."),
     *irrelevant("pipeline_stages partition_method partition_split map_num_proc", HARDWARE),
     to(
         "caching_batch_size",

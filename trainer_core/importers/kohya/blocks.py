@@ -116,7 +116,11 @@ def _layers(value: JSON, context: Context) -> JSON:
 ROWS: list[Row] = [
     several(f"network_args.{key}", "adapter.blocks", convert, note)
     for keys, convert, note in (
-        (("block_dims", "block_alphas"), _lists, "By the numbers of SD1.5's 25 or SDXL's 23 blocks; 0 leaves one out."),
+        (
+            ("block_dims", "block_alphas"),
+            _lists,
+            "The numbers are those of the 25 blocks of SD1.5 or the 23 of SDXL; 0 leaves a block out.",
+        ),
         (("train_blocks", *_COUNTS, *_FLUX_LAYERS), _layers, "FLUX.1's blocks and layers; 0 leaves them out."),
     )
     for key in keys

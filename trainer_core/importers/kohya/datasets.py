@@ -146,7 +146,7 @@ ROWS: list[Row] = [
     to("keep_tokens_separator", "tags.keep_tokens_separator", unless_off(text)),
     to("secondary_separator", "tags.secondary_separator", unless_off(text)),
     no("token_warmup_step", "All tags are used from the first step on."),
-    *irrelevant("token_warmup_min", "Read with `token_warmup_step` only."),
+    *irrelevant("token_warmup_min", "See `token_warmup_step`."),
     no("metadata_file", "Export its captions to text files beside the pictures."),
     no("network_multiplier", "Weight the folder's loss with `loss_weight`.", (None, 1, 1.0)),
     no(

@@ -277,13 +277,13 @@ _GUI_ROWS: list[Row] = [
     *irrelevant("train_lora_ggpo", "See `ggpo_sigma`."),
     *irrelevant("hunyuan_* anima_* byt5", "It is for a model that is not trained here."),
     *memory("sd3_fused_backward_pass flux_fused_backward_pass"),
-    *irrelevant("sd3_disable_mmap_load_safetensors lumina_use_flash_attn", "Hardware."),
-    *irrelevant("lumina_use_sage_attn lumina_cache_*", "Hardware, or always so here."),
+    *irrelevant("sd3_disable_mmap_load_safetensors lumina_use_flash_attn", "It is a matter of hardware."),
+    *irrelevant("lumina_use_sage_attn lumina_cache_*", "It is a matter of hardware, or always so here."),
     several(
         "additional_parameters",
         "",
-        lambda value, context: dropped("It is empty." if is_off(value) else "Read, and reported option by option."),
-        "Read, and reported option by option.",
+        lambda value, context: dropped("It is empty." if is_off(value) else "Its options are reported one by one."),
+        "Its options are reported one by one.",
     ),
 ]
 

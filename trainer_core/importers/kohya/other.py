@@ -6,7 +6,7 @@ from trainer_core.importers.core.components import text_encoder_rows, vae_row
 from trainer_core.importers.core.key_table import Row, irrelevant, memory
 from trainer_core.importers.core.key_table import unsupported as no
 
-HARDWARE = "Hardware: the profile decides (`hardware.profile`)."
+HARDWARE = "It is a matter of hardware: `hardware.profile` decides."
 
 CACHED = "Latents and embeddings are always cached here, and every change is noticed."
 
@@ -17,9 +17,9 @@ OTHER: list[Row] = [
     *memory("double_blocks_to_swap cpu_offload_checkpointing torch_compile dynamo_backend fused_backward_pass"),
     *memory("lowram lowvram split_mode deepspeed offload_optimizer_device offload_param_device use_ramtorch"),
     *memory("fp16_master_weights_and_gradients"),
-    *irrelevant("dynamo_mode dynamo_use_fullgraph dynamo_use_dynamic", "Read with `dynamo_backend`."),
-    *irrelevant("zero_stage offload_optimizer_nvme_path offload_param_nvme_path", "Read with DeepSpeed."),
-    *irrelevant("zero3_init_flag zero3_save_16bit_model", "Read with DeepSpeed."),
+    *irrelevant("dynamo_mode dynamo_use_fullgraph dynamo_use_dynamic", "See `dynamo_backend`."),
+    *irrelevant("zero_stage offload_optimizer_nvme_path offload_param_nvme_path", "It belongs to DeepSpeed."),
+    *irrelevant("zero3_init_flag zero3_save_16bit_model", "It belongs to DeepSpeed."),
     *irrelevant("max_data_loader_n_workers persistent_data_loader_workers disable_mmap_load_safetensors", HARDWARE),
     *irrelevant("mem_eff_save t5xxl_device t5xxl_dtype num_cpu_threads_per_process num_machines multi_gpu", HARDWARE),
     *irrelevant("gpu_ids main_process_port extra_accelerate_launch_args ddp_timeout", HARDWARE),

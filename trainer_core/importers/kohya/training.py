@@ -299,8 +299,8 @@ NOISE: list[Row] = [
     to("max_timestep", "noise.max_timestep", unless_off(number)),
     several("timestep_sampling", "noise.timestep_sampling noise.logit_std noise.shift", flow_only(_sampling)),
     several("weighting_scheme", "noise.timestep_sampling noise.shift", flow_only(_scheme)),
-    *irrelevant("sigmoid_scale discrete_flow_shift training_shift", "Read, and written, with the timesteps' sampling."),
-    *irrelevant("logit_mean logit_std mode_scale", "Read, and written, with the timesteps' sampling."),
+    *irrelevant("sigmoid_scale discrete_flow_shift training_shift", "See the sampling of timesteps."),
+    *irrelevant("logit_mean logit_std mode_scale", "See the sampling of timesteps."),
     several("model_prediction_type", "", flow_only(_prediction), status="changed"),
     to(
         "guidance_scale",

@@ -154,7 +154,7 @@ ROWS: list[Row] = [
     several("type", "datasets.held_out datasets.regularisation", _kind),
     to("balancing", "datasets.repeats", _balancing),
     to("repeats", "datasets.repeats", _balancing),
-    *irrelevant("balancing_strategy", "Read with `balancing`."),
+    *irrelevant("balancing_strategy", "See `balancing`."),
     several(
         "include_subdirectories",
         "",
@@ -167,7 +167,7 @@ ROWS: list[Row] = [
     to("loss_weight", "datasets.loss_weight", number),
     to("(resolution)", "datasets.resolutions", _shared_resolution),
     to("image.resolution_override", "datasets.resolutions", _override),
-    *irrelevant("image.enable_resolution_override", "Read with `resolution_override`."),
+    *irrelevant("image.enable_resolution_override", "See `resolution_override`."),
     several("(aspect_ratio_bucketing)", "bucket.table bucket.max_side bucket.min_side", _buckets),
     several("(masked_training)", "datasets.mask_path", _masks, status="unsupported"),
     several("image.enable_crop_jitter", "augment.crop", _jitter),
@@ -176,7 +176,7 @@ ROWS: list[Row] = [
         several(f"image.enable_random_{what}", "augment.color", _colour, status="changed")
         for what in ("brightness", "contrast", "saturation", "hue")
     ],
-    *irrelevant("image.random_*", "Read with its switch."),
+    *irrelevant("image.random_*", "See the key that switches it on."),
     *[
         no(f"image.enable_fixed_{what}", _FIXED)
         for what in ("flip", "rotate", "brightness", "contrast", "saturation", "hue")
@@ -190,11 +190,13 @@ ROWS: list[Row] = [
     to("text.tag_delimiter", "tags.separator", unless_off(text)),
     to("text.keep_tags_count", "tags.keep_tokens", _keep),
     several("text.tag_dropout_probability", "tags.dropout caption.dropout", _dropout),
-    *irrelevant("text.tag_dropout_enable text.tag_dropout_mode", "Read with `tag_dropout_probability`."),
+    *irrelevant("text.tag_dropout_enable text.tag_dropout_mode", "See `tag_dropout_probability`."),
     no("text.tag_dropout_special_tags_mode", "Protect tags at the front with `tags.keep_tokens`.", (None, "NONE", "")),
-    *irrelevant("text.tag_dropout_special_tags text.tag_dropout_special_tags_regex", "Read with its mode."),
+    *irrelevant(
+        "text.tag_dropout_special_tags text.tag_dropout_special_tags_regex", "See the mode that it belongs to."
+    ),
     no("text.caps_randomize_enable", "Upper and lower case of captions are kept."),
-    *irrelevant("text.caps_randomize_*", "Read with its switch."),
+    *irrelevant("text.caps_randomize_*", "See the key that switches it on."),
     to(
         "text_variations",
         "caption.variants",
@@ -202,7 +204,7 @@ ROWS: list[Row] = [
             int(amount(value)) if amount(value) > 1 else dropped("Here several texts are encoded if captions vary.")
         ),
     ),
-    *irrelevant("image_variations", "Read with `enable_crop_jitter`."),
+    *irrelevant("image_variations", "See `enable_crop_jitter`."),
     *irrelevant("enabled seed concept_stats __version", _PROGRAM),
     to(
         "(picture without a caption)",

@@ -33,7 +33,7 @@ from trainer_core.importers.core.key_table import unsupported as no
 from trainer_core.importers.onetrainer import targets
 from trainer_core.types import JSON
 
-HARDWARE = "Hardware: the profile decides (`hardware.profile`)."
+HARDWARE = "It is a matter of hardware: `hardware.profile` decides."
 
 ENCODERS: Mapping[str, int] = {"sd15": 1, "sdxl": 2, "sd3": 3, "flux1": 2, "chroma": 1, "sana": 1}
 
@@ -199,7 +199,7 @@ PARTS: list[Row] = [
     ],
     to("transformer.guidance_scale", "noise.guidance", number),
     *irrelevant("unet.guidance_scale prior.guidance_scale", "It is for other models."),
-    *irrelevant("transformer.attention_mask", "As in diffusers' pipeline."),
+    *irrelevant("transformer.attention_mask", "It is as in diffusers' pipeline."),
     to("vae.weight_dtype", "latents.precision", lambda value, context: precision(value, context)),
     vae_row("vae.model_name"),
     *text_encoder_rows(tuple(f"{part}.model_name" for part in _PARTS if part.startswith("text_encoder"))),
@@ -254,7 +254,7 @@ PARTS: list[Row] = [
         irrelevant(f"{part}.*", "It is for other models.")[0]
         for part in ("effnet_encoder", "decoder", "decoder_text_encoder", "decoder_vqgan", "unconditional_transformer")
     ],
-    *irrelevant("quantization.*", "Read with a quantised `weight_dtype`."),
+    *irrelevant("quantization.*", "It belongs to a quantised `weight_dtype`."),
 ]
 
 _WITH_EPS = ("ADAM", "ADAGRAD", "ADEMAMIX", "PRODIGY", "ADOPT", "LAMB", "SCHEDULE_FREE_ADAMW", "DADAPT_AD", "RMSPROP")
@@ -280,7 +280,7 @@ ADAPTER: list[Row] = [
     ),
     *irrelevant("lora_weight_dtype", "Adapters are fp32 here."),
     to("lora_model_name", "adapter.init_from", unless_off(path)),
-    *irrelevant("oft_block_size", "Written with `peft_type`."),
+    *irrelevant("oft_block_size", "See `peft_type`."),
     no("oft_block_share", "Here each block has its own rotation."),
     to("oft_scaled", "adapter_options.rescaled", _switch("OFT_2")),
     to("lokr_decompose_factor", "adapter_options.factor", _of("LOKR")),
@@ -291,7 +291,7 @@ ADAPTER: list[Row] = [
     to("dropout_probability", "adapter.dropout", unless_off(number)),
     several("layer_filter_preset", "adapter.targets", targets.of_preset),
     several("layer_filter", "adapter.targets", unless_off(targets.of_filter)),
-    *irrelevant("layer_filter_regex", "Read with `layer_filter`."),
+    *irrelevant("layer_filter_regex", "See `layer_filter`."),
 ]
 
 OPTIMIZER: list[Row] = [

@@ -167,10 +167,10 @@ TRAINING: list[Row] = [
     to("gradient_checkpointing", "train.gradient_checkpointing", checkpointing),
     to("train_dtype", "train.precision", precision, "Its default is fp16."),
     several("ema", "train.ema_decay", _ema),
-    *irrelevant("ema_decay ema_update_step_interval", "Written with `ema`."),
+    *irrelevant("ema_decay ema_update_step_interval", "See `ema`."),
     several("timestep_distribution", "noise.timestep_sampling noise.shift", _timesteps),
     *irrelevant(
-        "noising_weight noising_bias timestep_shift dynamic_timestep_shifting", "Written with the distribution."
+        "noising_weight noising_bias timestep_shift dynamic_timestep_shifting", "See the distribution of timesteps."
     ),
     to("min_noising_strength", "noise.min_timestep", unless_off(lambda value, context: round(amount(value) * 1000))),
     to("max_noising_strength", "noise.max_timestep", lambda value, context: round(amount(value) * 1000)),
@@ -195,12 +195,12 @@ TRAINING: list[Row] = [
     to("force_v_prediction", "noise.prediction", unless_off(lambda value, context: "v_prediction")),
     to("force_epsilon_prediction", "noise.prediction", unless_off(lambda value, context: "epsilon")),
     several("loss_weight_fn", "loss.min_snr_gamma loss.debiased", _weighting),
-    *irrelevant("loss_weight_strength", "Read with `loss_weight_fn`."),
+    *irrelevant("loss_weight_strength", "See `loss_weight_fn`."),
     *[
         several(key, "loss.type", _loss)
         for key in ("mse_strength", "mae_strength", "huber_strength", "log_cosh_strength")
     ],
-    *irrelevant("huber_delta", "Written with `huber_strength`."),
+    *irrelevant("huber_delta", "See `huber_strength`."),
     *irrelevant("vb_loss_strength", "It is for other models."),
     *irrelevant("masked_training", "See the keys of the concepts."),
     to("unmasked_weight", "loss.mask_floor", _masked("unmasked_weight")),
@@ -262,7 +262,7 @@ OUTPUT: list[Row] = [
     several("save_every", "save.every save.every_epochs", _every("save.every", "save_every_unit")),
     *irrelevant(
         "save_every_unit save_skip_first save_filename_prefix backup_after_unit backup_before_save",
-        "Written with the number, or of its program.",
+        "See the number that it belongs to, or it matters in the other program only.",
     ),
     several("backup_after", "train.checkpoint_every", _backup),
     *irrelevant("rolling_backup", "The last `train.keep_last` states are kept."),
@@ -308,7 +308,7 @@ OUTPUT: list[Row] = [
             else dropped("The loss is measured every tenth of the run, or every `train.evaluate_every` steps.")
         ),
     ),
-    *irrelevant("validate_after_unit", "Read with `validate_after`."),
+    *irrelevant("validate_after_unit", "See `validate_after`."),
     to("seed", "train.seed", unless_off(number)),
     *irrelevant("dataloader_threads", HARDWARE),
     *irrelevant(
@@ -319,7 +319,7 @@ OUTPUT: list[Row] = [
     ),
     several("weight_dtype", "", quantised),
     *memory("compile enable_activation_offloading layer_offload_fraction"),
-    *irrelevant("async_offloading enable_async_offloading", "Read with offloading."),
+    *irrelevant("async_offloading enable_async_offloading", "It belongs to offloading."),
     *irrelevant("attention_mechanism", HARDWARE),
     no("force_circular_padding", "Convolutions always keep the padding of the base."),
     *irrelevant(

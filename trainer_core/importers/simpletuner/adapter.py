@@ -33,7 +33,7 @@ from trainer_core.importers.core.key_table import unsupported as no
 from trainer_core.importers.kohya.network import ALGORITHMS, ENCODERS
 from trainer_core.types import JSON
 
-HARDWARE = "Hardware: the profile decides (`hardware.profile`)."
+HARDWARE = "It is a matter of hardware: `hardware.profile` decides."
 
 
 _LORA_TARGETS: Mapping[str, str] = {
@@ -253,7 +253,7 @@ OPTIMIZER: list[Row] = [
     to("adam_weight_decay", "optimizer.weight_decay", _weighted_adam("weight_decay")),
     to("adam_epsilon", "optimizer.eps", _weighted_adam("eps")),
     to("max_grad_norm", "optimizer.max_grad_norm", _clip),
-    *irrelevant("grad_clip_method", "Read with `max_grad_norm`."),
+    *irrelevant("grad_clip_method", "See `max_grad_norm`."),
     several("lr_scheduler", "schedule.name", lambda value, context: schedules.named(schedules.SIMPLETUNER, value)),
     several("lr_warmup_steps", "schedule.warmup_steps", unless_off(warmup)),
     to("lr_num_cycles", "schedule.cycles", _cycles),

@@ -171,9 +171,9 @@ OTHER: list[Row] = [
     *memory("text_encoder_1_precision text_encoder_2_precision text_encoder_3_precision text_encoder_4_precision"),
     *memory("ramtorch enable_group_offload musubi_blocks_to_swap dynamo_backend deepspeed_config fsdp_enable"),
     *memory("enable_chunked_feed_forward"),
-    *irrelevant("feed_forward_chunk_size", "Read with `enable_chunked_feed_forward`."),
+    *irrelevant("feed_forward_chunk_size", "See `enable_chunked_feed_forward`."),
     *memory("vae_enable_tiling vae_enable_slicing vae_enable_patch_conv"),
-    *irrelevant("base_model_default_dtype quantize_via", "Read with `base_model_precision`."),
+    *irrelevant("base_model_default_dtype quantize_via", "See `base_model_precision`."),
     *irrelevant(
         "sdnq_* attention_mechanism sageattention_usage sla_config disable_tf32 allow_tf32 set_grads_to_none", HARDWARE
     ),
@@ -255,11 +255,11 @@ OTHER: list[Row] = [
     ],
     *irrelevant(
         "xm_* nextlat_* irepa_* crepa_* urepa_* twinflow_* internal_guidance_* layersync_* mixflow_*",
-        "Read with its switch only.",
+        "See the key that switches it on.",
     ),
     *irrelevant(
         "diff2flow_* scheduled_sampling_* refiner_training_* distillation_config flow_timesteps_mode",
-        "Read with its switch only.",
+        "See the key that switches it on.",
     ),
     *secret("wandb_api_key hf_token"),
 ]

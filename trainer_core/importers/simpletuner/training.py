@@ -108,20 +108,21 @@ TRAINING: list[Row] = [
     to("mixed_precision", "train.precision", precision),
     several("use_ema", "train.ema_decay", _ema),
     *irrelevant(
-        "ema_decay ema_device ema_cpu_only ema_foreach_disable ema_validation", "Written with `use_ema`, or hardware."
+        "ema_decay ema_device ema_cpu_only ema_foreach_disable ema_validation",
+        "See `use_ema`; the others are a matter of hardware.",
     ),
     no("ema_update_interval", "Here the average is updated at every step.", (None, 1)),
     no("ema_warmup_steps", "Here the decay of the average always rises from the start of the run."),
     several("flow_schedule_shift", "noise.timestep_sampling noise.shift", flow_only(_sampling)),
     *irrelevant(
         "flow_sigmoid_scale flow_use_uniform_schedule flow_schedule_auto_shift flow_use_beta_schedule",
-        "Written with `flow_schedule_shift`.",
+        "See `flow_schedule_shift`.",
     ),
-    *irrelevant("flow_beta_schedule_alpha flow_beta_schedule_beta", "Written with `flow_schedule_shift`."),
+    *irrelevant("flow_beta_schedule_alpha flow_beta_schedule_beta", "See `flow_schedule_shift`."),
     to("flux_guidance_value", "noise.guidance", number),
     *irrelevant("flux_guidance_mode flux_guidance_min flux_guidance_max", "Guidance is constant (`noise.guidance`)."),
     to("noise_offset", "noise.offset", diffusion_only(_offset, "Not used with flow matching.")),
-    *irrelevant("offset_noise noise_offset_probability", "Read with `noise_offset`."),
+    *irrelevant("offset_noise noise_offset_probability", "See `noise_offset`."),
     to("input_perturbation", "noise.ip_gamma", unless_off(number)),
     no("input_perturbation_steps", "Here it is the same for the whole run."),
     to("rescale_betas_zero_snr", "noise.zero_terminal_snr", on),
@@ -145,7 +146,7 @@ TRAINING: list[Row] = [
     no("masked_loss_probability", "Masks are used at every step here.", (None, 1, 1.0)),
     to("caption_dropout_probability", "caption.dropout", number),
     to("tokenizer_max_length", "text.max_length", unless_off(number)),
-    *irrelevant("t5_padding", "As in diffusers' pipeline."),
+    *irrelevant("t5_padding", "It is as in diffusers' pipeline."),
     *irrelevant(
         "resolution resolution_type caption_strategy instance_prompt prepend_instance_prompt",
         "See the keys of the backends.",
@@ -163,7 +164,7 @@ TRAINING: list[Row] = [
     no("timestep_bias_strategy", "Move noise levels with `noise.min_timestep` and `max_timestep`.", (None, "none", "")),
     *irrelevant(
         "timestep_bias_begin timestep_bias_end timestep_bias_multiplier timestep_bias_portion",
-        "Read with its strategy.",
+        "See the strategy that it belongs to.",
     ),
 ]
 
