@@ -191,10 +191,10 @@ def test_every_prompt_has_the_trigger_word() -> None:
     assert all("ohwx" in prompt for prompt in chosen(situation)["sample.prompts"])
 
 
-def test_pictures_that_nothing_calls_are_reported() -> None:
+def test_pictures_with_neither_trigger_word_nor_captions_are_reported() -> None:
     situation = replace(dataset(captioned=0.0, captions=()), answers=replace(ANSWERS, trigger_word=""))
-    assert any("nothing calls the concept" in line for line in warnings(situation))
-    assert not any("nothing calls" in line for line in warnings(dataset(captioned=0.0, captions=())))
+    assert any("neither a trigger word nor a caption" in line for line in warnings(situation))
+    assert not any("neither a trigger word" in line for line in warnings(dataset(captioned=0.0, captions=())))
 
 
 def test_one_thing_has_no_s() -> None:

@@ -61,7 +61,7 @@ def find_lr(  # noqa: PLR0913 - an argument an option
 
 def _check(first: float, last: float, steps: int) -> None:
     if not 0 < first < last <= 10:
-        raise UsageError(f"--from {first:g} --to {last:g}: it must be 0 < from < to <= 10.")
+        raise UsageError(f"--from {first:g} --to {last:g}: it must be 0 < from < to <= 10. Try --from 1e-6 --to 1e-2.")
     if steps < _FEWEST:
         raise UsageError(f"--steps {steps}: it must be at least {_FEWEST}.")
 
