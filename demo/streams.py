@@ -1,5 +1,6 @@
 """The pretraining data, drawn on the fly: pictures for the VAE, a latent bank for the UNet."""
 
+import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,6 +25,9 @@ DECODER_SIZES: dict[tuple[int, int], float] = {(32, 32): 0.5, (64, 64): 0.4, (48
 """Share of the decoder's steps by (width, height): small pictures are full of edges, so teach more."""
 
 DOODLE_SHARE = 0.35
+
+COMPARED_DRAWINGS = 32
+"""Drawings of each bucket whose pixels tell whether a stored bank is still what would be drawn: each shape is there."""
 
 
 def to_pixels(pictures: Sequence[Image.Image]) -> Tensor:
@@ -121,15 +125,24 @@ def bank_scenes(seed: int, size: int) -> dict[tuple[int, int], list[Scene]]:
 
 
 def build_bank(vae: AutoencoderKL, seed: int, size: int, file: Path) -> LatentBank:
-    """Encode a bank, or read it from `file` if it was made with the same seed and size."""
+    """Encode a bank, or read it from `file` if it holds the same scenes, drawn and encoded in the same way."""
     scenes = bank_scenes(seed, size)
-    recipe = json.dumps({"seed": seed, "size": size})
+    recipe = _recipe(vae, scenes)
     if file.exists() and (stored := _read_latents(file, recipe)) is not None:
         return LatentBank(scenes, stored, vae.config.scaling_factor)
     latents = {bucket: _encode(vae, drawn, bucket) for bucket, drawn in scenes.items()}
     tensors = {f"{w}x{h}": tensor for (w, h), tensor in latents.items()}
     write_atomically(file, save(tensors, {"recipe": recipe}))
     return LatentBank(scenes, latents, vae.config.scaling_factor)
+
+
+def _recipe(vae: AutoencoderKL, scenes: dict[tuple[int, int], list[Scene]]) -> str:
+    """Digests of what decides a bank: every scene, the pixels of some drawings, and the weights that encode them."""
+    some = [(scene, bucket) for bucket, drawn in scenes.items() for scene in drawn[:COMPARED_DRAWINGS]]
+    pixels = b"".join(draw(scene, *bucket).tobytes() for scene, bucket in some)
+    encoder = {name: value for name, value in vae.state_dict().items() if name.startswith(("encoder.", "quant_conv."))}
+    parts = {"scenes": repr(scenes).encode(), "pixels": pixels, "encoder": save(encoder)}
+    return json.dumps({name: hashlib.sha256(part).hexdigest() for name, part in parts.items()})
 
 
 def _read_latents(file: Path, recipe: str) -> dict[tuple[int, int], Tensor] | None:

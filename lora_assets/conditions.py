@@ -8,7 +8,7 @@ The conditions have no memory: each is a function of Dagster's records and of th
 when neither changed (`sensors/automation.py`).
 """
 
-from collections.abc import Set
+from collections.abc import Callable, Set
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
@@ -27,7 +27,12 @@ letters, so it has other signs replaced; its metadata has them in full."""
 
 def when_stale() -> dg.AutomationCondition:
     """Return the condition of every stage's asset."""
-    return IsStale() & AncestorsFresh() & ~ProjectHasUnfinishedRun() & ~StoppedAndNothingNew()
+    return (
+        Holds("made_before_and_stale_now", is_stale)
+        & Holds("everything_above_is_fresh", ancestors_are_fresh)
+        & ~Holds("project_has_unfinished_run", project_has_unfinished_run)
+        & ~Holds("stopped_failed_or_overridden_and_nothing_new", stopped_and_nothing_new)
+    )
 
 
 @dataclass(frozen=True)
@@ -55,85 +60,59 @@ def facts_of(view: AssetGraphView) -> Facts:
     return Facts(view)
 
 
-class _Condition(dg.AutomationCondition):
+@dataclass(frozen=True)
+class Holds(dg.AutomationCondition):
     """A condition that is true or false for an asset as a whole."""
 
-    def holds(self, facts: Facts, key: dg.AssetKey) -> bool:
-        """Return whether the condition is true."""
-        raise NotImplementedError
+    label: str
+    """What the UI shows. Dagster makes the id of a condition from it."""
+    predicate: Callable[[Facts, dg.AssetKey], bool]
+
+    @property
+    def name(self) -> str:
+        """What the UI shows."""
+        return self.label
 
     def evaluate(self, context: dg.AutomationContext) -> dg.AutomationResult:
         """Answer for the asset, unless an earlier condition has ruled it out."""
         candidates = context.candidate_subset
-        if candidates.is_empty or not self.holds(facts_of(context.asset_graph_view), context.key):
+        if candidates.is_empty or not self.predicate(facts_of(context.asset_graph_view), context.key):
             candidates = context.get_empty_subset()
         return dg.AutomationResult(context, candidates)
 
 
-class IsStale(_Condition):
-    """True as long as Dagster calls the asset stale; an asset that was never made is not stale but missing.
+def is_stale(facts: Facts, key: dg.AssetKey) -> bool:
+    """Return whether Dagster calls the asset stale; an asset that was never made is not stale but missing.
 
     A level, not an edge: conditions that wait for an update lose the one that comes while the asset is being made,
     which for training takes hours.
     """
-
-    @property
-    def name(self) -> str:
-        """What the UI shows."""
-        return "made_before_and_stale_now"
-
-    def holds(self, facts: Facts, key: dg.AssetKey) -> bool:
-        """Ask Dagster's own staleness."""
-        return facts.staleness.is_stale(key)
+    return facts.staleness.is_stale(key)
 
 
-class AncestorsFresh(_Condition):
-    """True when nothing above the asset is stale or missing.
+def ancestors_are_fresh(facts: Facts, key: dg.AssetKey) -> bool:
+    """Return whether nothing above the asset is stale or missing.
 
     Staleness reaches one level: without this an asset with several parents would start before the work above it is
     done, and do that work within its own step; or again and again, where a parent failed.
     """
-
-    @property
-    def name(self) -> str:
-        """What the UI shows."""
-        return "everything_above_is_fresh"
-
-    def holds(self, facts: Facts, key: dg.AssetKey) -> bool:
-        """Ask Dagster's staleness of every ancestor."""
-        ancestors = facts.view.asset_graph.get_ancestor_asset_keys(key)
-        return all(facts.staleness.is_fresh(ancestor) for ancestor in ancestors)
+    ancestors = facts.view.asset_graph.get_ancestor_asset_keys(key)
+    return all(facts.staleness.is_fresh(ancestor) for ancestor in ancestors)
 
 
-class ProjectHasUnfinishedRun(_Condition):
-    """True while any run that makes an asset of the project has not ended.
+def project_has_unfinished_run(facts: Facts, key: dg.AssetKey) -> bool:
+    """Return whether any run that makes an asset of the project has not ended.
 
     Dagster's `in_progress` asks only the newest run that planned the asset, and does not count a run that was created
     and not yet queued.
     """
-
-    @property
-    def name(self) -> str:
-        """What the UI shows."""
-        return "project_has_unfinished_run"
-
-    def holds(self, facts: Facts, key: dg.AssetKey) -> bool:
-        """Find the asset's group among those with unfinished runs."""
-        return facts.view.asset_graph.get(key).group_name in facts.busy_groups
+    return facts.view.asset_graph.get(key).group_name in facts.busy_groups
 
 
-class StoppedAndNothingNew(_Condition):
-    """True when the last run was stopped, failed or had overrides, and nothing has changed since it began."""
-
-    @property
-    def name(self) -> str:
-        """What the UI shows."""
-        return "stopped_failed_or_overridden_and_nothing_new"
-
-    def holds(self, facts: Facts, key: dg.AssetKey) -> bool:
-        """Compare what there is now with what the last run knew."""
-        run = blocking_run(facts.view.instance, key)
-        return run is not None and not _something_new(facts.view, key, run)
+def stopped_and_nothing_new(facts: Facts, key: dg.AssetKey) -> bool:
+    """Return whether the last run was stopped, failed or had overrides, and nothing has changed since it began."""
+    run = blocking_run(facts.view.instance, key)
+    return run is not None and not _something_new(facts.view, key, run)
 
 
 @dataclass(frozen=True)
@@ -142,7 +121,8 @@ class BlockingRun:
 
     run_id: str
     began: float
-    """When it started, in seconds since 1970. What changed before, while it waited in the queue, it saw."""
+    """When it began to make the asset, in seconds since 1970. What changed before, while it waited in the queue or for
+    its pool, it saw."""
     code_version: str | None
     """Code version of the asset by the project's own settings, where it is on record."""
 
@@ -152,9 +132,9 @@ def blocking_run(instance: dg.DagsterInstance, key: dg.AssetKey) -> BlockingRun 
     plan, made = upstream.latest_plan(instance, key), upstream.version_record(instance, key, observed=False)
     if plan and (made is None or made.storage_id < plan.storage_id):
         code_version = upstream.op_tag_at_planning(instance, plan.run, key, CODE_VERSION)
-        return BlockingRun(plan.run.run_id, upstream.began(instance, plan.run.run_id) or 0.0, code_version)
+        return BlockingRun(plan.run.run_id, upstream.began(instance, plan.run.run_id, key) or 0.0, code_version)
     if made and OVERRIDES in made.tags:
-        began = upstream.began(instance, made.run_id) or made.timestamp
+        began = upstream.began(instance, made.run_id, key) or made.timestamp
         return BlockingRun(made.run_id, began, made.tags.get(CODE_VERSION))
     return None
 

@@ -184,12 +184,25 @@ def version_at(instance: dg.DagsterInstance, key: dg.AssetKey, observed: bool, m
     return record.version if record else None
 
 
-def began(instance: dg.DagsterInstance, run_id: str) -> float | None:
-    """Return when a run started, or was created if it never started, in seconds since 1970; None without a record."""
+def began(instance: dg.DagsterInstance, run_id: str, key: dg.AssetKey) -> float | None:
+    """Return when a run began to make an asset, in seconds since 1970; None without a record.
+
+    A step may wait minutes for its pool after the run has started. So it is when the asset's own step began, the last
+    attempt of several; where it has none, when the run started; where it never started, when the run was created.
+    """
+    step_key, kinds = _op_name(key), {dg.DagsterEventType.STEP_START, dg.DagsterEventType.STEP_RESTARTED}
+    steps = [entry for entry in instance.all_logs(run_id, of_type=kinds) if entry.step_key == step_key]
+    if steps:
+        return steps[-1].timestamp
     record = instance.get_run_record_by_id(run_id)
     if record is None:
         return None
     return record.create_timestamp.timestamp() if record.start_time is None else record.start_time
+
+
+def _op_name(key: dg.AssetKey) -> str:
+    """Return what Dagster calls the op of an asset, and its step."""
+    return "__".join(key.path)
 
 
 def version_in_run(instance: dg.DagsterInstance, key: dg.AssetKey, run_id: str) -> str | None:
@@ -236,7 +249,7 @@ def op_tag_at_planning(instance: dg.DagsterInstance, run: dg.DagsterRun, key: dg
     if run.job_snapshot_id is None or not instance.has_job_snapshot(run.job_snapshot_id):
         return None
     ops = instance.get_job_snapshot(run.job_snapshot_id).node_defs_snapshot.op_def_snaps
-    return next((op.tags.get(tag) for op in ops if op.name == "__".join(key.path)), None)
+    return next((op.tags.get(tag) for op in ops if op.name == _op_name(key)), None)
 
 
 def unfinished_runs(instance: dg.DagsterInstance) -> Mapping[str, frozenset[dg.AssetKey]]:

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 from trainer_core.config.load import load_project, project_home
 from trainer_core.errors import ConfigError, DamagedEntries, IntegrityError, Interrupted, LoraAssetsError, StageFailed
@@ -26,10 +26,8 @@ from trainer_core.stages.stage_result import StagePlan, StageResult, Status
 from trainer_core.stages.staleness import recipe_changes, stale_items
 from trainer_core.store import Published
 from trainer_core.store.keys import digest
+from trainer_core.train.range_test import FoundLr, RangeTest
 from trainer_core.types import JSON, FileStat, Report, silent
-
-if TYPE_CHECKING:
-    from trainer_core.train.lr_finder import FoundLr, RangeTest
 
 log = logging.getLogger(__name__)
 

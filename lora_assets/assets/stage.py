@@ -11,6 +11,7 @@ from lora_assets.assets.progress import Progress
 from lora_assets.overrides import RunSettings, overrides_of_run
 from lora_assets.projects import ProjectAssets, tag_value
 from lora_assets.resources import HardwareResource, StoreResource
+from trainer_core.config.native import without_base
 from trainer_core.config.reads import slice_key
 from trainer_core.errors import Interrupted, LoraAssetsError
 from trainer_core.families import get_family
@@ -22,6 +23,9 @@ from trainer_core.store.keys import digest
 GPU_POOL = "gpu"
 DATASET_FOLDER = "dataset_folder"
 BASE_MODEL = "base_model"
+
+_RESOLUTION = {"bucket", "bucket.resolution"}
+"""Either is what a stage declares whose result depends on the resolution."""
 
 SOURCES: Mapping[str, Callable[[Session], str]] = {
     DATASET_FOLDER: lambda session: session.workspace.scanned.folder_version,
@@ -140,10 +144,18 @@ class StageAsset:
         return [project.key(name) for name in (*self.sources, *(parent.name for parent in self.parents))]
 
     def code_version(self, project: ProjectAssets) -> str:
-        """Return what changes when the stage's code or a setting that it reads does."""
-        stage = STAGES[self.name]
-        code = stage.code(get_family(project.project.model.family).spec)
-        return f"{stage.version}-{digest([slice_key(project.project, stage.keyed), code])[:12]}"
+        """Return what changes when the stage's code or a setting that decides its result does.
+
+        A bucket side that is not given is the base's own. The base is not opened here: it may be fetched later, and
+        definitions must load fast. So such a side counts as the family's default, never as the same number given: that
+        number may be another than the base's. A base with another side of its own is another `base_model`.
+        """
+        stage, spec = STAGES[self.name], get_family(project.project.model.family).spec
+        settings, default = without_base(project.project, spec.resolution)
+        parts = [slice_key(settings, stage.keyed), stage.code(spec)]
+        if default is not None and _RESOLUTION & set(stage.keyed):
+            parts.append(default)
+        return f"{stage.version}-{digest(parts)[:12]}"
 
     def ancestors(self) -> dict[str, "StageAsset"]:
         """Return all stages above it by name, parents first."""

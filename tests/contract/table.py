@@ -37,6 +37,8 @@ The rest is from one run from pictures to metrics, with control pictures where t
 - **Resume**: whether three steps, stopped after two, give the weights of three in one go, bit for bit.
 - **Exports**: largest relative error of an update in the published fp16 file of each format, and who read it back:
   diffusers, or our own reader alone where diffusers does not read such keys.
+  The formats `native` and `lycoris` were not measured here. `tests/contract/test_exports.py` proves them for every
+  model on random updates: the largest relative error is at most 1e-6 in fp32 and 1e-3 in fp16.
 - **Sample**: whether a picture by plain diffusers changes when it loads the published file.
 """
 

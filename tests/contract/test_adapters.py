@@ -24,7 +24,7 @@ from trainer_core.export.write import Lora, exported_tensors, write_lora
 from trainer_core.run import StageResult
 
 FAMILIES = ("flux1", "sdxl")
-FORMATS = ("diffusers", "kohya", "comfyui", "lycoris")
+FORMATS = ("diffusers", "kohya", "comfyui", "native", "lycoris")
 EXTRA: Mapping[str, tuple[str, ...]] = {
     "boft": ("adapter_options.block_size=4",),
     "dylora": ("adapter_options.block_size=2",),
@@ -32,7 +32,13 @@ EXTRA: Mapping[str, tuple[str, ...]] = {
 }
 # kind -> family -> (format, reader that proved it) of every file that is written
 PRODUCT = {
-    "flux1": {"diffusers": "diffusers", "kohya": "lora-assets", "comfyui": "diffusers", "lycoris": "lycoris"},
+    "flux1": {
+        "diffusers": "diffusers",
+        "kohya": "lora-assets",
+        "comfyui": "diffusers",
+        "native": "lora-assets",
+        "lycoris": "lycoris",
+    },
     "sdxl": {"diffusers": "diffusers", "kohya": "diffusers", "comfyui": "diffusers", "lycoris": "lycoris"},
 }
 LYCORIS = {

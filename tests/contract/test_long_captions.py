@@ -8,11 +8,15 @@ from typing import Any
 import pytest
 import torch
 
+from tests.contract.models import MODELS
 from tests.contract.support import Tiny, rows
 from trainer_core.config.groups import TextConfig
+from trainer_core.families import get_family
 from trainer_core.stages.preflight.truncation import own_tokens, text_length
 
 LONG = ("sd15", "sdxl")
+LIMITED = sorted(name for name, model in MODELS.items() if get_family(model.family).spec.text.limits)
+"""Models whose text encoder stops reading somewhere."""
 
 
 def words(count: int) -> str:
@@ -47,11 +51,17 @@ def test_the_first_piece_of_a_long_caption_is_what_a_short_window_reads(
         torch.testing.assert_close(long.pooled, short.pooled, atol=1e-6, rtol=1e-5)
 
 
+@pytest.mark.parametrize("tiny", sorted(set(MODELS) - set(LIMITED)), indirect=True)
+def test_a_family_without_a_limit_reads_a_long_caption_to_its_end(tiny: Tiny) -> None:
+    caption = words(1100)
+    first, second = rows(tiny, (f"{caption} a", f"{caption} b"))
+    assert not torch.allclose(first.embeds, second.embeds, atol=1e-6)
+
+
 @pytest.mark.setting("text.max_length")
+@pytest.mark.parametrize("tiny", LIMITED, indirect=True)
 def test_a_familys_limit_is_where_its_encoder_stops_reading(tiny: Tiny) -> None:
     spec = tiny.family.spec
-    if not spec.text.limits:
-        pytest.skip("nothing is ever cut")
     (limit,) = spec.text.limits
     settings: dict[str, Any] = {"max_length": 128} if spec.text.choosable_length else {}
     text, tokenizer = TextConfig(**settings), tiny.encoders[limit.tokenizer]

@@ -72,13 +72,31 @@ def test_tensorboard_shows_what_the_run_measured(project: TinyProject) -> None:
     result = project.run(*STEPS, TENSORBOARD, until="lora_checkpoint")["lora_checkpoint"]
     (folder,) = (outputs(project) / "tensorboard").iterdir()
     assert folder.name == result.published.metadata["run"][:12]
-    found, lines = curves(folder), read_metrics(result.published.path / "training.jsonl")
-    assert [line.step for line in lines] == [2, 4, 6, 8]
-    for name, of_line in {"loss/train": "loss", "lr/unet": "lr", "grad_norm": "grad_norm"}.items():
-        assert found[name] == [(line.step, pytest.approx(getattr(line, of_line))) for line in lines]
-    losses = result.published.metadata["held_out_losses"]
-    assert found["loss/held_out"] == [(step, pytest.approx(losses[str(step)])) for step in (0, 4, 8)]
+    found = curves(folder)
+    assert_all_of_the_run(found, result, [2, 4, 6, 8])
     assert {"speed/steps_per_s", "memory/mib"} <= found.keys()
+
+
+def assert_all_of_the_run(found: dict[str, list[tuple[int, float]]], result: run.StageResult, steps: list[int]) -> None:
+    """Compare curves with what the result says of the whole run."""
+    lines = read_metrics(result.published.path / "training.jsonl")
+    assert [line.step for line in lines] == steps
+    for name, of_line in {"loss/train": "loss", "lr/unet": "lr", "grad_norm": "grad_norm"}.items():
+        assert found[name] == [(line.step, pytest.approx(getattr(line, of_line))) for line in lines], name
+    losses: dict[str, float] = result.published.metadata["held_out_losses"]
+    assert found["loss/held_out"] == [(int(step), pytest.approx(loss)) for step, loss in losses.items()]
+    assert {0, 4, steps[-1]} <= {int(step) for step in losses}
+
+
+@pytest.mark.setting("logging.tensorboard", "logging.wandb", "train.steps")
+def test_a_longer_run_shows_the_curves_from_their_beginning(project: TinyProject) -> None:
+    project.run(*STEPS, until="lora_checkpoint")
+    longer = (*STEPS, "train.steps=12", TENSORBOARD, OFFLINE)
+    result = project.run(*longer, until="lora_checkpoint")["lora_checkpoint"]
+    assert (result.items_computed, result.items_reused) == (4, 8)
+    (folder,) = (outputs(project) / "tensorboard").iterdir()
+    for found in (curves(folder), told_offline(project)):
+        assert_all_of_the_run(found, result, [2, 4, 6, 8, 10, 12])
 
 
 @pytest.mark.setting("logging.tensorboard", "logging.wandb", "train.checkpoint_every")

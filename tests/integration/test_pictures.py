@@ -14,7 +14,8 @@ import pytest
 import torch
 from PIL import Image
 
-from tests.projects import NewProject, TinyProject, computed, draw_picture, statuses
+from tests.picture_projects import samples_of, stale_latents, trained
+from tests.projects import TinyProject, computed, draw_picture, statuses
 from tests.unit.cli.support import call
 from trainer_core import run
 from trainer_core.data.pictures.crops_and_views import view_id
@@ -24,10 +25,9 @@ from trainer_core.families.shared import loading
 from trainer_core.hardware.placement import torch_dtype
 from trainer_core.stages.caching.entries import read_items, read_latents
 from trainer_core.stages.caching.view_entries import mask_id, read_masks
-from trainer_core.stages.project import picture_analysis
 from trainer_core.stages.rendering.prompts import chosen_prompts
 from trainer_core.train.batches import BatchLoader
-from trainer_core.types import Batch, ProgressEvent, Sample
+from trainer_core.types import Batch, ProgressEvent
 
 DATASETS = """\
 datasets:
@@ -69,27 +69,6 @@ def finished(finished_sd15: Path, tmp_path_factory: pytest.TempPathFactory) -> P
 @pytest.fixture
 def project(finished: Path, tmp_path: Path) -> TinyProject:
     return TinyProject(finished).copy(tmp_path / "project")
-
-
-@pytest.fixture
-def plain(finished_sd15: Path, tmp_path: Path) -> TinyProject:
-    return TinyProject(finished_sd15).copy(tmp_path / "plain")
-
-
-def samples_of(project: TinyProject, *overrides: str) -> dict[str, Sample]:
-    session = run.open_session(project.config, overrides)
-    try:
-        return {sample.id: sample for sample in session.workspace.manifest.samples}
-    finally:
-        session.close()
-
-
-def stale_latents(project: TinyProject, *overrides: str) -> dict[str, str]:
-    return dict(project.plan(*overrides)["cached_latents"].stale)
-
-
-def trained(project: TinyProject, *overrides: str) -> set[str]:
-    return {name for name, sample in samples_of(project, *overrides).items() if sample.split == "train"}
 
 
 def test_an_unchanged_project_is_fresh(project: TinyProject) -> None:
@@ -159,16 +138,6 @@ def test_another_picture_encodes_its_own_views_and_no_mask(project: TinyProject)
     assert all(f"pictures/{name}@" in entry for entry in stale)
     assert project.plan(*STEPS)["cached_text_embeddings"].status == "fresh"
     assert project.run(*STEPS, until="cached_latents")["cached_latents"].items_computed == len(stale)
-
-
-@pytest.mark.setting("augment.flip")
-def test_switching_flip_on_encodes_the_mirror_images_alone(plain: TinyProject) -> None:
-    stale = stale_latents(plain, "augment.flip=true")
-    assert stale == {view_id(name, 1): "new" for name in trained(plain)}
-    results = plain.run("augment.flip=true", until="lora_checkpoint")
-    assert results["cached_latents"].items_computed == len(trained(plain))
-    assert "cached_text_embeddings" not in computed(results)
-    assert stale_latents(plain) == {} and plain.plan()["lora_checkpoint"].status == "fresh"
 
 
 @pytest.mark.setting("augment.flip", "augment.color", "augment.crop", "augment.crop_scale")
@@ -300,69 +269,6 @@ def test_what_dagster_observes_moves_with_a_mask(project: TinyProject) -> None:
     assert observed() != before
 
 
-@pytest.mark.setting("datasets.mask_path", "datasets.alpha_mask")
-@pytest.mark.parametrize("model", ["flux2", "sana", "qwen_image"])
-def test_masks_have_the_size_of_every_familys_latents(model: str, new_project: NewProject) -> None:
-    project = new_project(model)
-    pixels = np.full((64, 64, 4), 255, np.uint8)
-    pixels[:, :32, 3] = 0
-    Image.fromarray(pixels).save(project.pictures / "alpha.png")
-    (project.pictures / "alpha.txt").write_text("half of it")
-    session = run.open_session(
-        project.config, ["datasets.0.alpha_mask=true", "bucket.step=32", "datasets.0.held_out=0"]
-    )
-    try:
-        published = run.run_until(session, "cached_latents")[-1].published
-        items: dict[str, Any] = read_items(published)
-        name = "pictures/alpha.png"
-        latent = read_latents(session.workspace.store, {name: str(items[name]["key"])})[name]
-        mask = read_masks(session.workspace.store, {name: str(items[mask_id(name)]["key"])})[name]
-        assert mask.shape == (1, *latent.shape[-2:])
-        half = mask.shape[-1] // 2
-        assert mask[..., :half].max() == 0 and mask[..., half:].min() == 1
-    finally:
-        session.close()
-
-
-@pytest.mark.setting("latents.precision")
-def test_the_precision_of_latents_decides_how_they_are_encoded_and_stored(plain: TinyProject) -> None:
-    def stored(*overrides: str) -> tuple[torch.dtype, torch.Tensor]:
-        session = run.open_session(plain.config, overrides)
-        try:
-            items: dict[str, Any] = read_items(run.run_until(session, "cached_latents")[-1].published)
-            name = "pictures/000.png"
-            latent = read_latents(session.workspace.store, {name: str(items[name]["key"])})[name]
-            return latent.dtype, latent.float().clone()
-        finally:
-            session.close()
-
-    assert len(stale_latents(plain, "latents.precision=bf16")) == 8
-    (fine, exact), (coarse, rounded) = stored(), stored("latents.precision=bf16")
-    assert (fine, coarse) == (torch.float32, torch.float16)
-    assert 0 < float((exact - rounded).abs().max()) < 0.1 * float(exact.abs().max())
-
-
-@pytest.mark.setting("latents.batch_size")
-def test_the_batch_size_of_latents_decides_how_many_the_vae_sees_at_once(
-    plain: TinyProject, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from trainer_core.stages import cached_latents
-
-    sizes: list[int] = []
-    plain_batches = cached_latents._batches  # pyright: ignore[reportPrivateUsage]
-
-    def batches(pictures: Any, size: int) -> Any:
-        for batch in plain_batches(pictures, size):
-            sizes.append(len(batch))
-            yield batch
-
-    monkeypatch.setattr(cached_latents, "_batches", batches)
-    assert plain.plan("latents.batch_size=2")["cached_latents"].status == "fresh"
-    plain.run("latents.precision=bf16", "latents.batch_size=2", until="cached_latents")
-    # Three, three and two pictures of a size.
-    assert sorted(sizes) == [1, 1, 2, 2, 2]
-
-
 def test_settings_that_cannot_work_are_told_before_a_picture_is_read(project: TinyProject) -> None:
     wrong = (
         ("datasets.0.held_out_group=(", "neither `folder` nor a regex"),
@@ -373,46 +279,6 @@ def test_settings_that_cannot_work_are_told_before_a_picture_is_read(project: Ti
     for override, told in wrong:
         result = call("check", project.config, "--set", override)
         assert result.exit_code == 2 and told in " ".join(result.output.split()), override
-
-
-class Detector:
-    """Finds a face at the left edge of every picture, and counts how often it is asked."""
-
-    asked = 0
-
-    def detectMultiScale(self, grey: Any, **settings: Any) -> list[tuple[int, int, int, int]]:
-        type(self).asked += 1
-        return [(0, 0, 10, 10)]
-
-
-@pytest.mark.setting("augment.crop")
-def test_a_face_is_looked_for_once_and_moves_the_cut(plain: TinyProject, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(picture_analysis, "load_detector", Detector)
-    overrides = ("augment.crop=face", "bucket.table=square")
-    wide = {name: sample for name, sample in samples_of(plain, *overrides).items() if sample.geometry.original[1] == 96}
-    assert Detector.asked == 8
-    assert {sample.split: sample.geometry.crop for sample in wide.values()}["train"] == (0, 0)
-    assert samples_of(plain, *overrides).keys() >= wide.keys() and Detector.asked == 8
-    centre = samples_of(plain, "bucket.table=square")
-    assert all(centre[name].geometry.crop == (0, 16) for name in wide)
-    moved = {name for name, one in samples_of(plain, *overrides).items() if one.geometry != centre[name].geometry}
-    plain.run("bucket.table=square", until="cached_latents")
-    assert moved and stale_latents(plain, *overrides).keys() == moved <= trained(plain)
-
-
-@pytest.mark.setting("augment.crop")
-def test_without_a_detector_nothing_is_remembered_and_all_is_cut_at_the_centre(
-    plain: TinyProject, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(picture_analysis, "load_detector", lambda: None)
-    overrides = ("augment.crop=face", "bucket.table=square")
-    assert samples_of(plain, *overrides) == samples_of(plain, "bucket.table=square")
-    text = " ".join(call("check", plain.config, "--set", overrides[0]).output.split())
-    assert "lora-assets[faces]" in text and "no face that was found" in text
-    Detector.asked = 0
-    monkeypatch.setattr(picture_analysis, "load_detector", Detector)
-    samples_of(plain, *overrides)
-    assert Detector.asked == 8
 
 
 def test_control_pictures_forbid_views(project: TinyProject) -> None:

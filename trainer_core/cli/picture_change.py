@@ -45,7 +45,9 @@ def changes_picture(lora: Path, base: Path, prompt: str) -> bool:
         else:
             load_any(pipeline, lora, family.spec)
     except (ValueError, RuntimeError, KeyError) as error:
-        raise ModelError(f"{lora}: diffusers cannot load it into {base}: {error}") from error
+        raise ModelError(
+            f"{lora}: diffusers cannot load it into {base}: {error}. Give --base the model that it was trained for."
+        ) from error
     return not same_pictures(before, render(pipeline, inputs, settings, lambda: None))
 
 
@@ -74,7 +76,9 @@ def _pipeline(base: Path, dtype: torch.dtype) -> tuple[Any, Family | None]:
     except ModelError as error:
         raise ModelError(f"--base: {str(error).removeprefix('model.path: ')}") from error
     except (OSError, ValueError, AttributeError) as error:
-        raise ModelError(f"--base {base}: diffusers cannot load it: {error}") from error
+        raise ModelError(
+            f"--base {base}: diffusers cannot load it: {error}. Copy the model again, or give another folder."
+        ) from error
 
 
 def _stock_pipeline(base: Path, dtype: torch.dtype) -> Any:

@@ -19,3 +19,19 @@ def with_native_resolution(project: Project, native: int) -> Project:
     largest = max([resolution, *(side for dataset in project.datasets for side in dataset.resolutions)])
     sides = {"resolution": resolution, "max_side": bucket.max_side or 2 * largest}
     return project.model_copy(update={"bucket": bucket.model_copy(update=sides)})
+
+
+def without_base(project: Project, default: int) -> tuple[Project, int | None]:
+    """Return what is certain of the bucket sides before the base is asked.
+
+    Args:
+        project: valid settings, where 0 stands for a side that was not given.
+        default: side in pixels that most bases of the family were trained at.
+
+    Returns:
+        A project whose `max_side` is a number wherever its settings alone decide it, and `default` where
+        `bucket.resolution` was not given, else None.
+    """
+    if project.bucket.resolution:
+        return with_native_resolution(project, project.bucket.resolution), None
+    return project, default

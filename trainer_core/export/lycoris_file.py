@@ -80,8 +80,8 @@ def lycoris_layer(
     except (KeyError, RuntimeError, IndexError):
         fits = False
     if not fits:
-        seen = ", ".join(f"{key} {list(roles[role].shape)}" for role, key in sorted(keys.items()))
-        message = f"{source}: {seen} make no {kind} for a weight {list(shape)}. "
+        shapes = ", ".join(f"{key} {list(roles[role].shape)}" for role, key in sorted(keys.items()))
+        message = f"{source}: {shapes} make no {kind} for a weight {list(shape)}. "
         raise ExportError(message + "Give the base model that it was trained for.")
     return LycorisLayer(kind, tensors)
 

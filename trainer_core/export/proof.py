@@ -183,9 +183,9 @@ class _Comparison:
         # not `error > bound`: a NaN is no proof either
         if wrong := {name: error for name, error in errors.items() if not error <= bound}:
             name, error = max(wrong.items(), key=lambda item: item[1])
-            seen = "it is not there" if name not in found else f"its update is off by {error:.3g} of its size"
-            seen = seen if name in wanted else "it was never trained"
-            message = f"{self.path.name} ({self.format_name}): {self._key(name)}: {seen}, at most {bound:g} is "
+            fault = "it is not there" if name not in found else f"its update is off by {error:.3g} of its size"
+            fault = fault if name in wanted else "it was never trained"
+            message = f"{self.path.name} ({self.format_name}): {self._key(name)}: {fault}, at most {bound:g} is "
             raise ExportError(f"{message}rounding; {len(wrong)} of {len(errors)} modules are wrong. {_FIX}")
         return max(errors.values(), default=0.0)
 

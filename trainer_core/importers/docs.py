@@ -71,7 +71,7 @@ def _rest(table: Table) -> Iterator[str]:
         if row.status == "irrelevant":
             reasons.setdefault(row.note, []).append(_code(row.key))
     for note, keys in reasons.items():
-        yield f"- {note or 'Of no matter.'} {', '.join(keys)}"
+        yield f"- {note or 'They have no effect here.'} {', '.join(keys)}"
     if reasons:
         yield ""
 

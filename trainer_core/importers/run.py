@@ -97,13 +97,13 @@ def detect(data: JSON, asked: str | None, file: Path) -> tuple[Tool, str]:
     known = ", ".join(TOOLS)
     if asked:
         if asked not in TOOLS:
-            raise failure("--from", f"`{asked}` is not a tool we read.", f"Choose one of {known}.")
+            raise failure("--from", f"`{asked}` is not a tool whose configs can be read.", f"Choose one of {known}.")
         return TOOLS[asked], "--from"
     for tool in TOOLS.values():
         if by := tool.recognise(data):
             return tool, by
-    message = "is no config of a tool we know."
-    raise failure(str(file), message, f"Say which with --from: {known}.")
+    message = "has no keys by which one of the known tools is recognised."
+    raise failure(str(file), message, f"If it is a config of one of them, name the tool with --from: {known}.")
 
 
 def project_name(text: str) -> str:
@@ -121,7 +121,7 @@ def _read(tool: Tool, loaded: Loaded) -> Source:
         return source
     except MISSHAPEN as error:
         message = f"is not built as a config of {tool.title} ({error})."
-        raise failure(str(loaded.path), message, "Compare it with the tool's examples.") from error
+        raise failure(str(loaded.path), message, f"Compare it with an example config of {tool.title}.") from error
 
 
 def _asked(family: str) -> DetectedFamily:
@@ -140,7 +140,7 @@ def _free(target: Path, force: bool) -> None:
     if target.is_dir():
         raise failure(str(target), "is a folder.", "Give the name of a YAML file with -o.")
     if target.exists() and not force:
-        raise failure(str(target), "is there already.", "Give another name with -o, or --force.")
+        raise failure(str(target), "exists already.", "Give another name with -o, or add --force to overwrite it.")
 
 
 def _stop(findings: Sequence[Finding]) -> None:
@@ -153,9 +153,16 @@ def _missing(source: Source) -> list[Finding]:
     if detected.family:
         return []
     if detected.problem and not detected.problem.startswith("cannot be detected"):
-        return [Finding("error", "model.family", detected.problem, "Train it with the tool that it was written for.")]
+        return [
+            Finding(
+                "error",
+                "model.family",
+                detected.problem,
+                f"We train {', '.join(family_names())}. Train this one with its own tool.",
+            )
+        ]
     fix = f"Name it with --family: {', '.join(family_names())}."
-    return [Finding("error", "model.family", detected.problem or "cannot be detected.", fix)]
+    return [Finding("error", "model.family", detected.problem or "cannot be detected from the config.", fix)]
 
 
 def _name_model(draft: Draft, source: Source, stem: str) -> None:
@@ -164,12 +171,14 @@ def _name_model(draft: Draft, source: Source, stem: str) -> None:
     if detected.guessed:
         fix = "Correct `model.family`, or import again with --family."
         draft.findings.append(
-            Finding("warning", "model.family", f"is a guess: {detected.family}, by {detected.by}.", fix)
+            Finding("warning", "model.family", f"is {detected.family}, which is a guess by {detected.by}.", fix)
         )
     if source.name and project_name(source.name) != stem:
         draft.settings["save.output_name"] = Chosen(project_name(source.name), "", "what the source calls its LoRA")
     if source.name and project_name(source.name) != source.name:
-        message = f"is `{project_name(source.name)}`: `{source.name}` has letters that file names here may not have."
+        message = (
+            f"is `{project_name(source.name)}`: `{source.name}` has characters that the name of a project may not have."
+        )
         draft.findings.append(Finding("info", "name", message, "Rename the file if you like."))
 
 
@@ -184,8 +193,15 @@ def _incomplete(draft: Draft, source: Source) -> list[Finding]:
         found.append(Finding("error", "datasets", "is missing: the config names no folder of pictures.", fix))
     for number, dataset in enumerate(draft.datasets):
         if "path" not in dataset:
-            message = "is missing: this part of the config names no folder."
-            found.append(Finding("error", f"datasets.{number}.path", message, "Add it there."))
+            message = "is missing: this part of the config names no folder of pictures."
+            found.append(
+                Finding(
+                    "error",
+                    f"datasets.{number}.path",
+                    message,
+                    "Add the folder to that part, or give one with --dataset.",
+                )
+            )
     return found
 
 
@@ -204,7 +220,7 @@ def _checked(draft: Draft, tool: Tool, file: Path, folder: Path, target: Path) -
                 continue
             if not any([_take_out(draft, one) for one in _conflicts(project) if one.level == "error"]):
                 return text, project
-    raise failure(str(file), "does not become a valid project.", "Please report this, with the file.")
+    raise failure(str(file), "cannot be made into a valid project.", "Please report this, with the file.")
 
 
 def _conflicts(project: Project) -> list[Finding]:
@@ -236,7 +252,7 @@ def _write(target: Path, text: str) -> None:
     try:
         write_atomic(target, text)
     except OSError as error:
-        raise failure(str(target), f"cannot be written: {error}.", "Give another place with -o.") from error
+        raise failure(str(target), f"cannot be written: {error}.", "Give another path with -o.") from error
 
 
 def _without_configs(draft: Draft) -> list[Finding]:
@@ -245,7 +261,7 @@ def _without_configs(draft: Draft) -> list[Finding]:
     if Path(path).suffix not in (".safetensors", ".ckpt", ".pt") or "model.config_path" in draft.settings:
         return []
     fix = "Give a diffusers-format folder of the same kind of model, or its id on the hub; it needs no weights."
-    message = "is not set: the base is a single file, which holds no configs and tokenizers."
+    message = "is not set, but the base is a single file, which has no configs and no tokenizers."
     return [Finding("warning", "model.config_path", message, fix)]
 
 
@@ -268,6 +284,6 @@ def _unseen(draft: Draft, folder: Path) -> list[Finding]:
             if setting == "model.path" and re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", str(one)):
                 continue
             if not (folder / Path(str(one)).expanduser()).exists():
-                fix = "Correct it before you train."
-                findings.append(Finding("warning", setting, f"is {one}, and nothing is there.", fix))
+                fix = "Correct the path before you train."
+                findings.append(Finding("warning", setting, f"is {one}, which does not exist.", fix))
     return findings

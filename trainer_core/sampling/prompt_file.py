@@ -119,7 +119,7 @@ def read_prompt_file(path: Path) -> tuple[PromptLine, ...]:
 
 
 def _error(problems: Sequence[tuple[str, str, str]]) -> ConfigError:
-    return ConfigError([Finding("error", FIELD, f"{place}: {message}.", fix) for place, message, fix in problems])
+    return ConfigError([Finding("error", FIELD, f"{location}: {message}.", fix) for location, message, fix in problems])
 
 
 def _from_text(text: str, path: Path, problems: list[tuple[str, str, str]]) -> Iterator[PromptLine]:
@@ -129,20 +129,20 @@ def _from_text(text: str, path: Path, problems: list[tuple[str, str, str]]) -> I
             yield from _text_line(stripped, f"{path}:{number}", problems)
 
 
-def _text_line(line: str, place: str, problems: list[tuple[str, str, str]]) -> Iterator[PromptLine]:
+def _text_line(line: str, location: str, problems: list[tuple[str, str, str]]) -> Iterator[PromptLine]:
     before, values, controls = len(problems), dict[str, object](), list[str]()
     for match in _MARK.finditer(line):
         mark, value = match["mark"], match["value"].strip()
         field = _MARKS.get(mark.lower())
         if field is None:
             known = ", ".join(f"--{one}" for one in _MARKS)
-            problems.append((place, f"`--{mark}` is not a mark of a prompt", f"Use {known}."))
+            problems.append((location, f"`--{mark}` is not a mark of a prompt", f"Use {known}."))
         elif field == "controls":
             controls.append(value)
         elif field in values:
-            problems.append((place, f"`--{mark}` gives {field} a second time", "Keep one of them."))
+            problems.append((location, f"`--{mark}` gives {field} a second time", "Keep one of them."))
         else:
-            _take(_OPTIONS[field], value, f"--{mark}", place, values, problems)
+            _take(_OPTIONS[field], value, f"--{mark}", location, values, problems)
     prompt = _MARK.split(line, maxsplit=1)[0].strip()
     if len(problems) == before:
         yield PromptLine(prompt, controls=tuple(controls), **values)  # pyright: ignore[reportArgumentType]
@@ -152,7 +152,7 @@ def _take(  # noqa: PLR0913 - where a value came from, and where it goes
     option: _Option,
     value: object,
     name: str,
-    place: str,
+    location: str,
     values: dict[str, object],
     problems: list[tuple[str, str, str]],
 ) -> None:
@@ -167,7 +167,7 @@ def _take(  # noqa: PLR0913 - where a value came from, and where it goes
             raise ValueError
         values[option.field] = taken
     except (ValueError, TypeError, OverflowError):
-        problems.append((place, f"`{name}` is {value!r}, wanted {option.wanted}", "Correct it, or leave it out."))
+        problems.append((location, f"`{name}` is {value!r}, wanted {option.wanted}", "Correct it, or leave it out."))
 
 
 def _from_json(text: str, path: Path, problems: list[tuple[str, str, str]]) -> Iterator[PromptLine]:
@@ -204,34 +204,34 @@ def _from_toml(text: str, path: Path, problems: list[tuple[str, str, str]]) -> I
 
 def _rows(rows: Sequence[object], path: Path, problems: list[tuple[str, str, str]]) -> Iterator[PromptLine]:
     for number, row in enumerate(rows, 1):
-        place = f"{path}, prompt {number}"
+        location = f"{path}, prompt {number}"
         if isinstance(row, str):
             yield PromptLine(row.strip())
         elif isinstance(row, Mapping):
-            yield from _row(row, place, problems)
+            yield from _row(row, location, problems)
         else:
-            problems.append((place, f"is {row!r}, wanted text or a table", "Give at least `prompt`."))
+            problems.append((location, f"is {row!r}, wanted text or a table", "Give at least `prompt`."))
 
 
-def _row(row: Mapping[Any, Any], place: str, problems: list[tuple[str, str, str]]) -> Iterator[PromptLine]:
+def _row(row: Mapping[Any, Any], location: str, problems: list[tuple[str, str, str]]) -> Iterator[PromptLine]:
     before, values, prompt, controls = len(problems), dict[str, object](), "", tuple[str, ...]()
     for name, value in row.items():
         field = _NAMES.get(str(name))
         if field is None:
             known = ", ".join(one.name for one in fields(PromptLine))
-            problems.append((place, f"`{name}` is not a setting of a prompt", f"Use {known}."))
+            problems.append((location, f"`{name}` is not a setting of a prompt", f"Use {known}."))
         elif field == "prompt" and isinstance(value, str):
             prompt = value.strip()
         elif field == "controls" and _is_texts(value):
             controls = (value,) if isinstance(value, str) else tuple(value)
         elif field in ("prompt", "controls"):
-            problems.append((place, f"`{name}` is {value!r}, wanted text", "Put it in quotes."))
+            problems.append((location, f"`{name}` is {value!r}, wanted text", "Put it in quotes."))
         elif field in values:
-            problems.append((place, f"`{name}` gives {field} a second time", "Keep one of them."))
+            problems.append((location, f"`{name}` gives {field} a second time", "Keep one of them."))
         else:
-            _take(_OPTIONS[field], value, str(name), place, values, problems)
+            _take(_OPTIONS[field], value, str(name), location, values, problems)
     if "prompt" not in {_NAMES.get(str(name)) for name in row}:
-        problems.append((place, "has no `prompt`", 'Add prompt: "..." to it.'))
+        problems.append((location, "has no `prompt`", 'Add prompt: "..." to it.'))
     if len(problems) == before:
         yield PromptLine(prompt, controls=controls, **values)  # pyright: ignore[reportArgumentType]
 

@@ -43,7 +43,7 @@ def claim(root: Path, run: str, project: str) -> None:
 
 def runs_of(root: Path, project: str) -> list[RunFolder]:
     """Return the runs that a project trained, the one that was idle for longest first."""
-    found = (_look(path) for path in sorted((root / "runs").glob("*")) if path.is_dir())
+    found = (_run_folder(path) for path in sorted((root / "runs").glob("*")) if path.is_dir())
     return sorted((run for run in found if project in run.projects), key=lambda run: (run.used, run.path.name))
 
 
@@ -103,7 +103,7 @@ def free_space(store: Store, project: str, most: int, run: str, needs: int) -> t
     return doomed, 0
 
 
-def _look(path: Path) -> RunFolder:
+def _run_folder(path: Path) -> RunFolder:
     projects = frozenset(unquote(claim.name) for claim in (path / _CLAIMS).glob("*"))
     size, used = 0, 0.0
     for item in path.rglob("*"):

@@ -62,7 +62,7 @@ class RunMonitor:
             values |= {"memory_mib": metrics.memory_mib, "data_wait": metrics.data_wait}
             if self.file:
                 self.file.write(metrics)
-                trainer.trackers.log(_curves(metrics) | trainer.learning_rates(), trainer.step)
+                trainer.trackers.log(metrics.curves(), trainer.step)
             self.losses.clear()
             self.clock.restart()
         if trainer.accelerator.is_main_process:
@@ -113,16 +113,5 @@ class RunMonitor:
             memory_mib=resident_memory_mib(),
             data_wait=waited,
             time=iso_time(),
+            rates=trainer.learning_rates(),
         )
-
-
-def _curves(metrics: StepMetrics) -> dict[str, float]:
-    """Return what services draw of a line of metrics."""
-    curves = {
-        "loss/train": metrics.loss,
-        "speed/steps_per_s": metrics.it_per_s,
-        "speed/samples_per_s": metrics.samples_per_s,
-        "speed/data_wait": metrics.data_wait,
-        "memory/mib": metrics.memory_mib,
-    }
-    return curves if metrics.grad_norm is None else curves | {"grad_norm": metrics.grad_norm}

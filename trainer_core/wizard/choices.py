@@ -32,10 +32,10 @@ Rule = Callable[[Situation], Iterator[Choice]]
 class _Aim:
     rank: int
     draws: int
-    """How often each picture is seen."""
+    """How often each picture is trained."""
     why: str
     prompt: str
-    """Asks for what was trained where it was not seen."""
+    """Shows what was trained in surroundings that the pictures may not have."""
 
 
 @dataclass(frozen=True)
@@ -48,9 +48,9 @@ class _Push:
 
 
 AIMS: dict[Goal, _Aim] = {
-    "character": _Aim(16, 100, "a face or figure is a small change of the base", "{} on a beach at sunset"),
-    "object": _Aim(16, 80, "one thing is a small change of the base", "{} on a wooden table"),
-    "style": _Aim(32, 60, "a style touches everything that is drawn", "a house by a lake, {}"),
+    "character": _Aim(16, 100, "one face or figure needs few weights", "{} on a beach at sunset"),
+    "object": _Aim(16, 80, "one thing needs few weights", "{} on a wooden table"),
+    "style": _Aim(32, 60, "a style changes everything that is drawn, and needs more weights", "a house by a lake, {}"),
 }
 PUSHES: dict[Effort, _Push] = {
     "conservative": _Push(0.5, 0.5, 0.6, 1, "attention"),
@@ -101,7 +101,7 @@ def natural_side(situation: Situation) -> int:
 
 
 def length(situation: Situation) -> int:
-    """Return the optimizer steps of the run: pictures x times each is seen / effective batch, in fifties."""
+    """Return the optimizer steps of the run: pictures x times each is trained / effective batch, in fifties."""
     aim, push = AIMS[situation.answers.goal], PUSHES[situation.answers.effort]
     draws = min(MOST_DRAWS, max(LEAST_DRAWS, situation.dataset.pictures * aim.draws)) * push.draws
     return max(50, round(draws / push.batch / 50) * 50)
@@ -118,16 +118,16 @@ def resolution(situation: Situation) -> Iterator[Choice]:
         why = f"most pictures are smaller than the {base.side} that the base was trained at"
     yield Choice("bucket.resolution", side, why)
     if side < 256:
-        yield Choice("bucket.step", 16, "pictures this small have few sizes in steps of 64")
+        yield Choice("bucket.step", 16, "in steps of 64, pictures this small would have few buckets")
         yield Choice("bucket.min_side", side // 2, "half the resolution")
-    yield Choice("bucket.max_side", 2 * side, "room for wide and tall pictures")
+    yield Choice("bucket.max_side", 2 * side, "for wide and tall pictures")
 
 
 def small_pictures(situation: Situation) -> Iterator[Choice]:
-    """Enlarged pictures teach blur."""
+    """From enlarged pictures a LoRA learns blur."""
     share = situation.dataset.small
     if 0.1 < share <= 0.5:
-        why = f"{share:.0%} of the pictures are small: enlarged, they would teach blur"
+        why = f"{share:.0%} of the pictures are small: if they were enlarged, the LoRA would learn blur"
         yield Choice("bucket.upscale", False, why)
 
 
@@ -145,10 +145,10 @@ def captions(situation: Situation) -> Iterator[Choice]:
         yield Choice("caption.trigger_word", answers.trigger_word, "put before captions that do not have it")
     if dataset.captioned < 1:
         why = f"{1 - dataset.captioned:.0%} of the pictures have no caption"
-        fix = "the trigger word alone stands for them" if answers.trigger_word else "they train the empty caption"
+        fix = "their caption is the trigger word" if answers.trigger_word else "their caption is empty"
         yield Choice("caption.missing", "empty", f"{why}: {fix}")
     if answers.effort != "conservative" and dataset.captioned > 0:
-        yield Choice("caption.dropout", 0.05, "some draws without words, so that guidance keeps working")
+        yield Choice("caption.dropout", 0.05, "some pictures are trained without a caption, which guidance needs")
 
 
 def tags(situation: Situation) -> Iterator[Choice]:
@@ -166,7 +166,7 @@ def adapter(situation: Situation) -> Iterator[Choice]:
     aim, push = AIMS[situation.answers.goal], PUSHES[situation.answers.effort]
     rank = max(4, int(aim.rank * push.rank))
     yield Choice("adapter.rank", rank, aim.why)
-    yield Choice("adapter.alpha", rank, "as the rank, so that every reader loads it at the same strength")
+    yield Choice("adapter.alpha", rank, "equal to the rank, so that every program loads it at the same strength")
     yield Choice("adapter.targets", push.targets, f"{situation.answers.effort}: how much of each block is trained")
 
 
@@ -174,17 +174,21 @@ def optimizer(situation: Situation) -> Iterator[Choice]:
     """Optimizer, rate and schedule."""
     push, machine = PUSHES[situation.answers.effort], situation.machine
     if machine.device == "cuda" and machine.memory_gib < _LITTLE_GPU_GIB:
-        yield Choice("optimizer.name", "adamw8bit", f"{machine.memory_gib:.0f} GiB: its moments take a quarter")
+        yield Choice(
+            "optimizer.name", "adamw8bit", f"{machine.memory_gib:.0f} GiB: its state takes a quarter of the memory"
+        )
     lr = USUAL_LR * push.lr
-    yield Choice("optimizer.lr", lr, f"{situation.answers.effort}; `lora-assets find-lr` measures it")
-    yield Choice("schedule.name", "cosine", "ends softly, so that the last steps only polish")
-    yield Choice("schedule.warmup_ratio", 0.05, "the first gradients are the wildest")
+    yield Choice("optimizer.lr", lr, f"{situation.answers.effort}; `lora-assets find-lr` measures a rate")
+    yield Choice("schedule.name", "cosine", "the rate falls slowly to zero")
+    yield Choice(
+        "schedule.warmup_ratio", 0.05, "the rate rises slowly, because the first gradients are the least reliable"
+    )
 
 
 def loss(situation: Situation) -> Iterator[Choice]:
     """Weights of noise levels."""
     if situation.base.prediction == "diffusion":
-        yield Choice("loss.min_snr_gamma", 5, "steadier training of diffusion models (arXiv 2303.09556)")
+        yield Choice("loss.min_snr_gamma", 5, "makes the training of diffusion models steadier (arXiv 2303.09556)")
 
 
 def run(situation: Situation) -> Iterator[Choice]:
@@ -194,12 +198,12 @@ def run(situation: Situation) -> Iterator[Choice]:
     wanted = PUSHES[answers.effort].batch
     side, steps = fit(situation)[0], length(situation)
     passes = round(steps * wanted / max(1, dataset.pictures))
-    yield Choice("train.steps", steps, f"{pluralize(dataset.pictures, 'picture')}, each seen about {passes} times")
+    yield Choice("train.steps", steps, f"{pluralize(dataset.pictures, 'picture')}, each trained about {passes} times")
     need = training_gib(situation, side, batch, checkpointing)
     memory = f"about {need:.0f} of {situation.machine.memory_gib:.0f} GiB (estimated)"
     yield Choice("train.batch_size", batch, memory)
     if wanted > batch:
-        why = f"an effective batch of {wanted} where memory holds {batch}"
+        why = f"gives an effective batch of {wanted}, where memory holds {batch}"
         yield Choice("train.gradient_accumulation_steps", wanted // batch, why)
     if checkpointing:
         yield Choice("train.gradient_checkpointing", True, "without it the step would not fit; the result is the same")
@@ -209,23 +213,23 @@ def held_out(situation: Situation) -> Iterator[Choice]:
     """Which pictures measure the loss."""
     pictures = situation.dataset.pictures
     if pictures < 10:
-        yield Choice("datasets.0.held_out", 0.0, f"{pluralize(pictures, 'picture')}: too few to keep one back")
+        yield Choice("datasets.0.held_out", 0.0, f"{pluralize(pictures, 'picture')}: too few to hold one out")
     else:
         kept = pluralize(max(1, round(0.1 * pictures)), "picture")
-        yield Choice("datasets.0.held_out", 0.1, f"{kept} that training never sees choose the best step")
+        yield Choice("datasets.0.held_out", 0.1, f"the loss of {kept} that training leaves out chooses the best step")
 
 
 def regularisation(situation: Situation) -> Iterator[Choice]:
     """Pictures of the class."""
     if situation.answers.regularisation is not None:
-        why = "pictures of the class: the base keeps what it knows of it"
+        why = "pictures of the class, so that the base keeps what it knows of it"
         yield Choice("datasets.1.regularisation", True, why)
 
 
 def samples(situation: Situation) -> Iterator[Choice]:
-    """What is rendered on the way."""
+    """What is rendered during training."""
     steps = length(situation)
-    yield Choice("sample.every", max(50, steps // 4), "a look at the LoRA at each quarter of the run")
+    yield Choice("sample.every", max(50, steps // 4), "samples of the LoRA at each quarter of the run")
     trigger = situation.answers.trigger_word
     if not trigger:
         return  # a caption without the concept would show what the base draws anyway
@@ -233,7 +237,7 @@ def samples(situation: Situation) -> Iterator[Choice]:
         caption if trigger in caption else f"{trigger}, {caption}" for caption in situation.dataset.captions[:2]
     ]
     prompts = [AIMS[situation.answers.goal].prompt.format(trigger), *captions]
-    yield Choice("sample.prompts", prompts, "the first asks for what was trained where it was not seen")
+    yield Choice("sample.prompts", prompts, "the first shows what was trained in other surroundings")
 
 
 def hardware(situation: Situation) -> Iterator[Choice]:
@@ -278,7 +282,7 @@ def choose(situation: Situation) -> list[Choice]:
 
 
 def warnings(situation: Situation) -> list[str]:
-    """Say what no setting can mend."""
+    """Say what no setting can correct."""
     messages: list[str] = []
     side, batch, checkpointing = fit(situation)
     need, machine = training_gib(situation, side, batch, checkpointing), situation.machine
@@ -295,9 +299,11 @@ def warnings(situation: Situation) -> list[str]:
         )
     if not situation.answers.trigger_word and situation.dataset.captioned == 0:
         messages.append(
-            "nothing calls the concept: there is neither a trigger word nor a caption, so no prompt can ask for what "
-            "is trained. Give --trigger WORD, or write a caption file beside each picture."
+            "there is neither a trigger word nor a caption, so no prompt can ask for what is trained. "
+            "Give --trigger WORD, or write a caption file beside each picture."
         )
     if (count := situation.dataset.pictures) < 5:
-        messages.append(f"few pictures: the LoRA will repeat the {pluralize(count, 'picture')}. 15 to 50 is usual.")
+        messages.append(
+            f"few pictures: the LoRA will repeat the {pluralize(count, 'picture')}. Add more; 15 to 50 are usual."
+        )
     return messages

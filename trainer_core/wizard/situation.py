@@ -34,7 +34,7 @@ class Answers:
 
 
 @dataclass(frozen=True)
-class MachineLook:
+class MachineFacts:
     """What the work runs on."""
 
     device: Literal["cpu", "cuda"]
@@ -47,7 +47,7 @@ class MachineLook:
 
 
 @dataclass(frozen=True)
-class BaseLook:
+class BaseFacts:
     """What the base model is."""
 
     title: str
@@ -61,7 +61,7 @@ class BaseLook:
 
 
 @dataclass(frozen=True)
-class DatasetLook:
+class DatasetFacts:
     """What the pictures are."""
 
     pictures: int
@@ -82,16 +82,16 @@ class Situation:
     """All of it."""
 
     answers: Answers
-    machine: MachineLook
-    base: BaseLook
-    dataset: DatasetLook
+    machine: MachineFacts
+    base: BaseFacts
+    dataset: DatasetFacts
 
 
-def look_at_pictures(samples: Sequence[Sample], side: int) -> DatasetLook:
+def summarise_pictures(samples: Sequence[Sample], side: int) -> DatasetFacts:
     """Return figures of scanned pictures, for a base that was trained at `side` pixels."""
     areas = [prod(sample.geometry.original) for sample in samples]
     captions = [sample.caption for sample in samples if sample.caption]
-    return DatasetLook(
+    return DatasetFacts(
         pictures=len(samples),
         median_side=round(sqrt(statistics.median(areas))),
         small=sum(area < side**2 / 2 for area in areas) / len(areas),

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from lycoris import create_lycoris_from_weights
 from torch import nn
 
 from tests.unit.adapters.support import Model, attach, disturb, gradients, inputs, on_model, output
@@ -17,6 +18,7 @@ from trainer_core.adapters.adapter import ADAPTERS, module_of
 from trainer_core.adapters.adapter_module import begin
 from trainer_core.adapters.layers import as_layer
 from trainer_core.config.groups import AdapterConfig, AdapterOptionsConfig
+from trainer_core.export.lycoris_file import named_tensors
 from trainer_core.export.readers.lycoris import lycoris_error
 
 SHAPES = [(32, 40), (32, 16, 1, 1), (32, 16, 3, 3)]
@@ -37,6 +39,8 @@ MARKS = {
     "factor": "adapter_options.factor",
     "full_matrix": "adapter_options.full_matrix",
 }
+UNREADABLE_BY_LYCORIS = {"ia3"}
+"""LyCORIS reads two tensors of a layer of (IA)^3 and gives them to a constructor that takes one."""
 hooked = pytest.mark.parametrize("kind", sorted(set(ADAPTERS) - {"lora"}))
 every = pytest.mark.parametrize("kind", sorted(ADAPTERS))
 
@@ -172,14 +176,24 @@ def _change(module: Any, x: torch.Tensor) -> torch.Tensor:
     return seen[0].detach()
 
 
-@hooked
+@pytest.mark.parametrize("kind", sorted(set(ADAPTERS) - {"lora"} - UNREADABLE_BY_LYCORIS))
 def test_what_lycoris_puts_on_a_model_gives_the_output_that_was_trained(kind: str) -> None:
-    if kind == "ia3":
-        pytest.skip("LyCORIS's loader of (IA)^3 files fails: its constructor takes one tensor and is given two")
-    from lycoris import create_lycoris_from_weights
+    model, other, network = read_by_lycoris(kind)
+    network.apply_to()
+    network.eval()
+    changed = (output(model.eval()) - output(Model())).detach()
+    assert torch.allclose(output(other) - output(Model()), changed, atol=1e-4 * float(changed.abs().max()))
 
-    from trainer_core.export.lycoris_file import named_tensors
 
+@pytest.mark.parametrize("kind", sorted(UNREADABLE_BY_LYCORIS))
+def test_lycoris_still_cannot_read_its_own_files_of_some_kinds(kind: str) -> None:
+    # When this fails, take the kind out of UNREADABLE_BY_LYCORIS: its output can be compared, too.
+    with pytest.raises(TypeError, match="make_module_from_state_dict"):
+        read_by_lycoris(kind)
+
+
+def read_by_lycoris(kind: str) -> tuple[Model, Model, Any]:
+    """Return a trained model, another one, and LyCORIS's network for that one from the file of the first."""
     config = AdapterConfig.model_validate({"type": kind, "rank": 4, "alpha": 3.0})
     model, _ = on_model(kind, conv_rank=2)
     layers = ADAPTERS[kind].layers(ADAPTERS[kind].state(model), config)
@@ -190,10 +204,7 @@ def test_what_lycoris_puts_on_a_model_gives_the_output_that_was_trained(kind: st
     }
     other = Model()
     network, _ = create_lycoris_from_weights(1.0, "", other, tensors)
-    network.apply_to()
-    network.eval()
-    changed = (output(model.eval()) - output(Model())).detach()
-    assert torch.allclose(output(other) - output(Model()), changed, atol=1e-4 * float(changed.abs().max()))
+    return model, other, network
 
 
 def test_names_of_parameters_tell_their_module() -> None:

@@ -135,7 +135,7 @@ def test_only_pictures_without_any_word_are_told_that_nothing_calls_the_concept(
     answer = told(call("check", "cats", "--json", *(part for one in given for part in ("--set", one))))
     found = [one for one in answer["findings"] if one["field"] == "caption.trigger_word"]
     assert [one["level"] for one in found] == (["warning"] if warned else [])
-    assert all("no word calls what is trained" in one["message"] for one in found)
+    assert all("no word stands for what is trained" in one["message"] for one in found)
 
 
 def test_pictures_that_the_trigger_word_stands_for_are_not_said_to_have_an_empty_caption(project: Project) -> None:

@@ -1,13 +1,15 @@
 """The automation sensor on a real instance, ticked as the daemon does: what it requests, and what it leaves alone."""
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import pytest
 from dagster._core.loader import LoadingContextForTest
 from dagster._core.remote_origin import RegisteredCodeLocationOrigin, RemoteJobOrigin, RemoteRepositoryOrigin
+from dagster_shared.serdes import serialize_value
 
 from lora_assets import conditions, upstream
 from lora_assets.projects import PROJECT_TAG, tag_value
@@ -34,8 +36,10 @@ class Projects:
         self.rates = dict.fromkeys(GROUPS, "1e-4")
         self.stop_at: str | None = None
         self.stops_with: BaseException = upstream.RunInterrupted("stopped; state saved")
+        self.while_it_works: Callable[[], None] = lambda: None
         self.overrides = ""
         self.cursor: str | None = None
+        self.evaluations: dict[str, Any] = {}
 
     def definitions(self) -> dg.Definitions:
         assets = [asset for group in GROUPS for asset in self._assets(group)]
@@ -62,8 +66,10 @@ class Projects:
             code_version=code_version,
             op_tags={conditions.CODE_VERSION: code_version},
             automation_condition=conditions.when_stale(),
+            pool="gpu",
         )
         def stage(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
+            self.while_it_works()
             if self.stop_at == name:
                 if isinstance(self.stops_with, upstream.RunInterrupted):
                     context.instance.report_run_canceling(context.run)
@@ -106,6 +112,7 @@ class Projects:
         with dg.build_sensor_context(self.instance, self.cursor, repository_def=repository) as context:
             answer = sensor.evaluate_tick(context)
         self.cursor = answer.cursor
+        self.evaluations = {each.key.to_user_string(): each for each in answer.automation_condition_evaluations}
         return answer.run_requests or []
 
     def launch(self) -> list[set[str]]:
@@ -209,6 +216,47 @@ def test_what_changed_while_the_stopped_run_waited_in_the_queue_is_no_news(made:
     assert made.launch() == [{"cat/lora"}]
 
 
+def change_in_the_wait_for_the_pool(made: Projects, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stop a run of `cat/data` whose step waits for its pool first; the folder changes while it waits."""
+    storage = made.instance.event_log_storage
+    storage.set_concurrency_slots("gpu", 1)
+    assert storage.claim_concurrency_slot("gpu", "another-run", "its-step").is_claimed
+    real = dg.DagsterEvent.step_concurrency_blocked
+
+    def blocked(*arguments: object, **options: object) -> dg.DagsterEvent:
+        made.versions["cat"] = "v2"
+        made.observe("cat")
+        storage.free_concurrency_slot_for_step("another-run", "its-step")
+        return real(*arguments, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(dg.DagsterEvent, "step_concurrency_blocked", blocked)
+    monkeypatch.setattr(upstream.active, "CONCURRENCY_CLAIM_BLOCKED_INTERVAL", 0.1)
+    made.stop_at = "data"
+    assert made.run(["cat/data"]) == dg.DagsterRunStatus.CANCELED
+    assert made.versions["cat"] == "v2"
+    made.stop_at = None
+
+
+def test_what_changed_while_the_stopped_step_waited_for_its_pool_is_no_news(
+    made: Projects, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    change_in_the_wait_for_the_pool(made, monkeypatch)
+    assert [made.tick() for _ in range(3)] == [[]] * 3
+    made.versions["cat"] = "v3"
+    made.observe("cat")
+    assert made.tick() == [{"cat/data"}]
+
+
+def test_what_changed_after_the_stopped_step_began_is_a_reason_to_go_on(made: Projects) -> None:
+    def change() -> None:
+        made.versions["cat"] = "v2"
+        made.observe("cat")
+
+    made.stop_at, made.while_it_works = "data", change
+    assert made.run(["cat/data"]) == dg.DagsterRunStatus.CANCELED
+    assert made.tick() == [{"cat/data"}]
+
+
 def test_after_a_stop_new_data_is_a_reason_to_go_on(made: Projects) -> None:
     made.versions["cat"] = "v2"
     made.observe()
@@ -274,6 +322,34 @@ def test_a_change_while_an_asset_is_made_is_not_lost(made: Projects) -> None:
     made.run(["cat/lora"])
     made.versions["cat"] = "v2"
     assert [made.launch() for _ in range(4)] == [[{"cat/data"}], [{"cat/latents"}], [{"cat/lora"}], []]
+
+
+def test_the_ui_shows_which_part_of_the_condition_kept_an_asset_from_being_made(made: Projects) -> None:
+    made.rates["cat"] = "5e-5"
+    assert made.tick() == [{"cat/lora"}]
+    shown = made.evaluations["cat/lora"].child_evaluations
+    assert [(part.condition_snapshot.name, part.true_subset.is_empty) for part in shown] == [
+        ("made_before_and_stale_now", False),
+        ("everything_above_is_fresh", False),
+        ("NOT", False),
+        ("NOT", False),
+    ]
+    assert [part.child_evaluations[0].condition_snapshot.name for part in shown[2:]] == [
+        "project_has_unfinished_run",
+        "stopped_failed_or_overridden_and_nothing_new",
+    ]
+    made.stop_at = "lora"
+    made.run(["cat/lora"])
+    assert made.tick() == []
+    shown = made.evaluations["cat/lora"].child_evaluations
+    assert [part.true_subset.is_empty for part in shown] == [False, False, False, True]
+
+
+def test_every_load_of_the_code_gives_the_conditions_the_same_ids() -> None:
+    first, second = conditions.when_stale(), conditions.when_stale()
+    assert (first, hash(first), first.get_unique_id()) == (second, hash(second), second.get_unique_id())
+    assert len({part.get_unique_id() for part in first.children}) == len(first.children) == 4
+    assert serialize_value(first.get_snapshot()) == serialize_value(second.get_snapshot())
 
 
 def test_a_tick_without_news_evaluates_nothing_and_with_news_only_that_project(

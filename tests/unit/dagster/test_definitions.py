@@ -4,13 +4,17 @@ import os
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import dagster as dg
 import pytest
 
+from lora_assets.assets import stage
 from lora_assets.projects import configs_folder, discover_projects
 from tests.unit.dagster.support import NODES, SETTINGS, STAGES, definitions, write_config
+from trainer_core.families import get_family
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -115,6 +119,12 @@ def test_a_broken_file_shows_its_error_and_leaves_the_others_alone(tmp_path: Pat
     assert "optimizer.lr" in (failure.user_failure_data.description if failure.user_failure_data else "")
 
 
+def code_versions(root: Path, settings: str) -> dict[str, str | None]:
+    write_config(root, settings=settings)
+    graph = definitions(root).resolve_asset_graph()
+    return {name: graph.get(dg.AssetKey(name)).code_version for name in STAGES}
+
+
 @pytest.mark.parametrize(
     ("setting", "replacement", "changed"),
     [
@@ -128,13 +138,40 @@ def test_a_broken_file_shows_its_error_and_leaves_the_others_alone(tmp_path: Pat
 def test_a_setting_moves_the_code_version_of_the_stages_that_read_it(
     tmp_path: Path, setting: str, replacement: str, changed: set[str]
 ) -> None:
-    def code_versions(settings: str) -> dict[str, str | None]:
-        write_config(tmp_path, settings=settings)
-        graph = definitions(tmp_path).resolve_asset_graph()
-        return {name: graph.get(dg.AssetKey(name)).code_version for name in STAGES}
+    before = code_versions(tmp_path, SETTINGS + "# none\n")
+    after = code_versions(tmp_path, (SETTINGS + "# none\n").replace(setting, replacement))
+    assert {name for name in STAGES if before[name] != after[name]} == changed
 
-    before = code_versions(SETTINGS + "# none\n")
-    after = code_versions((SETTINGS + "# none\n").replace(setting, replacement))
+
+BUCKET = "bucket: {resolution: 64, step: 8, min_side: 32, max_side: 128}"
+READ_RESOLUTION = {"validated_dataset", "lora_checkpoint", "samples", "metrics"}
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "changed"),
+    [
+        ("{resolution: 512}", "{resolution: 512, max_side: 1024}", set()),
+        ("{}", "{resolution: 0, max_side: 0}", set()),
+        ("{max_side: 1024}", "{}", {"validated_dataset"}),
+        # 512 is what SD1.5 was trained at, but this base may be another: only a number that is given is certain.
+        ("{}", "{resolution: 512}", READ_RESOLUTION),
+    ],
+)
+def test_bucket_sides_that_come_to_the_same_without_the_base_make_one_code_version(
+    tmp_path: Path, first: str, second: str, changed: set[str]
+) -> None:
+    one, other = (code_versions(tmp_path, SETTINGS.replace(BUCKET, f"bucket: {sides}")) for sides in (first, second))
+    assert {name for name in STAGES if one[name] != other[name]} == changed
+
+
+@pytest.mark.parametrize(("bucket", "changed"), [("bucket: {}", READ_RESOLUTION), (BUCKET, set())])
+def test_another_default_of_the_family_moves_the_code_version_where_no_resolution_is_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bucket: str, changed: set[str]
+) -> None:
+    settings = SETTINGS.replace(BUCKET, bucket)
+    before, spec = code_versions(tmp_path, settings), replace(get_family("sd15").spec, resolution=768)
+    monkeypatch.setattr(stage, "get_family", lambda name: SimpleNamespace(spec=spec))
+    after = code_versions(tmp_path, settings)
     assert {name for name in STAGES if before[name] != after[name]} == changed
 
 

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -208,6 +209,30 @@ def test_automation_sees_a_change_that_came_while_the_asset_was_made(
     world.source = "v2"
     observe(instance, world)
     assert requested(instance, world, cursor)[1] == {"parent"}
+
+
+def test_a_run_began_to_make_an_asset_when_the_last_attempt_of_its_own_step_began(
+    instance: dg.DagsterInstance,
+) -> None:
+    began: dict[str, list[float]] = {"first": [], "second": []}
+
+    @dg.asset(key=["cat", "first"])
+    def first() -> None:
+        began["first"].append(time.time())
+
+    @dg.asset(key=["cat", "second"], deps=[first], retry_policy=dg.RetryPolicy(max_retries=1))
+    def second() -> None:
+        began["second"].append(time.time())
+        if len(began["second"]) == 1:
+            raise ValueError("the first attempt fails")
+
+    run_id = dg.materialize([first, second], instance=instance).run_id
+    record = instance.get_run_record_by_id(run_id)
+    assert record is not None and record.start_time is not None
+    times = [upstream.began(instance, run_id, dg.AssetKey(["cat", name])) or 0.0 for name in ("first", "second")]
+    assert record.start_time < times[0] <= began["first"][0] < began["second"][0] < times[1] <= began["second"][1]
+    assert upstream.began(instance, run_id, dg.AssetKey("not_of_this_run")) == record.start_time
+    assert upstream.began(instance, "no-such-run", PARENT) is None
 
 
 @pytest.mark.parametrize("cancels", [False, True], ids=["failed", "terminated"])

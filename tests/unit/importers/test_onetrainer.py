@@ -95,5 +95,5 @@ def test_loss_strengths_and_older_keys_are_read(tmp_path: Path) -> None:
 
 
 def test_whole_models_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ImportFailed, match="adapters alone"):
+    with pytest.raises(ImportFailed, match="adapters only"):
         import_json(tmp_path, config(training_method="FINE_TUNE"))

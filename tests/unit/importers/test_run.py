@@ -23,7 +23,7 @@ def test_an_existing_file_is_never_overwritten_unless_forced(tmp_path: Path) -> 
     config, target = tmp_path / "a.toml", tmp_path / "b.yaml"
     config.write_text(KOHYA, encoding="utf-8")
     target.write_text("mine", encoding="utf-8")
-    with pytest.raises(ImportFailed, match="there already"):
+    with pytest.raises(ImportFailed, match="exists already"):
         run_import(Request(config, target))
     assert target.read_text(encoding="utf-8") == "mine"
     run_import(Request(config, target, force=True))

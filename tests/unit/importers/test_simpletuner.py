@@ -111,8 +111,8 @@ def test_a_dataloader_alone_is_no_project(tmp_path: Path) -> None:
         ({"model_family": "ace_step"}, "audio", "only models of pictures"),
         ({"model_family": "flux", "controlnet": True}, "image", "ControlNet"),
         ({"model_family": "flux", "control": True}, "image", "control LoRA"),
-        ({"model_family": "flux"}, "audio", "only pictures are trained"),
-        ({"model_family": "flux"}, "video", "only pictures are trained"),
+        ({"model_family": "flux"}, "audio", "we train on pictures only"),
+        ({"model_family": "flux"}, "video", "we train on pictures only"),
     ],
 )
 def test_what_trains_no_lora_on_pictures_is_refused(

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from trainer_core.train.lr_finder import FoundLr, RangeTest, judge, picture, smoothed_shares, write_picture
+from trainer_core.train.lr_finder import judge, picture, smoothed_shares, write_picture
+from trainer_core.train.range_test import FoundLr, RangeTest
 
 ASKED = RangeTest(1e-7, 1e-1, 121)
 

@@ -13,7 +13,7 @@ from PIL import Image
 
 from trainer_core.clock import iso_time
 from trainer_core.train.observe.losses import LossRecorder, first_bad
-from trainer_core.train.observe.metrics import MetricsFile, StepMetrics, read_metrics
+from trainer_core.train.observe.metrics import MetricsFile, StepMetrics, earlier_points, read_metrics
 from trainer_core.train.observe.plots import loss_curve, running_mean, write_loss_curve
 
 
@@ -68,11 +68,22 @@ def test_a_line_says_when_it_was_written_and_comparisons_ignore_it(tmp_path: Pat
     assert read_metrics(path)[0].time == timed.time
 
 
-def test_lines_of_older_versions_have_no_time_and_are_still_read(tmp_path: Path) -> None:
-    values = {name: value for name, value in asdict(_line(10)).items() if name != "time"}
+def test_lines_of_older_versions_have_no_time_and_no_rates_and_are_still_read(tmp_path: Path) -> None:
+    values = {name: value for name, value in asdict(_line(10)).items() if name not in ("time", "rates")}
     crc = zlib.crc32(json.dumps(values, sort_keys=True).encode())
     (tmp_path / "metrics.jsonl").write_text(json.dumps(values | {"crc32": crc}) + "\n")
     assert read_metrics(tmp_path / "metrics.jsonl") == [_line(10)]
+
+
+def test_earlier_points_are_all_curves_in_the_order_of_steps_up_to_where_a_run_goes_on() -> None:
+    rates = {"lr/unet": 1e-4, "lr/text_encoder": 5e-5}
+    lines = [replace(_line(step, loss=step / 100), rates=rates) for step in (10, 20, 30)]
+    points = earlier_points(lines, {0: 0.9, 20: 0.8, 30: 0.7}, 20)
+    assert [step for step, _ in points] == [0, 10, 20]
+    assert points[0][1] == {"loss/held_out": 0.9}
+    assert points[1][1] == lines[0].curves() and points[1][1].items() >= {"loss/train": 0.1, **rates}.items()
+    assert points[2][1] == {"loss/held_out": 0.8} | lines[1].curves()
+    assert "grad_norm" not in replace(lines[0], grad_norm=None).curves()
 
 
 def test_times_have_a_date_milliseconds_and_an_offset() -> None:

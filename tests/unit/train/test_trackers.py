@@ -10,7 +10,14 @@ from typing import Any
 import pytest
 
 from trainer_core.config.groups import LoggingConfig
-from trainer_core.train.observe.trackers import RunFolders, SamplePicture, Trackers, WeightsAndBiases, open_trackers
+from trainer_core.train.observe.trackers import (
+    Points,
+    RunFolders,
+    SamplePicture,
+    Trackers,
+    WeightsAndBiases,
+    open_trackers,
+)
 
 Row = tuple[int, dict[str, float]]
 
@@ -83,7 +90,43 @@ def test_a_damaged_state_begins_another_run(service: Service, tmp_path: Path) ->
     assert known == {"id": service.ids[1], "step": -1}
 
 
+EARLIER: Points = [(10, {"loss": 4.0}), (20, {"loss": 3.0})]
+
+
+def test_a_service_that_has_nothing_of_a_run_gets_what_was_measured_before(service: Service, tmp_path: Path) -> None:
+    folders = RunFolders(tmp_path / "runs" / "0123456789abcdef", tmp_path / "outputs", "cats")
+    for begins in (20, 20):  # stopped at once, and begun again
+        trackers = open_trackers(folders, LoggingConfig(wandb="offline"), begins, EARLIER)
+        trackers.close()
+    assert service.rows == EARLIER
+
+
+def test_tensorboard_gets_what_was_measured_before_and_gets_it_once(tmp_path: Path) -> None:
+    folders = RunFolders(tmp_path / "runs" / "key", tmp_path / "outputs", "cats")
+    settings, folder = LoggingConfig(tensorboard=True), tmp_path / "outputs" / "tensorboard" / "key"
+    first = open_trackers(folders, settings, 20, EARLIER)
+    first.log({"loss": 2.0}, 30)
+    first.log({"loss": 1.5}, 40)
+    first.close()
+    assert curve(folder) == [(10, 4.0), (20, 3.0), (30, 2.0), (40, 1.5)]
+    # The run was stopped and goes back to step 30: TensorBoard has the beginning already.
+    again = open_trackers(folders, settings, 30, [*EARLIER, (30, {"loss": 2.0})])
+    again.log({"loss": 1.0}, 40)
+    again.close()
+    assert curve(folder) == [(10, 4.0), (20, 3.0), (30, 2.0), (40, 1.0)]
+
+
+def curve(folder: Path) -> list[tuple[int, float]]:
+    """What TensorBoard's own reader finds."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    reader = EventAccumulator(str(folder)).Reload()
+    return [(point.step, point.value) for point in reader.Scalars("loss")]
+
+
 class Broken:
+    is_new = True
+
     def __init__(self) -> None:
         self.calls = 0
 
@@ -108,5 +151,5 @@ def test_a_service_that_fails_is_told_nothing_more(caplog: pytest.LogCaptureFixt
 
 def test_nothing_is_told_where_nothing_is_turned_on(tmp_path: Path) -> None:
     place = RunFolders(tmp_path / "runs" / "x", tmp_path / "outputs", "cats")
-    assert open_trackers(place, LoggingConfig(), 0).active == {}
+    assert open_trackers(place, LoggingConfig(), 0, [(0, {"loss": 1.0})]).active == {}
     assert list(tmp_path.iterdir()) == []

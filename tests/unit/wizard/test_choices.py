@@ -18,18 +18,18 @@ from trainer_core.wizard.situation import (
     EFFORTS,
     GOALS,
     Answers,
-    BaseLook,
-    DatasetLook,
-    MachineLook,
+    BaseFacts,
+    DatasetFacts,
+    MachineFacts,
     Situation,
     are_tags,
 )
 
 ANSWERS = Answers("cats", Path("/pictures"), "/base", "sdxl", trigger_word="ohwx")
-RTX_4090 = MachineLook("cuda", memory_gib=24, ram_gib=64, disk_gib=500, cores=16)
-SDXL = BaseLook("SDXL", "diffusion", weights_gib=4.8, side=1024, latent_bytes=0.125)
-FLUX = BaseLook("FLUX.1", "flow", weights_gib=22.2, side=1024, latent_bytes=0.5)
-PICTURES = DatasetLook(30, 1400, small=0.0, captioned=1.0, tags=False, captions=("ohwx at home", "ohwx outside"))
+RTX_4090 = MachineFacts("cuda", memory_gib=24, ram_gib=64, disk_gib=500, cores=16)
+SDXL = BaseFacts("SDXL", "diffusion", weights_gib=4.8, side=1024, latent_bytes=0.125)
+FLUX = BaseFacts("FLUX.1", "flow", weights_gib=22.2, side=1024, latent_bytes=0.5)
+PICTURES = DatasetFacts(30, 1400, small=0.0, captioned=1.0, tags=False, captions=("ohwx at home", "ohwx outside"))
 USUAL = Situation(ANSWERS, RTX_4090, SDXL, PICTURES)
 
 
@@ -50,7 +50,7 @@ def machine(**changes: object) -> Situation:
 
 
 @pytest.mark.parametrize(("goal", "effort", "base"), list(product(GOALS, EFFORTS, (SDXL, FLUX))))
-def test_what_is_chosen_is_a_project_without_conflicts(goal: str, effort: str, base: BaseLook, tmp_path: Path) -> None:
+def test_what_is_chosen_is_a_project_without_conflicts(goal: str, effort: str, base: BaseFacts, tmp_path: Path) -> None:
     situation = replace(answers(goal=goal, effort=effort, regularisation=Path("/class")), base=base)
     paths = {"base": "/base", "dataset": "/pictures", "regularisation": "/class"}
     (tmp_path / "cats.yaml").write_text(write_yaml(situation.answers, choose(situation), paths))
@@ -59,7 +59,7 @@ def test_what_is_chosen_is_a_project_without_conflicts(goal: str, effort: str, b
     assert [finding for finding in found if finding.level != "info"] == []
 
 
-def _facts(base: BaseLook):
+def _facts(base: BaseFacts):
     return family_facts(get_family("flux1" if base is FLUX else "sdxl").spec)
 
 
@@ -80,7 +80,9 @@ def test_every_choice_is_a_setting_with_a_reason() -> None:
         (FLUX, 32, (896, 1, True)),
     ],
 )
-def test_batch_and_resolution_follow_the_memory(base: BaseLook, memory: float, expected: tuple[int, int, bool]) -> None:
+def test_batch_and_resolution_follow_the_memory(
+    base: BaseFacts, memory: float, expected: tuple[int, int, bool]
+) -> None:
     situation = replace(machine(memory_gib=memory), base=base)
     assert fit(situation) == expected
     assert training_gib(situation, *expected) <= 0.9 * memory
@@ -189,10 +191,10 @@ def test_every_prompt_has_the_trigger_word() -> None:
     assert all("ohwx" in prompt for prompt in chosen(situation)["sample.prompts"])
 
 
-def test_pictures_that_nothing_calls_are_reported() -> None:
+def test_pictures_with_neither_trigger_word_nor_captions_are_reported() -> None:
     situation = replace(dataset(captioned=0.0, captions=()), answers=replace(ANSWERS, trigger_word=""))
-    assert any("nothing calls the concept" in line for line in warnings(situation))
-    assert not any("nothing calls" in line for line in warnings(dataset(captioned=0.0, captions=())))
+    assert any("neither a trigger word nor a caption" in line for line in warnings(situation))
+    assert not any("neither a trigger word" in line for line in warnings(dataset(captioned=0.0, captions=())))
 
 
 def test_one_thing_has_no_s() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -10,10 +10,7 @@ from trainer_core import run
 from trainer_core.cli.options import Config, Debug, Json, Set, Verbose, find_config
 from trainer_core.cli.tables import table
 from trainer_core.cli.terminal import Terminal, UsageError, terminal
-from trainer_core.stages.training.lr_finder import FIGURES, PICTURE, refuse_adaptive
-
-if TYPE_CHECKING:
-    from trainer_core.train.lr_finder import FoundLr
+from trainer_core.train.range_test import FIGURES, PICTURE, FoundLr, RangeTest, refuse_adaptive
 
 _ROWS = 12
 """Number of measurements that the table shows."""
@@ -50,8 +47,6 @@ def find_lr(  # noqa: PLR0913 - an argument an option
             session = run.open_session(find_config(config), settings or [], shown, fetch=True)
             try:
                 refuse_adaptive(session.project)
-                from trainer_core.train.lr_finder import RangeTest
-
                 asked = RangeTest(first, last, steps)
                 found = run.find_lr(session, asked, lambda result: shown.finished(result.name, result.action))
             finally:
@@ -66,7 +61,7 @@ def find_lr(  # noqa: PLR0913 - an argument an option
 
 def _check(first: float, last: float, steps: int) -> None:
     if not 0 < first < last <= 10:
-        raise UsageError(f"--from {first:g} --to {last:g}: it must be 0 < from < to <= 10.")
+        raise UsageError(f"--from {first:g} --to {last:g}: it must be 0 < from < to <= 10. Try --from 1e-6 --to 1e-2.")
     if steps < _FEWEST:
         raise UsageError(f"--steps {steps}: it must be at least {_FEWEST}.")
 

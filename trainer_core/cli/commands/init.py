@@ -17,7 +17,7 @@ from trainer_core.files import replacing
 from trainer_core.types import Finding
 from trainer_core.wizard.choices import choose, warnings
 from trainer_core.wizard.document import write_yaml
-from trainer_core.wizard.look import base_path, family_of, look, missing_model, path_from
+from trainer_core.wizard.inspection import base_path, family_of, inspect, missing_model, path_from
 from trainer_core.wizard.situation import EFFORTS, GOALS, Answers, Effort, Goal, Situation
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ def init(  # noqa: PLR0913 - an argument an option
         if target.exists() and not force:
             raise UsageError(f"{target} already exists. Give another file with -o, or add --force to overwrite it.")
         with out.progress(["validated_dataset"]) as shown:
-            situation = look(answers, configs, project_home(target), shown)
+            situation = inspect(answers, configs, project_home(target), shown)
         _write(out, situation, target, configs)
 
 

@@ -155,7 +155,10 @@ def _weights(path: Path) -> Row:
     except (ValueError, OverflowError, MemoryError, AttributeError, SafetensorError) as error:
         return {"path": str(path), "expected": "a readable .safetensors file", "actual": f"damaged: {error}"}
     if not carries:
-        raise LoraAssetsError(f"{path}: there is no checksum beside the file or in it, so it cannot be verified.")
+        raise LoraAssetsError(
+            f"{path}: there is no checksum beside the file or in it, so it cannot be verified. "
+            f"Verify it in its outputs folder, or copy {CHECKSUMS} from there."
+        )
     return {"path": str(path), "expected": expected, "actual": actual}
 
 

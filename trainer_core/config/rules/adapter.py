@@ -16,7 +16,7 @@ def rank_is_usual(project: Project, facts: Facts) -> Finding | None:
     rank = project.adapter.rank
     if rank <= MAX_USUAL_RANK or not adapter_kinds()[project.adapter.type].has_rank:
         return None
-    message = f"is {rank}: a very large file that overfits easily; 4 to 128 is usual."
+    message = f"is {rank}: the file is very large and overfits easily; 4 to 128 is usual."
     return Finding("warning", "adapter.rank", message, "Try 32 first.")
 
 
@@ -40,12 +40,12 @@ def alpha_is_usual(project: Project, facts: Facts) -> Finding | None:
     return Finding("warning", "adapter.alpha", message, f"Choose {adapter.rank} (no scaling) or less.")
 
 
-def rank_comes_from_one_place(project: Project, facts: Facts) -> Finding | None:
+def rank_is_set_once(project: Project, facts: Facts) -> Finding | None:
     """With `rank_from_weights` the ranks come from the file, so `adapter.blocks` is not read."""
     if not (project.adapter.rank_from_weights and project.adapter.blocks):
         return None
     fix = "Remove it, or set `adapter.rank_from_weights` to false."
-    return without_effect("adapter.blocks", "is set, but rank_from_weights takes every rank from the file", fix)
+    return without_effect("adapter.blocks", "is set, but adapter.rank_from_weights takes every rank from the file", fix)
 
 
 def trained_text_encoders_exist(project: Project, facts: Facts) -> Finding | None:
@@ -53,17 +53,18 @@ def trained_text_encoders_exist(project: Project, facts: Facts) -> Finding | Non
     known = facts.trainable_text_encoders
     if not (unknown := [name for name in project.adapter.text_encoders if name not in known]):
         return None
-    message = f"{', '.join(unknown)}: {facts.title} has no such text encoder that can be trained."
-    fix = f"Choose from {', '.join(known)}." if known else "Leave it empty: only its denoiser can be trained."
+    message = f"names {', '.join(unknown)}, but {facts.title} has no such text encoder that can be trained."
+    fix = f"Choose from {', '.join(known)}." if known else "Leave it empty: only the denoiser can be trained."
     return Finding("error", "adapter.text_encoders", message, fix)
 
 
 def text_encoders_are_named_once(project: Project, facts: Facts) -> Finding | None:
     """A text encoder that is named twice would get two adapters."""
     asked = project.adapter.text_encoders
-    if len(set(asked)) == len(asked):
+    twice = [name for name in dict.fromkeys(asked) if asked.count(name) > 1]
+    if not twice:
         return None
-    return Finding("error", "adapter.text_encoders", "names one text encoder twice.", "Name each once.")
+    return Finding("error", "adapter.text_encoders", f"names {', '.join(twice)} more than once.", "Name each once.")
 
 
 def text_encoders_carry_a_plain_lora(project: Project, facts: Facts) -> Finding | None:
@@ -73,9 +74,12 @@ def text_encoders_carry_a_plain_lora(project: Project, facts: Facts) -> Finding 
     if not adapter.text_encoders or (plain and not (options.decompose or options.tucker)):
         return None
     kind = "decomposed" if plain else adapter.type
-    message = f"text encoders get a plain LoRA, and no program loads it from one file with {kind} layers."
+    message = (
+        f"names {', '.join(adapter.text_encoders)}, but a text encoder gets a plain LoRA, and no program loads "
+        f"that from one file with {kind} layers."
+    )
     possible = ", ".join(name for name, kind in adapter_kinds().items() if kind.plain_lora)
-    fix = f"Set adapter.type to {possible}, or leave text encoders out."
+    fix = f"Set `adapter.type` to one of {possible}, or leave `adapter.text_encoders` empty."
     return Finding("error", "adapter.text_encoders", message, fix)
 
 
@@ -83,7 +87,7 @@ RULES: tuple[Rule, ...] = (
     rank_is_usual,
     rank_fits_the_layers,
     alpha_is_usual,
-    rank_comes_from_one_place,
+    rank_is_set_once,
     trained_text_encoders_exist,
     text_encoders_are_named_once,
     text_encoders_carry_a_plain_lora,

@@ -16,7 +16,7 @@ def scores_have_prompts(project: Project, facts: Facts) -> Finding | None:
         return None
     name = "gate.clip_path" if gate.judge is None else "gate.judge"
     fix = "Set `gate.concept_prompts` and `gate.other_prompts`."
-    return Finding("warning", name, "is set, but there is no prompt to render: nothing is scored.", fix)
+    return Finding("warning", name, "is set, but there is no prompt to render: no score is measured.", fix)
 
 
 def the_concept_score_is_measured(project: Project, facts: Facts) -> Finding | None:
@@ -24,7 +24,7 @@ def the_concept_score_is_measured(project: Project, facts: Facts) -> Finding | N
     gate = project.gate
     if not gate.min_concept_score or (gate.judge is not None and gate.concept_prompts):
         return None
-    message = f"is {gate.min_concept_score:g}, but no concept score is measured: the limit forbids nothing."
+    message = f"is {gate.min_concept_score:g}, but no concept score is measured: the limit has no effect."
     return Finding("warning", "gate.min_concept_score", message, "Set `gate.judge` and `gate.concept_prompts`.")
 
 
@@ -48,7 +48,7 @@ def _too_few(name: str, limit: float, measured: str, prompts: str, gate: GateCon
         return None
     noise = noise_of_share(limit, examined)
     message = (
-        f"is {limit:g}, finer than so few pictures can measure: {measured} comes out as {limit:.0%} ± {noise:.0%} "
+        f"is {limit:g}, but so few pictures cannot measure it: {measured} comes out as {limit:.0%} ± {noise:.0%} "
         f"with {examined} pictures ({asked} of gate.{prompts} x gate.pictures {gate.pictures})."
     )
     each = -(-needed // asked)

@@ -22,7 +22,7 @@ def debiased_loss_needs_a_diffusion_family(project: Project, facts: Facts) -> Fi
     """Debiased estimation is defined by the signal-to-noise ratio too. Source: arXiv 2310.08442."""
     if not project.loss.debiased or facts.prediction == "diffusion":
         return None
-    message = f"is on, but {facts.title} is a flow-matching family, for which it is not defined."
+    message = f"is true, but {facts.title} is a flow-matching family, for which the debiased loss is not defined."
     return Finding("error", "loss.debiased", message, "Set it to false.")
 
 
@@ -30,15 +30,17 @@ def one_weighting_of_timesteps(project: Project, facts: Facts) -> Finding | None
     """Both give low noise levels less weight; together they leave almost none."""
     if not (project.loss.debiased and project.loss.min_snr_gamma):
         return None
-    message = "is on beside min_snr_gamma: both weights are multiplied."
-    return Finding("warning", "loss.debiased", message, "Keep one of the two.")
+    message = f"is true, and loss.min_snr_gamma is {project.loss.min_snr_gamma:g}: the two weights are multiplied."
+    return Finding("warning", "loss.debiased", message, "Set one of the two to false or 0.")
 
 
 def soft_min_snr_needs_a_gamma(project: Project, facts: Facts) -> Finding | None:
     """`soft_min_snr` changes the form of min-SNR, which is off."""
     if not project.loss.soft_min_snr or project.loss.min_snr_gamma:
         return None
-    return without_effect("loss.soft_min_snr", "is on without min_snr_gamma", "Set `loss.min_snr_gamma` (5 is usual).")
+    return without_effect(
+        "loss.soft_min_snr", "is true, but loss.min_snr_gamma is 0", "Set `loss.min_snr_gamma` (5 is usual)."
+    )
 
 
 def huber_settings_need_a_huber_loss(project: Project, facts: Facts) -> Finding | None:
@@ -63,7 +65,7 @@ def a_mask_floor_of_one_masks_nothing(project: Project, facts: Facts) -> Finding
     """At 1 all pixels have the same weight, as without masks."""
     if project.loss.mask_floor < 1:
         return None
-    return Finding("warning", "loss.mask_floor", "is 1: masks have no effect.", "Choose 0 to 0.3.")
+    return Finding("warning", "loss.mask_floor", "is 1: masks have no effect.", "Choose 0 to 0.3, or give no masks.")
 
 
 def prior_weight_needs_regularisation(project: Project, facts: Facts) -> Finding | None:
@@ -78,15 +80,17 @@ def regularisation_weighs_something(project: Project, facts: Facts) -> Finding |
     """With weight 0 regularisation pictures fill half of each epoch and change nothing."""
     if project.loss.prior_weight > 0 or not any(dataset.regularisation for dataset in project.datasets):
         return None
-    message = "is 0: regularisation pictures take time and teach nothing."
-    return Finding("warning", "loss.prior_weight", message, "Raise it, or remove the dataset.")
+    message = "is 0: regularisation pictures take time and change nothing."
+    return Finding(
+        "warning", "loss.prior_weight", message, "Raise it (1 is usual), or remove the regularisation dataset."
+    )
 
 
 def preserved_text_stays(project: Project, facts: Facts) -> Finding | None:
     """Preservation limits changes of the denoiser; those of a trained text encoder it does not measure."""
     if not project.loss.preservation_weight or not project.adapter.text_encoders:
         return None
-    message = "is above 0, but text encoders are trained: their changes are not limited by it."
+    message = f"is {project.loss.preservation_weight:g}, but it does not limit the changes of trained text encoders."
     return Finding("error", "loss.preservation_weight", message, "Leave `adapter.text_encoders` empty, or set it to 0.")
 
 
@@ -94,8 +98,13 @@ def preservation_knows_the_class(project: Project, facts: Facts) -> Finding | No
     """Without a class there is no caption whose output could be preserved."""
     if not project.loss.preservation_weight or project.loss.preservation_class.strip():
         return None
-    message = "is empty, but preservation_weight is above 0: the class of the trigger word is not known."
-    return Finding("error", "loss.preservation_class", message, "Name the class (`person`, `dog`).")
+    message = "is empty, but loss.preservation_weight is above 0 and needs the class of the trigger word."
+    return Finding(
+        "error",
+        "loss.preservation_class",
+        message,
+        "Give the class (`person`, `dog`), or set `loss.preservation_weight` to 0.",
+    )
 
 
 def preservation_knows_the_trigger_word(project: Project, facts: Facts) -> Finding | None:
@@ -103,8 +112,8 @@ def preservation_knows_the_trigger_word(project: Project, facts: Facts) -> Findi
     words = [project.caption.trigger_word, *(dataset.trigger_word for dataset in project.datasets)]
     if not project.loss.preservation_weight or any(words):
         return None
-    message = "is above 0, but there is no trigger word that the class could replace."
-    return Finding("error", "loss.preservation_weight", message, "Set `caption.trigger_word`.")
+    message = f"is {project.loss.preservation_weight:g}, but there is no trigger word that the class could replace."
+    return Finding("error", "loss.preservation_weight", message, "Set `caption.trigger_word`, or set it to 0.")
 
 
 def preservation_class_needs_a_weight(project: Project, facts: Facts) -> Finding | None:
@@ -112,7 +121,7 @@ def preservation_class_needs_a_weight(project: Project, facts: Facts) -> Finding
     if not project.loss.preservation_class or project.loss.preservation_weight:
         return None
     fix = "Set `loss.preservation_weight` (1 is usual), or remove it."
-    return without_effect("loss.preservation_class", "is set without preservation_weight", fix)
+    return without_effect("loss.preservation_class", "is set, but loss.preservation_weight is 0", fix)
 
 
 RULES: tuple[Rule, ...] = (

@@ -28,7 +28,7 @@ def zero_terminal_snr_needs_a_diffusion_family(project: Project, facts: Facts) -
     """Flow matching always ends at pure noise, so there is nothing to correct."""
     if not project.noise.zero_terminal_snr or facts.prediction == "diffusion":
         return None
-    message = f"{facts.title} is a flow-matching family, which has no betas and ends at pure noise by itself."
+    message = f"is true, but {facts.title} is a flow-matching family: its last noise level is always pure noise."
     return Finding("error", "noise.zero_terminal_snr", message, "Set it to false.")
 
 
@@ -47,8 +47,8 @@ def pure_noise_needs_v_prediction(project: Project, facts: Facts) -> Finding | N
     asked = project.noise.prediction
     if (facts.base_prediction if asked == "auto" else asked) in ("v_prediction", ""):
         return None
-    message = "is on, but the model predicts epsilon: at the last timestep it would learn to copy its input."
-    return Finding("warning", "noise.zero_terminal_snr", message, "Use a v-prediction base, or set it to false.")
+    message = "is true, but the model predicts epsilon: at the last timestep it would learn to copy its input."
+    return Finding("warning", "noise.zero_terminal_snr", message, "Use a base that predicts v, or set it to false.")
 
 
 def prediction_agrees_with_the_base(project: Project, facts: Facts) -> Finding | None:
@@ -75,7 +75,9 @@ def sigmoid_sampling_is_not_shifted(project: Project, facts: Facts) -> Finding |
     if not noise.shift or noise.timestep_sampling != "sigmoid" or facts.prediction == "diffusion":
         return None
     fix = "Set `noise.timestep_sampling` to `logit_normal`, or remove it."
-    return without_effect("noise.shift", f"is {noise.shift}, but `sigmoid` sampling is not shifted", fix)
+    return without_effect(
+        "noise.shift", f"is {noise.shift}, but noise.timestep_sampling is `sigmoid`, which is not shifted", fix
+    )
 
 
 def logit_settings_need_logit_normal(project: Project, facts: Facts) -> Finding | None:
@@ -87,7 +89,7 @@ def logit_settings_need_logit_normal(project: Project, facts: Facts) -> Finding 
     if not idle:
         return None
     fix = "Set `noise.timestep_sampling` to `logit_normal`, or remove it."
-    return without_effect(f"noise.{idle[0]}", f"is set, but timesteps are sampled by `{sampling}`", fix)
+    return without_effect(f"noise.{idle[0]}", f"is set, but noise.timestep_sampling is `{sampling}`", fix)
 
 
 def mode_scale_needs_mode_sampling(project: Project, facts: Facts) -> Finding | None:
@@ -95,7 +97,7 @@ def mode_scale_needs_mode_sampling(project: Project, facts: Facts) -> Finding | 
     if not changed(project.noise, "mode_scale") or project.noise.timestep_sampling == "mode":
         return None
     sampling = _sampling(project, facts)
-    return without_effect("noise.mode_scale", f"is set, but timesteps are sampled by `{sampling}`")
+    return without_effect("noise.mode_scale", f"is set, but noise.timestep_sampling is `{sampling}`")
 
 
 def timesteps_leave_a_range(project: Project, facts: Facts) -> Finding | None:
@@ -112,7 +114,7 @@ def discount_needs_pyramid_noise(project: Project, facts: Facts) -> Finding | No
     if not changed(project.noise, "multires_discount") or project.noise.multires_iterations:
         return None
     fix = "Set `noise.multires_iterations` (6 is usual), or remove it."
-    return without_effect("noise.multires_discount", "is set, but there is no coarser noise", fix)
+    return without_effect("noise.multires_discount", "is set, but noise.multires_iterations is 0", fix)
 
 
 def offset_is_usual(project: Project, facts: Facts) -> Finding | None:
@@ -136,15 +138,21 @@ def offset_or_pyramid_noise(project: Project, facts: Facts) -> Finding | None:
     noise = project.noise
     if not (noise.offset and noise.multires_iterations):
         return None
-    message = f"is {noise.offset:g} beside multires noise, which does the same: together they are usually too much."
-    return Finding("warning", "noise.offset", message, "Keep one of the two.")
+    message = (
+        f"is {noise.offset:g}, and noise.multires_iterations is {noise.multires_iterations}: both do the same, and "
+        "together they are usually too much."
+    )
+    return Finding("warning", "noise.offset", message, "Set one of the two to 0.")
 
 
 def _needs_diffusion(project: Project, facts: Facts, name: str, what: str) -> Finding | None:
     value = getattr(project.noise, name)
     if not value or facts.prediction == "diffusion":
         return None
-    message = f"is {value:g}, but {facts.title} is a flow-matching family: {what} would teach it a wrong end point."
+    message = (
+        f"is {value:g}, but {facts.title} is a flow-matching family: with {what} the LoRA learns noise that samples "
+        "never have."
+    )
     return Finding("error", f"noise.{name}", message, "Set it to 0.")
 
 

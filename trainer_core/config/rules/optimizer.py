@@ -21,7 +21,7 @@ def an_optimizer_that_finds_its_rate_starts_at_one(project: Project, facts: Fact
     lr = project.optimizer.lr
     if not _name(project).startswith(_FINDS_ITS_RATE) or 0.1 <= lr <= 2:
         return None
-    message = f"is {lr:g}, but {project.optimizer.name} finds the rate by itself and multiplies it by this."
+    message = f"is {lr:g}, but {project.optimizer.name} estimates the rate itself and multiplies it by `lr`."
     return Finding("warning", "optimizer.lr", message, f"Set it to {_STARTS_AT.get(_name(project), 1):g}.")
 
 
@@ -42,7 +42,7 @@ def full_training_wants_a_small_rate(project: Project, facts: Facts) -> Finding 
         return None
     if _name(project).startswith(_FINDS_ITS_RATE):
         return None
-    message = f"is {lr:g}, a LoRA's rate; the weights themselves are trained (adapter.type: {project.adapter.type})."
+    message = f"is {lr:g}: too high for adapter.type {project.adapter.type}, which trains the weights themselves."
     return Finding("warning", "optimizer.lr", message, "Try 1e-5 or less.")
 
 
@@ -51,7 +51,7 @@ def lora_plus_needs_two_matrices(project: Project, facts: Facts) -> Finding | No
     kind = project.adapter.type
     if project.optimizer.lora_plus_ratio == 1 or adapter_kinds()[kind].two_matrices:
         return None
-    message = f"is {project.optimizer.lora_plus_ratio:g}, but {kind} has no up and down matrices."
+    message = f"is {project.optimizer.lora_plus_ratio:g}, but adapter.type {kind} has no up and down matrices."
     return Finding("error", "optimizer.lora_plus_ratio", message, "Set it to 1.")
 
 
@@ -59,7 +59,7 @@ def text_encoder_rates_have_encoders(project: Project, facts: Facts) -> Finding 
     """A rate for text encoders has no effect where none is trained."""
     if not project.optimizer.text_encoder_lr or project.adapter.text_encoders:
         return None
-    fix = "Name them in `adapter.text_encoders`, or remove it."
+    fix = "List text encoders in `adapter.text_encoders`, or remove it."
     return without_effect("optimizer.text_encoder_lr", "is set, but no text encoder is trained", fix)
 
 
@@ -69,14 +69,14 @@ def text_encoder_rates_are_as_many(project: Project, facts: Facts) -> Finding | 
     if not encoders or len(rates) in (0, 1, len(encoders)):
         return None
     message = f"has {len(rates)} rates for {len(encoders)} text encoders ({', '.join(encoders)})."
-    return Finding("error", "optimizer.text_encoder_lr", message, "Give one for all, or one each.")
+    return Finding("error", "optimizer.text_encoder_lr", message, "Give one rate for all, or one for each.")
 
 
 def a_schedule_free_optimizer_has_no_schedule(project: Project, facts: Facts) -> Finding | None:
     """It averages instead of lowering the rate (arXiv 2405.15682); a falling rate would be applied on top."""
     if "schedulefree" not in _name(project) or project.schedule.name == "constant":
         return None
-    message = f"is {project.schedule.name} on top of {project.optimizer.name}, which needs no schedule."
+    message = f"is {project.schedule.name}, but {project.optimizer.name} needs no schedule: it averages the weights."
     return Finding("warning", "schedule.name", message, "Set it to constant.")
 
 
@@ -84,7 +84,7 @@ def a_schedule_free_optimizer_averages_already(project: Project, facts: Facts) -
     """Schedule-free optimizers average the weights; EMA would average these averages."""
     if "schedulefree" not in _name(project) or not project.train.ema_decay:
         return None
-    message = f"is {project.train.ema_decay:g} beside {project.optimizer.name}, which averages the weights itself."
+    message = f"is {project.train.ema_decay:g}, but {project.optimizer.name} averages the weights itself."
     return Finding("warning", "train.ema_decay", message, "Set it to 0.")
 
 
@@ -93,7 +93,10 @@ def an_estimated_rate_is_not_scheduled_to_zero_early(project: Project, facts: Fa
     restarts = project.schedule.name == "cosine_with_restarts" and project.schedule.cycles > 1
     if not _name(project).startswith(_FINDS_ITS_RATE) or not restarts:
         return None
-    message = f"is cosine_with_restarts, and {project.optimizer.name} never lowers its rate: restarts raise it too far."
+    message = (
+        f"is cosine_with_restarts, but {project.optimizer.name} never lowers its estimate of the rate: restarts raise "
+        "the rate too far."
+    )
     return Finding("warning", "schedule.name", message, "Use constant or cosine.")
 
 
@@ -102,7 +105,7 @@ def warmup_is_given_once(project: Project, facts: Facts) -> Finding | None:
     schedule = project.schedule
     if not (schedule.warmup_steps and schedule.warmup_ratio):
         return None
-    message = f"is {schedule.warmup_ratio:g} beside warmup_steps = {schedule.warmup_steps}."
+    message = f"is {schedule.warmup_ratio:g}, but schedule.warmup_steps is {schedule.warmup_steps}: it is given twice."
     return Finding("error", "schedule.warmup_ratio", message, "Remove one of the two.")
 
 

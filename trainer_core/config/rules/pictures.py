@@ -42,7 +42,9 @@ def resolution_is_a_multiple_of_the_step(project: Project, facts: Facts) -> Find
     remainder = bucket.resolution % bucket.step
     if not remainder:
         return None
-    message = f"is {bucket.resolution}, not a multiple of bucket.step = {bucket.step}: square pictures shrink."
+    message = (
+        f"is {bucket.resolution}, not a multiple of bucket.step = {bucket.step}: square pictures are made smaller."
+    )
     below, above = bucket.resolution - remainder, bucket.resolution - remainder + bucket.step
     return Finding("warning", "bucket.resolution", message, f"Choose {below or above} or {above}.")
 
@@ -77,7 +79,7 @@ def regularisation_is_not_alone(project: Project, facts: Facts) -> Finding | Non
     """Regularisation pictures protect what the base knows; without a dataset of the concept nothing is learnt."""
     if not all(dataset.regularisation for dataset in project.datasets):
         return None
-    message = "is on for every dataset: there is no concept to train."
+    message = "is true for every dataset: there is no concept to train."
     fix = "Add a dataset of the concept, or set it to false."
     return Finding("error", "datasets.0.regularisation", message, fix)
 
@@ -86,16 +88,16 @@ def some_pictures_weigh_something(project: Project, facts: Facts) -> Finding | N
     """Pictures with loss weight 0 take time and train nothing."""
     for number, dataset in enumerate(project.datasets):
         if dataset.loss_weight == 0 and dataset.held_out < 1:
-            message = "is 0: its pictures take time and teach nothing."
-            return Finding("warning", f"datasets.{number}.loss_weight", message, "Remove the dataset.")
+            message = "is 0: the pictures of this dataset take time and change nothing."
+            return Finding("warning", f"datasets.{number}.loss_weight", message, "Raise it, or remove the dataset.")
     return None
 
 
-def a_mask_comes_from_one_place(project: Project, facts: Facts) -> Finding | None:
+def a_mask_has_one_source(project: Project, facts: Facts) -> Finding | None:
     """A picture takes its mask from a file or from its alpha channel, not both."""
     for number, dataset in enumerate(project.datasets):
         if dataset.mask_path is not None and dataset.alpha_mask:
-            message = "is on beside mask_path."
+            message = f"is true, but datasets.{number}.mask_path is set too: a mask has one source."
             return Finding("error", f"datasets.{number}.alpha_mask", message, "Remove one of the two.")
     return None
 
@@ -104,7 +106,7 @@ def a_mask_crop_needs_masks(project: Project, facts: Facts) -> Finding | None:
     """`crop: mask` cuts pictures around their masks, so some dataset must have masks."""
     if project.augment.crop != "mask" or any(dataset.mask_path or dataset.alpha_mask for dataset in project.datasets):
         return None
-    message = "is mask, but no dataset has masks."
+    message = "is `mask`, but no dataset has masks."
     return Finding("error", "augment.crop", message, "Give a dataset a `mask_path` or `alpha_mask`, or use `center`.")
 
 
@@ -138,11 +140,11 @@ def colours_stay_recognisable(project: Project, facts: Facts) -> Finding | None:
     color = project.augment.color
     if color <= 0.3:
         return None
-    message = f"is {color:g}: the LoRA learns that colours do not matter."
+    message = f"is {color:g}: the LoRA learns colours that the pictures do not have."
     return Finding("warning", "augment.color", message, "Choose 0.1 or less.")
 
 
-def an_edit_and_its_control_are_seen_alike(project: Project, facts: Facts) -> Finding | None:
+def an_edit_is_not_changed_apart_from_its_control(project: Project, facts: Facts) -> Finding | None:
     """If results are mirrored or cut elsewhere and control pictures are not, the LoRA learns to mirror and to shift."""
     augment = project.augment
     if not any(dataset.control_path for dataset in project.datasets):
@@ -150,8 +152,8 @@ def an_edit_and_its_control_are_seen_alike(project: Project, facts: Facts) -> Fi
     views = changed(augment, "flip", "crop", "color")
     if not views:
         return None
-    message = "would change the results of edits, but not the control pictures that they start from."
-    return Finding("error", f"augment.{views[0]}", message, "Leave it out for edit datasets.")
+    message = "is set: it changes the results of edits, but not the control pictures that they start from."
+    return Finding("error", f"augment.{views[0]}", message, "Remove it while a dataset has a `control_path`.")
 
 
 def _random(project: Project) -> bool:
@@ -167,11 +169,11 @@ RULES: tuple[Rule, ...] = (
     dataset_names_differ,
     regularisation_is_not_alone,
     some_pictures_weigh_something,
-    a_mask_comes_from_one_place,
+    a_mask_has_one_source,
     a_mask_crop_needs_masks,
     random_pictures_have_variants,
     picture_variants_need_randomness,
     crop_scale_needs_random_crops,
     colours_stay_recognisable,
-    an_edit_and_its_control_are_seen_alike,
+    an_edit_is_not_changed_apart_from_its_control,
 )

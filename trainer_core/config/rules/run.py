@@ -66,7 +66,7 @@ def samples_fall_inside_the_run(project: Project, facts: Facts) -> Finding | Non
     if (steps := _steps_below(every, project, facts)) is None:
         return None
     message = f"is {every}, but the run has {steps} steps: only the finished LoRA is rendered."
-    return Finding("info", "sample.every", message, f"Choose {max(steps // 4, 1)}, or 0 to say so.")
+    return Finding("info", "sample.every", message, f"Choose {max(steps // 4, 1)}, or 0 for the finished LoRA alone.")
 
 
 def saved_files_fall_inside_the_run(project: Project, facts: Facts) -> Finding | None:
@@ -75,7 +75,7 @@ def saved_files_fall_inside_the_run(project: Project, facts: Facts) -> Finding |
     if (steps := _steps_below(every, project, facts)) is None:
         return None
     message = f"is {every}, but the run has {steps} steps: only the finished LoRA is published."
-    return Finding("info", "save.every", message, f"Choose {max(steps // 4, 1)}, or 0 to say so.")
+    return Finding("info", "save.every", message, f"Choose {max(steps // 4, 1)}, or 0 for the finished LoRA alone.")
 
 
 def warmup_ends_before_the_run(project: Project, facts: Facts) -> Finding | None:
@@ -102,7 +102,7 @@ def files_are_not_called_like_the_champion(project: Project, facts: Facts) -> Fi
     if (project.save.output_name or project.name) != "champion":
         return None
     field = "save.output_name" if project.save.output_name else "name"
-    message = "is `champion`: the LoRA would be written over by the promoted one, champion.safetensors."
+    message = "is `champion`: the promoted LoRA, champion.safetensors, would replace this file."
     return Finding("error", field, message, "Choose another name.")
 
 
@@ -111,7 +111,7 @@ def length_is_given_once(project: Project, facts: Facts) -> Finding | None:
     train = project.train
     if train.steps is None or train.epochs is None:
         return None
-    message = f"is {train.epochs:g} beside train.steps = {train.steps}."
+    message = f"is {train.epochs:g}, but train.steps is {train.steps}: the length of the run is given twice."
     return Finding("error", "train.epochs", message, "Remove one of the two.")
 
 
@@ -119,7 +119,9 @@ def samples_are_counted_once(project: Project, facts: Facts) -> Finding | None:
     """Give the distance between samples in steps or in epochs, not both."""
     if not (project.sample.every and project.sample.every_epochs):
         return None
-    message = f"is {project.sample.every_epochs:g} beside sample.every = {project.sample.every}."
+    message = (
+        f"is {project.sample.every_epochs:g}, but sample.every is {project.sample.every}: the distance is given twice."
+    )
     return Finding("error", "sample.every_epochs", message, "Remove one of the two.")
 
 
@@ -127,7 +129,7 @@ def saves_are_counted_once(project: Project, facts: Facts) -> Finding | None:
     """Give the distance between files in steps or in epochs, not both."""
     if not (project.save.every and project.save.every_epochs):
         return None
-    message = f"is {project.save.every_epochs:g} beside save.every = {project.save.every}."
+    message = f"is {project.save.every_epochs:g}, but save.every is {project.save.every}: the distance is given twice."
     return Finding("error", "save.every_epochs", message, "Remove one of the two.")
 
 
@@ -138,10 +140,10 @@ def kept_files_are_saved(project: Project, facts: Facts) -> Finding | None:
     if not idle or save.every or save.every_epochs:
         return None
     fix = "Set `save.every`, or remove it."
-    return without_effect(f"save.{idle[0]}", "is set, but no files are published on the way", fix)
+    return without_effect(f"save.{idle[0]}", "is set, but no files are published during training", fix)
 
 
-def prompts_come_from_one_place(project: Project, facts: Facts) -> Finding | None:
+def prompts_have_one_source(project: Project, facts: Facts) -> Finding | None:
     """`sample.prompt_file` replaces `sample.prompts`."""
     if project.sample.prompt_file is None or not project.sample.prompts:
         return None
@@ -188,8 +190,10 @@ def _epochs_inside(group: str, every: float, facts: Facts) -> Finding | None:
     if data is None or every * data.steps_per_epoch <= data.steps:
         return None
     epochs = data.steps / data.steps_per_epoch
-    message = f"is {every:g}, but the run is over after {epochs:.2f} epochs: it is never reached."
-    return Finding("warning", f"{group}.every_epochs", message, f"Choose at most {epochs:.2g}, or 0.")
+    message = f"is {every:g}, but the run ends after {epochs:.2f} epochs: it has no effect."
+    return Finding(
+        "warning", f"{group}.every_epochs", message, f"Choose at most {epochs:.2g}, or 0 for the finished LoRA alone."
+    )
 
 
 RULES: tuple[Rule, ...] = (
@@ -208,7 +212,7 @@ RULES: tuple[Rule, ...] = (
     samples_are_counted_once,
     saves_are_counted_once,
     kept_files_are_saved,
-    prompts_come_from_one_place,
+    prompts_have_one_source,
     fp16_holds_the_model,
     wandb_settings_need_wandb,
 )

@@ -12,7 +12,7 @@ def trained_text_is_not_cached(project: Project, facts: Facts) -> Finding | None
     if project.text.cache != "always" or not project.adapter.text_encoders:
         return None
     message = (
-        f"is always, but {', '.join(project.adapter.text_encoders)} is trained: its embeddings change at every step."
+        f"is always, but {', '.join(project.adapter.text_encoders)} is trained: the embeddings change at every step."
     )
     return Finding("error", "text.cache", message, "Set it to auto.")
 
@@ -21,7 +21,7 @@ def shuffled_text_has_variants(project: Project, facts: Facts) -> Finding | None
     """With one cached text a caption, the caption is the same in every epoch."""
     if _live(project) or project.caption.variants > 1 or not (varying := _varying(project)):
         return None
-    message = f"is 1, so that each caption is encoded once: {', '.join(varying)} would change nothing."
+    message = f"is 1, so that each caption is encoded once: {', '.join(varying)} has no effect."
     return Finding("warning", "caption.variants", message, "Choose 8 or more, or set `text.cache: never`.")
 
 
@@ -30,7 +30,7 @@ def variants_need_something_that_varies(project: Project, facts: Facts) -> Findi
     if not changed(project.caption, "variants"):
         return None
     if _live(project):
-        return without_effect("caption.variants", "is set, but captions are encoded batch by batch")
+        return without_effect("caption.variants", "is set, but captions are encoded during training, each batch anew")
     if not _varying(project):
         return without_effect("caption.variants", "is set, but captions do not differ from draw to draw")
     return None
@@ -51,8 +51,10 @@ def kept_tokens_are_given_once(project: Project, facts: Facts) -> Finding | None
     tags = project.tags
     if not (tags.keep_tokens and tags.keep_tokens_separator):
         return None
-    message = f"is {tags.keep_tokens}, but captions with {tags.keep_tokens_separator!r} keep what stands before it."
-    return Finding("info", "tags.keep_tokens", message, "It counts for captions without that mark.")
+    message = (
+        f"is {tags.keep_tokens}, but a caption with {tags.keep_tokens_separator!r} keeps the tags before that mark."
+    )
+    return Finding("info", "tags.keep_tokens", message, "It is used for captions without that mark only.")
 
 
 def separators_differ(project: Project, facts: Facts) -> Finding | None:
@@ -74,7 +76,7 @@ def some_tags_stay(project: Project, facts: Facts) -> Finding | None:
     if project.tags.dropout < 1:
         return None
     fix = "Choose 0.05 to 0.3, or `caption.dropout` for whole captions."
-    return Finding("warning", "tags.dropout", "is 1: only kept tags are ever trained.", fix)
+    return Finding("warning", "tags.dropout", "is 1: every other tag than the kept ones is always dropped.", fix)
 
 
 def some_captions_stay(project: Project, facts: Facts) -> Finding | None:
@@ -83,7 +85,7 @@ def some_captions_stay(project: Project, facts: Facts) -> Finding | None:
     if caption.dropout < 1 and caption.dropout_every_n_epochs != 1:
         return None
     name = "dropout" if caption.dropout >= 1 else "dropout_every_n_epochs"
-    message = "is 1: every draw has the empty caption, so no word calls what is trained."
+    message = "is 1: every draw has the empty caption, so no word stands for what is trained."
     return Finding("warning", f"caption.{name}", message, "Choose 0.05 to 0.1, or 0.")
 
 
@@ -91,21 +93,23 @@ def long_clip_captions_are_read(project: Project, facts: Facts) -> Finding | Non
     """`clip_tokens` is read only for families whose captions CLIP alone reads."""
     if project.text.clip_tokens == 75 or facts.reads_clip_tokens:
         return None
-    return without_effect("text.clip_tokens", f"is set, but {facts.title} reads no captions in pieces of 75 tokens")
+    return without_effect(
+        "text.clip_tokens", f"is set, but {facts.title} does not read captions in pieces of 75 tokens"
+    )
 
 
 def clip_layers_are_skipped(project: Project, facts: Facts) -> Finding | None:
     """`clip_skip` is read only for families that let one choose the layer."""
     if not project.text.clip_skip or facts.skips_clip_layers:
         return None
-    return without_effect("text.clip_skip", f"is set, but {facts.title} reads a fixed layer")
+    return without_effect("text.clip_skip", f"is set, but {facts.title} always reads the same layer")
 
 
 def text_length_is_chosen(project: Project, facts: Facts) -> Finding | None:
     """`max_length` is read only for families that let one choose the length of the text."""
     if not project.text.max_length or facts.chooses_text_length:
         return None
-    return without_effect("text.max_length", f"is set, but {facts.title} has one length of text")
+    return without_effect("text.max_length", f"is set, but {facts.title} always reads the same number of tokens")
 
 
 def live_text_costs_memory(project: Project, facts: Facts) -> Finding | None:
@@ -113,7 +117,12 @@ def live_text_costs_memory(project: Project, facts: Facts) -> Finding | None:
     if project.text.cache != "never" or project.adapter.text_encoders:
         return None
     message = "is never: the text encoders stay in memory and run at every step."
-    return Finding("info", "text.cache", message, "`caption.variants` caches many texts of each caption instead.")
+    return Finding(
+        "info",
+        "text.cache",
+        message,
+        "To save memory, use `text.cache: auto` and `caption.variants`, which caches many texts of each caption.",
+    )
 
 
 def _live(project: Project) -> bool:

@@ -28,8 +28,8 @@ from trainer_core.types import CaptionRules, CaptionSource, Sample
 
 _OUTCOMES = 4
 """Ways to draw a text that are listed, in multiples of the texts wanted: several ways may give one text."""
-_PLACES = 64
-"""Places in the list of texts, in multiples of the texts wanted, that it may take to make all equally likely."""
+_LIST_LENGTH = 64
+"""The longest list of texts in which a text is repeated as often as it is likely, in multiples of the texts wanted."""
 _TRIES = 8
 """Draws for each text wanted, where no text should come twice."""
 
@@ -186,7 +186,7 @@ def _all_variants(source: CaptionSource, lines: tuple[str, ...], limit: int) -> 
     if len({text for share in shares for text in share}) > limit:
         return None
     span = math.lcm(*(part.denominator for share in shares for part in share.values()))
-    if span * len(lines) > _PLACES * limit:
+    if span * len(lines) > _LIST_LENGTH * limit:
         return None
     return tuple(text for share in shares for text, part in share.items() for _ in range(int(part * span)))
 

@@ -18,7 +18,9 @@ _WILDCARD = re.compile(r"\{[^{}|]*\|[^{}]*\}")
 
 def caption_findings(drafts: Sequence[Draft], caption: CaptionConfig, rules: CaptionRules) -> Iterator[Finding]:
     """Yield findings about all captions together, one a kind."""
-    yield from chain(_wildcards(drafts, caption), _marks(drafts, caption, rules), _places(drafts), _tags(drafts, rules))
+    yield from chain(
+        _wildcards(drafts, caption), _marks(drafts, caption, rules), _trigger_marks(drafts), _tags(drafts, rules)
+    )
 
 
 def _wildcards(drafts: Sequence[Draft], caption: CaptionConfig) -> Iterator[Finding]:
@@ -46,7 +48,7 @@ def _marks(drafts: Sequence[Draft], caption: CaptionConfig, rules: CaptionRules)
             yield Finding("info", f"tags.{name}", f"no caption has {mark!r}: it has no effect.", fix)
 
 
-def _places(drafts: Sequence[Draft]) -> Iterator[Finding]:
+def _trigger_marks(drafts: Sequence[Draft]) -> Iterator[Finding]:
     found = [
         draft.picture.id
         for draft in drafts

@@ -62,7 +62,7 @@ def statistics(manifest: Manifest) -> dict[str, JSON]:
         "distinct_captions": len({sample.caption for sample in samples}),
         **({"distinct_texts": len(texts)} if texts else {}),
         **({"control_pictures": len(controls), "paired": sum(bool(s.controls) for s in samples)} if controls else {}),
-        **_looks(samples),
+        **_optional_counts(samples),
         "width": _quantiles([sample.geometry.original[1] for sample in samples]),
         "height": _quantiles([sample.geometry.original[0] for sample in samples]),
         "megapixels": _quantiles([prod(sample.geometry.original) / 1e6 for sample in samples]),
@@ -72,7 +72,7 @@ def statistics(manifest: Manifest) -> dict[str, JSON]:
     }
 
 
-def _looks(samples: Sequence[Sample]) -> dict[str, JSON]:
+def _optional_counts(samples: Sequence[Sample]) -> dict[str, JSON]:
     """Count what most datasets have not: views, masks and regularisation pictures."""
     counts = {
         "views": sum(len(sample.views) for sample in samples),

@@ -156,9 +156,9 @@ def _layer(
         down, up = down[:, :, None, None], up[:, :, None, None]
     fits = tuple(down.shape[1:]) == inner and up.shape[0] == wide[0] and up.shape[1] == down.shape[0]
     if not fits or up.numel() != up.shape[0] * up.shape[1]:
-        seen = f"{halves.keys['down']} {list(down.shape)} and {halves.keys['up']} {list(up.shape)}"
+        shapes = f"{halves.keys['down']} {list(down.shape)} and {halves.keys['up']} {list(up.shape)}"
         want = f"[rank, {', '.join(map(str, inner))}] and [{wide[0]}, rank]"
-        message = f"{source}: {seen} do not fit {parts[0].name}, which wants {want}. "
+        message = f"{source}: {shapes} do not fit {parts[0].name}, which wants {want}. "
         raise ExportError(message + "Give the base model that it was trained for.")
     rank = int(down.shape[0])
     alpha = halves.tensors.get("alpha")

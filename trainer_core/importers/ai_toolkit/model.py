@@ -48,7 +48,9 @@ _SAMPLE_KEYS: Mapping[str, str] = {
 
 def _seed_walk(value: JSON, context: Context) -> JSON:
     return (
-        dropped("Prompt i takes seed + i here too.") if truth(value) else changed({}, "Prompt i takes seed + i here.")
+        dropped("Prompt i has the seed + i, there and here.")
+        if truth(value)
+        else changed({}, "Here prompt i has the seed + i.")
     )
 
 
@@ -56,7 +58,7 @@ def _prompts(value: JSON, context: Context) -> JSON:
     rows = [{"prompt": row} if isinstance(row, str) else dict(row) for row in value or []]
     rows = [row for row in rows if row.get("prompt")]
     if not rows:
-        return dropped("No prompts.")
+        return dropped("The config has no prompts.")
     prompts = [_prompt(row, context) for row in rows]
     controls = [_controls(row, context) for row in rows]
     found = convert_prompts(prompts, context)
@@ -87,22 +89,24 @@ def _trigger(value: JSON, context: Context) -> JSON:
     return str(value)
 
 
-_ONLY_SLIDERS = "It is for another kind of training."
+_ONLY_SLIDERS = "It belongs to another kind of training than LoRA."
 
 MODEL: list[Row] = [
     to("model.name_or_path", "model.path", model_path),
     *irrelevant("model.only_if_contains model.ignore_if_contains", HARDWARE),
-    *irrelevant("model.arch model.is_xl model.is_flux model.is_v3 model.is_lumina2", "Read to detect the family."),
+    *irrelevant(
+        "model.arch model.is_xl model.is_flux model.is_v3 model.is_lumina2", "It is read to detect the family."
+    ),
     to("model.is_v_pred", "noise.prediction", unless_off(lambda value, context: "v_prediction")),
     *memory("model.quantize model.quantize_te model.low_vram model.auto_memory model.layer_offloading"),
     *memory("model.text_encoder_bits model.split_model_over_gpus model.compile model.block_compile"),
     *memory("model.accuracy_recovery_adapter network.layer_offloading"),
-    *irrelevant("model.qtype model.qtype_te model.quantize_kwargs.*", "Read with `quantize`."),
+    *irrelevant("model.qtype model.qtype_te model.quantize_kwargs.*", "See `quantize`."),
     *irrelevant(
         "model.layer_offloading_transformer_percent model.layer_offloading_text_encoder_percent",
-        "Read with `layer_offloading`.",
+        "See `layer_offloading`.",
     ),
-    *irrelevant("model.compile_mode model.compile_fullgraph model.compile_dynamic", "Read with `compile`."),
+    *irrelevant("model.compile_mode model.compile_fullgraph model.compile_dynamic", "See `compile`."),
     *irrelevant(
         "model.te_device model.vae_device model.attn_masking model.cache_size_limit"
         " model.split_model_other_module_param_count_scale",
@@ -110,7 +114,7 @@ MODEL: list[Row] = [
     ),
     *irrelevant(
         "model.use_flux_cfg model.inference_lora_path model.latent_space_version model.in_context",
-        "It concerns that program only.",
+        "It matters in the other program only.",
     ),
     to("model.vae_dtype", "latents.precision", precision),
     to("model.te_dtype", "text.precision", precision),
@@ -122,12 +126,12 @@ MODEL: list[Row] = [
     no("model.lora_path", "Merge it into the base first."),
     no("model.unconditional_lora_path", "Merge it into the base first."),
     *[
-        no(f"model.{key}", "Put it into the base's folder: a diffusers-format folder holds all parts.")
+        no(f"model.{key}", "Put it into the folder of the base: a folder in diffusers' format has all parts.")
         for key in ("unet_path", "refiner_name_or_path", "extras_name_or_path")
     ],
     vae_row("model.vae_path"),
     *text_encoder_rows(("model.te_name_or_path",)),
-    no("model.model_kwargs.*", "Options of one model there: see our page of the family."),
+    no("model.model_kwargs.*", "These are options of one model. Our page of the family says what is done here."),
     no("model.model_paths.*", "Put them into the base's folder."),
     *irrelevant("model.refiner_start_at model.use_text_encoder_1 model.use_text_encoder_2", "It is for other models."),
     *[
@@ -143,7 +147,9 @@ OUTPUT: list[Row] = [
         "save.max_step_saves_to_keep",
         "save.keep_last",
         lambda value, context: (
-            int(amount(value)) if amount(context.get("save.save_every")) else dropped("Nothing is saved on the way.")
+            int(amount(value))
+            if amount(context.get("save.save_every"))
+            else dropped("No file is saved during training.")
         ),
     ),
     *irrelevant("save.save_format", "We write .safetensors in `export.formats`."),
@@ -153,17 +159,17 @@ OUTPUT: list[Row] = [
     to(
         "sample.sample_every",
         "sample.every",
-        lambda value, context: int(amount(value)) if _sampled(context) else dropped("No prompts."),
+        lambda value, context: int(amount(value)) if _sampled(context) else dropped("The config has no prompts."),
     ),
     to(
         "sample.width",
         "sample.width",
-        lambda value, context: int(amount(value)) if _sampled(context) else dropped("No prompts."),
+        lambda value, context: int(amount(value)) if _sampled(context) else dropped("The config has no prompts."),
     ),
     to(
         "sample.height",
         "sample.height",
-        lambda value, context: int(amount(value)) if _sampled(context) else dropped("No prompts."),
+        lambda value, context: int(amount(value)) if _sampled(context) else dropped("The config has no prompts."),
     ),
     to("sample.neg", "sample.negative_prompt", unless_off(text)),
     to("sample.seed", "sample.seed", number),
@@ -171,35 +177,39 @@ OUTPUT: list[Row] = [
     to(
         "sample.guidance_scale",
         "sample.guidance",
-        lambda value, context: number(value) if _sampled(context) else dropped("No prompts."),
+        lambda value, context: number(value) if _sampled(context) else dropped("The config has no prompts."),
     ),
     to(
         "sample.sample_steps",
         "sample.steps",
-        lambda value, context: int(amount(value)) if _sampled(context) else dropped("No prompts."),
+        lambda value, context: int(amount(value)) if _sampled(context) else dropped("The config has no prompts."),
     ),
     *irrelevant("sample.sampler", "Samples take the base's own sampler (`sample.sampler`)."),
-    no("sample.network_multiplier", "`sample.strengths` shows several.", (None, 1, 1.0)),
-    no("sample.guidance_rescale", "Samples are those of diffusers' pipeline."),
+    no(
+        "sample.network_multiplier",
+        "Use `sample.strengths`: samples are rendered at several strengths.",
+        (None, 1, 1.0),
+    ),
+    no("sample.guidance_rescale", "Samples are rendered by diffusers' pipeline."),
     *irrelevant(
         "sample.sample_start_step sample.format sample.ext sample.num_frames sample.fps sample.do_cfg_norm"
         " sample.extra_values",
-        "Of its program, or of videos.",
+        "It belongs to the other program, or to videos.",
     ),
     *irrelevant("sample.adapter_conditioning_scale sample.refiner_start_at", "It is for other models."),
     to("logging.log_every", "logging.every", unless_off(number)),
     to("logging.use_wandb", "logging.wandb", unless_off(lambda value, context: "online")),
     to("logging.project_name", "logging.wandb_project", unless_off(text)),
     to("logging.run_name", "logging.wandb_run", unless_off(text)),
-    *irrelevant("logging.verbose logging.use_ui_logger", "It concerns that program only."),
+    *irrelevant("logging.verbose logging.use_ui_logger", "It matters in the other program only."),
     to("log_dir", "logging.tensorboard", on),
     to("trigger_word", "caption.trigger_word", unless_off(_trigger)),
     to("training_seed", "train.seed", unless_off(number)),
     *irrelevant(
         "type name device training_folder performance_log_every sqlite_db_path torch_profiler",
-        "It concerns that program only.",
+        "It matters in the other program only.",
     ),
-    *irrelevant("meta.* config_name first_sample", "It concerns that program only."),
+    *irrelevant("meta.* config_name first_sample", "It matters in the other program only."),
     *[
         no(f"{key}.*", _ONLY_SLIDERS)
         for key in ("adapter", "embedding", "decorator", "slider", "guidance", "do_lorm", "lorm_extract_mode_param")

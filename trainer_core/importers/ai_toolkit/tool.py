@@ -71,12 +71,12 @@ def read(loaded: Loaded) -> Source:
         (
             f"config.process.{number_}",
             str(one.get("type", "")),
-            refused("One project is one training: import it apart."),
+            refused("One project is one training. Import this part separately."),
         )
         for number_, one in enumerate(config["process"])
         if number_
     ]
-    extra += [("job", loaded.data.get("job"), dropped("It concerns that program only."))]
+    extra += [("job", loaded.data.get("job"), dropped("It matters in the other program only."))]
     extra += [
         (f"config.{key}", value, dropped("The name of the project.")) for key, value in config.items() if key == "name"
     ]
@@ -99,7 +99,7 @@ def read(loaded: Loaded) -> Source:
 
 def _family(values: Mapping[str, JSON], kind: str) -> DetectedFamily:
     if not any(key.startswith("network.") for key in values):
-        problem = f"is not trained by `type: {kind}` without a `network`: we train adapters alone."
+        problem = f"is trained by `type: {kind}` without a `network` there, but we train adapters only."
         return DetectedFamily("", "`network`", problem=problem)
     architecture = str(values.get("model.arch") or "")
     if architecture:

@@ -44,16 +44,14 @@ _INSIDE: Mapping[str, str] = {
 """Family -> names of the modules inside the blocks, outside of which nothing is adapted (`transformer_only`)."""
 _Z_IMAGE = r"layers\.\d+\.(attention\.(to_[qkv]|to_out\.0)|feed_forward\.w[123])"
 """Z-Image's layers without its refiners, which it leaves out."""
-HARDWARE = "Hardware: the profile decides (`hardware.profile`)."
+HARDWARE = "It is a matter of hardware: `hardware.profile` decides."
 
 
 def _rank(value: JSON, context: Context) -> JSON:
     if context.key == "network.linear" and context.get("network.rank"):
-        return dropped("`rank` goes before it.")
+        return dropped("`rank` is used instead of it.")
     if str(context.get("network.type")) == "lokr" and truth(context.get("network.lokr_full_rank", True)):
-        return Conversion(
-            {"adapter_options.full_matrix": True}, note="`lokr_full_rank` makes the rank count for nothing."
-        )
+        return Conversion({"adapter_options.full_matrix": True}, note="With `lokr_full_rank` the rank has no effect.")
     return number(value)
 
 
@@ -63,7 +61,7 @@ def _alpha(value: JSON, context: Context) -> JSON:
         return dropped("Whole matrices are not scaled.")
     rank = context.get("network.rank") or context.get("network.linear", 4)
     if context.key == "network.alpha" and context.get("network.linear_alpha") is not None:
-        return dropped("`linear_alpha` goes before it.")
+        return dropped("`linear_alpha` is used instead of it.")
     if context.flow and amount(value) != amount(rank):
         note = f"It is inert there: ai-toolkit takes the rank ({rank}) as alpha for transformers, so we do."
         return changed({"adapter.alpha": rank}, note)
@@ -118,7 +116,9 @@ def _timesteps(value: JSON, context: Context) -> JSON:
     known: Mapping[str, Conversion] = {
         "sigmoid": Conversion({"noise.timestep_sampling": "sigmoid"}),
         "linear": Conversion(uniform),
-        "weighted": changed(uniform, "It also weights the loss by noise level; ours weights all alike."),
+        "weighted": changed(
+            uniform, "It also weights the loss by noise level; here all noise levels have the same weight."
+        ),
         "shift": Conversion(shifted),
         "flux_shift": Conversion(shifted),
         "lumina2_shift": Conversion(shifted),
@@ -132,16 +132,18 @@ def _level(value: JSON, context: Context) -> JSON:
     is_least = context.last == "min_denoising_steps"
     step = int(amount(value))
     if step <= 0 if is_least else step >= 999:
-        return dropped("No limit.")
+        return dropped("There is no limit.")
     found: dict[str, JSON] = {"noise.max_timestep" if is_least else "noise.min_timestep": 1000 - step}
     if context.flow and context.get("train.timestep_type") == "sigmoid":
-        return changed(found, "It counts from the noisiest, in shares of the sigmoid's draws; ours is a noise level.")
+        return changed(
+            found, "It counts from the noisiest, in shares of the draws of a sigmoid. Ours is a noise level."
+        )
     return Conversion(found)
 
 
 def _balance(value: JSON, context: Context) -> JSON:
     if str(value) == "balanced":
-        return dropped("All noise levels as `timestep_type` says.")
+        return dropped("Noise levels are drawn as `timestep_type` says.")
     return refused("Move the noise levels with `noise.logit_mean`: above 0 trains content, below 0 style.")
 
 
@@ -162,7 +164,7 @@ def _optimizer(value: JSON, context: Context) -> JSON:
 
 def _ema(value: JSON, context: Context) -> JSON:
     if not truth(value):
-        return dropped("It is off there.")
+        return dropped("It is off in the other tool.")
     return Conversion({"train.ema_decay": number(context.get("train.ema_config.ema_decay", 0.999))})
 
 
@@ -174,18 +176,18 @@ def _accumulation(value: JSON, context: Context) -> JSON:
         note = f"It counts each pass as a step, so {steps} of its steps are {max(1, steps // count)} of ours."
         both = {"train.gradient_accumulation_steps": count, "train.steps": max(1, steps // count)}
         return changed(both, note)
-    return count if count > 1 else dropped("It is off there.")
+    return count if count > 1 else dropped("It is off in the other tool.")
 
 
 def _steps(value: JSON, context: Context) -> JSON:
     if amount(context.get("train.gradient_accumulation_steps")) > 1:
-        return dropped("Written with `gradient_accumulation_steps`.")
+        return dropped("See `gradient_accumulation_steps`.")
     return int(amount(value))
 
 
 def _preservation(value: JSON, context: Context) -> JSON:
     if not truth(value):
-        return dropped("It is off there.")
+        return dropped("It is off in the other tool.")
     found: dict[str, JSON] = {
         "loss.preservation_weight": number(context.get("train.diff_output_preservation_multiplier", 1.0)),
         "loss.preservation_class": str(context.get("train.diff_output_preservation_class", "")),
@@ -193,7 +195,7 @@ def _preservation(value: JSON, context: Context) -> JSON:
     return Conversion(found)
 
 
-_WAYS = "We have nothing like it: see `loss` and `noise` for what there is."
+_WAYS = "We have no such setting. The groups `loss` and `noise` list what there is."
 
 NETWORK: list[Row] = [
     to(
@@ -223,11 +225,11 @@ NETWORK: list[Row] = [
         _adapted,
         "It adapts every Linear and 1x1 convolution of the transformer blocks.",
     ),
-    *irrelevant("network.lokr_full_rank", "Written with the rank."),
+    *irrelevant("network.lokr_full_rank", "See the rank."),
     *irrelevant("network.transformer_only", "Only blocks are adapted here."),
-    *irrelevant("network.old_lokr_format network.split_multistage_loras", "It concerns that program only."),
-    no("network.all_layers", "Norms: `adapter.train_norm`."),
-    no("network.lorm.*", "LoRM extracts; train a LoRA here."),
+    *irrelevant("network.old_lokr_format network.split_multistage_loras", "It matters in the other program only."),
+    no("network.all_layers", "To train norms, set `adapter.train_norm`."),
+    no("network.lorm.*", "LoRM extracts a LoRA from a model. Train a LoRA instead."),
 ]
 
 _MULTIPLIERS = (
@@ -273,7 +275,7 @@ TRAIN: list[Row] = [
     ),
     several("train.lr_scheduler", "schedule.name", lambda value, context: schedules.named(schedules.AI_TOOLKIT, value)),
     to("train.lr_scheduler_params.num_warmup_steps", "schedule.warmup_steps", number),
-    no("train.lr_scheduler_params.*", "Arguments of torch's class: see `schedule`."),
+    no("train.lr_scheduler_params.*", "These are arguments of a class of torch. The group `schedule` lists ours."),
     several(
         "train.gradient_accumulation_steps",
         "train.gradient_accumulation_steps train.steps",
@@ -284,8 +286,8 @@ TRAIN: list[Row] = [
     to("train.max_grad_norm", "optimizer.max_grad_norm", number),
     to("train.dtype", "train.precision", precision, "Its default is fp32."),
     several("train.ema_config.use_ema", "train.ema_decay", _ema),
-    *irrelevant("train.ema_config.ema_decay", "Written with `use_ema`."),
-    *irrelevant("train.ema_config.*", "It concerns that program only."),
+    *irrelevant("train.ema_config.ema_decay", "See `use_ema`."),
+    *irrelevant("train.ema_config.*", "It matters in the other program only."),
     no("train.train_unet", "The denoiser is always trained here.", (None, True)),
     to("train.train_text_encoder", "adapter.text_encoders", unless_off(_encoders)),
     to("train.cache_text_embeddings", "text.cache", unless_off(lambda value, context: "always")),
@@ -295,38 +297,55 @@ TRAIN: list[Row] = [
         "noise.timestep_sampling noise.shift",
         flow_only(_timesteps, "Diffusion families draw uniformly, in both."),
     ),
-    *irrelevant("train.linear_timesteps train.linear_timesteps2", "Read with `timestep_type`."),
-    several("train.content_or_style", "", _balance, "`noise.logit_mean` moves the levels.", "unsupported"),
-    several("train.content_or_style_reg", "", _balance, "`noise.logit_mean` moves the levels.", "unsupported"),
+    *irrelevant("train.linear_timesteps train.linear_timesteps2", "See `timestep_type`."),
+    several(
+        "train.content_or_style", "", _balance, "Use `noise.logit_mean`: it moves the noise levels.", "unsupported"
+    ),
+    several(
+        "train.content_or_style_reg", "", _balance, "Use `noise.logit_mean`: it moves the noise levels.", "unsupported"
+    ),
     to("train.noise_offset", "noise.offset", diffusion_only(unless_off(number), "Not used with flow matching.")),
     to("train.min_snr_gamma", "loss.min_snr_gamma", diffusion_only(unless_off(number), "Not used with flow matching.")),
     no("train.snr_gamma", "Use `loss.min_snr_gamma`."),
-    several("train.min_denoising_steps", "noise.max_timestep", _level, "It counts from the noisiest: 1000 minus it."),
-    several("train.max_denoising_steps", "noise.min_timestep", _level, "It counts from the noisiest: 1000 minus it."),
+    several(
+        "train.min_denoising_steps",
+        "noise.max_timestep",
+        _level,
+        "It counts from the noisiest timestep, so ours is 1000 minus it.",
+    ),
+    several(
+        "train.max_denoising_steps",
+        "noise.min_timestep",
+        _level,
+        "It counts from the noisiest timestep, so ours is 1000 minus it.",
+    ),
     to("train.loss_type", "loss.type", choice("loss.type", {"mse": "l2", "mae": "l1", "pseudo_huber": "huber"})),
     to("train.reg_weight", "loss.prior_weight", number),
     several("train.diff_output_preservation", "loss.preservation_weight loss.preservation_class", _preservation),
-    *irrelevant("train.diff_output_preservation_multiplier train.diff_output_preservation_class", "Written with it."),
-    no("train.blank_prompt_preservation", "`loss.preservation_weight` preserves the class instead."),
-    *irrelevant("train.blank_prompt_preservation_multiplier", "Read with it only."),
+    *irrelevant(
+        "train.diff_output_preservation_multiplier train.diff_output_preservation_class",
+        "See the key that it belongs to.",
+    ),
+    no("train.blank_prompt_preservation", "Use `loss.preservation_weight`: it preserves the class."),
+    *irrelevant("train.blank_prompt_preservation_multiplier", "See the key that it belongs to."),
     to("train.prompt_dropout_prob", "caption.dropout", unless_off(number)),
-    *irrelevant("train.noise_scheduler train.num_train_timesteps", "The family's own."),
+    *irrelevant("train.noise_scheduler train.num_train_timesteps", "It is the family's own value."),
     *irrelevant("train.xformers train.sdp train.attention_backend", HARDWARE),
     *irrelevant(
         "train.skip_first_sample train.force_first_sample train.disable_sampling", "Samples are a stage of their own."
     ),
     *irrelevant(
         "train.bypass_guidance_embedding train.train_refiner train.refiner_lr train.adapter_lr train.embedding_lr",
-        "Of other models or kinds of training.",
+        "It belongs to other models or kinds of training.",
     ),
     no("train.do_differential_guidance", _WAYS),
     *irrelevant(
         "train.differential_guidance_scale train.switch_boundary_every train.next_sample_timesteps",
-        "Read with another option only.",
+        "See the key that it belongs to.",
     ),
-    no("train.start_step", "A run goes on by itself from its last state."),
-    no("train.inverted_mask_prior", "`loss.mask_floor` weights what a mask leaves out."),
-    *irrelevant("train.inverted_mask_prior_multiplier", "Read with it only."),
+    no("train.start_step", "A stopped run goes on from its last state; no setting is needed."),
+    no("train.inverted_mask_prior", "Use `loss.mask_floor`: it weights the part that a mask leaves out."),
+    *irrelevant("train.inverted_mask_prior_multiplier", "See the key that it belongs to."),
     *[no(f"train.{key}", _WAYS, (None, 1, 1.0)) for key in _MULTIPLIERS],
     *[no(f"train.{key}", _WAYS) for key in _SPECIAL],
 ]

@@ -28,7 +28,7 @@ def text_encoder_rows(keys: Sequence[str]) -> list[Row]:
 
 def _vae(value: JSON, context: Context) -> JSON:
     if is_off(value):
-        return dropped("The base's own.")
+        return dropped("It is the base's own value.")
     spec = get_family(context.family).spec
     if problem := _problem(str(value), VAE, [spec.components[spec.vae].loader], context):
         return refused(problem)
@@ -38,7 +38,7 @@ def _vae(value: JSON, context: Context) -> JSON:
 def _text_encoder(keys: Sequence[str]) -> Convert:
     def convert(value: JSON, context: Context) -> JSON:
         if is_off(value):
-            return dropped("The base's own.")
+            return dropped("It is the base's own value.")
         if problem := _encoder_problem(str(value), context):
             return refused(problem)
         given = [str(context.get(key)) for key in keys if not is_off(context.get(key))]

@@ -39,7 +39,7 @@ def number(value: JSON, context: Context | None = None) -> JSON:
     try:
         real = float(value)
     except (TypeError, ValueError):
-        return refused("It is not a number.")
+        return refused("Its value is not a number.")
     return int(real) if real.is_integer() and abs(real) < 2**53 else real
 
 
@@ -64,7 +64,7 @@ def text(value: JSON, context: Context) -> JSON:
     return "" if value is None else str(value)
 
 
-def unless_off(convert: Convert, note: str = "It is off there.") -> Convert:
+def unless_off(convert: Convert, note: str = "It is off in the other tool.") -> Convert:
     """Convert only what asks for something."""
     return lambda value, context: dropped(note) if is_off(value) else convert(value, context)
 
@@ -95,7 +95,7 @@ def choice(setting: str, names: Mapping[str, JSON], fix: str = "") -> Convert:
 def precision(value: JSON, context: Context) -> JSON:
     """Translate a dtype."""
     found = PRECISIONS.get(str(value).lower())
-    return found or refused("We know fp32, bf16 and fp16; a quantised base is the hardware profile's choice.")
+    return found or refused("Only fp32, bf16 and fp16 can be set. Quantised bases do not exist here yet.")
 
 
 def path(value: JSON, context: Context) -> JSON:

@@ -145,15 +145,15 @@ def _convert(  # noqa: PLR0913 - what there is to know of one key
 
 def _conversion(row: Row, value: JSON, context: Context) -> Conversion:
     if value is None:
-        return Conversion({}, "irrelevant", "Not given.")
+        return Conversion({}, "irrelevant", "It is empty.")
     try:
         answer = row.convert(value, context)
     except MISSHAPEN as error:
-        return refused(f"Its value has not the form that is wanted ({error}).")
+        return refused(f"Its value does not have the expected form ({error}).")
     if not isinstance(answer, Conversion):
         answer = Conversion({row.settings[0]: answer}, row.status, row.note)
     if any(_misread(one) for one in answer.settings.values()):
-        return refused("Its value, or one that is read with it, is not a number.")
+        return refused("Its value, or that of a key that belongs to it, is not a number.")
     if answer.note or answer.status == "irrelevant":
         return answer
     return replace(answer, note=row.note)

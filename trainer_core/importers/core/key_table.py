@@ -146,7 +146,7 @@ def unsupported(key: str, fix: str, off: Sequence[JSON] = OFF) -> Row:
     """Make the row of a key that we have nothing for; values in `off` ask for nothing."""
 
     def convert(value: JSON, context: Context) -> JSON:
-        return dropped("It is off there.") if is_off(value, off) else refused(fix)
+        return dropped("It is off in the other tool.") if is_off(value, off) else refused(fix)
 
     return Row(key, "unsupported", (), fix, convert)
 
@@ -157,7 +157,7 @@ def irrelevant(keys: str, why: str) -> list[Row]:
 
 
 MEMORY = (
-    "Memory is not saved in this way here yet: the base is held whole, in `train.precision`. "
+    "There is no such memory setting here yet: the whole base is in memory, in `train.precision`. "
     "`train.gradient_checkpointing`, a smaller `train.batch_size` or `bucket.resolution` need less."
 )
 _NO_SAVING: tuple[JSON, ...] = (*OFF, "NONE", "no_change", "no_change_te", "default", -1)
@@ -172,10 +172,10 @@ def quantised(value: JSON, context: Context) -> Conversion:
     """Convert the dtype of a frozen part: a plain one does not matter here, a quantised one is not supported."""
     written = str(value).lower().replace("_", "")
     plain = written in ("none", "float32", "float16", "bfloat16", "fp32", "fp16", "bf16", "tfloat32", "auto", "default")
-    return dropped("The base is held in `train.precision`.") if plain else refused(MEMORY)
+    return dropped("The base has the precision `train.precision`.") if plain else refused(MEMORY)
 
 
 def secret(keys: str) -> list[Row]:
     """Make the rows of keys whose values are passwords: not read, not shown, not written."""
-    why = "A secret: give it by the environment. It was neither written nor shown."
+    why = "It is a secret. Give it in an environment variable. It was neither written nor shown."
     return [Row(key, "irrelevant", (), why, lambda value, context: dropped(why), secret=True) for key in keys.split()]

@@ -49,7 +49,7 @@ def chosen(kinds: Mapping[str, Kind], name: JSON, given: Mapping[str, JSON]) -> 
     if kind is None and "." in str(name):
         return changed({"optimizer.name": str(name)}, "Taken by its class; check that it is one of our libraries.")
     if kind is None:
-        return refused("We do not know it: choose one of docs/optimizers.md and set `optimizer.name`.")
+        return refused("We do not know this optimizer. Choose one of docs/optimizers.md and set `optimizer.name`.")
     settings: dict[str, JSON] = {"optimizer.name": kind.ours}
     own = {"weight_decay": kind.weight_decay, "eps": kind.eps, "betas": list(kind.betas) if kind.betas else None}
     for argument, value in own.items():
@@ -113,15 +113,17 @@ AI_TOOLKIT: Mapping[str, Kind] = {
     "adamw": Kind("adamw", eps=1e-6),
     "adam8bit": Kind("adam8bit", NO_DECAY, 1e-6),
     "adamw8bit": Kind("adamw8bit", eps=1e-6),
-    "adam8": Kind("adam8bit", NO_DECAY, 1e-6, note="Its own 8-bit Adam; ours is that of bitsandbytes."),
-    "adamw8": Kind("adamw8bit", NO_DECAY, 1e-6, note="Its own 8-bit AdamW; ours is that of bitsandbytes."),
+    "adam8": Kind("adam8bit", NO_DECAY, 1e-6, note="It has its own 8-bit Adam; ours is from bitsandbytes."),
+    "adamw8": Kind("adamw8bit", NO_DECAY, 1e-6, note="It has its own 8-bit AdamW; ours is from bitsandbytes."),
     "ademamix8bit": Kind("bitsandbytes.optim.AdEMAMix8bit", eps=1e-6),
     "lion": Kind("lion", NO_DECAY, betas=(0.9, 0.99)),
     "lion8bit": Kind("lion8bit", NO_DECAY, betas=(0.9, 0.99)),
     "prodigy": Kind("prodigy", NO_DECAY, 1e-6),
-    "prodigy8bit": Kind("prodigy", NO_DECAY, 1e-6, note="Its own 8-bit Prodigy; ours has states of 32 bits."),
+    "prodigy8bit": Kind("prodigy", NO_DECAY, 1e-6, note="It has its own 8-bit Prodigy; ours has states of 32 bits."),
     "dadaptation": Kind("dadaptadam", NO_DECAY, 1e-6),
-    "dadaptationadam": Kind("dadaptlion", NO_DECAY, note="It builds DAdaptLion under this name, so we do."),
+    "dadaptationadam": Kind(
+        "dadaptlion", NO_DECAY, note="The other tool uses DAdaptLion under this name, and so do we."
+    ),
     "dadaptationlion": Kind("dadaptlion", NO_DECAY),
     "adagrad": Kind("torch.optim.Adagrad", NO_DECAY),
     "adafactor": Kind("adafactor", NO_DECAY),
@@ -174,7 +176,7 @@ _BF16 = "Its weights and states are bf16 with Kahan summation or stochastic roun
 
 SIMPLETUNER: Mapping[str, Kind] = {
     "adamwbf16": Kind("adamw", eps=1e-6, note=_BF16),
-    "aoadamw8bit": Kind("adamw8bit", note="torchao's 8 bits; ours is that of bitsandbytes."),
+    "aoadamw8bit": Kind("adamw8bit", note="It has the 8-bit optimizer of torchao; ours is from bitsandbytes."),
     "bnbadamw": Kind("adamw"),
     "bnbadamw8bit": Kind("adamw8bit"),
     "bnbadamwpaged": Kind("pagedadamw"),

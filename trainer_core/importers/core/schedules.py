@@ -27,12 +27,12 @@ KOHYA: Mapping[str, Conversion] = {
     "warmup_stable_decay": _named("warmup_stable_decay"),
     "adafactor": _named("constant", "Adafactor's own schedule. " + _OWN),
     "inverse_sqrt": _named("constant", "We have no 1/sqrt schedule; `polynomial` or `rex` come near."),
-    "piecewise_constant": refused("We have no steps: choose `linear` or `cosine` and set `schedule.name`."),
+    "piecewise_constant": refused("We have no schedule with steps. Set `schedule.name` to `linear` or `cosine`."),
 }
 
 AI_TOOLKIT: Mapping[str, Conversion] = {
     **KOHYA,
-    "step": refused("We have no steps: choose `linear` or `cosine` and set `schedule.name`."),
+    "step": refused("We have no schedule with steps. Set `schedule.name` to `linear` or `cosine`."),
 }
 
 ONETRAINER: Mapping[str, Conversion] = {
@@ -43,7 +43,7 @@ ONETRAINER: Mapping[str, Conversion] = {
     "cosine_with_hard_restarts": _named("cosine_with_restarts"),
     "rex": _named("rex"),
     "adafactor": _named("constant", "Adafactor's own schedule. " + _OWN),
-    "custom": refused("A class of its own: choose one of ours and set `schedule.name`."),
+    "custom": refused("It is a class of your own code. Choose one of `schedule.name`."),
 }
 
 SIMPLETUNER: Mapping[str, Conversion] = {
@@ -61,4 +61,4 @@ DIFFUSION_PIPE: Mapping[str, Conversion] = {
 def named(table: Mapping[str, Conversion], name: JSON) -> Conversion:
     """Translate a schedule's name."""
     found = table.get(str(name).lower().split(":")[0])
-    return found or refused("We do not know it: choose one of `schedule.name`.")
+    return found or refused("We do not know this schedule. Choose one of `schedule.name`.")

@@ -39,14 +39,14 @@ class Section:
 
     values: Mapping[str, JSON]
     table: Table
-    place: str = ""
+    prefix: str = ""
     """Put before a key where it is named: `datasets.0.`."""
     labels: Mapping[str, str] = field(default_factory=dict[str, str])
     """Whole names of keys that were written elsewhere: `general.flip_aug`."""
 
     def label(self, key: str) -> str:
         """Name a key as the source does."""
-        return self.labels.get(key, key if key.startswith("(") else self.place + key)
+        return self.labels.get(key, key if key.startswith("(") else self.prefix + key)
 
 
 _REGULARISATION = ("is_reg", "is_regularisation_data", "is_regularization_data")

@@ -42,7 +42,7 @@ def _buckets(value: JSON, context: Context) -> JSON:
     widest = max(amount(context.get("max_ar", 2.0)), 1 / (amount(context.get("min_ar", 0.5)) or 1.0)) ** 0.5
     longest, shortest = -(-int(max(areas) * widest) // 64) * 64, int(min(areas) / widest) // 64 * 64
     sides: dict[str, JSON] = {"bucket.max_side": longest, "bucket.min_side": max(64, shortest)}
-    return Conversion({"bucket.table": "grid", **sides}, note="Its ratios as sides.")
+    return Conversion({"bucket.table": "grid", **sides}, note="Its aspect ratios become sides.")
 
 
 def _skip(value: JSON, context: Context) -> JSON:
@@ -51,15 +51,15 @@ def _skip(value: JSON, context: Context) -> JSON:
 
 DATASET_ROWS: list[Row] = [
     to("path", "datasets.path", path),
-    to("mask_path", "datasets.mask_path", unless_off(path), "White is trained, in both."),
+    to("mask_path", "datasets.mask_path", unless_off(path), "White is trained, there and here."),
     to("control_path", "datasets.control_path", unless_off(paths)),
     to("num_repeats", "datasets.repeats", number),
     to("resolutions", "datasets.resolutions", _sides),
     several("enable_ar_bucket", "bucket.table bucket.max_side bucket.min_side", _buckets),
-    *irrelevant("min_ar max_ar", "Written with `enable_ar_bucket`."),
-    *irrelevant("num_ar_buckets", "Ours are every size of the grid."),
-    no("ar_buckets", "Ours are every size of the grid (`bucket.step`)."),
-    no("size_buckets", "Ours are every size of the grid (`bucket.step`)."),
+    *irrelevant("min_ar max_ar", "See `enable_ar_bucket`."),
+    *irrelevant("num_ar_buckets", "Our buckets are all sizes of the grid."),
+    no("ar_buckets", "Our buckets are all sizes of the grid (`bucket.step`)."),
+    no("size_buckets", "Our buckets are all sizes of the grid (`bucket.step`)."),
     *irrelevant("frame_buckets", "It is for videos."),
     to(
         "cache_shuffle_num",
@@ -70,8 +70,8 @@ DATASET_ROWS: list[Row] = [
     to("shuffle_tags", "tags.shuffle", on),
     to("caption_prefix", "caption.prefix", unless_off(text)),
     to("skip_empty_caption", "caption.missing", _skip, "Pictures without a caption are left out unless it is false."),
-    *irrelevant("shuffle_metadata online_captions", "It concerns that program only."),
-    no("subsample_ratio", "Take pictures away, or set `repeats` of the others."),
+    *irrelevant("shuffle_metadata online_captions", "It matters in the other program only."),
+    no("subsample_ratio", "Remove pictures from the folder, or raise `datasets.repeats` of the others."),
     to("(held out)", "datasets.held_out", number, "It trains on every picture; `eval_datasets` are only measured."),
     to("(lines of a caption)", "caption.multiline", text, "It reads the whole caption file."),
 ]

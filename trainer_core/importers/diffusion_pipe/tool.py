@@ -59,7 +59,9 @@ def read(loaded: Loaded) -> Source:
     file = loaded.dataset or loaded.beside(named)
     if file is None and named and not loaded.folder:
         findings.append(
-            Finding("error", "dataset", f"is {named}, and no such file is there.", "Give it with --dataset.")
+            Finding(
+                "error", "dataset", f"is {named}, but there is no such file.", "Give the dataset file with --dataset."
+            )
         )
     sections = _sections(load(file), "dataset.", 0.0) if file else []
     more: list[Replaced] = []
@@ -70,8 +72,10 @@ def read(loaded: Loaded) -> Source:
     for one in data.get("eval_datasets") or []:
         other = loaded.beside(str(one.get("config") or ""))
         if other is None:
-            message = f"names {one.get('config')}, and no such file is there."
-            findings.append(Finding("warning", "eval_datasets", message, "Add the folder with `held_out: 1`."))
+            message = f"names {one.get('config')}, but there is no such file. It was left out."
+            findings.append(
+                Finding("warning", "eval_datasets", message, "Add its folder to `datasets` with `held_out: 1`.")
+            )
         else:
             sections += _sections(load(other), f"eval_datasets.{one.get('name', '')}.", 1.0)
     values = {key: value for key, value in data.items() if value is not None}
@@ -79,16 +83,16 @@ def read(loaded: Loaded) -> Source:
     return Source(Section(flat(values), TABLE), sections, _family(data), name, more, findings)
 
 
-def _sections(data: JSON, place: str, held_out: float) -> list[Section]:
+def _sections(data: JSON, prefix: str, held_out: float) -> list[Section]:
     common = {key: value for key, value in data.items() if key != "directory"}
     found: list[Section] = []
     folders: Sequence[Mapping[str, JSON]] = data.get("directory") or []
     for number_, folder in enumerate(folders):
-        labels = {key: place + key for key in common} | {key: f"{place}directory.{number_}.{key}" for key in folder}
+        labels = {key: prefix + key for key in common} | {key: f"{prefix}directory.{number_}.{key}" for key in folder}
         values = {**common, **folder}
         if held_out:
             values["(held out)"] = held_out
-        found.append(Section(values, DATASET_TABLE, f"{place}directory.{number_}.", labels))
+        found.append(Section(values, DATASET_TABLE, f"{prefix}directory.{number_}.", labels))
     return found
 
 
@@ -96,7 +100,7 @@ def _family(data: Mapping[str, JSON]) -> DetectedFamily:
     model: Mapping[str, JSON] = data.get("model") or {}
     kind = str(model.get("type") or "")
     if "adapter" not in data:
-        return DetectedFamily("", "no `[adapter]`", problem="cannot be trained whole: we train adapters alone.")
+        return DetectedFamily("", "no `[adapter]`", problem="is trained whole there, but we train adapters only.")
     found = FAMILIES.get(kind.replace("-", "_"), FAMILIES.get(kind, ""))
     return DetectedFamily(found, "`model.type`", problem="" if found else f"is {kind}, which we do not train.")
 

@@ -38,9 +38,9 @@ from trainer_core.importers.core.key_table import unsupported as no
 from trainer_core.importers.core.targets import transformer_blocks
 from trainer_core.types import JSON
 
-HARDWARE = "Hardware: the profile decides (`hardware.profile`)."
-_PROGRAM = "It concerns that program only."
-_PARTS = "Put it into the base's folder: a diffusers-format folder holds all parts."
+HARDWARE = "It is a matter of hardware: `hardware.profile` decides."
+_PROGRAM = "It matters in the other program only."
+_PARTS = "Put it into the folder of the base: a folder in diffusers' format has all parts."
 _UNET_LINEARS = r"(?!.*conv_shortcut)(down_blocks|mid_block|up_blocks)\..*"
 """SDXL's 739 Linears inside blocks; 1x1 convolutions are left out."""
 
@@ -55,8 +55,8 @@ def _rank(value: JSON, context: Context) -> JSON:
     """Alpha is always the rank; LoKr with a huge rank trains whole matrices."""
     rank = int(amount(value))
     if rank > 4096 and str(context.get("adapter.type")) == "lokr":
-        return Conversion({"adapter_options.full_matrix": True}, note="So large a rank means whole matrices.")
-    return Conversion({"adapter.rank": rank, "adapter.alpha": float(rank)}, note="It forces alpha to the rank.")
+        return Conversion({"adapter_options.full_matrix": True}, note="Such a large rank means whole matrices.")
+    return Conversion({"adapter.rank": rank, "adapter.alpha": float(rank)}, note="It sets alpha to the rank.")
 
 
 def _optimizer(value: JSON, context: Context) -> JSON:
@@ -89,7 +89,9 @@ def _batch(value: JSON, context: Context) -> JSON:
 
 def _huber(value: JSON, context: Context) -> JSON:
     found: dict[str, JSON] = {"loss.type": "huber", "loss.huber_c": number(value), "loss.huber_schedule": "constant"}
-    return changed(found, "Ours is 2c times as large (kohya's form), which optimizers like Adam do not notice.")
+    return changed(
+        found, "Ours is 2c times as large (kohya's form), which makes no difference to optimizers like Adam."
+    )
 
 
 def _encoders(value: JSON, context: Context) -> JSON:
@@ -109,7 +111,7 @@ def _encoder_lr(value: JSON, context: Context) -> JSON:
 def _lr(value: JSON, context: Context) -> JSON:
     if _automagic(context):
         return changed({"optimizer.lr": optimizers.AUTOMAGIC_LR}, optimizers.AUTOMAGIC)
-    return dropped("`model.unet_lr` goes before it.") if context.get("model.unet_lr") else number(value)
+    return dropped("`model.unet_lr` is used instead of it.") if context.get("model.unet_lr") else number(value)
 
 
 def _automagic(context: Context) -> bool:
@@ -117,7 +119,7 @@ def _automagic(context: Context) -> bool:
 
 
 ROWS: list[Row] = [
-    *irrelevant("model.type", "Read to detect the family."),
+    *irrelevant("model.type", "It is read to detect the family."),
     to("model.diffusers_path", "model.path", model_path),
     to("model.checkpoint_path", "model.path", model_path),
     *[
@@ -137,10 +139,10 @@ ROWS: list[Row] = [
     *memory("model.text_encoder_nf4 model.text_encoder_fp8 blocks_to_swap compile"),
     several("model.timestep_sample_method", "noise.timestep_sampling noise.shift", flow_only(_sampling)),
     *irrelevant(
-        "model.sigmoid_scale model.shift model.flux_shift model.lumina_shift", "Written with the timesteps' sampling."
+        "model.sigmoid_scale model.shift model.flux_shift model.lumina_shift", "See the sampling of timesteps."
     ),
     to("model.guidance", "noise.guidance", number),
-    no("model.bypass_guidance_embedding", "FLUX.1-dev's own guidance embedding is always there."),
+    no("model.bypass_guidance_embedding", "The guidance embedding of FLUX.1-dev is always used here."),
     to("model.v_pred", "noise.prediction", unless_off(lambda value, context: "v_prediction")),
     to("model.min_snr_gamma", "loss.min_snr_gamma", diffusion_only(unless_off(number), "Not used with flow matching.")),
     to(
@@ -164,7 +166,7 @@ ROWS: list[Row] = [
         lambda value, context: str(value) if value in ("lora", "lokr") else refused("Choose one of `adapter.type`."),
     ),
     several("adapter.rank", "adapter.rank adapter.alpha", _rank),
-    *irrelevant("adapter.alpha", "It refuses to run with it; alpha is the rank."),
+    *irrelevant("adapter.alpha", "The other tool refuses to run with it; alpha is the rank."),
     to("adapter.dropout", "adapter.dropout", unless_off(number)),
     to("adapter.rank_dropout", "adapter.rank_dropout", unless_off(number)),
     to("adapter.decompose_factor", "adapter_options.factor", number),
@@ -172,7 +174,7 @@ ROWS: list[Row] = [
         "adapter.init_from_existing",
         "adapter.init_from",
         unless_off(path),
-        "It names a folder: check that the file in it is meant.",
+        "It names a folder: check that the file in it is the right one.",
     ),
     no("adapter.exclude_modules", "Leave modules out with `adapter.blocks` and rank 0."),
     no("adapter.fuse_adapters", "Merge them into the base first."),
@@ -180,7 +182,7 @@ ROWS: list[Row] = [
     several("(adapted modules)", "adapter.targets", _adapted, "It adapts every Linear of the blocks."),
     several("optimizer.type", "optimizer.name optimizer.weight_decay", _optimizer),
     to("optimizer.lr", "optimizer.lr", _lr),
-    no("optimizer.gradient_release", "Gradients are accumulated and clipped here."),
+    no("optimizer.gradient_release", "Here gradients are accumulated, then clipped."),
     *irrelevant("optimizer.stabilize optimizer.kahan_sum", "Weights and states are fp32 here."),
     several("optimizer.*", "optimizer.weight_decay optimizer.betas optimizer.eps optimizer.args", optimizers.arguments),
     to(
@@ -202,23 +204,23 @@ ROWS: list[Row] = [
     to("uncond_fraction", "caption.dropout", unless_off(number)),
     to("activation_checkpointing", "train.gradient_checkpointing", lambda value, context: truth(value)),
     *irrelevant("reentrant_activation_checkpointing", HARDWARE),
-    *irrelevant("disable_block_swap_for_eval", "Read with `blocks_to_swap`."),
+    *irrelevant("disable_block_swap_for_eval", "See `blocks_to_swap`."),
     *irrelevant("pipeline_stages partition_method partition_split map_num_proc", HARDWARE),
     to(
         "caching_batch_size",
         "latents.batch_size",
-        lambda value, context: number(value) if amount(value) > 1 else dropped("The profile's choice."),
+        lambda value, context: number(value) if amount(value) > 1 else dropped("The hardware profile chooses it."),
     ),
     to("save_every_n_epochs", "save.every_epochs", unless_off(number)),
     to("save_every_n_steps", "save.every", unless_off(number)),
-    no("save_every_n_examples", "Count in steps or epochs: `save.every`."),
+    no("save_every_n_examples", "Give the distance in steps or epochs: `save.every`, `save.every_epochs`."),
     to(
         "checkpoint_every_n_epochs",
         "train.checkpoint_every",
         lambda value, context: dropped("States are saved every `train.checkpoint_every` steps."),
     ),
     *irrelevant("checkpoint_every_n_minutes", "States are saved every `train.checkpoint_every` steps."),
-    to("save_dtype", "export.dtype", precision, "The model's dtype unless given."),
+    to("save_dtype", "export.dtype", precision, "Its default is the model's dtype."),
     to("eval_every_n_steps", "train.evaluate_every", unless_off(number)),
     *irrelevant(
         "eval_every_n_epochs eval_every_n_examples eval_before_first_step eval_micro_batch_size_per_gpu",
@@ -231,7 +233,7 @@ ROWS: list[Row] = [
     to("logging_steps", "logging.every", number),
     *irrelevant("steps_per_print x_axis_examples video_clip_mode resume_from_checkpoint regenerate_cache", _PROGRAM),
     *irrelevant("output_dir", "Results lie in `.lora-assets/outputs/NAME/`."),
-    *irrelevant("dataset eval_datasets", "Read, and reported key by key."),
+    *irrelevant("dataset eval_datasets", "Its keys are reported one by one."),
     to("monitoring.enable_wandb", "logging.wandb", unless_off(lambda value, context: "online")),
     to("monitoring.wandb_tracker_name", "logging.wandb_project", unless_off(text)),
     to("monitoring.wandb_run_name", "logging.wandb_run", unless_off(text)),

@@ -100,21 +100,27 @@ def _block(rank: JSON, alpha: JSON) -> dict[str, JSON]:
 def _lists(value: JSON, context: Context) -> JSON:
     found = numbered(context)
     if found is None:
-        return refused("Write ranks of blocks as `adapter.blocks`: a regex over module names -> rank and alpha.")
-    return Conversion({"adapter.blocks": found}) if found else dropped("The same for all blocks.")
+        return refused(
+            "Write ranks of blocks as `adapter.blocks`: a regex over module names, with a rank and an alpha."
+        )
+    return Conversion({"adapter.blocks": found}) if found else dropped("All blocks have the same value.")
 
 
 def _layers(value: JSON, context: Context) -> JSON:
     if context.family != "flux1":
-        return refused("Write it as `adapter.blocks`: a regex over module names -> rank and alpha.")
+        return refused("Write it as `adapter.blocks`: a regex over module names, with a rank and an alpha.")
     found = layers(context)
-    return Conversion({"adapter.blocks": found}) if found else dropped("The same for all blocks.")
+    return Conversion({"adapter.blocks": found}) if found else dropped("All blocks have the same value.")
 
 
 ROWS: list[Row] = [
     several(f"network_args.{key}", "adapter.blocks", convert, note)
     for keys, convert, note in (
-        (("block_dims", "block_alphas"), _lists, "By the numbers of SD1.5's 25 or SDXL's 23 blocks; 0 leaves one out."),
+        (
+            ("block_dims", "block_alphas"),
+            _lists,
+            "The numbers are those of the 25 blocks of SD1.5 or the 23 of SDXL; 0 leaves a block out.",
+        ),
         (("train_blocks", *_COUNTS, *_FLUX_LAYERS), _layers, "FLUX.1's blocks and layers; 0 leaves them out."),
     )
     for key in keys

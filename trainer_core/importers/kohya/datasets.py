@@ -37,7 +37,7 @@ def _resolution(value: JSON, context: Context) -> JSON:
     """A side, or width and height: with buckets only the area counts."""
     sides = [int(amount(side)) for side in several_numbers(value)]
     if not sides or not all(sides):
-        return dropped("It is off there.")
+        return dropped("It is off in the other tool.")
     if len(set(sides)) == 1:
         return [sides[0]]
     side = side_of(sides[0], sides[1])
@@ -60,13 +60,13 @@ def _keeps_size(context: Context) -> bool:
 
 def _masks(value: JSON, context: Context) -> JSON:
     if truth(context.get("masked_loss")):
-        return Conversion({"datasets.mask_path": path(value, context)}, note="White is trained, in both.")
+        return Conversion({"datasets.mask_path": path(value, context)}, note="White is trained, there and here.")
     return refused("ControlNet's conditions are not trained here; with `masked_loss` these would be masks.")
 
 
 def _wildcard(value: JSON, context: Context) -> JSON:
     return Conversion(
-        {"caption.wildcards": True, "caption.multiline": "random"}, note="It draws one of several lines too."
+        {"caption.wildcards": True, "caption.multiline": "random"}, note="It draws one of several lines too, as we do."
     )
 
 
@@ -94,7 +94,7 @@ def _layout(value: JSON, context: Context) -> JSON:
 
 
 def _regularisation(value: JSON, context: Context) -> JSON:
-    return Conversion({"datasets.regularisation": True}) if truth(value) else dropped("It is off there.")
+    return Conversion({"datasets.regularisation": True}) if truth(value) else dropped("It is off in the other tool.")
 
 
 ROWS: list[Row] = [
@@ -112,7 +112,7 @@ ROWS: list[Row] = [
         "enable_bucket",
         "bucket.table",
         lambda value, context: "grid" if truth(value) else "square",
-        "Off unless given.",
+        "It is off by default.",
     ),
     to("min_bucket_reso", "bucket.min_side", unless_off(number)),
     to("max_bucket_reso", "bucket.max_side", unless_off(number)),
@@ -121,12 +121,12 @@ ROWS: list[Row] = [
     to("flip_aug", "augment.flip", on),
     several("random_crop", "augment.crop", unless_off(_crop)),
     several("face_crop_aug_range", "augment.crop", unless_off(_crop), status="changed"),
-    to("color_aug", "augment.color", unless_off(lambda value, context: 0.1), "0.1 comes close to it.", "changed"),
+    to("color_aug", "augment.color", unless_off(lambda value, context: 0.1), "0.1 is similar.", "changed"),
     to(
         "caption_extension",
         "caption.extensions",
         unless_off(_extension),
-        "`.caption` unless given: see that your files end so.",
+        "Its default is `.caption`: check that your caption files end so.",
     ),
     to("caption_prefix", "caption.prefix", unless_off(text)),
     to("caption_suffix", "caption.suffix", unless_off(text)),
@@ -138,15 +138,15 @@ ROWS: list[Row] = [
         "(picture without a caption)",
         "caption.missing",
         text,
-        "kohya trains pictures without a caption on the empty one.",
+        "kohya trains pictures without a caption on the empty caption.",
     ),
     to("shuffle_caption", "tags.shuffle", on),
     to("caption_separator", "tags.separator", unless_off(text)),
     to("keep_tokens", "tags.keep_tokens", unless_off(number)),
     to("keep_tokens_separator", "tags.keep_tokens_separator", unless_off(text)),
     to("secondary_separator", "tags.secondary_separator", unless_off(text)),
-    no("token_warmup_step", "Tags are there from the first step."),
-    *irrelevant("token_warmup_min", "Read with `token_warmup_step` only."),
+    no("token_warmup_step", "All tags are used from the first step on."),
+    *irrelevant("token_warmup_min", "See `token_warmup_step`."),
     no("metadata_file", "Export its captions to text files beside the pictures."),
     no("network_multiplier", "Weight the folder's loss with `loss_weight`.", (None, 1, 1.0)),
     no(
@@ -154,8 +154,11 @@ ROWS: list[Row] = [
         "Pictures are resized by Lanczos, as diffusers' pipelines do.",
         (None, "", "lanczos", "area"),
     ),
-    *irrelevant("validation_seed debug_dataset cache_info masked_loss", "Of its program, or read elsewhere."),
-    no("custom_attributes", "There is nothing like it here."),
+    *irrelevant(
+        "validation_seed debug_dataset cache_info masked_loss",
+        "It belongs to the other program, or is read with another key.",
+    ),
+    no("custom_attributes", "We have no such setting."),
 ]
 
 DEFAULTS: list[Default] = [
@@ -221,15 +224,15 @@ def file_sections(
     for number_, dataset in enumerate(data.get("datasets") or []):
         upper = {key: value for key, value in dataset.items() if key != "subsets"}
         for count, subset in enumerate(dataset.get("subsets") or []):
-            place = f"datasets.{number_}.subsets.{count}."
+            prefix = f"datasets.{number_}.subsets.{count}."
             labels = {key: f"general.{key}" for key in general}
             labels |= {key: f"datasets.{number_}.{key}" for key in upper}
-            labels = {**names, **labels, **{key: place + key for key in subset}, "(layout)": "(layout)"}
+            labels = {**names, **labels, **{key: prefix + key for key in subset}, "(layout)": "(layout)"}
             values = {**options, **general, **upper, **subset, "(layout)": "flat"}
             if masked:
                 values["masked_loss"] = True
                 labels["masked_loss"] = "masked_loss"
-            found.append(Section(values, TABLE, place, labels))
+            found.append(Section(values, TABLE, prefix, labels))
     return found
 
 

@@ -196,11 +196,13 @@ def _option(key: str, value: JSON, data: Mapping[str, JSON], script: Script) -> 
     if (row := GUI_TABLE.find(key)) is not None:
         script.done.append((key, value, row.convert(value, _NOWHERE)))
     elif key in unread and "noise_offset_type" in data:
-        script.done.append((key, value, dropped(f"Not read with `noise_offset_type` {data['noise_offset_type']}.")))
+        script.done.append(
+            (key, value, dropped(f"It is not read with `noise_offset_type` {data['noise_offset_type']}."))
+        )
     elif (key in _FLOW_ONLY and not flow) or (key in _SD3_ONLY and not truth(data.get("sd3_checkbox"))):
-        script.done.append((key, value, dropped("Of another model family.")))
+        script.done.append((key, value, dropped("It belongs to another model family.")))
     elif value == "" or (key in _ZERO_IS_NOTHING and amount(value) == 0 and not isinstance(value, bool)):
-        script.done.append((key, value, dropped("Left empty.")))
+        script.done.append((key, value, dropped("It is empty.")))
     else:
         name = _RENAMED.get(key, key)
         script.labels[name] = key
@@ -222,7 +224,11 @@ def _network_arguments(kind: str, data: Mapping[str, JSON], script: Script) -> d
         meant = not kinds or any(part in kind for part in kinds.split(", "))
         if not meant or (is_off(data[key]) and key != "conv_dim"):
             script.done.append(
-                (key, data[key], dropped("It is off there." if meant else "Of another kind of adapter."))
+                (
+                    key,
+                    data[key],
+                    dropped("It is off in the other tool." if meant else "It belongs to another kind of adapter."),
+                )
             )
             continue
         value = data[key]
@@ -258,8 +264,8 @@ def _derived(data: Mapping[str, JSON]) -> dict[str, JSON]:
     return more
 
 
-_DETECTED = "Read to detect the family."
-_SUMMED = "Worked out with what it belongs to."
+_DETECTED = "It is read to detect the family."
+_SUMMED = "It is computed with the key that it belongs to."
 _NOWHERE = Context({}, "", False, folder=Path())
 
 _GUI_ROWS: list[Row] = [
@@ -267,17 +273,17 @@ _GUI_ROWS: list[Row] = [
     *irrelevant("epoch lr_warmup noise_offset_type t5xxl_lr", _SUMMED),
     *irrelevant(" ".join(_CACHING) + " sd3_cache_text_encoder_outputs_to_disk", "Embeddings are always cached here."),
     *irrelevant("flux1_cache_text_encoder_outputs_to_disk", "Embeddings are always cached here."),
-    *irrelevant("save_as_bool model_list headless print_only", "It concerns that program only."),
+    *irrelevant("save_as_bool model_list headless print_only", "It matters in the other program only."),
     *irrelevant("train_lora_ggpo", "See `ggpo_sigma`."),
     *irrelevant("hunyuan_* anima_* byt5", "It is for a model that is not trained here."),
     *memory("sd3_fused_backward_pass flux_fused_backward_pass"),
-    *irrelevant("sd3_disable_mmap_load_safetensors lumina_use_flash_attn", "Hardware."),
-    *irrelevant("lumina_use_sage_attn lumina_cache_*", "Hardware, or always so here."),
+    *irrelevant("sd3_disable_mmap_load_safetensors lumina_use_flash_attn", "It is a matter of hardware."),
+    *irrelevant("lumina_use_sage_attn lumina_cache_*", "It is a matter of hardware, or always so here."),
     several(
         "additional_parameters",
         "",
-        lambda value, context: dropped("Left empty." if is_off(value) else "Read, and reported option by option."),
-        "Read, and reported option by option.",
+        lambda value, context: dropped("It is empty." if is_off(value) else "Its options are reported one by one."),
+        "Its options are reported one by one.",
     ),
 ]
 

@@ -83,10 +83,10 @@ def encoders(context: Context) -> tuple[str, ...]:
 def _network(value: JSON, context: Context) -> JSON:
     """Choose the kind of adapter, and what kohya's own networks adapt."""
     if is_lycoris(context):
-        return dropped("`network_args` say which kind.")
+        return dropped("`network_args` name the kind of adapter.")
     found = NETWORKS.get(str(value))
     if found is None:
-        return refused("We do not know this network: choose one of `adapter.type`.")
+        return refused("We do not know this network. Choose one of `adapter.type`.")
     adapted = targets.of_network(str(value), context)
     kind = found.settings["adapter.type"]
     if kind == "lora" and amount(context.get("network_args.conv_dim")) and not context.flow:
@@ -99,7 +99,7 @@ def _network(value: JSON, context: Context) -> JSON:
 def _rank(value: JSON, context: Context) -> JSON:
     """LoKr with a huge dimension trains whole matrices."""
     if context.get("network_args.algo") == "lokr" and amount(value) > _WHOLE:
-        return Conversion({"adapter_options.full_matrix": True}, note="So large a dimension means whole matrices.")
+        return Conversion({"adapter_options.full_matrix": True}, note="Such a large dimension means whole matrices.")
     return number(value)
 
 
@@ -119,7 +119,7 @@ def _algo(value: JSON, context: Context) -> JSON:
         kind = "dora" if truth(context.get("network_args.dora_wd")) else "lora"
         return Conversion({"adapter.type": kind}, note="It adapts no convolution larger than 1x1 here.")
     found = ALGORITHMS.get(str(value).lower())
-    return found or refused("We do not know this algorithm: choose one of `adapter.type`.")
+    return found or refused("We do not know this algorithm. Choose one of `adapter.type`.")
 
 
 def _preset(value: JSON, context: Context) -> JSON:
@@ -147,20 +147,20 @@ def _text_encoder_lr(value: JSON, context: Context) -> JSON:
 
 def _decompose(value: JSON, context: Context) -> JSON:
     if not truth(value):
-        return dropped("It is off there.")
-    return dropped("Read to choose the kind: DoRA.") if _plain(context) else True
+        return dropped("It is off in the other tool.")
+    return dropped("It chooses the kind of adapter: DoRA.") if _plain(context) else True
 
 
 def _tucker(value: JSON, context: Context) -> JSON:
     if not truth(value):
-        return dropped("It is off there.")
+        return dropped("It is off in the other tool.")
     return dropped(_NO_CONVOLUTIONS) if is_lycoris(context) and not _convolves(context) else True
 
 
 def _norm(value: JSON, context: Context) -> JSON:
     if not truth(value):
-        return dropped("It is off there.")
-    return refused("A plain LoRA leaves norms alone: take `adapter.type: locon`.") if _plain(context) else True
+        return dropped("It is off in the other tool.")
+    return refused("A plain LoRA does not train norms. Use `adapter.type: locon`.") if _plain(context) else True
 
 
 def _conv(value: JSON, context: Context) -> JSON:
@@ -170,9 +170,9 @@ def _conv(value: JSON, context: Context) -> JSON:
         return number(context.get("network_dim", 4))
     if context.get("network_args.algo") == "lokr" and amount(value) > _WHOLE:
         return Conversion(
-            {"adapter.conv_rank": 1}, note="Convolutions are adapted; with whole matrices the rank does not count."
+            {"adapter.conv_rank": 1}, note="Convolutions are adapted. With whole matrices the rank has no effect."
         )
-    return int(amount(value)) if amount(value) else dropped("It is off there.")
+    return int(amount(value)) if amount(value) else dropped("It is off in the other tool.")
 
 
 def _conv_alpha(value: JSON, context: Context) -> JSON:
@@ -187,11 +187,11 @@ def _conv_alpha(value: JSON, context: Context) -> JSON:
 
 
 def _plus(value: JSON, context: Context) -> JSON:
-    return number(value) if amount(value) else dropped("It is off there.")
+    return number(value) if amount(value) else dropped("It is off in the other tool.")
 
 
 _GIVEN = "Implied by the kind of adapter."
-_INNER = "How its code computes the same; nothing to choose here."
+_INNER = "It changes how the other tool computes, not the result. There is nothing to choose here."
 
 ROWS: list[Row] = [
     several("network_module", "adapter.type adapter.targets", _network),
@@ -203,13 +203,15 @@ ROWS: list[Row] = [
     several("network_train_unet_only", "adapter.text_encoders", _unet_only),
     no("network_train_text_encoder_only", "The denoiser is always trained here."),
     to("text_encoder_lr", "optimizer.text_encoder_lr", _text_encoder_lr),
-    no("scale_weight_norms", "We do not limit norms; a lower rate or `adapter.dropout` comes near."),
+    no(
+        "scale_weight_norms", "We do not limit norms. A lower `optimizer.lr` or `adapter.dropout` has a similar effect."
+    ),
     no("base_weights", "Merge it into the base first, and train on that."),
     no("base_weights_multiplier", "Merge it into the base first, and train on that."),
     to("network_args.algo", "adapter.type", _algo),
     to("network_args.preset", "adapter.targets", _preset),
-    to("network_args.conv_dim", "adapter.conv_rank", _conv, "LyCORIS takes `network_dim` where it is not given."),
-    to("network_args.conv_alpha", "adapter.conv_alpha", _conv_alpha, "1 in kohya's own networks where not given."),
+    to("network_args.conv_dim", "adapter.conv_rank", _conv, "LyCORIS uses `network_dim` if it is missing."),
+    to("network_args.conv_alpha", "adapter.conv_alpha", _conv_alpha, "In kohya's own networks its default is 1."),
     to("network_args.dropout", "adapter.dropout", unless_off(number)),
     to("network_args.rank_dropout", "adapter.rank_dropout", unless_off(number)),
     to("network_args.module_dropout", "adapter.module_dropout", unless_off(number)),
@@ -218,10 +220,10 @@ ROWS: list[Row] = [
         "network_args.loraplus_unet_lr_ratio",
         "optimizer.lora_plus_ratio",
         _plus,
-        "Holds for text encoders too.",
+        "Text encoders use the same ratio.",
         "changed",
     ),
-    no("network_args.loraplus_text_encoder_lr_ratio", "One ratio holds for all: `optimizer.lora_plus_ratio`."),
+    no("network_args.loraplus_text_encoder_lr_ratio", "All modules have the same ratio: `optimizer.lora_plus_ratio`."),
     to("network_args.factor", "adapter_options.factor", number),
     to("network_args.full_matrix", "adapter_options.full_matrix", on),
     to("network_args.use_tucker", "adapter_options.tucker", _tucker),
@@ -235,28 +237,42 @@ ROWS: list[Row] = [
     to("network_args.rescaled", "adapter_options.rescaled", on),
     to("network_args.train_norm", "adapter.train_norm", _norm),
     *blocks.ROWS,
-    no("network_args.conv_block_dims", "Write ranks of convolutions in blocks as `adapter.blocks`."),
-    no("network_args.conv_block_alphas", "Write ranks of convolutions in blocks as `adapter.blocks`."),
-    no("network_args.network_reg_dims", "Write it as `adapter.blocks`, with our module names."),
+    no("network_args.conv_block_dims", "Write the ranks of convolutions in `adapter.blocks`."),
+    no("network_args.conv_block_alphas", "Write the ranks of convolutions in `adapter.blocks`."),
+    no("network_args.network_reg_dims", "Write it in `adapter.blocks`, with the module names of diffusers."),
     no(
         "network_args.network_reg_lrs",
-        "One rate holds for the denoiser; `adapter.blocks` with rank 0 leaves modules out.",
+        "The denoiser has one rate. A module with rank 0 in `adapter.blocks` is left out.",
     ),
-    no("network_args.down_lr_weight", "Rates of blocks: `adapter.blocks` with rank 0 leaves blocks out."),
-    no("network_args.mid_lr_weight", "Rates of blocks: `adapter.blocks` with rank 0 leaves blocks out."),
-    no("network_args.up_lr_weight", "Rates of blocks: `adapter.blocks` with rank 0 leaves blocks out."),
-    no("network_args.block_lr_zero_threshold", "Rates of blocks: `adapter.blocks` with rank 0 leaves blocks out."),
-    no("network_args.decompose_both", "LoKr's smaller factor is whole here."),
-    no("network_args.use_scalar", "Our adapters begin with B = 0 and have no scalar."),
-    no("network_args.train_on_input", "IA3 scales outputs here."),
+    no(
+        "network_args.down_lr_weight",
+        "Blocks cannot have rates of their own. A block with rank 0 in `adapter.blocks` is left out.",
+    ),
+    no(
+        "network_args.mid_lr_weight",
+        "Blocks cannot have rates of their own. A block with rank 0 in `adapter.blocks` is left out.",
+    ),
+    no(
+        "network_args.up_lr_weight",
+        "Blocks cannot have rates of their own. A block with rank 0 in `adapter.blocks` is left out.",
+    ),
+    no(
+        "network_args.block_lr_zero_threshold",
+        "Blocks cannot have rates of their own. A block with rank 0 in `adapter.blocks` is left out.",
+    ),
+    no("network_args.decompose_both", "Here the smaller factor of LoKr is always a full matrix."),
+    no("network_args.use_scalar", "Our adapters always start with an update of zero and have no scalar."),
+    no("network_args.train_on_input", "Here IA3 always scales outputs."),
     no("network_args.in_dims", "Embedders outside the blocks are never adapted here."),
     no("network_args.ggpo_sigma", "We do not perturb weights."),
     no("network_args.ggpo_beta", "We do not perturb weights."),
     several(
-        "network_args.train_t5xxl", "adapter.text_encoders", lambda value, context: dropped("See the text encoders.")
+        "network_args.train_t5xxl",
+        "adapter.text_encoders",
+        lambda value, context: dropped("See the keys of the text encoders."),
     ),
     *irrelevant("network_args.bypass_mode network_args.verbose network_args.rank_dropout_scale", _INNER),
-    *irrelevant("network_args.split_qkv", "Query, key and value are adapted apart here anyway."),
+    *irrelevant("network_args.split_qkv", "Query, key and value always have an adapter each here."),
     *irrelevant("network_args.enable_all_linear", _GIVEN),
 ]
 

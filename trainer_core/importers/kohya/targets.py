@@ -41,7 +41,7 @@ def of_lycoris(preset: str, family: str) -> Conversion:
         return transformer_blocks(family, _QKV if family == "flux1" else "")
     if preset == "attn-only":
         return _attention(family)
-    return refused("Write what it adapts as `adapter.targets`: a regex over module names.")
+    return refused("Write the modules that it adapts in `adapter.targets`: a regex over module names.")
 
 
 def _attention(family: str) -> Conversion:

@@ -90,7 +90,7 @@ def read(loaded: Loaded) -> Source:
         extra += datasets.unused(sections, options, names)
     for key in ("train_data_dir", "reg_data_dir"):
         if key in top and (value := top.pop(key)) and not any(one.label("image_dir") == key for one in sections):
-            extra.append((key, value, dropped("The dataset file goes before it.")))
+            extra.append((key, value, dropped("The dataset file is used instead of it.")))
     return Source(
         Section(top, training.TABLE, "", labels),
         sections,
@@ -118,14 +118,14 @@ def _datasets(
     named = str(top.get("dataset_config") or "")
     file = loaded.dataset or loaded.beside(named)
     if named and file is None and not loaded.folder:
-        message = f"is {named}, and no such file is there."
-        return [], [Finding("error", "dataset_config", message, "Give it with --dataset.")]
+        message = f"is {named}, but there is no such file."
+        return [], [Finding("error", "dataset_config", message, "Give the dataset file with --dataset.")]
     if file is None:
         return datasets.folder_sections(top.get("train_data_dir"), top.get("reg_data_dir"), options, names, masked), []
     data = load(Path(file))
     if not isinstance(data, Mapping) or "datasets" not in data:
         raise failure(
-            str(file), "is no dataset file of kohya: it has no `[[datasets]]`.", "Give another with --dataset."
+            str(file), "is not a dataset file of kohya: it has no `[[datasets]]`.", "Give another file with --dataset."
         )
     return datasets.file_sections(data, options, names, masked), []
 

@@ -68,7 +68,7 @@ _SAMPLERS: Mapping[str, str] = {
 
 def _lr(value: JSON, context: Context) -> JSON:
     if amount(context.get("unet_lr")):
-        return dropped("`unet_lr` goes before it.")
+        return dropped("`unet_lr` is used instead of it.")
     return number(value) if amount(value) else refused("Set `optimizer.lr`: 0 trains nothing.")
 
 
@@ -89,7 +89,7 @@ def _warmup(value: JSON, context: Context) -> JSON:
 def _decay(value: JSON, context: Context) -> JSON:
     found = number(value)
     if not amount(found):
-        return dropped("It is off there.")
+        return dropped("It is off in the other tool.")
     if amount(found) < 1:
         return Conversion({"schedule.decay_ratio": found})
     return Conversion({"schedule.decay_ratio": min(1.0, amount(found) / amount(context.get("max_train_steps", 1600)))})
@@ -97,19 +97,19 @@ def _decay(value: JSON, context: Context) -> JSON:
 
 def _cycles(value: JSON, context: Context) -> JSON:
     if context.get("lr_scheduler") != "cosine_with_restarts":
-        return dropped("Read for cosine_with_restarts only.")
+        return dropped("It is read for `cosine_with_restarts` only.")
     return int(amount(value)) or 1
 
 
 def _steps(value: JSON, context: Context) -> JSON:
     if amount(context.get("max_train_epochs")):
-        return dropped("`max_train_epochs` goes before it.")
-    return int(amount(value)) if amount(value) else dropped("It is off there.")
+        return dropped("`max_train_epochs` is used instead of it.")
+    return int(amount(value)) if amount(value) else dropped("It is off in the other tool.")
 
 
 def _min_lr(value: JSON, context: Context) -> JSON:
     named = context.get("lr_scheduler") in ("cosine_with_min_lr", "warmup_stable_decay")
-    return number(value) if named else dropped("Read for cosine_with_min_lr and warmup_stable_decay only.")
+    return number(value) if named else dropped("It is read for `cosine_with_min_lr` and `warmup_stable_decay` only.")
 
 
 def _sampling(value: JSON, context: Context) -> JSON:
@@ -117,7 +117,9 @@ def _sampling(value: JSON, context: Context) -> JSON:
     kind, scale = str(value), amount(context.get("sigmoid_scale", 1))
     shift = amount(context.get("discrete_flow_shift", 6.0 if context.family == "lumina2" else 3.0))
     if kind == "sigma":
-        return Conversion(_weighted(context, shift), note="By `weighting_scheme` and `discrete_flow_shift`.")
+        return Conversion(
+            _weighted(context, shift), note="It follows from `weighting_scheme` and `discrete_flow_shift`."
+        )
     known: Mapping[str, Mapping[str, JSON]] = {
         "uniform": shift_sampling("uniform", 1, 1),
         "sigmoid": shift_sampling("logit_normal", scale, 1),
@@ -152,7 +154,7 @@ def _scheme(value: JSON, context: Context) -> JSON:
         return dropped('Read with `timestep_sampling = "sigma"`, and written there.')
     found = _weighted(context, amount(context.get("training_shift", 1.0)), descending=False)
     if str(value) in ("sigma_sqrt", "cosmap"):
-        return changed(found, f"kohya also weights the loss by `{value}`; ours weights all alike.")
+        return changed(found, f"kohya also weights the loss by `{value}`; here all noise levels have the same weight.")
     return Conversion(found)
 
 
@@ -162,27 +164,27 @@ def _flux(context: Context) -> bool:
 
 def _prediction(value: JSON, context: Context) -> JSON:
     if str(value) == "raw":
-        return dropped("Ours too.")
-    return changed({}, "It weights the loss by sigma^2 (or adds the input); ours is `raw`, every noise level alike.")
+        return dropped("It is the same here.")
+    return changed({}, "It weights the loss by sigma^2 (or adds the input); here all noise levels have one weight.")
 
 
 def _clip_skip(value: JSON, context: Context) -> JSON:
     if context.family != "sd15":
-        return dropped("Read for SD1.5 only.")
-    return max(0, int(amount(value)) - 1) if amount(value) else dropped("It is off there.")
+        return dropped("It is read for SD1.5 only.")
+    return max(0, int(amount(value)) - 1) if amount(value) else dropped("It is off in the other tool.")
 
 
 def _clip_tokens(value: JSON, context: Context) -> JSON:
     if context.family not in ("sd15", "sdxl"):
-        return dropped("Read for SD1.5 and SDXL only.")
-    return int(amount(value)) if amount(value) else dropped("It is off there.")
+        return dropped("It is read for SD1.5 and SDXL only.")
+    return int(amount(value)) if amount(value) else dropped("It is off in the other tool.")
 
 
 def _keep(unit: str) -> Row:
     def convert(value: JSON, context: Context) -> JSON:
         every = amount(context.get(f"save_every_n_{unit}"))
         if not amount(value) or not every:
-            return dropped("It is off there.")
+            return dropped("It is off in the other tool.")
         files = int(amount(value)) if unit == "epochs" else keep_files(amount(value), every)
         return Conversion(
             {"save.keep_last": files}, note="" if unit == "epochs" else "It counts steps; ours counts files."
@@ -205,7 +207,7 @@ def _log_with(value: JSON, context: Context) -> JSON:
         found["logging.tensorboard"] = True
     if kind in ("wandb", "all"):
         found["logging.wandb"] = "online"
-    return Conversion(found) if found else dropped("It is off there.")
+    return Conversion(found) if found else dropped("It is off in the other tool.")
 
 
 def _sampler(value: JSON, context: Context) -> JSON:
@@ -227,7 +229,7 @@ def _save_as(value: JSON, context: Context) -> JSON:
     if kind != "safetensors":
         return changed({"export.formats": ["kohya"]}, f"We write .safetensors only, never .{kind}.")
     return Conversion(
-        {"export.formats": ["kohya"]}, note="kohya's keys, as it writes them; `diffusers` and `comfyui` are ours."
+        {"export.formats": ["kohya"]}, note="`kohya` has the keys that it writes; we add `diffusers` and `comfyui`."
     )
 
 
@@ -235,7 +237,7 @@ def _random(value: JSON, context: Context) -> JSON:
     return (
         changed({}, "Its strength varies from step to step; ours is constant.")
         if truth(value)
-        else dropped("It is off there.")
+        else dropped("It is off in the other tool.")
     )
 
 
@@ -256,8 +258,8 @@ TRAINING: list[Row] = [
     *irrelevant("use_8bit_adam use_lion_optimizer", "An older way to write `optimizer_type`: see there."),
     to("max_grad_norm", "optimizer.max_grad_norm", number),
     several("lr_scheduler", "schedule.name", lambda value, context: schedules.named(schedules.KOHYA, value)),
-    no("lr_scheduler_type", "A class of its own: choose one of `schedule.name`."),
-    no("lr_scheduler_args.*", "Arguments of a class of its own: see `schedule`."),
+    no("lr_scheduler_type", "It is a class of your own code. Choose one of `schedule.name`."),
+    no("lr_scheduler_args.*", "These are arguments of a class of your own code. The group `schedule` lists ours."),
     several("lr_warmup_steps", "schedule.warmup_steps schedule.warmup_ratio", _warmup),
     several("lr_decay_steps", "schedule.decay_ratio", _decay),
     to("lr_scheduler_num_cycles", "schedule.cycles", _cycles),
@@ -297,14 +299,14 @@ NOISE: list[Row] = [
     to("max_timestep", "noise.max_timestep", unless_off(number)),
     several("timestep_sampling", "noise.timestep_sampling noise.logit_std noise.shift", flow_only(_sampling)),
     several("weighting_scheme", "noise.timestep_sampling noise.shift", flow_only(_scheme)),
-    *irrelevant("sigmoid_scale discrete_flow_shift training_shift", "Read, and written, with the timesteps' sampling."),
-    *irrelevant("logit_mean logit_std mode_scale", "Read, and written, with the timesteps' sampling."),
+    *irrelevant("sigmoid_scale discrete_flow_shift training_shift", "See the sampling of timesteps."),
+    *irrelevant("logit_mean logit_std mode_scale", "See the sampling of timesteps."),
     several("model_prediction_type", "", flow_only(_prediction), status="changed"),
     to(
         "guidance_scale",
         "noise.guidance",
         flow_only(number),
-        "Its default is 3.5; 1 is what its documentation advises.",
+        "Its default is 3.5; its documentation recommends 1.",
     ),
     to("min_snr_gamma", "loss.min_snr_gamma", diffusion_only(unless_off(number), _FLOW)),
     to("debiased_estimation_loss", "loss.debiased", diffusion_only(on, _FLOW)),
@@ -315,10 +317,10 @@ NOISE: list[Row] = [
     ),
     to("huber_c", "loss.huber_c", number),
     to("huber_schedule", "loss.huber_schedule", text),
-    no("huber_scale", "`loss.huber_c` moves where Huber losses turn.", (None, 1, 1.0, 0, "")),
-    no("scale_v_pred_loss_like_noise_pred", "`loss.min_snr_gamma` weights v-prediction by noise level."),
-    no("v_pred_like_loss", "`loss.min_snr_gamma` weights by noise level."),
-    no("weighted_captions", "Brackets in captions are read as text: take them out."),
+    no("huber_scale", "Use `loss.huber_c`: it sets where the Huber loss changes its form.", (None, 1, 1.0, 0, "")),
+    no("scale_v_pred_loss_like_noise_pred", "Use `loss.min_snr_gamma`: it weights v-prediction by noise level."),
+    no("v_pred_like_loss", "Use `loss.min_snr_gamma`: it weights by noise level."),
+    no("weighted_captions", "Brackets in captions are read as text. Remove them from the captions."),
 ]
 
 OUTPUT: list[Row] = [
@@ -333,12 +335,12 @@ OUTPUT: list[Row] = [
     several("save_state", "train.checkpoint_every", _state),
     *irrelevant("save_state_on_train_end save_last_n_epochs_state", "Every run can be resumed here."),
     *irrelevant("save_last_n_steps_state", "The last `train.keep_last` states are kept."),
-    no("resume", "States of kohya cannot be resumed: go on from its LoRA with `adapter.init_from`."),
+    no("resume", "A state saved by kohya cannot be resumed. Start from its LoRA with `adapter.init_from`."),
     *[
-        no(key, "A run goes on by itself from its last state.")
+        no(key, "A stopped run goes on from its last state; no setting is needed.")
         for key in ("initial_epoch", "initial_step", "skip_until_initial_step")
     ],
-    several("(prompts)", "sample.prompts sample.prompt_file", _prompts, "The GUI's text of prompts."),
+    several("(prompts)", "sample.prompts sample.prompt_file", _prompts, "The GUI keeps the prompts as text."),
     to("sample_prompts", "sample.prompt_file", unless_off(path)),
     to("sample_every_n_steps", "sample.every", _EVERY),
     to("sample_every_n_epochs", "sample.every_epochs", unless_off(number)),
@@ -363,7 +365,7 @@ OUTPUT: list[Row] = [
     to("t5xxl_max_token_length", "text.max_length", count),
     to("cache_text_encoder_outputs", "text.cache", unless_off(lambda value, context: "always")),
     to("cache_text_encoder_outputs_to_disk", "text.cache", unless_off(lambda value, context: "always")),
-    several("masked_loss", "datasets.mask_path", lambda value, context: dropped("Read with `conditioning_data_dir`.")),
+    several("masked_loss", "datasets.mask_path", lambda value, context: dropped("See `conditioning_data_dir`.")),
 ]
 
 

@@ -36,7 +36,7 @@ SAMPLE_KEYS = ("negative_prompt", "width", "height", "seed", "diffusion_steps", 
 def _balancing(value: JSON, context: Context) -> JSON:
     """Repeats may be fractions there; with SAMPLES they count pictures."""
     if str(context.get("balancing_strategy", "REPEATS")) == "SAMPLES":
-        return refused(f"It takes {value} pictures an epoch; ours takes each `repeats` times.")
+        return refused(f"It uses {value} pictures an epoch; we use each picture `repeats` times.")
     repeats = amount(value)
     if repeats == int(repeats) and repeats >= 1:
         return int(repeats)
@@ -47,7 +47,7 @@ def _balancing(value: JSON, context: Context) -> JSON:
 
 def _kind(value: JSON, context: Context) -> JSON:
     if str(value) == "VALIDATION":
-        return Conversion({"datasets.held_out": 1.0}, note="Pictures that are only measured.")
+        return Conversion({"datasets.held_out": 1.0}, note="These pictures are measured, not trained.")
     if str(value) == "PRIOR_PREDICTION":
         note = "Its target is the base's own prediction; ours are the pictures, weighted by `loss.prior_weight`."
         return changed({"datasets.regularisation": True, "datasets.held_out": 0.0}, note)
@@ -55,7 +55,11 @@ def _kind(value: JSON, context: Context) -> JSON:
 
 
 def _override(value: JSON, context: Context) -> JSON:
-    return sides(value) if truth(context.get("image.enable_resolution_override")) else dropped("It is off there.")
+    return (
+        sides(value)
+        if truth(context.get("image.enable_resolution_override"))
+        else dropped("It is off in the other tool.")
+    )
 
 
 def _shared_resolution(value: JSON, context: Context) -> JSON:
@@ -71,7 +75,7 @@ def sides(value: JSON) -> JSON:
         pair = several_numbers(part.lower().replace("x", ","))
         if pair:
             found.append(int(amount(pair[0])) if len(pair) == 1 else side_of(amount(pair[0]), amount(pair[1])))
-    return found or dropped("Not given.")
+    return found or dropped("It is empty.")
 
 
 def _buckets(value: JSON, context: Context) -> JSON:
@@ -95,12 +99,12 @@ def _jitter(value: JSON, context: Context) -> JSON:
         return Conversion({"augment.crop": "center"})
     if variations > 1:
         return Conversion({"augment.crop": "random", "augment.variants": min(variations, 64)})
-    return changed({}, "It cuts each picture once at a random place; with one variation ours cuts the centre.")
+    return changed({}, "It crops each picture once, at a random position. With one variant we crop the centre.")
 
 
 def _colour(value: JSON, context: Context) -> JSON:
     if not truth(value):
-        return dropped("It is off there.")
+        return dropped("It is off in the other tool.")
     strength = amount(context.get(context.key.replace("enable_random", "random") + "_max_strength"))
     return changed(
         {"augment.color": min(1.0, strength)}, "One strength moves brightness, contrast, saturation and hue."
@@ -118,7 +122,7 @@ def _captions(value: JSON, context: Context) -> JSON:
 
 def _dropout(value: JSON, context: Context) -> JSON:
     if not truth(context.get("text.tag_dropout_enable")):
-        return dropped("It is off there.")
+        return dropped("It is off in the other tool.")
     kind = str(context.get("text.tag_dropout_mode", "FULL"))
     if kind == "FULL":
         return Conversion({"caption.dropout": number(value)}, note="FULL drops all tags together.")
@@ -130,19 +134,19 @@ def _dropout(value: JSON, context: Context) -> JSON:
 def _keep(value: JSON, context: Context) -> JSON:
     some = str(context.get("text.tag_dropout_mode", "FULL")) != "FULL"
     used = truth(context.get("text.enable_tag_shuffling")) or (truth(context.get("text.tag_dropout_enable")) and some)
-    return int(amount(value)) if used else dropped("Neither shuffled nor dropped.")
+    return int(amount(value)) if used else dropped("Tags are neither shuffled nor dropped.")
 
 
 def _masks(value: JSON, context: Context) -> JSON:
     if not truth(value):
-        return dropped("It is off there.")
+        return dropped("It is off in the other tool.")
     return refused(
         "Put the `-masklabel.png` files into a folder of their own, named as their pictures, and set `mask_path`."
     )
 
 
 _FIXED = "Change the pictures themselves."
-_PROGRAM = "It concerns that program only."
+_PROGRAM = "It matters in the other program only."
 
 ROWS: list[Row] = [
     to("path", "datasets.path", path),
@@ -150,20 +154,20 @@ ROWS: list[Row] = [
     several("type", "datasets.held_out datasets.regularisation", _kind),
     to("balancing", "datasets.repeats", _balancing),
     to("repeats", "datasets.repeats", _balancing),
-    *irrelevant("balancing_strategy", "Read with `balancing`."),
+    *irrelevant("balancing_strategy", "See `balancing`."),
     several(
         "include_subdirectories",
         "",
         lambda value, context: (
-            dropped("Ours does too.")
+            dropped("It is the same here.")
             if truth(value)
-            else changed({}, "Folders below are read here too: move them away.")
+            else changed({}, "Folders inside this one are read here too. Move them elsewhere if they should not be.")
         ),
     ),
     to("loss_weight", "datasets.loss_weight", number),
     to("(resolution)", "datasets.resolutions", _shared_resolution),
     to("image.resolution_override", "datasets.resolutions", _override),
-    *irrelevant("image.enable_resolution_override", "Read with `resolution_override`."),
+    *irrelevant("image.enable_resolution_override", "See `resolution_override`."),
     several("(aspect_ratio_bucketing)", "bucket.table bucket.max_side bucket.min_side", _buckets),
     several("(masked_training)", "datasets.mask_path", _masks, status="unsupported"),
     several("image.enable_crop_jitter", "augment.crop", _jitter),
@@ -172,35 +176,42 @@ ROWS: list[Row] = [
         several(f"image.enable_random_{what}", "augment.color", _colour, status="changed")
         for what in ("brightness", "contrast", "saturation", "hue")
     ],
-    *irrelevant("image.random_*", "Read with its switch."),
+    *irrelevant("image.random_*", "See the key that switches it on."),
     *[
         no(f"image.enable_fixed_{what}", _FIXED)
         for what in ("flip", "rotate", "brightness", "contrast", "saturation", "hue")
     ],
-    no("image.enable_random_rotate", "Pictures are not turned here."),
-    no("image.enable_random_circular_mask_shrink", "Masks are taken as they are."),
+    no("image.enable_random_rotate", "Pictures are never rotated here."),
+    no("image.enable_random_circular_mask_shrink", "Masks are used as they are; change the mask files."),
     no("image.enable_random_mask_rotate_crop", "Use `augment.crop: mask`."),
     several("text.prompt_source", "caption.multiline", _captions),
-    no("text.prompt_path", "Captions lie beside the pictures, or set `class_tokens`."),
+    no("text.prompt_path", "Put a caption file beside each picture, or set `class_tokens`."),
     to("text.enable_tag_shuffling", "tags.shuffle", on),
     to("text.tag_delimiter", "tags.separator", unless_off(text)),
     to("text.keep_tags_count", "tags.keep_tokens", _keep),
     several("text.tag_dropout_probability", "tags.dropout caption.dropout", _dropout),
-    *irrelevant("text.tag_dropout_enable text.tag_dropout_mode", "Read with `tag_dropout_probability`."),
+    *irrelevant("text.tag_dropout_enable text.tag_dropout_mode", "See `tag_dropout_probability`."),
     no("text.tag_dropout_special_tags_mode", "Protect tags at the front with `tags.keep_tokens`.", (None, "NONE", "")),
-    *irrelevant("text.tag_dropout_special_tags text.tag_dropout_special_tags_regex", "Read with its mode."),
-    no("text.caps_randomize_enable", "Captions keep their letters' case."),
-    *irrelevant("text.caps_randomize_*", "Read with its switch."),
+    *irrelevant(
+        "text.tag_dropout_special_tags text.tag_dropout_special_tags_regex", "See the mode that it belongs to."
+    ),
+    no("text.caps_randomize_enable", "Upper and lower case of captions are kept."),
+    *irrelevant("text.caps_randomize_*", "See the key that switches it on."),
     to(
         "text_variations",
         "caption.variants",
         lambda value, context: (
-            int(amount(value)) if amount(value) > 1 else dropped("Ours encodes several where captions vary.")
+            int(amount(value)) if amount(value) > 1 else dropped("Here several texts are encoded if captions vary.")
         ),
     ),
-    *irrelevant("image_variations", "Read with `enable_crop_jitter`."),
+    *irrelevant("image_variations", "See `enable_crop_jitter`."),
     *irrelevant("enabled seed concept_stats __version", _PROGRAM),
-    to("(picture without a caption)", "caption.missing", text, "It trains those on the empty caption."),
+    to(
+        "(picture without a caption)",
+        "caption.missing",
+        text,
+        "It trains pictures without a caption on the empty caption.",
+    ),
 ]
 
 DEFAULTS: list[Default] = [

@@ -33,7 +33,7 @@ from trainer_core.importers.core.key_table import unsupported as no
 from trainer_core.importers.onetrainer import targets
 from trainer_core.types import JSON
 
-HARDWARE = "Hardware: the profile decides (`hardware.profile`)."
+HARDWARE = "It is a matter of hardware: `hardware.profile` decides."
 
 ENCODERS: Mapping[str, int] = {"sd15": 1, "sdxl": 2, "sd3": 3, "flux1": 2, "chroma": 1, "sana": 1}
 
@@ -69,7 +69,9 @@ def _conv(context: Context, kind: str) -> dict[str, JSON]:
 def _of(kind: str) -> Convert:
     def convert(value: JSON, context: Context) -> JSON:
         return (
-            dropped("Of another kind of adapter.") if str(context.get("peft_type", "LORA")) != kind else number(value)
+            dropped("It belongs to another kind of adapter.")
+            if str(context.get("peft_type", "LORA")) != kind
+            else number(value)
         )
 
     return convert
@@ -78,14 +80,14 @@ def _of(kind: str) -> Convert:
 def _switch(kind: str) -> Convert:
     def convert(value: JSON, context: Context) -> JSON:
         if str(context.get("peft_type", "LORA")) != kind or not truth(value):
-            return dropped("It is off there.")
+            return dropped("It is off in the other tool.")
         return True
 
     return convert
 
 
 def _rank(value: JSON, context: Context) -> JSON:
-    return dropped("`lokr_dim` is LoKr's.") if context.get("peft_type") == "LOKR" else number(value)
+    return dropped("`lokr_dim` is read for LoKr.") if context.get("peft_type") == "LOKR" else number(value)
 
 
 def _trained(value: JSON, context: Context) -> JSON:
@@ -113,13 +115,17 @@ def _denoiser_lr(value: JSON, context: Context) -> JSON:
     """The denoiser's own rate goes before the common one."""
     mine = "transformer" if context.flow else "unet"
     if not context.key.startswith(mine):
-        return dropped("Of another model family.")
+        return dropped("It belongs to another model family.")
     return Conversion({"optimizer.lr": number(value)})
 
 
 def _lr(value: JSON, context: Context) -> JSON:
     mine = "transformer" if context.flow else "unet"
-    return dropped(f"`{mine}.learning_rate` goes before it.") if context.get(f"{mine}.learning_rate") else number(value)
+    return (
+        dropped(f"`{mine}.learning_rate` is used instead of it.")
+        if context.get(f"{mine}.learning_rate")
+        else number(value)
+    )
 
 
 def _part_trained(value: JSON, context: Context) -> JSON:
@@ -144,13 +150,17 @@ def _betas(value: JSON, context: Context) -> JSON:
     named = str(context.get("optimizer.optimizer", "ADAMW"))
     count = 3 if named.startswith(("AdEMAMix", "CAME", "ADAN", "DADAPT_ADAN")) else 2
     usual = (0.9, 0.99 if named.startswith("LION") else 0.999, 0.9999)
-    found = [usual[place] if one is None else number(one) for place, one in enumerate(every[:count])]
+    found = [usual[index] if one is None else number(one) for index, one in enumerate(every[:count])]
     return Conversion({"optimizer.betas": found})
 
 
 def _argument(name: str) -> Convert:
     def convert(value: JSON, context: Context) -> JSON:
-        return dropped("It is off there.") if value in (None, False) else Conversion({f"optimizer.args.{name}": value})
+        return (
+            dropped("It is off in the other tool.")
+            if value in (None, False)
+            else Conversion({f"optimizer.args.{name}": value})
+        )
 
     return convert
 
@@ -189,12 +199,12 @@ PARTS: list[Row] = [
     ],
     to("transformer.guidance_scale", "noise.guidance", number),
     *irrelevant("unet.guidance_scale prior.guidance_scale", "It is for other models."),
-    *irrelevant("transformer.attention_mask", "As in diffusers' pipeline."),
+    *irrelevant("transformer.attention_mask", "It is as in diffusers' pipeline."),
     to("vae.weight_dtype", "latents.precision", lambda value, context: precision(value, context)),
     vae_row("vae.model_name"),
     *text_encoder_rows(tuple(f"{part}.model_name" for part in _PARTS if part.startswith("text_encoder"))),
     *[
-        no(f"{part}.model_name", "Put it into the base's folder: a diffusers-format folder holds all parts.")
+        no(f"{part}.model_name", "Put it into the folder of the base: a folder in diffusers' format has all parts.")
         for part in (
             "unet",
             "transformer",
@@ -210,7 +220,9 @@ PARTS: list[Row] = [
             f"{part}.stop_training_after_unit",
             "",
             lambda value, context: (
-                dropped("Never.") if str(value) == "NEVER" else refused("Parts are trained to the end or not at all.")
+                dropped("It is off.")
+                if str(value) == "NEVER"
+                else refused("A part is trained for the whole run or not at all.")
             ),
             status="unsupported",
         )
@@ -242,7 +254,7 @@ PARTS: list[Row] = [
         irrelevant(f"{part}.*", "It is for other models.")[0]
         for part in ("effnet_encoder", "decoder", "decoder_text_encoder", "decoder_vqgan", "unconditional_transformer")
     ],
-    *irrelevant("quantization.*", "Read with a quantised `weight_dtype`."),
+    *irrelevant("quantization.*", "It belongs to a quantised `weight_dtype`."),
 ]
 
 _WITH_EPS = ("ADAM", "ADAGRAD", "ADEMAMIX", "PRODIGY", "ADOPT", "LAMB", "SCHEDULE_FREE_ADAMW", "DADAPT_AD", "RMSPROP")
@@ -252,7 +264,7 @@ _WITH_EPS = ("ADAM", "ADAGRAD", "ADEMAMIX", "PRODIGY", "ADOPT", "LAMB", "SCHEDUL
 def _eps(value: JSON, context: Context) -> JSON:
     kind = str(context.get("optimizer.optimizer", "ADAMW")).upper()
     if not kind.startswith((*_WITH_EPS, "ADABELIEF", "YOGI")) or not 0 < amount(value) <= 1e-2:
-        return dropped("The class's own.")
+        return dropped("It is the default of the class.")
     return number(value)
 
 
@@ -261,25 +273,25 @@ ADAPTER: list[Row] = [
     to("lora_rank", "adapter.rank", _rank),
     to("lokr_dim", "adapter.rank", _of("LOKR")),
     to("lora_alpha", "adapter.alpha", number, "Its default is 1."),
-    *irrelevant("lora_decompose", "Read to choose the kind: DoRA."),
+    *irrelevant("lora_decompose", "It chooses the kind of adapter: DoRA."),
     *irrelevant(
         "lora_decompose_norm_epsilon lora_decompose_output_axis lokr_vec_trick lokr_dora_on_output",
-        "How its code computes the same.",
+        "It changes how the other tool computes, not the result.",
     ),
     *irrelevant("lora_weight_dtype", "Adapters are fp32 here."),
     to("lora_model_name", "adapter.init_from", unless_off(path)),
-    *irrelevant("oft_block_size", "Written with `peft_type`."),
-    no("oft_block_share", "Each block has a rotation of its own."),
+    *irrelevant("oft_block_size", "See `peft_type`."),
+    no("oft_block_share", "Here each block has its own rotation."),
     to("oft_scaled", "adapter_options.rescaled", _switch("OFT_2")),
     to("lokr_decompose_factor", "adapter_options.factor", _of("LOKR")),
     to("lokr_use_tucker", "adapter_options.tucker", _switch("LOKR")),
     to("lokr_weight_decompose", "adapter_options.decompose", _switch("LOKR")),
     to("lokr_full_matrix", "adapter_options.full_matrix", _switch("LOKR")),
-    no("lokr_decompose_both", "LoKr's smaller factor is whole here."),
+    no("lokr_decompose_both", "Here the smaller factor of LoKr is always a full matrix."),
     to("dropout_probability", "adapter.dropout", unless_off(number)),
     several("layer_filter_preset", "adapter.targets", targets.of_preset),
     several("layer_filter", "adapter.targets", unless_off(targets.of_filter)),
-    *irrelevant("layer_filter_regex", "Read with `layer_filter`."),
+    *irrelevant("layer_filter_regex", "See `layer_filter`."),
 ]
 
 OPTIMIZER: list[Row] = [
@@ -293,7 +305,7 @@ OPTIMIZER: list[Row] = [
         "optimizer.growth_rate",
         "optimizer.args",
         lambda value, context: (
-            dropped("No limit, as in the class.")
+            dropped("There is no limit, as in the class.")
             if value in (None, "inf") or amount(value) > 1e30
             else Conversion({"optimizer.args.growth_rate": number(value)})
         ),
@@ -310,14 +322,17 @@ OPTIMIZER: list[Row] = [
     *irrelevant("optimizer.fused optimizer.foreach optimizer.stochastic_rounding", HARDWARE),
     *irrelevant("optimizer.min_8bit_size optimizer.is_paged optimizer.optim_bits optimizer.block_wise", HARDWARE),
     *irrelevant("optimizer.quant_block_size optimizer.fsdp_in_use optimizer.capturable optimizer.compile", HARDWARE),
-    *irrelevant("optimizer.differentiable optimizer.maximize optimizer.percentile_clipping", "Of its classes."),
-    no("optimizer.*", "An argument of its class: see `optimizer.args` for those of ours."),
+    *irrelevant(
+        "optimizer.differentiable optimizer.maximize optimizer.percentile_clipping",
+        "It belongs to classes of the other program.",
+    ),
+    no("optimizer.*", "This is an argument of that tool's class. `optimizer.args` lists ours."),
     to("learning_rate", "optimizer.lr", _lr),
     several(
         "learning_rate_scheduler", "schedule.name", lambda value, context: schedules.named(schedules.ONETRAINER, value)
     ),
-    no("custom_learning_rate_scheduler", "A class of its own: choose one of `schedule.name`."),
-    no("scheduler_params", "Arguments of a class of its own."),
+    no("custom_learning_rate_scheduler", "It is a class of your own code. Choose one of `schedule.name`."),
+    no("scheduler_params", "These are arguments of a class of your own code."),
     several(
         "learning_rate_warmup_steps",
         "schedule.warmup_steps schedule.warmup_ratio",
@@ -325,8 +340,8 @@ OPTIMIZER: list[Row] = [
     ),
     to("learning_rate_cycles", "schedule.cycles", lambda value, context: max(1, round(amount(value)))),
     to("learning_rate_min_factor", "schedule.min_lr_ratio", unless_off(number)),
-    no("learning_rate_scaler", "Multiply `optimizer.lr` yourself.", (None, "NONE")),
-    no("loss_scaler", "Multiply `optimizer.lr` yourself.", (None, "NONE")),
+    no("learning_rate_scaler", "Multiply `optimizer.lr` by it yourself.", (None, "NONE")),
+    no("loss_scaler", "Multiply `optimizer.lr` by it yourself.", (None, "NONE")),
     to("clip_grad_norm", "optimizer.max_grad_norm", number),
 ]
 

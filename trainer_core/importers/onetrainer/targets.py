@@ -42,12 +42,12 @@ _WHOLE = "It adapts the embedders and the last layer too; ours the blocks."
 def of_preset(value: JSON, context: Context) -> Conversion:
     """Return what `layer_filter_preset` adapts."""
     if context.get("layer_filter"):
-        return dropped("`layer_filter` goes before it.")
+        return dropped("`layer_filter` is used instead of it.")
     if str(value) == "full":
         return _everything(context)
     known = FILTERS.get(context.family, {}).get(str(value))
     if known is None:
-        return refused("Write what it adapts as `adapter.targets`: a regex over module names.")
+        return refused("Write the modules that it adapts in `adapter.targets`: a regex over module names.")
     return _of(known, context, regex=context.family == "z_image")
 
 
@@ -58,7 +58,7 @@ def of_filter(value: JSON, context: Context) -> Conversion:
 
 def _everything(context: Context) -> Conversion:
     if not context.flow:
-        return Conversion({"adapter.targets": ".*"}, note="The whole UNet.")
+        return Conversion({"adapter.targets": ".*"}, note="It adapts the whole UNet.")
     return changed(transformer_blocks(context.family).settings, _WHOLE)
 
 
@@ -72,6 +72,6 @@ def _of(written: str, context: Context, regex: bool) -> Conversion:
     inner = "|".join(parts if regex else [re.escape(part) for part in parts])
     settings: dict[str, JSON] = {"adapter.targets": f".*({inner}).*"}
     if context.flow:
-        return Conversion(settings, note="The same parts of names as one regex.")
+        return Conversion(settings, note="The parts of names became one regex.")
     note = "The same parts of names as one regex; set `adapter.conv_rank` if convolutions larger than 1x1 are meant."
     return changed(settings, note)

@@ -77,20 +77,22 @@ def read(loaded: Loaded) -> Source:
     for old, new in _OLD.items():
         if old in values:
             values[new] = values.pop(old)
-            extra.append((old, values[new], dropped(f"An older name of `{new}`: see there.")))
+            extra.append((old, values[new], dropped(f"This is an older name of `{new}`.")))
             if old == "min_snr_gamma":
                 values["loss_weight_fn"] = "MIN_SNR_GAMMA"
     concepts, where = _concepts(loaded, data)
     sections: list[Section] = []
     for number, concept in enumerate(concepts):
         if concept.get("enabled") is False:
-            extra.append((f"{where}.{number}", str(concept.get("name", "")), dropped("Not enabled there.")))
+            extra.append(
+                (f"{where}.{number}", str(concept.get("name", "")), dropped("It is not enabled in the other tool."))
+            )
             continue
-        place = f"{where}.{number}."
+        prefix = f"{where}.{number}."
         inherited = {key: values.get(key) for key in ("masked_training", "resolution", "aspect_ratio_bucketing")}
         inherited = {f"({key})": value for key, value in inherited.items() if value is not None}
         sections.append(
-            Section({**flat(concept, ("concept_stats",)), **inherited}, CONCEPTS, place, _labels(inherited))
+            Section({**flat(concept, ("concept_stats",)), **inherited}, CONCEPTS, prefix, _labels(inherited))
         )
     if loaded.folder:
         sections, more = in_folder(sections, loaded.folder, ("path", "name"), Section({}, CONCEPTS))
@@ -116,7 +118,7 @@ def _concepts(loaded: Loaded, data: Mapping[str, JSON]) -> tuple[list[Mapping[st
         return [], "concepts"
     found = load(file)
     if not isinstance(found, list):
-        raise failure(str(file), "is no list of concepts.", "Give OneTrainer's concepts file with --dataset.")
+        raise failure(str(file), "is not a list of concepts.", "Give OneTrainer's concepts file with --dataset.")
     return [one for one in found if isinstance(one, Mapping)], file.name
 
 
@@ -146,7 +148,7 @@ def _family(data: Mapping[str, JSON]) -> DetectedFamily:
     method, kind = str(data.get("training_method", "FINE_TUNE")), str(data.get("model_type", "STABLE_DIFFUSION_15"))
     if method != "LORA":
         return DetectedFamily(
-            "", "`training_method`", problem=f"cannot be trained by {method}: we train adapters alone."
+            "", "`training_method`", problem=f"is trained by {method} there, but we train adapters only."
         )
     found = MODELS.get(kind, "")
     return DetectedFamily(found, "`model_type`", problem="" if found else f"is {kind}, which we do not train.")

@@ -37,7 +37,7 @@ from trainer_core.importers.core.key_table import unsupported as no
 from trainer_core.importers.onetrainer.parts import ADAPTER, ENCODERS, HARDWARE, OPTIMIZER, PARTS, checkpointing
 from trainer_core.types import JSON
 
-_PROGRAM = "It concerns that program only."
+_PROGRAM = "It matters in the other program only."
 
 _SAMPLERS: Mapping[str, str] = {
     "ddim": "ddim",
@@ -64,7 +64,7 @@ def _timesteps(value: JSON, context: Context) -> JSON:
         both: dict[str, JSON] = {"noise.logit_mean": bias, "noise.logit_std": weight + 1.0}
         return Conversion(
             {"noise.timestep_sampling": "logit_normal", **both, **shift},
-            note="Mean is the bias, deviation the weight plus 1.",
+            note="The mean is its bias, the deviation is its weight plus 1.",
         )
     if kind == "HEAVY_TAIL":
         return Conversion({"noise.timestep_sampling": "mode", "noise.mode_scale": weight, **shift})
@@ -77,7 +77,7 @@ def _timesteps(value: JSON, context: Context) -> JSON:
 def _weighting(value: JSON, context: Context) -> JSON:
     kind, strength = str(value), number(context.get("loss_weight_strength", 5.0))
     if kind == "CONSTANT" or (context.flow and kind != "SIGMA"):
-        return dropped("All noise levels weigh alike.")
+        return dropped("All noise levels have the same weight.")
     if kind == "MIN_SNR_GAMMA":
         return Conversion({"loss.min_snr_gamma": strength})
     if kind == "DEBIASED_ESTIMATION":
@@ -97,7 +97,7 @@ def _loss(value: JSON, context: Context) -> JSON:
     if used[0] == "huber_strength":
         settings |= {"loss.huber_c": number(context.get("huber_delta", 1.0)), "loss.huber_schedule": "constant"}
     if used[0] == "log_cosh_strength":
-        return changed(settings, "We have no log-cosh; pseudo-Huber comes near.")
+        return changed(settings, "We have no log-cosh loss. Pseudo-Huber is similar.")
     if strong[used[0]] != 1:
         return changed(settings, f"Its strength {strong[used[0]]:g} scales the loss; ours is 1.")
     return Conversion(settings)
@@ -109,7 +109,7 @@ def _every(setting: str, unit_key: str) -> Convert:
     def convert(value: JSON, context: Context) -> JSON:
         unit = str(context.get(unit_key, "NEVER"))
         if unit == "NEVER" or not amount(value):
-            return dropped("Never.")
+            return dropped("It is off.")
         if unit == "EPOCH":
             return Conversion({f"{setting}_epochs": number(value)})
         if unit == "STEP":
@@ -136,7 +136,7 @@ def _backup(value: JSON, context: Context) -> JSON:
 def _masked(name: str) -> Convert:
     def convert(value: JSON, context: Context) -> JSON:
         if not truth(context.get("masked_training")):
-            return dropped("Without masks.")
+            return dropped("No masks are used.")
         return truth(value) if isinstance(value, bool) else number(value)
 
     return convert
@@ -144,7 +144,7 @@ def _masked(name: str) -> Convert:
 
 def _ema(value: JSON, context: Context) -> JSON:
     if str(value) == "OFF":
-        return dropped("It is off there.")
+        return dropped("It is off in the other tool.")
     decay, step = amount(context.get("ema_decay", 0.999)), amount(context.get("ema_update_step_interval", 5)) or 1
     if step == 1:
         return Conversion({"train.ema_decay": decay})
@@ -154,23 +154,23 @@ def _ema(value: JSON, context: Context) -> JSON:
 
 def _skip(value: JSON, context: Context) -> JSON:
     if context.family != "sd15":
-        return dropped("Read for SD1.5 here.")
+        return dropped("Here it is read for SD1.5 only.")
     return int(amount(value))
 
 
 TRAINING: list[Row] = [
     to("base_model_name", "model.path", model_path),
-    *irrelevant("model_type training_method", "Read to detect the family."),
+    *irrelevant("model_type training_method", "It is read to detect the family."),
     to("epochs", "train.epochs", number),
     to("batch_size", "train.batch_size", number),
     to("gradient_accumulation_steps", "train.gradient_accumulation_steps", number),
     to("gradient_checkpointing", "train.gradient_checkpointing", checkpointing),
     to("train_dtype", "train.precision", precision, "Its default is fp16."),
     several("ema", "train.ema_decay", _ema),
-    *irrelevant("ema_decay ema_update_step_interval", "Written with `ema`."),
+    *irrelevant("ema_decay ema_update_step_interval", "See `ema`."),
     several("timestep_distribution", "noise.timestep_sampling noise.shift", _timesteps),
     *irrelevant(
-        "noising_weight noising_bias timestep_shift dynamic_timestep_shifting", "Written with the distribution."
+        "noising_weight noising_bias timestep_shift dynamic_timestep_shifting", "See the distribution of timesteps."
     ),
     to("min_noising_strength", "noise.min_timestep", unless_off(lambda value, context: round(amount(value) * 1000))),
     to("max_noising_strength", "noise.max_timestep", lambda value, context: round(amount(value) * 1000)),
@@ -184,7 +184,7 @@ TRAINING: list[Row] = [
         "perturbation_noise_weight",
         "noise.ip_gamma",
         unless_off(number),
-        "There the target is disturbed too.",
+        "There the target is perturbed too; here only the input is.",
         "changed",
     ),
     to(
@@ -195,27 +195,27 @@ TRAINING: list[Row] = [
     to("force_v_prediction", "noise.prediction", unless_off(lambda value, context: "v_prediction")),
     to("force_epsilon_prediction", "noise.prediction", unless_off(lambda value, context: "epsilon")),
     several("loss_weight_fn", "loss.min_snr_gamma loss.debiased", _weighting),
-    *irrelevant("loss_weight_strength", "Read with `loss_weight_fn`."),
+    *irrelevant("loss_weight_strength", "See `loss_weight_fn`."),
     *[
         several(key, "loss.type", _loss)
         for key in ("mse_strength", "mae_strength", "huber_strength", "log_cosh_strength")
     ],
-    *irrelevant("huber_delta", "Written with `huber_strength`."),
+    *irrelevant("huber_delta", "See `huber_strength`."),
     *irrelevant("vb_loss_strength", "It is for other models."),
-    *irrelevant("masked_training", "See the concepts."),
+    *irrelevant("masked_training", "See the keys of the concepts."),
     to("unmasked_weight", "loss.mask_floor", _masked("unmasked_weight")),
     to("normalize_masked_area_loss", "loss.normalise_masks", _masked("normalize_masked_area_loss")),
     several(
         "unmasked_probability",
         "",
         lambda value, context: (
-            refused("Masks hold in every step here.")
+            refused("Masks are used at every step here.")
             if truth(context.get("masked_training")) and amount(value)
-            else dropped("Without masks.")
+            else dropped("No masks are used.")
         ),
         status="unsupported",
     ),
-    no("masked_prior_preservation_weight", "`loss.mask_floor` weights what a mask leaves out."),
+    no("masked_prior_preservation_weight", "Use `loss.mask_floor`: it weights the part that a mask leaves out."),
     no("custom_conditioning_image", "Inpainting is not trained here."),
     to("text_encoder_layer_skip", "text.clip_skip", unless_off(_skip)),
     no("text_encoder_2_layer_skip", "CLIP layers are left out for SD1.5 only."),
@@ -225,7 +225,9 @@ TRAINING: list[Row] = [
         "text_encoder_2_sequence_length",
         "text.max_length",
         lambda value, context: (
-            int(amount(value)) if context.family == "flux1" and amount(value) > 77 else dropped("The family's own.")
+            int(amount(value))
+            if context.family == "flux1" and amount(value) > 77
+            else dropped("It is the family's own value.")
         ),
     ),
     to(
@@ -234,14 +236,14 @@ TRAINING: list[Row] = [
         lambda value, context: (
             int(amount(value))
             if context.flow and context.family not in ("flux1", "sd3")
-            else dropped("The family's own.")
+            else dropped("It is the family's own value.")
         ),
     ),
-    to("resolution", "bucket.resolution", lambda value, context: dropped("See the concepts.")),
-    *irrelevant("aspect_ratio_bucketing", "See the concepts."),
+    to("resolution", "bucket.resolution", lambda value, context: dropped("See the keys of the concepts.")),
+    *irrelevant("aspect_ratio_bucketing", "See the keys of the concepts."),
     *irrelevant(
         "latent_caching clear_cache_before_training only_cache",
-        "Latents are always cached here, under keys that notice every change.",
+        "Latents are always cached here, and every change is noticed.",
     ),
 ]
 
@@ -253,14 +255,14 @@ OUTPUT: list[Row] = [
         lambda value, context: (
             Conversion({"export.formats": ["kohya"]})
             if "KOHYA" in str(value) or "LEGACY" in str(value)
-            else dropped("Ours are `export.formats`.")
+            else dropped("Formats of files are chosen by `export.formats` here.")
         ),
     ),
     *irrelevant("output_model_destination", "The name of the project."),
     several("save_every", "save.every save.every_epochs", _every("save.every", "save_every_unit")),
     *irrelevant(
         "save_every_unit save_skip_first save_filename_prefix backup_after_unit backup_before_save",
-        "Written with the number, or of its program.",
+        "See the number that it belongs to, or it matters in the other program only.",
     ),
     several("backup_after", "train.checkpoint_every", _backup),
     *irrelevant("rolling_backup", "The last `train.keep_last` states are kept."),
@@ -268,7 +270,7 @@ OUTPUT: list[Row] = [
         "rolling_backup_count",
         "train.keep_last",
         lambda value, context: (
-            int(amount(value)) if truth(context.get("rolling_backup")) else dropped("It is off there.")
+            int(amount(value)) if truth(context.get("rolling_backup")) else dropped("It is off in the other tool.")
         ),
     ),
     several("sample_after", "sample.every sample.every_epochs", _samples_every),
@@ -283,14 +285,16 @@ OUTPUT: list[Row] = [
     to(
         "(samples).seed",
         "sample.seed",
-        lambda value, context: int(amount(value)) if amount(value) >= 0 else dropped("Drawn anew each time there."),
+        lambda value, context: (
+            int(amount(value)) if amount(value) >= 0 else dropped("The other tool draws a new seed each time.")
+        ),
     ),
     to("(samples).diffusion_steps", "sample.steps", number),
     to("(samples).cfg_scale", "sample.guidance", number),
     to(
         "(samples).noise_scheduler",
         "sample.sampler",
-        diffusion_only(choice("sample.sampler", _SAMPLERS), "The base's own."),
+        diffusion_only(choice("sample.sampler", _SAMPLERS), "It is the base's own value."),
     ),
     to("tensorboard", "logging.tensorboard", lambda value, context: truth(value)),
     *irrelevant("tensorboard_expose tensorboard_port tensorboard_always_on", _PROGRAM),
@@ -301,10 +305,10 @@ OUTPUT: list[Row] = [
         lambda value, context: (
             Conversion({"train.evaluate_every": int(amount(value))})
             if truth(context.get("validation")) and context.get("validate_after_unit") == "STEP"
-            else dropped("A tenth of the run, or `train.evaluate_every`.")
+            else dropped("The loss is measured every tenth of the run, or every `train.evaluate_every` steps.")
         ),
     ),
-    *irrelevant("validate_after_unit", "Read with `validate_after`."),
+    *irrelevant("validate_after_unit", "See `validate_after`."),
     to("seed", "train.seed", unless_off(number)),
     *irrelevant("dataloader_threads", HARDWARE),
     *irrelevant(
@@ -315,9 +319,9 @@ OUTPUT: list[Row] = [
     ),
     several("weight_dtype", "", quantised),
     *memory("compile enable_activation_offloading layer_offload_fraction"),
-    *irrelevant("async_offloading enable_async_offloading", "Read with offloading."),
+    *irrelevant("async_offloading enable_async_offloading", "It belongs to offloading."),
     *irrelevant("attention_mechanism", HARDWARE),
-    no("force_circular_padding", "Convolutions keep the base's padding."),
+    no("force_circular_padding", "Convolutions always keep the padding of the base."),
     *irrelevant(
         "workspace_dir cache_dir debug_mode debug_dir huggingface_cache_dir offline_mode prevent_overwrites", _PROGRAM
     ),

@@ -33,7 +33,7 @@ from trainer_core.importers.core.key_table import unsupported as no
 from trainer_core.importers.kohya.network import ALGORITHMS, ENCODERS
 from trainer_core.types import JSON
 
-HARDWARE = "Hardware: the profile decides (`hardware.profile`)."
+HARDWARE = "It is a matter of hardware: `hardware.profile` decides."
 
 
 _LORA_TARGETS: Mapping[str, str] = {
@@ -57,12 +57,12 @@ def lycoris(context: Context) -> bool:
 
 def _type(value: JSON, context: Context) -> JSON:
     if lycoris(context):
-        return dropped("The file of `lycoris_config` says which kind.")
+        return dropped("The file of `lycoris_config` names the kind of adapter.")
     return Conversion({"adapter.type": "dora" if truth(context.get("use_dora")) else "lora"})
 
 
 def _plain_lora(value: JSON, context: Context) -> JSON:
-    return dropped("The file of `lycoris_config` goes before it.") if lycoris(context) else number(value)
+    return dropped("The file of `lycoris_config` is used instead of it.") if lycoris(context) else number(value)
 
 
 def _algo(value: JSON, context: Context) -> JSON:
@@ -72,7 +72,7 @@ def _algo(value: JSON, context: Context) -> JSON:
 def _lycoris_rank(value: JSON, context: Context) -> JSON:
     """LoKr with a huge dimension trains whole matrices."""
     if amount(value) > 4096:
-        return Conversion({"adapter_options.full_matrix": True}, note="So large a dimension means whole matrices.")
+        return Conversion({"adapter_options.full_matrix": True}, note="Such a large dimension means whole matrices.")
     return int(amount(value))
 
 
@@ -101,7 +101,7 @@ def _lora_target(value: JSON, context: Context) -> JSON:
         return changed(
             settings, "It adapts layers outside of the blocks too (the last one, with `embedder` the first)."
         )
-    return refused("Write what it adapts as `adapter.targets`: a regex over module names.")
+    return refused("Write the modules that it adapts in `adapter.targets`: a regex over module names.")
 
 
 def _encoders(value: JSON, context: Context) -> JSON:
@@ -122,7 +122,7 @@ def _betas(value: JSON, context: Context) -> JSON:
     first = context.get("optimizer_beta1", context.get("adam_beta1"))
     second = context.get("optimizer_beta2", context.get("adam_beta2"))
     if first is None and second is None:
-        return dropped("The class's own.")
+        return dropped("It is the default of the class.")
     return Conversion(
         {
             "optimizer.betas": [
@@ -136,7 +136,7 @@ def _betas(value: JSON, context: Context) -> JSON:
 def _weighted_adam(setting: str) -> Convert:
     def convert(value: JSON, context: Context) -> JSON:
         if f"optimizer_config.{setting}" in context.values:
-            return dropped("`optimizer_config` goes before it.")
+            return dropped("`optimizer_config` is used instead of it.")
         return number(value)
 
     return convert
@@ -144,20 +144,26 @@ def _weighted_adam(setting: str) -> Convert:
 
 def _cycles(value: JSON, context: Context) -> JSON:
     named = str(context.get("lr_scheduler")) in ("cosine_with_restarts", "sine")
-    return max(1, int(amount(value))) if named else dropped("Read for cosine_with_restarts only.")
+    return max(1, int(amount(value))) if named else dropped("It is read for `cosine_with_restarts` only.")
 
 
 def _power(value: JSON, context: Context) -> JSON:
-    return number(value) if str(context.get("lr_scheduler")) == "polynomial" else dropped("Read for polynomial only.")
+    return (
+        number(value)
+        if str(context.get("lr_scheduler")) == "polynomial"
+        else dropped("It is read for `polynomial` only.")
+    )
 
 
 def _end(value: JSON, context: Context) -> JSON:
     """Its schedules end at a rate, ours at a share of the peak."""
     if str(context.get("lr_scheduler")) not in ("polynomial", "cosine", "cosine_with_restarts"):
-        return dropped("Not read for this schedule.")
+        return dropped("This schedule does not read it.")
     peak = amount(context.get("learning_rate", 4e-7))
     return (
-        Conversion({"schedule.min_lr_ratio": min(1.0, round(amount(value) / peak, 6))}) if peak else dropped("No rate.")
+        Conversion({"schedule.min_lr_ratio": min(1.0, round(amount(value) / peak, 6))})
+        if peak
+        else dropped("No learning rate is given.")
     )
 
 
@@ -170,22 +176,22 @@ def _clip(value: JSON, context: Context) -> JSON:
 
 ADAPTER: list[Row] = [
     several("lora_type", "adapter.type", _type),
-    *irrelevant("use_dora", "Read to choose the kind: DoRA."),
+    *irrelevant("use_dora", "It chooses the kind of adapter: DoRA."),
     to("lora_rank", "adapter.rank", _plain_lora),
-    to("lora_alpha", "adapter.alpha", _plain_lora, "The rank unless given."),
+    to("lora_alpha", "adapter.alpha", _plain_lora, "Its default is the rank."),
     to("lora_dropout", "adapter.dropout", _plain_lora, "Its default is 0.1."),
-    no("lora_init_type", "Adapters begin with B = 0.", (None, "default", "")),
-    no("peft_lora_target_modules", "Write what it adapts as `adapter.targets`: a regex over module names."),
+    no("lora_init_type", "Adapters always start with an update of zero.", (None, "default", "")),
+    no("peft_lora_target_modules", "Write the modules that it adapts in `adapter.targets`: a regex over module names."),
     *[several(key, "adapter.targets", _lora_target) for key in ("flux_lora_target", "sd3_lora_target")],
-    no("peft_lora_mode", "Ours is plain LoRA.", (None, "standard", "")),
+    no("peft_lora_mode", "Our adapter of this name is plain LoRA.", (None, "standard", "")),
     no("slider_lora_target", "Sliders are not trained here."),
     to("init_lora", "adapter.init_from", unless_off(path)),
-    no("init_lokr_norm", "LoKr begins at zero here."),
+    no("init_lokr_norm", "LoKr always starts with an update of zero here."),
     no("assistant_lora_path", "Merge it into the base first."),
     to(
         "lora_format",
         "export.formats",
-        lambda value, context: ["comfyui"] if value == "comfyui" else dropped("Ours too."),
+        lambda value, context: ["comfyui"] if value == "comfyui" else dropped("It is the same here."),
     ),
     to("lycoris.algo", "adapter.type", _algo),
     to("lycoris.linear_dim", "adapter.rank", _lycoris_rank),
@@ -213,14 +219,17 @@ ADAPTER: list[Row] = [
     to("lycoris.rescaled", "adapter_options.rescaled", on),
     several("lycoris.apply_preset.target_module", "adapter.targets", _preset),
     *[
-        no(f"lycoris.apply_preset.{key}", "Write other ranks as `adapter.blocks`: a regex -> rank and alpha.")
+        no(
+            f"lycoris.apply_preset.{key}",
+            "Write other ranks in `adapter.blocks`, which gives a rank and an alpha to modules by a regex.",
+        )
         for key in ("module_algo_map.*", "name_algo_map.*", "target_name")
     ],
     *irrelevant(
         "lycoris.multiplier lycoris.bypass_mode lycoris.use_scalar lycoris.weight_decompose",
-        "How its code computes the same.",
+        "It changes how the other tool computes, not the result.",
     ),
-    *irrelevant("lycoris_config", "Read, and reported key by key."),
+    *irrelevant("lycoris_config", "Its keys are reported one by one."),
     to("(adapted modules)", "adapter.targets", text),
 ]
 
@@ -236,7 +245,7 @@ OPTIMIZER: list[Row] = [
     to("train_text_encoder", "adapter.text_encoders", unless_off(_encoders)),
     several("optimizer", "optimizer.name", _optimizer),
     several("optimizer_config.*", "optimizer.weight_decay optimizer.args", optimizers.arguments),
-    *irrelevant("optimizer_config", "Read, and reported argument by argument."),
+    *irrelevant("optimizer_config", "Its arguments are reported one by one."),
     *[
         several(key, "optimizer.betas", _betas)
         for key in ("adam_beta1", "adam_beta2", "optimizer_beta1", "optimizer_beta2")
@@ -244,14 +253,14 @@ OPTIMIZER: list[Row] = [
     to("adam_weight_decay", "optimizer.weight_decay", _weighted_adam("weight_decay")),
     to("adam_epsilon", "optimizer.eps", _weighted_adam("eps")),
     to("max_grad_norm", "optimizer.max_grad_norm", _clip),
-    *irrelevant("grad_clip_method", "Read with `max_grad_norm`."),
+    *irrelevant("grad_clip_method", "See `max_grad_norm`."),
     several("lr_scheduler", "schedule.name", lambda value, context: schedules.named(schedules.SIMPLETUNER, value)),
     several("lr_warmup_steps", "schedule.warmup_steps", unless_off(warmup)),
     to("lr_num_cycles", "schedule.cycles", _cycles),
     to("lr_power", "schedule.power", _power),
     several("lr_end", "schedule.min_lr_ratio", _end),
-    no("lr_scale", "Multiply `optimizer.lr` yourself."),
-    no("lr_scale_sqrt", "Multiply `optimizer.lr` yourself."),
+    no("lr_scale", "Multiply `optimizer.lr` by it yourself."),
+    no("lr_scale_sqrt", "Multiply `optimizer.lr` by it yourself."),
     *memory("optimizer_cpu_offload_method optimizer_offload_gradients fuse_optimizer optimizer_release_gradients"),
     *irrelevant("gradient_precision prodigy_steps", HARDWARE),
 ]

@@ -22,9 +22,7 @@ from trainer_core.types import JSON
 
 def _repeats(value: JSON, context: Context) -> JSON:
     """Its repeats come on top of the first time."""
-    return Conversion(
-        {"datasets.repeats": int(amount(value)) + 1}, note="It counts from 0: repeats on top of the first time."
-    )
+    return Conversion({"datasets.repeats": int(amount(value)) + 1}, note="It counts from 0, so ours is one more.")
 
 
 def _resolution(value: JSON, context: Context) -> JSON:
@@ -46,7 +44,7 @@ def _square(context: Context) -> bool:
 
 def _crop(value: JSON, context: Context) -> JSON:
     if _square(context):
-        return Conversion({"bucket.table": "square"}, note="It cuts squares.")
+        return Conversion({"bucket.table": "square"}, note="It crops every picture to a square.")
     resolution = context.get("resolution", 1024)
     if str(context.get("resolution_type", "pixel_area")) == "area":
         resolution = side_of(amount(resolution) * 1e6, 1.0)
@@ -57,7 +55,7 @@ def _crop(value: JSON, context: Context) -> JSON:
 
 def _style(value: JSON, context: Context) -> JSON:
     if not truth(context.get("crop")):
-        return dropped("Nothing is cut.")
+        return dropped("No picture is cropped.")
     known = {"center": "center", "centre": "center", "random": "random", "face": "face"}
     return known.get(str(value)) or refused("Choose one of `augment.crop`.")
 
@@ -97,23 +95,23 @@ def _instance_prompt(value: JSON, context: Context) -> JSON:
         )
     if truth(context.get("prepend_instance_prompt")):
         return Conversion({"caption.prefix": str(value)})
-    return dropped("Not used there.")
+    return dropped("The other tool does not use it here.")
 
 
 def _kind(value: JSON, context: Context) -> JSON:
     if str(value) == "eval":
-        return Conversion({"datasets.held_out": 1.0}, note="Pictures that are only measured.")
+        return Conversion({"datasets.held_out": 1.0}, note="These pictures are measured, not trained.")
     return Conversion({"datasets.held_out": 0.0}, note="It trains on every picture.")
 
 
 def _storage(value: JSON, context: Context) -> JSON:
     if str(value) == "local":
-        return dropped("Ours too.")
+        return dropped("It is the same here.")
     return refused(f"Copy the pictures into a folder: `{value}` is not read.")
 
 
 def _shuffle(value: JSON, context: Context) -> JSON:
-    return Conversion({"tags.shuffle": True}) if truth(value) else dropped("It is off there.")
+    return Conversion({"tags.shuffle": True}) if truth(value) else dropped("It is off in the other tool.")
 
 
 def _split(value: JSON, context: Context) -> JSON:
@@ -121,7 +119,7 @@ def _split(value: JSON, context: Context) -> JSON:
     return known.get(str(value), ",")
 
 
-_CACHE = "A cache; ours is the store."
+_CACHE = "It belongs to its cache. Our cache is the store."
 
 ROWS: list[Row] = [
     to("instance_data_dir", "datasets.path", path),
@@ -130,18 +128,18 @@ ROWS: list[Row] = [
     several("type", "", _storage, status="irrelevant"),
     several("repeats", "datasets.repeats", _repeats),
     several("resolution", "datasets.resolutions", _resolution),
-    *irrelevant("resolution_type", "Read with `resolution`."),
+    *irrelevant("resolution_type", "See `resolution`."),
     several("crop", "bucket.table bucket.max_side bucket.min_side", _crop),
-    *irrelevant("crop_aspect", "Read with `crop`."),
-    no("crop_aspect_buckets", "`bucket` has the sizes."),
+    *irrelevant("crop_aspect", "See `crop`."),
+    no("crop_aspect_buckets", "The group `bucket` sets the sizes."),
     to("crop_style", "augment.crop", _style),
     several("(conditions)", "datasets.control_path datasets.mask_path", _conditions),
-    *irrelevant("conditioning_data", "Read with the backends that it names."),
+    *irrelevant("conditioning_data", "See the backends that it names."),
     no("conditioning", "Make the condition pictures beforehand and give their folder."),
     several("caption_strategy", "caption.multiline datasets.class_tokens", _captions),
-    *irrelevant("disable_multiline_split", "Read with `caption_strategy`."),
+    *irrelevant("disable_multiline_split", "See `caption_strategy`."),
     several("instance_prompt", "caption.prefix datasets.class_tokens", unless_off(_instance_prompt)),
-    *irrelevant("prepend_instance_prompt only_instance_prompt", "Read with `instance_prompt`."),
+    *irrelevant("prepend_instance_prompt only_instance_prompt", "See `instance_prompt`."),
     several("caption_shuffle.enable", "tags.shuffle", _shuffle),
     to(
         "caption_shuffle.count",
@@ -150,27 +148,30 @@ ROWS: list[Row] = [
     ),
     to("caption_shuffle.position_start", "tags.keep_tokens", number),
     to("caption_shuffle.split_on", "tags.separator", _split),
-    *irrelevant("caption_shuffle.seed caption_shuffle.include_original", "By `train.seed`, or read with `count`."),
+    *irrelevant("caption_shuffle.seed caption_shuffle.include_original", "`train.seed` decides here, or see `count`."),
     to(
         "probability",
         "datasets.loss_weight",
         lambda value, context: (
-            dropped("All pictures alike.")
+            dropped("All pictures have the same value.")
             if amount(value) == 1
             else refused("Set `repeats`: folders are not drawn by probability here.")
         ),
     ),
     to("is_regularisation_data", "datasets.regularisation", on),
     to("is_regularization_data", "datasets.regularisation", on),
-    no("minimum_image_size", "Small pictures are not left out: take them away, or set `bucket.upscale: false`."),
-    no("maximum_image_size", "Large pictures are made smaller; nothing to set."),
-    no("minimum_aspect_ratio", "Pictures are not left out by shape: take them away."),
-    no("maximum_aspect_ratio", "Pictures are not left out by shape: take them away."),
+    no(
+        "minimum_image_size",
+        "Small pictures are not left out. Remove them from the folder, or set `bucket.upscale: false`.",
+    ),
+    no("maximum_image_size", "Large pictures are always made smaller; no setting is needed."),
+    no("minimum_aspect_ratio", "Pictures are not left out by shape. Remove them from the folder."),
+    no("maximum_aspect_ratio", "Pictures are not left out by shape. Remove them from the folder."),
     *irrelevant("target_downsample_size", "Pictures are resized to their bucket at once."),
-    no("max_upscale_threshold", "`bucket.upscale` is all or nothing."),
-    no("train_batch_size", "One batch size holds for all folders."),
-    no("start_epoch", "All folders take part from the beginning."),
-    no("start_step", "All folders take part from the beginning."),
+    no("max_upscale_threshold", "Use `bucket.upscale`: small pictures are enlarged, or none are."),
+    no("train_batch_size", "All folders have the same batch size here."),
+    no("start_epoch", "All folders are used from the first step on."),
+    no("start_step", "All folders are used from the first step on."),
     *irrelevant("cache_dir_vae vae_cache_clear_each_epoch text_embeds image_embeds conditioning_image_embeds", _CACHE),
     *irrelevant(
         "hash_filenames preserve_data_backend_cache skip_file_discovery vae_cache_disable vae_cache_ondemand", _CACHE
@@ -178,25 +179,28 @@ ROWS: list[Row] = [
     *irrelevant("cache_dir cache_dir_conditioning_image_embeds compress_cache default write_batch_size", _CACHE),
     *irrelevant(
         "metadata_backend metadata_update_interval scan_for_errors delete_unwanted_images",
-        "It concerns that program only.",
+        "It matters in the other program only.",
     ),
     *irrelevant(
         "delete_problematic_images override_dataset_config ignore_epochs aspect_bucket_alignment",
-        "It concerns that program only.",
+        "It matters in the other program only.",
     ),
     *irrelevant(
         "disabled disable video.* audio.* source_dataset_id conditioning_type conditioning_config",
-        "Of its program, or of videos.",
+        "It belongs to the other program, or to videos.",
     ),
     *irrelevant(
         "video audio debug_aspect_buckets bucket_report text_encoder_batch_size vae_batch_size",
-        "Of its program, or of videos.",
+        "It belongs to the other program, or to videos.",
     ),
-    no("parquet", "Write a caption file beside each picture, or metadata.parquet as imagefolder has it."),
+    no(
+        "parquet",
+        "Write a caption file beside each picture, or a metadata.parquet in the format of datasets' imagefolder.",
+    ),
     no("parquet.*", "Write a caption file beside each picture."),
     no("dataset_name", "Download it into a folder."),
     no("csv_file", "Copy the pictures into a folder."),
-    to("(picture without a caption)", "caption.missing", text, "It stops at those."),
+    to("(picture without a caption)", "caption.missing", text, "It stops after so many steps."),
 ]
 
 for _secret in ("aws_access_key_id", "aws_secret_access_key"):

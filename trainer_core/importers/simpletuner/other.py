@@ -29,11 +29,11 @@ from trainer_core.importers.core.key_table import unsupported as no
 from trainer_core.importers.simpletuner.adapter import HARDWARE
 from trainer_core.types import JSON
 
-PROGRAM = "It concerns that program only."
+PROGRAM = "It matters in the other program only."
 
-_CACHE = "Latents and embeddings are always cached here, under keys that notice every change."
+_CACHE = "Latents and embeddings are always cached here, and every change is noticed."
 
-_OTHER = "We have nothing like it: see `loss`, `noise` and `train` for what there is."
+_OTHER = "We have no such setting. The groups `loss`, `noise` and `train` list what there is."
 
 
 def _report_to(value: JSON, context: Context) -> JSON:
@@ -46,7 +46,7 @@ def _report_to(value: JSON, context: Context) -> JSON:
     if found:
         return Conversion(found)
     return (
-        dropped("It is off there.")
+        dropped("It is off in the other tool.")
         if kinds == ["none"]
         else refused("Only TensorBoard and Weights & Biases are supported.")
     )
@@ -57,7 +57,9 @@ def _sampled(context: Context) -> bool:
 
 
 def _if_sampled(convert: Convert) -> Convert:
-    return lambda value, context: convert(value, context) if _sampled(context) else dropped("No prompts.")
+    return lambda value, context: (
+        convert(value, context) if _sampled(context) else dropped("The config has no prompts.")
+    )
 
 
 def _size(value: JSON, context: Context) -> JSON:
@@ -65,7 +67,7 @@ def _size(value: JSON, context: Context) -> JSON:
     first = str(value).split(",")[0]
     sides = [int(amount(side)) for side in several_numbers(first.lower().replace("x", ","))]
     if not sides:
-        return dropped("Not given.")
+        return dropped("It is empty.")
     if len(sides) == 1 and float(first) < 16:
         sides = [side_of(float(first) * 1e6, 1.0)]
     width, height = sides[0], sides[-1]
@@ -82,7 +84,7 @@ OUTPUT: list[Row] = [
                 {"save.every": int(amount(value)), "train.checkpoint_every": int(amount(value))}
             )
         ),
-        "Its checkpoints are LoRA and state together.",
+        "One checkpoint there has both the LoRA and the state.",
     ),
     to("checkpoint_epoch_interval", "save.every_epochs", unless_off(number)),
     to("checkpoints_total_limit", "save.keep_last", unless_off(number)),
@@ -90,7 +92,7 @@ OUTPUT: list[Row] = [
         "checkpointing_rolling_steps checkpoints_rolling_total_limit checkpointing_use_tempdir",
         "Every run can be resumed here.",
     ),
-    *irrelevant("resume_from_checkpoint", "A run goes on by itself from its last state."),
+    *irrelevant("resume_from_checkpoint", "A stopped run goes on from its last state; no setting is needed."),
     to("validation_prompt", "sample.prompts", unless_off(lambda value, context: [str(value)])),
     no("user_prompt_library", "Write the prompts into a file and set `sample.prompt_file`."),
     no("validation_prompt_library", "Write prompts of your own: `sample.prompts`."),
@@ -119,11 +121,11 @@ OUTPUT: list[Row] = [
     ),
     *irrelevant(
         "validation_guidance_rescale validation_guidance_real validation_disable_unconditional",
-        "Samples are those of diffusers' pipeline.",
+        "Samples are rendered by diffusers' pipeline.",
     ),
     *irrelevant(
         "validation_no_cfg_until_timestep validation_lycoris_strength num_validation_images",
-        "`sample.strengths` shows several.",
+        "Use `sample.strengths`: samples are rendered at several strengths.",
     ),
     *irrelevant("validation_* disable_benchmark num_eval_images", PROGRAM),
     *irrelevant(
@@ -133,12 +135,20 @@ OUTPUT: list[Row] = [
     to(
         "tracker_project_name",
         "logging.wandb_project",
-        lambda value, context: str(value) if "wandb" in str(context.get("report_to")) else dropped("W&B is off there."),
+        lambda value, context: (
+            str(value)
+            if "wandb" in str(context.get("report_to"))
+            else dropped("Weights & Biases is off in the other tool.")
+        ),
     ),
     to(
         "tracker_run_name",
         "logging.wandb_run",
-        lambda value, context: str(value) if "wandb" in str(context.get("report_to")) else dropped("W&B is off there."),
+        lambda value, context: (
+            str(value)
+            if "wandb" in str(context.get("report_to"))
+            else dropped("Weights & Biases is off in the other tool.")
+        ),
     ),
     *irrelevant("output_dir logging_dir configs_dir", "Results lie in `.lora-assets/outputs/NAME/`."),
     *irrelevant("hub_model_id", "The name of the project."),
@@ -150,7 +160,9 @@ OUTPUT: list[Row] = [
         "model_card_note model_card_safe_for_work modelspec_comment webhook_config webhook_reporting_interval",
         "We do not upload.",
     ),
-    *irrelevant("post_checkpoint_script post_upload_script", "Scripts are not run: Dagster's sensors see new results."),
+    *irrelevant(
+        "post_checkpoint_script post_upload_script", "Scripts are not run. A Dagster sensor can act on a new result."
+    ),
     to("num_processes", "hardware.num_processes", number),
 ]
 
@@ -159,9 +171,9 @@ OTHER: list[Row] = [
     *memory("text_encoder_1_precision text_encoder_2_precision text_encoder_3_precision text_encoder_4_precision"),
     *memory("ramtorch enable_group_offload musubi_blocks_to_swap dynamo_backend deepspeed_config fsdp_enable"),
     *memory("enable_chunked_feed_forward"),
-    *irrelevant("feed_forward_chunk_size", "Read with `enable_chunked_feed_forward`."),
+    *irrelevant("feed_forward_chunk_size", "See `enable_chunked_feed_forward`."),
     *memory("vae_enable_tiling vae_enable_slicing vae_enable_patch_conv"),
-    *irrelevant("base_model_default_dtype quantize_via", "Read with `base_model_precision`."),
+    *irrelevant("base_model_default_dtype quantize_via", "See `base_model_precision`."),
     *irrelevant(
         "sdnq_* attention_mechanism sageattention_usage sla_config disable_tf32 allow_tf32 set_grads_to_none", HARDWARE
     ),
@@ -189,12 +201,14 @@ OTHER: list[Row] = [
     ),
     no(
         "conditioning_multidataset_sampling",
-        "Control pictures of all folders are given together.",
+        "A sample gets the control pictures of all folders.",
         (None, "", "combined"),
     ),
     no("data_backend_sampling", "Set `repeats` of the folders.", (None, "auto-weighting", "")),
-    *irrelevant("disable_segmented_timestep_sampling", "Each draw is made by seed on its own."),
-    *irrelevant("training_scheduler_timestep_spacing inference_scheduler_timestep_spacing", "The base's own."),
+    *irrelevant("disable_segmented_timestep_sampling", "Here each draw follows from the seed alone."),
+    *irrelevant(
+        "training_scheduler_timestep_spacing inference_scheduler_timestep_spacing", "It is the base's own value."
+    ),
     *irrelevant("fully_unload_text_encoder save_text_encoder text_encoder_limit data_aesthetic_score", PROGRAM),
     *irrelevant(
         "delete_unwanted_images delete_problematic_images enable_nsfw_check nsfw_check_* delete_nsfw_images",
@@ -209,7 +223,7 @@ OTHER: list[Row] = [
     ),
     *irrelevant(
         "delete_invalid_checkpoints freeze_encoder* soft_min_snr_sigma_data audio_* deepfloyd_* ltx2_* wan_*",
-        "It concerns that program only, or other models.",
+        "It matters in the other program only, or for other models.",
     ),
     no("layer_freeze_strategy", _OTHER, (None, "none", "")),
     *[
@@ -241,11 +255,11 @@ OTHER: list[Row] = [
     ],
     *irrelevant(
         "xm_* nextlat_* irepa_* crepa_* urepa_* twinflow_* internal_guidance_* layersync_* mixflow_*",
-        "Read with its switch only.",
+        "See the key that switches it on.",
     ),
     *irrelevant(
         "diff2flow_* scheduled_sampling_* refiner_training_* distillation_config flow_timesteps_mode",
-        "Read with its switch only.",
+        "See the key that switches it on.",
     ),
     *secret("wandb_api_key hf_token"),
 ]

@@ -141,7 +141,7 @@ def read(loaded: Loaded) -> Source:
     file = loaded.dataset or loaded.beside(named)
     backends: JSON = load(file) if file else []
     if not isinstance(backends, list):
-        raise failure(str(file), "is no list of backends.", "Give multidatabackend.json with --dataset.")
+        raise failure(str(file), "is not a list of backends.", "Give multidatabackend.json with --dataset.")
     sections = _sections([one for one in backends if isinstance(one, Mapping)], values, extra)
     if loaded.folder:
         empty = Section({"caption_strategy": "textfile"}, BACKENDS)
@@ -162,7 +162,7 @@ def _no_pictures(backends: Sequence[JSON]) -> list[Finding]:
     if not other:
         return []
     fix = "Give a folder of pictures with --dataset, or train it with SimpleTuner."
-    return [Finding("error", "dataset_type", f"is {' and '.join(other)}: only pictures are trained here.", fix)]
+    return [Finding("error", "dataset_type", f"is {' and '.join(other)}, but we train on pictures only.", fix)]
 
 
 def _base(values: Mapping[str, JSON]) -> str:
@@ -214,7 +214,7 @@ def _lycoris(loaded: Loaded, values: Mapping[str, JSON], extra: list[tuple[str, 
     named = str(values.get("lycoris_config") or "config/lycoris_config.json")
     file = loaded.beside(named)
     if file is None:
-        extra.append(("lycoris_config", named, refused("No such file is there: set `adapter` by hand.")))
+        extra.append(("lycoris_config", named, refused("There is no such file. Set the group `adapter` by hand.")))
         return {"lycoris_config": None}
     data = load(file)
     return {"lycoris_config": None, **{f"lycoris.{key}": value for key, value in data.items()}}
@@ -230,16 +230,25 @@ def _sections(
     for number, one in enumerate(backends):
         kind, name = str(one.get("dataset_type") or "image"), str(one.get("id") or number)
         if truth(one.get("disabled")) or truth(one.get("disable")):
-            extra += [(f"{name}.{key}", value, dropped("Not used there.")) for key, value in one.items()]
+            extra += [
+                (f"{name}.{key}", value, dropped("The other tool does not use it here.")) for key, value in one.items()
+            ]
         elif kind in ("image", "eval"):
             found.append(_section(one, name, known, values))
         elif kind in _CACHES:
-            extra += [(f"{name}.{key}", value, dropped("A cache; ours is the store.")) for key, value in one.items()]
+            extra += [
+                (f"{name}.{key}", value, dropped("It belongs to its cache. Our cache is the store."))
+                for key, value in one.items()
+            ]
         elif kind == "conditioning":
-            why = dropped("Read with the pictures that name it.") if name in linked else refused("No pictures name it.")
+            why = (
+                dropped("See the folder of pictures that names it.")
+                if name in linked
+                else refused("No folder of pictures names it.")
+            )
             extra += [(f"{name}.{key}", value, why) for key, value in one.items()]
         else:
-            extra.append((f"{name}.dataset_type", kind, refused("We train on pictures alone.")))
+            extra.append((f"{name}.dataset_type", kind, refused("We train on pictures only.")))
     return found
 
 
@@ -266,7 +275,7 @@ def _section(
 
 def _family(values: Mapping[str, JSON]) -> DetectedFamily:
     if str(values.get("model_type") or "lora") != "lora":
-        return DetectedFamily("", "`model_type`", problem="cannot be trained whole: we train adapters alone.")
+        return DetectedFamily("", "`model_type`", problem="is trained whole there, but we train adapters only.")
     for key, title in (("controlnet", "a ControlNet"), ("control", "a control LoRA (more input channels)")):
         if truth(values.get(key)):
             problem = f"cannot be trained: `{key}` asks for {title}, and only LoRAs of the base alone are trained here."

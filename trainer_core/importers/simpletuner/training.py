@@ -38,8 +38,8 @@ from trainer_core.types import JSON
 def _length(value: JSON, context: Context) -> JSON:
     steps, epochs = amount(context.get("max_train_steps")), amount(context.get("num_train_epochs", 1))
     if context.key == "max_train_steps":
-        return int(steps) if steps else dropped("0 leaves it to `num_train_epochs`.")
-    return dropped("`max_train_steps` goes before it.") if steps else number(epochs)
+        return int(steps) if steps else dropped("It is 0, so `num_train_epochs` decides.")
+    return dropped("`max_train_steps` is used instead of it.") if steps else number(epochs)
 
 
 def _sampling(value: JSON, context: Context) -> JSON:
@@ -55,13 +55,13 @@ def _sampling(value: JSON, context: Context) -> JSON:
         )
         return Conversion({**kind, "noise.shift": "resolution"})
     if truth(context.get("flow_use_beta_schedule")):
-        return changed(found, "We have no beta distribution: logit-normal instead.")
+        return changed(found, "We have no beta distribution. Logit-normal is used instead.")
     return Conversion(found)
 
 
 def _offset(value: JSON, context: Context) -> JSON:
     if not truth(context.get("offset_noise")):
-        return dropped("Without `offset_noise`.")
+        return dropped("`offset_noise` is off.")
     chance = amount(context.get("noise_offset_probability", 0.25))
     if chance < 1:
         return changed(
@@ -74,16 +74,16 @@ def _ema(value: JSON, context: Context) -> JSON:
     return (
         Conversion({"train.ema_decay": number(context.get("ema_decay", 0.995))})
         if truth(value)
-        else dropped("It is off there.")
+        else dropped("It is off in the other tool.")
     )
 
 
 TRAINING: list[Row] = [
     to("pretrained_model_name_or_path", "model.path", model_path),
     to("revision", "model.revision", unless_off(text)),
-    *irrelevant("model_family model_flavour model_type controlnet control variant", "Read to detect the family."),
+    *irrelevant("model_family model_flavour model_type controlnet control variant", "It is read to detect the family."),
     *[
-        no(key, "Put it into the base's folder: a diffusers-format folder holds all parts.")
+        no(key, "Put it into the folder of the base: a folder in diffusers' format has all parts.")
         for key in (
             "pretrained_transformer_model_name_or_path",
             "pretrained_unet_model_name_or_path",
@@ -108,28 +108,30 @@ TRAINING: list[Row] = [
     to("mixed_precision", "train.precision", precision),
     several("use_ema", "train.ema_decay", _ema),
     *irrelevant(
-        "ema_decay ema_device ema_cpu_only ema_foreach_disable ema_validation", "Written with `use_ema`, or hardware."
+        "ema_decay ema_device ema_cpu_only ema_foreach_disable ema_validation",
+        "See `use_ema`; the others are a matter of hardware.",
     ),
-    no("ema_update_interval", "The average moves every step.", (None, 1)),
-    no("ema_warmup_steps", "The average's decay rises from the start."),
+    no("ema_update_interval", "Here the average is updated at every step.", (None, 1)),
+    no("ema_warmup_steps", "Here the decay of the average always rises from the start of the run."),
     several("flow_schedule_shift", "noise.timestep_sampling noise.shift", flow_only(_sampling)),
     *irrelevant(
         "flow_sigmoid_scale flow_use_uniform_schedule flow_schedule_auto_shift flow_use_beta_schedule",
-        "Written with `flow_schedule_shift`.",
+        "See `flow_schedule_shift`.",
     ),
-    *irrelevant("flow_beta_schedule_alpha flow_beta_schedule_beta", "Written with `flow_schedule_shift`."),
+    *irrelevant("flow_beta_schedule_alpha flow_beta_schedule_beta", "See `flow_schedule_shift`."),
     to("flux_guidance_value", "noise.guidance", number),
     *irrelevant("flux_guidance_mode flux_guidance_min flux_guidance_max", "Guidance is constant (`noise.guidance`)."),
     to("noise_offset", "noise.offset", diffusion_only(_offset, "Not used with flow matching.")),
-    *irrelevant("offset_noise noise_offset_probability", "Read with `noise_offset`."),
+    *irrelevant("offset_noise noise_offset_probability", "See `noise_offset`."),
     to("input_perturbation", "noise.ip_gamma", unless_off(number)),
-    no("input_perturbation_steps", "It holds for the whole run."),
+    no("input_perturbation_steps", "Here it is the same for the whole run."),
     to("rescale_betas_zero_snr", "noise.zero_terminal_snr", on),
     to(
         "prediction_type",
         "noise.prediction",
         diffusion_only(
-            choice("noise.prediction", {"epsilon": "epsilon", "v_prediction": "v_prediction"}), "The family's own."
+            choice("noise.prediction", {"epsilon": "epsilon", "v_prediction": "v_prediction"}),
+            "It is the family's own value.",
         ),
     ),
     to("snr_gamma", "loss.min_snr_gamma", diffusion_only(unless_off(number), "Not used with flow matching.")),
@@ -141,27 +143,28 @@ TRAINING: list[Row] = [
     ),
     to("huber_schedule", "loss.huber_schedule", text),
     to("huber_c", "loss.huber_c", number),
-    no("masked_loss_probability", "Masks hold in every step here.", (None, 1, 1.0)),
+    no("masked_loss_probability", "Masks are used at every step here.", (None, 1, 1.0)),
     to("caption_dropout_probability", "caption.dropout", number),
     to("tokenizer_max_length", "text.max_length", unless_off(number)),
-    *irrelevant("t5_padding", "As in diffusers' pipeline."),
+    *irrelevant("t5_padding", "It is as in diffusers' pipeline."),
     *irrelevant(
-        "resolution resolution_type caption_strategy instance_prompt prepend_instance_prompt", "See the backends."
+        "resolution resolution_type caption_strategy instance_prompt prepend_instance_prompt",
+        "See the keys of the backends.",
     ),
-    *irrelevant("data_backend_config", "Read, and reported key by key."),
+    *irrelevant("data_backend_config", "Its keys are reported one by one."),
     to("aspect_bucket_alignment", "bucket.step", number),
-    *irrelevant("minimum_image_size aspect_bucket_rounding", "See the backends."),
+    *irrelevant("minimum_image_size aspect_bucket_rounding", "See the keys of the backends."),
     to("vae_batch_size", "latents.batch_size", number),
     to(
         "text_encoder_batch_size",
         "text.batch_size",
-        lambda value, context: number(value) if amount(value) > 1 else dropped("The profile's choice."),
+        lambda value, context: number(value) if amount(value) > 1 else dropped("The hardware profile chooses it."),
     ),
     to("vae_dtype", "latents.precision", precision),
     no("timestep_bias_strategy", "Move noise levels with `noise.min_timestep` and `max_timestep`.", (None, "none", "")),
     *irrelevant(
         "timestep_bias_begin timestep_bias_end timestep_bias_multiplier timestep_bias_portion",
-        "Read with its strategy.",
+        "See the strategy that it belongs to.",
     ),
 ]
 

@@ -127,7 +127,7 @@ def extra_names(sample: Sample) -> list[str]:
     return names
 
 
-def seen_geometries(samples: Sequence[Sample]) -> dict[str, Geometry]:
+def view_geometries(samples: Sequence[Sample]) -> dict[str, Geometry]:
     """Return the geometry of every view, by the name of its entry."""
     return {
         view_id(sample.id, number): view_geometry(view)

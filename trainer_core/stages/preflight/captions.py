@@ -32,7 +32,7 @@ def uncalled_concept_findings(session: Session) -> list[Finding]:
     if not samples or any(text.strip() for one in samples for text in (one.caption, *one.texts)):
         return []
     message = (
-        "is empty, and no picture has a caption: no word calls what is trained, so the LoRA changes every picture."
+        "is empty, and no picture has a caption: no word stands for what is trained, so the LoRA changes every picture."
     )
     fix = "Set it to a word for what the pictures show, or write captions."
     return [Finding("warning", "caption.trigger_word", message, fix)]

@@ -1,4 +1,7 @@
-"""The learning-rate range test of a project: its caches, its adapter, its optimizer, and no trace in its runs."""
+"""The learning-rate range test of a project: its caches, its adapter, its optimizer, and no trace in its runs.
+
+Imports torch.
+"""
 
 from __future__ import annotations
 
@@ -7,25 +10,22 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from trainer_core.config.groups import LoggingConfig
 from trainer_core.config.project import Project
 from trainer_core.config.reads import read_settings
-from trainer_core.errors import ConfigError, Interrupted
+from trainer_core.errors import Interrupted
 from trainer_core.hardware.placement import torch_work
 from trainer_core.stages.lora_settings import LoraSettings
 from trainer_core.stages.project.session import Session
 from trainer_core.stages.stage import StageContext
+from trainer_core.stages.training.training_run import training_parts
 from trainer_core.store import Published
-from trainer_core.train.optim.findings import is_adaptive
-from trainer_core.types import Finding
-
-if TYPE_CHECKING:
-    from trainer_core.train.lr_finder import FoundLr, RangeTest
-
-PICTURE, FIGURES = "find_lr.png", "find_lr.json"
-"""In `outputs/NAME/`."""
+from trainer_core.train.accelerator import make_accelerator
+from trainer_core.train.lr_finder import range_test, write_picture
+from trainer_core.train.range_test import FIGURES, PICTURE, FoundLr, RangeTest, refuse_adaptive
+from trainer_core.train.trainer import prepare
 
 
 def find_lr(session: Session, upstream: Mapping[str, Published], asked: RangeTest) -> FoundLr:
@@ -40,11 +40,6 @@ def find_lr(session: Session, upstream: Mapping[str, Published], asked: RangeTes
         ConfigError: the optimizer finds its own rate.
         Interrupted: a signal came; nothing is kept.
     """
-    from trainer_core.stages.training.training_run import training_parts
-    from trainer_core.train.accelerator import make_accelerator
-    from trainer_core.train.lr_finder import range_test, write_picture
-    from trainer_core.train.trainer import prepare
-
     workspace = session.workspace
     refuse_adaptive(session.project)
     settings = read_settings(LoraSettings, _for_the_test(session.project, asked))
@@ -68,18 +63,6 @@ def find_lr(session: Session, upstream: Mapping[str, Published], asked: RangeTes
     write_picture(found, workspace.outputs / PICTURE)
     (workspace.outputs / FIGURES).write_text(json.dumps(found.as_dict(), indent=2) + "\n")
     return found
-
-
-def refuse_adaptive(project: Project) -> None:
-    """Stop where there is no rate to find.
-
-    Raises:
-        ConfigError: the optimizer finds its own rate.
-    """
-    if is_adaptive(project.optimizer):
-        message = f"{project.optimizer.name} finds its own learning rate: there is nothing to test."
-        fix = "Leave `optimizer.lr` at 1.0, or choose another optimizer."
-        raise ConfigError([Finding("error", "optimizer.name", message, fix)])
 
 
 def _for_the_test(project: Project, asked: RangeTest) -> Project:

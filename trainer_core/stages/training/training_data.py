@@ -9,7 +9,7 @@ from trainer_core.errors import ConfigError
 from trainer_core.sampling.evaluate import HeldOut
 from trainer_core.stages.caching.caption_entries import names_needed, text_choice
 from trainer_core.stages.caching.entries import control_keys_of, keys_of, read_controls, read_latents, read_text
-from trainer_core.stages.caching.view_entries import mask_keys_of, read_masks, seen_geometries, view_ids
+from trainer_core.stages.caching.view_entries import mask_keys_of, read_masks, view_geometries, view_ids
 from trainer_core.stages.lora_settings import LoraContext
 from trainer_core.stages.project.workspace import Workspace
 from trainer_core.store import Published
@@ -43,7 +43,7 @@ def cached_samples(context: LoraContext) -> CachedSamples:
     """
     workspace, train, live = context.workspace, trained_samples(context), trains_live(context)
     store = workspace.store
-    geometries = seen_geometries(train)
+    geometries = view_geometries(train)
     names = names_needed(train, text_choice(workspace, train, context.settings.caption, live), live)
     latents = context.upstream["cached_latents"]
     return CachedSamples(

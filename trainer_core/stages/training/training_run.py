@@ -38,6 +38,7 @@ from trainer_core.train.batches import BatchLoader
 from trainer_core.train.live_text import set_training
 from trainer_core.train.loop import TrainOutcome, run
 from trainer_core.train.objective import sample_weights
+from trainer_core.train.observe.metrics import earlier_points, held_out_curve, read_metrics
 from trainer_core.train.observe.trackers import RunFolders, open_trackers
 from trainer_core.train.trainer import Evaluation, Trainer, TrainerParts, prepare
 
@@ -78,7 +79,9 @@ def _observe(context: LoraContext, trainer: Trainer, selection: Selection, held_
         trainer.snapshots_at = schedule.all
     if unfinished:
         folders = run_folders(context, trainer.workdir)
-        trainer.trackers = open_trackers(folders, context.settings.logging, trainer.step)
+        lines = read_metrics(trainer.workdir / "metrics.jsonl")
+        earlier = earlier_points(lines, selection.losses(), trainer.step)
+        trainer.trackers = open_trackers(folders, context.settings.logging, trainer.step, earlier)
 
 
 def run_folders(context: LoraContext, workdir: Path) -> RunFolders:
@@ -169,6 +172,6 @@ def _evaluation(context: LoraContext, trainer: Trainer, selection: Selection, he
         loss = fmean(evaluator.losses(trainer.denoiser, samples, lambda: None).values())
         set_training(trainer.parts, True)
         selection.add(step, loss, trainer.adapter_state())
-        trainer.trackers.log({"loss/held_out": loss}, step)
+        trainer.trackers.log(held_out_curve(loss), step)
 
     return Evaluation(selection.due, measure, selection.losses())

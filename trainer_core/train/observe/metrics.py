@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -25,6 +26,42 @@ class StepMetrics:
     """Share of the time spent waiting for batches, in [0, 1]."""
     time: str = field(default="", compare=False)
     """When the line was written, ISO 8601 with milliseconds and the offset of the time zone; empty in old files."""
+    rates: Mapping[str, float] = field(default_factory=dict[str, float])
+    """`lr/PART` -> its learning rate, and `d*lr/PART` for optimizers that find their own; empty in old files."""
+
+    def curves(self) -> dict[str, float]:
+        """Return what services draw of it."""
+        curves = {
+            "loss/train": self.loss,
+            "speed/steps_per_s": self.it_per_s,
+            "speed/samples_per_s": self.samples_per_s,
+            "speed/data_wait": self.data_wait,
+            "memory/mib": self.memory_mib,
+            **self.rates,
+        }
+        return curves if self.grad_norm is None else curves | {"grad_norm": self.grad_norm}
+
+
+def held_out_curve(loss: float) -> dict[str, float]:
+    """Return what services draw of a measurement of the held-out loss."""
+    return {"loss/held_out": loss}
+
+
+def earlier_points(
+    lines: Iterable[StepMetrics], held_out: Mapping[int, float], last: int
+) -> list[tuple[int, Mapping[str, float]]]:
+    """Return the points of all curves up to a step: (step, curve -> value), in order.
+
+    Args:
+        lines: of metrics.jsonl.
+        held_out: step -> held-out loss.
+        last: the step that the run goes on from.
+    """
+    points = {step: held_out_curve(loss) for step, loss in held_out.items() if step <= last}
+    for line in lines:
+        if line.step <= last:
+            points[line.step] = points.get(line.step, {}) | line.curves()
+    return sorted(points.items())
 
 
 class MetricsFile:

@@ -4,9 +4,10 @@
     outputs/NAME/wandb/                     Weights & Biases' own files
     runs/KEY/wandb.json                     the run's id there, and the last step that was logged
 
-A resumed run goes on with the same curves. TensorBoard drops what was logged after the step that a run resumes from.
-Weights & Biases drops nothing, so steps that it has already are not logged again. Keys come from the environment, where
-these libraries look for them themselves; nothing here reads or writes one.
+A resumed run goes on with the same curves. A service that has none of this run yet first gets the points from the
+beginning: the run goes on from a finished one, or did not log there before. TensorBoard drops what was logged after the
+step that a run resumes from. Weights & Biases drops nothing, so steps that it has already are not logged again. Keys
+come from the environment, where these libraries look for them themselves; nothing here reads or writes one.
 """
 
 from __future__ import annotations
@@ -66,8 +67,15 @@ class SamplePicture:
     image: Image.Image
 
 
+Points = Sequence[tuple[int, Mapping[str, float]]]
+"""(step, curve -> value), in order."""
+
+
 class Tracker(Protocol):
     """A service that draws curves."""
+
+    is_new: bool
+    """Whether it had no point of this run when it was opened."""
 
     def log(self, values: Mapping[str, float], step: int) -> None:
         """Log values of a step."""
@@ -101,6 +109,16 @@ class Trackers:
         self._each(lambda tracker: tracker.close())
         self.active.clear()
 
+    def catch_up(self, points: Points) -> None:
+        """Log points of earlier steps to the services that have none of this run."""
+
+        def log_all(tracker: Tracker) -> None:
+            if tracker.is_new:
+                for step, values in points:
+                    tracker.log(values, step)
+
+        self._each(log_all)
+
     def open(self, name: str, make: Callable[[], Tracker]) -> None:
         """Start logging to a service."""
         try:
@@ -117,13 +135,21 @@ class Trackers:
                 _warn(name, error)
 
 
-def open_trackers(folders: RunFolders, settings: LoggingConfig, step: int) -> Trackers:
-    """Start logging to the services of `logging:`, of a run that starts or resumes at `step`."""
+def open_trackers(folders: RunFolders, settings: LoggingConfig, step: int, earlier: Points) -> Trackers:
+    """Start logging to the services of `logging:`.
+
+    Args:
+        folders: of the run.
+        settings: which services.
+        step: the run starts or resumes here.
+        earlier: what was measured up to there, for services that have nothing of this run yet.
+    """
     trackers = Trackers()
     if settings.tensorboard:
         trackers.open("tensorboard", lambda: TensorBoard(folders, folders.run, step))
     if settings.wandb != "off":
         trackers.open("wandb", lambda: WeightsAndBiases(folders, settings))
+    trackers.catch_up(earlier)
     return trackers
 
 
@@ -148,6 +174,7 @@ class TensorBoard:
         from accelerate.tracking import TensorBoardTracker
 
         PartialState()
+        self.is_new = not any((folders.outputs / "tensorboard" / folder).glob("events.*"))
         # Later steps are done again, so their values are dropped. Step 0 is the base's.
         purge = step + 1 if step else 0
         self._tracker: Any = TensorBoardTracker(folder, folders.outputs / "tensorboard", purge_step=purge)
@@ -185,6 +212,7 @@ class WeightsAndBiases:
         known = _read_state(self._state)
         self._id: str = known.get("id") or uuid.uuid4().hex[:12]
         self._logged: int = known.get("step", -1)
+        self.is_new = self._logged < 0
         self._pending: tuple[int, dict[str, float]] | None = None
         folders.outputs.mkdir(parents=True, exist_ok=True)
         quiet = wandb.Settings(

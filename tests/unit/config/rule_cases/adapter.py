@@ -17,7 +17,7 @@ CASES = [
     ),
     Case("alpha_is_usual", "warning", "adapter.alpha", "adapter.alpha=129", "adapter.alpha=128"),
     Case(
-        "rank_comes_from_one_place",
+        "rank_is_set_once",
         "warning",
         "adapter.blocks",
         "adapter.rank_from_weights=true adapter.init_from=/x/a.safetensors adapter.blocks.mid.rank=4",

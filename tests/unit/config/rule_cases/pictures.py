@@ -50,7 +50,7 @@ CASES = [
         "datasets.0.loss_weight=0.1",
     ),
     Case(
-        "a_mask_comes_from_one_place",
+        "a_mask_has_one_source",
         "error",
         "datasets.0.alpha_mask",
         f"datasets.0.alpha_mask=true {MASKED}",
@@ -80,7 +80,7 @@ CASES = [
     ),
     Case("colours_stay_recognisable", "warning", "augment.color", "augment.color=0.4", "augment.color=0.3"),
     Case(
-        "an_edit_and_its_control_are_seen_alike",
+        "an_edit_is_not_changed_apart_from_its_control",
         "error",
         "augment.flip",
         "augment.flip=true datasets.0.control_path=/x/before",

@@ -109,7 +109,7 @@ CASES = [
     ),
     Case("kept_files_are_saved", "warning", "save.keep_last", "save.keep_last=3", "save.keep_last=3 save.every=10"),
     Case(
-        "prompts_come_from_one_place",
+        "prompts_have_one_source",
         "warning",
         "sample.prompts",
         "sample.prompt_file=/x/prompts.txt sample.prompts=[cat]",

@@ -1,4 +1,4 @@
-"""Look at what a first project would run on: the base model, the pictures and the machine."""
+"""What a first project would run on: reads the base model, the pictures and the machine."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from trainer_core.store import Store
 from trainer_core.types import Report
 from trainer_core.wizard.situation import (
     Answers,
-    BaseLook,
-    MachineLook,
+    BaseFacts,
+    MachineFacts,
     Situation,
-    look_at_pictures,
+    summarise_pictures,
 )
 
 _ANY_SIDE = 512
@@ -33,8 +33,8 @@ _WEIGHTS = (".safetensors", ".ckpt", ".pt", ".bin")
 _PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".avif", ".bmp", ".gif", ".tif", ".tiff", ".jxl")
 
 
-def look(answers: Answers, config_path: Path | None, home: Path, report: Report) -> Situation:
-    """Return everything that the choices depend on. Pictures that are looked at are remembered in the store of `home`.
+def inspect(answers: Answers, config_path: Path | None, home: Path, report: Report) -> Situation:
+    """Return everything that the choices depend on. Facts about the pictures are kept in the store of `home`.
 
     Raises:
         ModelError: the base model is missing or of another family.
@@ -46,7 +46,7 @@ def look(answers: Answers, config_path: Path | None, home: Path, report: Report)
     store = Store.open(home / "store")
     try:
         source = find_base(model, store)
-        base = look_at_base(source)
+        base = inspect_base(source)
         project = Project(
             name="first",
             model=model,
@@ -58,15 +58,15 @@ def look(answers: Answers, config_path: Path | None, home: Path, report: Report)
         manifest = scan_datasets(settings, spec, store, report).manifest
     finally:
         store.close()
-    dataset = look_at_pictures(manifest.samples, base.side)
-    return Situation(answers, look_at_machine(detect_machine(), home), base, dataset)
+    dataset = summarise_pictures(manifest.samples, base.side)
+    return Situation(answers, inspect_machine(detect_machine(), home), base, dataset)
 
 
-def look_at_base(source: ModelSource) -> BaseLook:
+def inspect_base(source: ModelSource) -> BaseFacts:
     """Return what a base model is, from its configs and the headers of its weights."""
     spec = source.spec
     channels = source.config(spec.vae_components[0]).get("latent_channels", 16)
-    return BaseLook(
+    return BaseFacts(
         title=spec.title,
         prediction=spec.prediction,
         weights_gib=2 * source.parameters(spec.denoiser) / 2**30,
@@ -75,12 +75,12 @@ def look_at_base(source: ModelSource) -> BaseLook:
     )
 
 
-def look_at_machine(machine: Machine, home: Path) -> MachineLook:
+def inspect_machine(machine: Machine, home: Path) -> MachineFacts:
     """Return what the work would run on."""
     ram = machine.memory_mib / 1024
     gpu = ram if machine.gpu_memory_mib is None else machine.gpu_memory_mib / 1024
     existing = next(folder for folder in (home, *home.parents) if folder.is_dir())
-    return MachineLook(
+    return MachineFacts(
         device="cpu" if machine.gpu_name is None else "cuda",
         memory_gib=ram if machine.gpu_name is None else gpu,
         ram_gib=ram,

@@ -1,4 +1,4 @@
-"""No package holds too many modules, and no import hides inside a function without a reason."""
+"""No package holds too many modules."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[3]
 MOST_MODULES = 14
-"""Modules of one package, `__init__` apart: what one glance takes in."""
+"""Modules of one package, `__init__` not counted. More are hard to take in at once."""
 
 
 def packages() -> list[Path]:
@@ -16,6 +16,6 @@ def packages() -> list[Path]:
 
 
 @pytest.mark.parametrize("package", packages(), ids=lambda path: path.relative_to(ROOT).as_posix())
-def test_a_package_is_seen_at_a_glance(package: Path) -> None:
+def test_a_package_has_few_modules(package: Path) -> None:
     modules = [path.stem for path in package.glob("*.py") if path.stem != "__init__"]
-    assert len(modules) <= MOST_MODULES, f"part {package.name} by what its modules do: {sorted(modules)}"
+    assert len(modules) <= MOST_MODULES, f"split {package.name} by what its modules do: {sorted(modules)}"

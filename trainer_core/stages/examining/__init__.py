@@ -1,0 +1,1 @@
+"""How a finished LoRA is examined: what decides the figures, and the measurement."""
