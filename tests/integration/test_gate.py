@@ -28,9 +28,9 @@ pytestmark = pytest.mark.slow
 
 CONFIG = Path(__file__).parents[2] / "configs" / "default.yaml"
 SHORT = 40
-FEW = ("train.batch_size=8", "train.checkpoint_every=0", "sample.prompts=[a zorbling]")
+FEW = ("train.batch_size=8", "train.ema_decay=0", "train.checkpoint_every=0", "sample.prompts=[a zorbling]")
 EARLY = (
-    *(*FEW, "train.steps=80", "gate.pictures=3"),
+    *(*FEW, "train.steps=80", "optimizer.lr=2e-3", "gate.pictures=3"),
     *("gate.min_concept_score=0.1", "gate.max_following_loss=0.5"),
 )
 """The concept is half learned, other prompts are followed at 80 to 90 %; the standard error of 24 pictures is 10 %."""

@@ -23,7 +23,7 @@ def write_loss_curve(metrics: Sequence[StepMetrics], held_out: Mapping[int, floa
 
     canvas = FigureCanvasAgg(loss_curve(metrics, held_out, selected))
     canvas.draw()
-    drawn = Image.frombuffer("RGBA", canvas.get_width_height(), canvas.buffer_rgba(), "raw", "RGBA", 0, 1)
+    drawn = Image.frombytes("RGBA", canvas.get_width_height(), bytes(canvas.buffer_rgba()))
     drawn.convert("RGB").quantize(64, Image.Quantize.FASTOCTREE).save(path, "PNG")
 
 
