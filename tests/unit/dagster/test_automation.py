@@ -167,6 +167,17 @@ def test_what_is_stale_is_made_level_by_level_in_one_run_a_project(made: Project
     assert made.tick() == []
 
 
+def test_what_is_stale_for_a_reason_of_its_own_waits_for_what_is_above_it(made: Projects) -> None:
+    made.versions["cat"], made.rates["cat"] = "v2", "5e-5"
+    made.observe()
+    made.stop_at, made.stops_with = "data", ValueError("broken")
+    # While its dataset fails, the LoRA with the new rate is not trained from the old one.
+    assert [made.launch() for _ in range(3)] == [[{"cat/data"}], [], []]
+    made.stop_at, made.versions["cat"] = None, "v3"
+    made.observe()
+    assert [made.launch() for _ in range(4)] == [[{"cat/data"}], [{"cat/latents"}], [{"cat/lora"}], []]
+
+
 def test_a_failure_in_one_project_leaves_the_other_alone(made: Projects) -> None:
     made.versions["cat"] = "v2"
     made.observe()
