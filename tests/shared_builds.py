@@ -1,7 +1,8 @@
 """Folders that all tests of a session share, whichever worker runs them.
 
 A tiny base model or a finished project is built once, by the first test that asks for it; other workers wait for it
-under a lock. Tests read these folders and change copies. `changed` lists what somebody wrote into all the same.
+under a lock. Tests read these folders, and copy a store before they open it: its index has files beside it while it is
+open, which a worker that copies would miss. `changed` lists what somebody wrote into all the same.
 """
 
 from __future__ import annotations

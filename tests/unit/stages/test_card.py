@@ -15,8 +15,10 @@ from trainer_core.types import Verdict
 
 
 @pytest.mark.parametrize(("path", "name"), [("stabilityai/sdxl", "stabilityai/sdxl"), ("/models/sdxl", "sdxl")])
-def test_a_base_of_the_hub_keeps_its_owner_and_a_folder_its_name(finished_sd15: Path, path: str, name: str) -> None:
-    session = run.open_session(TinyProject(finished_sd15).config, [])
+def test_a_base_of_the_hub_keeps_its_owner_and_a_folder_its_name(
+    finished_sd15: Path, tmp_path: Path, path: str, name: str
+) -> None:
+    session = run.open_session(TinyProject(finished_sd15).copy(tmp_path / "project").config, [])
     try:
         refs, objects = session.workspace.store.refs, session.workspace.store.objects
         keys = {stage: refs.get(session.project.name, stage) for stage in (lora_checkpoint.NAME, metrics.NAME)}

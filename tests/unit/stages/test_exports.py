@@ -29,8 +29,10 @@ def _findings(project: TinyProject, *overrides: str) -> list[Finding]:
 @pytest.mark.parametrize(
     ("formats", "levels"), [("diffusers", []), ("diffusers, comfyui", ["info"]), ("comfyui", ["error"])]
 )
-def test_a_format_that_a_family_lacks_is_told_beforehand(finished_sd15: Path, formats: str, levels: list[str]) -> None:
-    found = _findings(TinyProject(finished_sd15), f"export.formats=[{formats}]")
+def test_a_format_that_a_family_lacks_is_told_beforehand(
+    finished_sd15: Path, tmp_path: Path, formats: str, levels: list[str]
+) -> None:
+    found = _findings(TinyProject(finished_sd15).copy(tmp_path / "project"), f"export.formats=[{formats}]")
     assert [finding.level for finding in found] == levels
 
 
