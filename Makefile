@@ -10,12 +10,12 @@ endif
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-TORCH := torch==$(shell sed -n 's/^torch==//p' constraints.txt)
-# Where torch without CUDA lies when the configured package index has no `+cpu` build.
-TORCH_CPU_INDEX ?= https://download.pytorch.org/whl/cpu
+TORCH_VERSION := $(shell sed -n 's/^torch==//p' constraints.txt)
+# Where builds of torch lie that the configured package index does not have: a folder each, `cpu`, `cu126` ...
+TORCH_INDEX ?= https://download.pytorch.org/whl
 ARGS ?=
 
-.PHONY: help install train test test-all test-cpus test-gpu lint fmt type check golden bench ui docs family-table adapter-table settings-table clean
+.PHONY: help install train test test-all test-cpus test-gpu lint fmt type check golden bench bench-gpu ui docs family-table adapter-table settings-table clean
 
 help:  ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*##  *\(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | while IFS=$$'\t' read -r name text; do \
@@ -26,13 +26,11 @@ install: $(STAMP)  ## Make .venv with everything in it
 $(STAMP): pyproject.toml constraints.txt
 	@[ -n "$(PYTHON)" ] || { echo "No Python >= 3.11 found: make PYTHON=/path/to/python" >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
-	if [ -e /proc/driver/nvidia/version ] || command -v nvidia-smi >/dev/null; then \
-		$(BIN)/pip install -q -c constraints.txt "$(TORCH)"; \
-	else \
-		$(BIN)/pip install -q -c constraints.txt "$(TORCH)+cpu" 2>/dev/null \
-			|| $(BIN)/pip install -q -c constraints.txt "$(TORCH)+cpu" --extra-index-url "$(TORCH_CPU_INDEX)" \
-			|| $(BIN)/pip install -q -c constraints.txt "$(TORCH)"; \
-	fi
+	set -- $$($(PYTHON) -m trainer_core.hardware.torch_build "$(TORCH_VERSION)"); \
+	install() { $(BIN)/pip install -q -c constraints.txt "$$@"; }; \
+	if [ -z "$${2:-}" ]; then install "$$1"; \
+	else install "$$1" 2>/dev/null || install "$$1" --extra-index-url "$(TORCH_INDEX)/$$2" \
+		|| { [ "$$2" = cpu ] && install "torch==$(TORCH_VERSION)"; }; fi
 	$(BIN)/pip install -q -c constraints.txt -e '.[dev]'
 	touch $@
 
@@ -77,6 +75,9 @@ golden: install  ## Write the golden files anew: read the diff before you keep i
 
 bench: install  ## Measure this machine
 	$(BIN)/python -m benchmarks $(ARGS)
+
+bench-gpu: install  ## Measure training steps of full-size models on a GPU; ARGS=--rehearse runs tiny ones on the CPU
+	$(BIN)/python -m benchmarks.gpu $(ARGS)
 
 ui: install  ## Open Dagster at 127.0.0.1:3000, behind a guard: it prints the address to open
 	. ./env.sh; exec python -m lora_assets.web --workspace workspace.yaml $(ARGS)

@@ -14,7 +14,7 @@ from rich.table import Table
 
 from benchmarks._common import Result, as_record, write_record
 
-NAMES = ("steps", "encode", "noop", "scan", "memory", "loading", "ticks")
+NAMES = ("steps", "encode", "noop", "scan", "memory", "memory_peaks", "memory_fits", "loading", "ticks")
 
 
 def main() -> int:

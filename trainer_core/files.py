@@ -96,9 +96,13 @@ def rewrite_records(path: Path, records: Iterable[Mapping[str, JSON]]) -> None:
 
 def read_records(path: Path) -> Iterator[dict[str, JSON]]:
     """Yield the records of a log; a line that a kill cut short, or that was damaged since, is left out."""
-    if not path.exists():
-        return
-    for line in path.read_text(errors="replace").splitlines():
+    if path.exists():
+        yield from parse_records(path.read_text(errors="replace"))
+
+
+def parse_records(text: str) -> Iterator[dict[str, JSON]]:
+    """Yield the records of a part of a log, as `read_records` does; `text` begins where a line begins."""
+    for line in text.splitlines():
         try:
             record: dict[str, JSON] = json.loads(line)
             checksum = record.pop(_CHECKSUM)

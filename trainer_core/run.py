@@ -15,13 +15,14 @@ from typing import Any, Literal, TypeVar
 
 from trainer_core.config.load import load_project, project_home
 from trainer_core.errors import ConfigError, DamagedEntries, IntegrityError, Interrupted, LoraAssetsError, StageFailed
+from trainer_core.hardware.out_of_memory import empty_cache, is_out_of_memory, release
 from trainer_core.stages import STAGES
 from trainer_core.stages.caching.entries import ITEMS, read_items
 from trainer_core.stages.preflight.findings import project_findings
 from trainer_core.stages.project.base_model import fetch_base
 from trainer_core.stages.project.session import Session
 from trainer_core.stages.publishing.outputs import CHECKSUMS, publish_outputs, read_checksums, remove_outputs
-from trainer_core.stages.stage import Stage, StageContext
+from trainer_core.stages.stage import Outcome, Stage, StageContext
 from trainer_core.stages.stage_result import StagePlan, StageResult, Status
 from trainer_core.stages.staleness import recipe_changes, stale_items
 from trainer_core.store import Published
@@ -34,7 +35,6 @@ log = logging.getLogger(__name__)
 TRAINING = "lora_checkpoint"
 """The stage that trains."""
 
-_OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
 _ATTEMPTS = 3
 """How often a stage is tried where its inputs are damaged; they are made anew before each further attempt."""
 _T = TypeVar("_T")
@@ -108,6 +108,8 @@ def run_until(
             if name == until or any(name in STAGES[other].needs for other in names) or failed:
                 raise
             log.error("%s failed: %s", name, _message(error))
+            # what its frames hold, such as a pipeline on the GPU, is in the way of the stages that follow
+            release(error)
             failed = name, error
             continue
         on_result(results[name])
@@ -328,10 +330,7 @@ def _compute(
     for finding in stage.before_run(session):
         log.warning("%s", finding)
     with session.workspace.store.objects.staging(stage.name, key) as staging:
-        try:
-            outcome = stage.run(replace(context, staging=staging))
-        except (MemoryError, RuntimeError) as error:
-            raise _memory_error(stage, error) or error from None
+        outcome = _run_stage(stage, replace(context, staging=staging))
         session.workspace.base.check_unchanged()
         published = session.workspace.store.objects.publish(
             stage.name,
@@ -347,12 +346,20 @@ def _compute(
     return published, outcome.items_computed, outcome.items_reused
 
 
-def _memory_error(stage: Stage[Any], error: MemoryError | RuntimeError) -> LoraAssetsError | None:
-    """Return what to tell if memory ran out: torch says so in the text of a RuntimeError."""
-    text = str(error).lower()
-    if not isinstance(error, MemoryError) and not any(sign in text for sign in _OUT_OF_MEMORY):
-        return None
-    return LoraAssetsError(f"{stage.name}: out of memory ({error}). {stage.less_memory}".rstrip())
+def _run_stage(stage: Stage[Any], context: StageContext[Any]) -> Outcome:
+    """Run a stage.
+
+    Raises:
+        LoraAssetsError: memory ran out. It holds nothing of the failed work, so that the next stage finds it free.
+    """
+    try:
+        return stage.run(context)
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        text = release(error)
+    empty_cache()
+    raise LoraAssetsError(f"{stage.name}: out of memory ({text}). {stage.less_memory}".rstrip())
 
 
 def _publish_outputs(session: Session, stage: Stage[Any], published: Published) -> tuple[Path, ...]:

@@ -211,6 +211,8 @@ class TextCondition:
     embeds: Tensor
     pooled: Tensor | None = None
     mask: Tensor | None = None
+    lengths: tuple[int, ...] | None = None
+    """Of a batch, the tokens of each caption, where they all count: known without asking the device."""
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,8 @@
 """The LoRA."""
 
 import json
+from collections.abc import Sequence
+from statistics import fmean
 
 import dagster as dg
 
@@ -15,13 +17,15 @@ from trainer_core.stages.publishing.lora_names import LORA, PROOF, published_nam
 from trainer_core.stages.publishing.outputs import check_outputs
 from trainer_core.stages.results import TrainingReport
 from trainer_core.stages.training.save_schedule import SAVES
+from trainer_core.train.observe.metrics import StepMetrics, read_metrics
 
 
 def _describe(finished: Finished) -> Metadata:
     session, published = finished.session, finished.result.published
     workspace = session.workspace
     report = TrainingReport.from_json(published.metadata)
-    losses = [json.loads(line)["loss"] for line in (published.path / "training.jsonl").read_text().splitlines()]
+    lines = read_metrics(published.path / "training.jsonl")
+    losses = [line.loss for line in lines]
     metadata: dict[str, dg.MetadataValue] = {
         "loss": sparkline(losses, "loss over steps"),
         "loss_curve": picture(published.path / "loss_curve.png", "loss, held-out loss, chosen step"),
@@ -40,7 +44,19 @@ def _describe(finished: Finished) -> Metadata:
         metadata["steps_per_second"] = dg.MetadataValue.float(round(report.steps_per_second, 3))
     if losses:
         metadata["final_loss"] = dg.MetadataValue.float(round(float(losses[-1]), 5))
+        metadata |= _curves(lines)
     return metadata
+
+
+def _curves(lines: Sequence[StepMetrics]) -> Metadata:
+    """Return the means of what services draw, under the same names; and what was unusual."""
+    names = dict.fromkeys(name for line in lines for name in line.curves())
+    drawn = {name: [value for line in lines if (value := line.curves().get(name)) is not None] for name in names}
+    found: Metadata = {
+        f"mean {name}": dg.MetadataValue.float(round(fmean(values), 5)) for name, values in drawn.items()
+    }
+    unusual = [(line.step, text) for line in lines for text in line.anomalies]
+    return found | ({"anomalies": table(("step", "what"), unusual)} if unusual else {})
 
 
 def _loss(value: float | None) -> str:

@@ -21,8 +21,8 @@ TRANSLATORS = CORE / "importers"
 """Importers translate the names that other trainers have."""
 NOT_KINDS = {"lora", "full", "norm"}
 """Words with other meanings too: keys of JSON, a preset of LyCORIS, a kind of module."""
-NOT_FORMATS = {"diffusers", "kohya"}
-"""Also a library, a layout of folders and a style of keys."""
+NOT_FORMATS = {"diffusers", "kohya", "native"}
+"""Also a library, a layout of folders, a style of keys, and torch's own attention."""
 
 
 def modules_outside(package: Path) -> list[Path]:

@@ -49,16 +49,17 @@ class WholeRun:
     """Whether a picture by plain diffusers is another one with the published file."""
 
 
-def whole_run(tiny: Tiny, folder: Path, controls: int) -> WholeRun:
+def whole_run(tiny: Tiny, folder: Path, controls: int, more: Sequence[str] = ()) -> WholeRun:
     """Run every stage of a project on a tiny model.
 
     Args:
         tiny: the model; its files are copied, and its pipeline is left alone.
         folder: for the project.
         controls: control pictures of each sample.
+        more: settings beside the usual ones.
     """
     project = make_project(folder, tiny.folder, tiny.model.family, PICTURES, STEPS)
-    settings = SETTINGS + (paired(project, controls) if controls else ())
+    settings = (*SETTINGS, *(paired(project, controls) if controls else ()), *more)
     stop_training(project, settings)
     results = project.run(*settings)
     again = computed(project.run(*settings))

@@ -77,7 +77,7 @@ def stopped(project: Project, *arguments: str, after: str, number: signal.Signal
 
 def test_train_tells_every_stage_and_the_lora(trained: tuple[Project, Any]) -> None:
     project, answer = trained
-    assert set(answer) == {"stages", "lora", "proof", "steps_per_second", "promotion"}
+    assert set(answer) == {"stages", "lora", "proof", "steps_per_second", "promotion", "rungs"}
     assert [(proof["format"], proof["ok"]) for proof in answer["proof"]] == [("diffusers", True), ("comfyui", True)]
     assert set(answer["promotion"]) == {"promoted", "reasons"}
     assert [stage["name"] for stage in answer["stages"]] == STAGES

@@ -180,9 +180,9 @@ def test_training_and_evaluation_are_given_the_control_latents(
         seen.append((tuple(noisy.shape), tuple(tuple(one.shape) for one in given.controls)))
         return plain(self, denoiser, noisy, timesteps, given)
 
-    def held_out(self: Evaluator, denoiser: Any, sample: Any) -> float:
-        evaluated.append(len(sample.controls))
-        return loss(self, denoiser, sample)
+    def held_out(self: Evaluator, denoiser: Any, batch: Any) -> Any:
+        evaluated.extend(len(sample.controls) for sample, _ in batch)
+        return loss(self, denoiser, batch)
 
     monkeypatch.setattr(EditFlux1, "predict", predict)
     monkeypatch.setattr(Evaluator, "_loss", held_out)

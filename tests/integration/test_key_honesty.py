@@ -27,6 +27,7 @@ from trainer_core.errors import ConfigError, DatasetError
 from trainer_core.stages import STAGES
 from trainer_core.stages.project.session import Session
 from trainer_core.stages.stage import Stage
+from trainer_core.stages.training import training_run
 
 BASE_MODEL = {"model.family", "model.path", "model.config_path", "model.revision", "model.allow_pickle"}
 """What the base model is and where it lies: it is in keys by its content (`fingerprints`) and its family's identity."""
@@ -85,6 +86,17 @@ class Recorder:
             self.stage = before
 
 
+def _leave_out_the_memory_plan(recorder: Recorder, patch: pytest.MonkeyPatch) -> None:
+    """The plan asks for everything that takes memory, and decides neutral settings alone."""
+    plan = training_run.plan_of_workspace
+
+    def unrecorded(*arguments: Any) -> Any:
+        with recorder.during(""):
+            return plan(*arguments)
+
+    patch.setattr(training_run, "plan_of_workspace", unrecorded)
+
+
 def _part_groups() -> dict[type, str]:
     """Return declared part of a group -> the group's name, for every stage."""
     return {
@@ -106,6 +118,7 @@ def recording() -> Iterator[Recorder]:
     with pytest.MonkeyPatch.context() as patch:
         _record_groups(recorder, patch)
         _record_declarations(recorder, patch)
+        _leave_out_the_memory_plan(recorder, patch)
         for name, stage in STAGES.items():
             patch.setitem(STAGES, name, _watched(stage, recorder))
         yield recorder

@@ -78,10 +78,10 @@ def test_a_damaged_checkpoint_is_refused_and_the_one_before_is_used(project: Tin
 def test_a_loss_that_is_not_finite_names_step_and_samples_and_keeps_the_last_good_checkpoint(
     project: TinyProject, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from trainer_core.train import loop
+    from trainer_core.train import step
 
     calls = 0
-    real = loop.training_loss
+    real = step.training_loss
 
     def poisoned(*arguments: object) -> object:
         nonlocal calls
@@ -89,7 +89,7 @@ def test_a_loss_that_is_not_finite_names_step_and_samples_and_keeps_the_last_goo
         loss = real(*arguments)  # type: ignore[arg-type]
         return loss * float("nan") if calls == 5 else loss
 
-    monkeypatch.setattr(loop, "training_loss", poisoned)
+    monkeypatch.setattr(step, "training_loss", poisoned)
     with pytest.raises(NonFiniteError, match="the loss of step 5 is nan for pictures/") as caught:
         _run_with(project, lambda event: None)
     assert len(caught.value.samples) in (1, 2)

@@ -46,6 +46,13 @@ class Call:
     """Stride, padding and dilation of a convolution; empty for a linear layer."""
     keep: Tensor | None = None
     """[rank]: 0 for a rank that is dropped, 1 / (1 - share) for one that is kept; None outside training."""
+    shape: Shape = ()
+    """Of the frozen weight, which may be stored in another one; that of `weight` if empty."""
+
+    @property
+    def weight_shape(self) -> Shape:
+        """Shape of the frozen weight as a matrix or a kernel."""
+        return self.shape or tuple(self.weight().shape)
 
 
 SETTINGS_OF_SOME = (
@@ -158,7 +165,7 @@ def matrix_of(kind: LayerKind, tensors: Tensors, call: Call) -> Tensor:
     """Return a layer's matrix, made in float32 whatever precision models run in: sums with a weight need the digits."""
     assert kind.matrix is not None, "a kind has a matrix or an update"
     with torch.autocast(call.x.device.type, enabled=False):
-        return kind.matrix(tensors, tuple(call.weight().shape), call.keep)
+        return kind.matrix(tensors, call.weight_shape, call.keep)
 
 
 def scale(tensors: Tensors, rank: int) -> Tensor | float:

@@ -73,7 +73,7 @@ def matrix(tensors: Tensors, shape: Shape, keep: Tensor | None) -> Tensor:
 
 def update(tensors: Tensors, call: Call) -> Tensor:
     """Return the update of a linear layer without making its matrix: the input is cut and multiplied from two sides."""
-    shape = tuple(call.weight().shape)
+    shape = call.weight_shape
     if len(shape) > 2:
         return call.apply(call.x, matrix(tensors, shape, call.keep))
     small, large = _small(tensors), _large(tensors, shape, call.keep)

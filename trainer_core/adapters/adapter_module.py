@@ -8,6 +8,8 @@ whatever the base's precision.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -19,6 +21,8 @@ from trainer_core.adapter_kinds.delta import magnitudes, output_delta
 from trainer_core.adapter_kinds.kind import AdapterTarget, Call
 from trainer_core.adapter_kinds.low_rank import truncated
 from trainer_core.adapter_kinds.simple_kinds import NORM
+from trainer_core.adapters.random_keep import drawn_to_keep
+from trainer_core.families.storage.quantised_linear import QuantisedLinear
 
 if TYPE_CHECKING:
     from trainer_core.config.groups import AdapterConfig
@@ -68,7 +72,7 @@ class AdapterModule(nn.Module):
         update = self._norm_delta(host, x) if self.kind == NORM else self._delta(host, x, output)
         if self.training and self.module_dropout:
             # Multiplied, not skipped: every process has a gradient for every parameter, at every step.
-            update = update * (torch.rand(()) >= self.module_dropout).to(update.device, update.dtype)
+            update = update * drawn_to_keep((), self.module_dropout, update)
         if self.strength != 1.0:
             update = update * self.strength
         return output + update.to(output.dtype)
@@ -85,15 +89,17 @@ class AdapterModule(nn.Module):
         strides = _strides(host)
         z = output if bias is None else output - (bias[:, None, None] if strides else bias)
         dropped = functional.dropout(x.to(dtype), self.dropout, self.training) if self.dropout else x.to(dtype)
-        call = Call(dropped, z, lambda: host.weight, lambda given, weight: _apply(host, given, weight), strides)
-        return output_delta(layer_kinds()[self.kind], tensors, _with_keep(call, self._keep(tensors, x.device)))
+        # the shape of the weight alone is no reason to make an 8- or 4-bit one a matrix
+        shape = () if strides else (host.out_features, host.in_features)
+        apply = partial(_apply, host)
+        call = Call(dropped, z, partial(_weight_of, host, x.dtype), apply, strides, shape=shape)
+        return output_delta(layer_kinds()[self.kind], tensors, _with_keep(call, self._keep(tensors, call.x)))
 
-    def _keep(self, tensors: Mapping[str, Tensor], device: torch.device) -> Tensor | None:
+    def _keep(self, tensors: Mapping[str, Tensor], like: Tensor) -> Tensor | None:
         ranks = layer_kinds()[self.kind].rank
         if not (self.training and self.rank_dropout and ranks and (count := ranks(tensors))):
             return None
-        kept = (torch.rand(count) >= self.rank_dropout).to(device, torch.float32)
-        return kept / (1 - self.rank_dropout)
+        return drawn_to_keep((count,), self.rank_dropout, like).float() / (1 - self.rank_dropout)
 
     def _norm_delta(self, host: Any, x: Tensor) -> Tensor:
         """Return what the changes of a norm's weight and bias add: a norm is linear in both."""
@@ -112,7 +118,11 @@ class AdapterModule(nn.Module):
 
 
 def _with_keep(call: Call, keep: Tensor | None) -> Call:
-    return call if keep is None else Call(call.x, call.z, call.weight, call.apply, call.strides, keep)
+    return call if keep is None else replace(call, keep=keep)
+
+
+def _weight_of(host: Any, dtype: torch.dtype) -> Tensor:
+    return host.matrix(dtype) if isinstance(host, QuantisedLinear) else host.weight
 
 
 def _strides(host: nn.Module) -> dict[str, object]:
@@ -163,5 +173,7 @@ def begin(
     if kind == NORM and getattr(host, "bias", None) is not None:
         tensors["b_norm"] = torch.zeros(target.shape)
     if kind != NORM and (options.decompose or adapter_kinds()[config.type].magnitudes):
-        tensors["dora_scale"] = magnitudes(host.weight.float()).cpu()
+        found = magnitudes(host.weight.float())
+        # A model without weights, as memory is planned with, has no magnitudes but their shape.
+        tensors["dora_scale"] = torch.ones(found.shape) if found.is_meta else found.cpu()
     return tensors

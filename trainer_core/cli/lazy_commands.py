@@ -18,7 +18,7 @@ COMMANDS = {
     "init": "Write a project for a folder of pictures.",
     "import": "Turn a config of another trainer into a project.",
     "check": "Say all that is wrong with settings, model and pictures.",
-    "plan": "Say what would be computed, and why, sample by sample.",
+    "plan": "Say what would be computed, and why, and how much memory it takes.",
     "find-lr": "Find a learning rate: train a little while the rate rises.",
     "train": "Train, render samples and measure; reuse what is up to date.",
     "sample": "Render base and LoRA side by side.",

@@ -81,6 +81,12 @@ def is_neutral(model: type[BaseModel], name: str) -> bool:
     return isinstance(extra, dict) and extra.get("affects_result") is False
 
 
+def is_keyed_if_set(model: type[BaseModel], name: str) -> bool:
+    """Tell whether keys hold a field only where it has another value than its default."""
+    extra = model.model_fields[name].json_schema_extra
+    return isinstance(extra, dict) and extra.get("keyed_if_set") is True
+
+
 def _names(clause: str) -> tuple[str, ...]:
     return tuple(re.findall(r"`([\w.]+)`", clause))
 

@@ -20,6 +20,7 @@ from trainer_core.config.groups import (
     LatentsConfig,
     LoggingConfig,
     LossConfig,
+    MemoryConfig,
     ModelConfig,
     NoiseConfig,
     OptimizerConfig,
@@ -77,5 +78,7 @@ class Project(Group):
     """Files on the way."""
     hardware: HardwareConfig = HardwareConfig()
     """Hardware."""
+    memory: MemoryConfig = MemoryConfig()
+    """Memory."""
     logging: LoggingConfig = LoggingConfig()
     """Logging."""

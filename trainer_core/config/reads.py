@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_origin, get_type_h
 
 from pydantic import BaseModel
 
-from trainer_core.config.fields import group_models, is_neutral
+from trainer_core.config.fields import group_models, is_keyed_if_set, is_neutral
 from trainer_core.config.groups import DatasetConfig
 from trainer_core.config.project import Project
 from trainer_core.types import JSON
@@ -160,6 +160,11 @@ def _value_key(group: str, value: Any, part: type[GroupPart] | None) -> JSON:
 def _group_key(group: BaseModel, names: frozenset[str] | None) -> dict[str, JSON]:
     model = type(group)
     counted = {name for name in model.model_fields if (names is None or name in names) and not is_neutral(model, name)}
+    counted -= {
+        name
+        for name in counted
+        if is_keyed_if_set(model, name) and getattr(group, name) == model.model_fields[name].default
+    }
     values = group.model_dump(mode="json", include=counted)
     if isinstance(group, DatasetConfig) and "name" in values:
         values["name"] = group.label

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -59,15 +60,27 @@ def _is_body(loader: str, named: str) -> bool:
 
 
 def weight_files(folder: Path, component: ComponentSpec) -> list[Path]:
-    """Return the files that `from_pretrained` reads: diffusers prefers shards, transformers the single file."""
-    stem = WEIGHTS_STEM[component.library]
-    single, index = folder / f"{stem}.safetensors", folder / f"{stem}.safetensors.index.json"
+    """Return the files that `from_pretrained` reads: diffusers prefers shards, transformers the single file.
+
+    Where only files of one variant lie there, such as `diffusion_pytorch_model.fp16.safetensors`, these are they.
+    """
+    single, index = _weight_names(folder, component, variant_of(folder, component))
     if index.is_file() and not (component.library == "transformers" and single.is_file()):
         shards = {str(shard) for shard in read_json(index)["weight_map"].values()}
         return [index, *(required(folder / shard) for shard in sorted(shards))]
     if single.is_file():
         return [single]
     raise MissingFile(f"{folder.name}/{single.name} is missing. {_instead(folder)}")
+
+
+def variant_of(folder: Path, component: ComponentSpec) -> str | None:
+    """Return the variant of the weights in a folder, such as `fp16`; None where they have none, or several."""
+    if any(file.is_file() for file in _weight_names(folder, component, None)):
+        return None
+    stem = re.escape(WEIGHTS_STEM[component.library])
+    name = re.compile(rf"{stem}\.(?:(\w+)\.safetensors|safetensors\.index\.(\w+)\.json)")
+    found = {match[1] or match[2] for file in folder.glob("*") if (match := name.fullmatch(file.name))}
+    return found.pop() if len(found) == 1 else None
 
 
 def _instead(folder: Path) -> str:
@@ -77,8 +90,14 @@ def _instead(folder: Path) -> str:
     if pickled:
         return f"There is {', '.join(pickled)}, but {PICKLE_REASON}"
     if variants:
-        return f"There is {', '.join(variants)}: give a folder whose weights are saved without a variant"
+        return f"There is {', '.join(variants)}: leave the weights of one variant alone in the folder"
     return "Copy the model again"
+
+
+def _weight_names(folder: Path, component: ComponentSpec, variant: str | None) -> tuple[Path, Path]:
+    """Return the single file and the index of shards."""
+    stem, part = WEIGHTS_STEM[component.library], f".{variant}" if variant else ""
+    return folder / f"{stem}{part}.safetensors", folder / f"{stem}.safetensors.index{part}.json"
 
 
 def tokenizer_files(folder: Path) -> list[Path]:

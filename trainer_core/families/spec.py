@@ -25,6 +25,8 @@ class ComponentSpec:
     """Class of the library; empty for schedulers, whose config names their class."""
     after_load: Callable[[Any], Any] | None = None
     """Called with the loaded component; what it returns is used in its place. For what a library's class gets wrong."""
+    most_layers: int = 0
+    """Layers of a language model that are loaded: what lies above decides nothing. 0 for all."""
 
 
 @dataclass(frozen=True)
@@ -145,6 +147,20 @@ class LatentSpec:
 
 
 @dataclass(frozen=True)
+class TextShape:
+    """What `encode_text` gives for one caption, as the configs of a base tell it: `component.key` each."""
+
+    width: str
+    """Channels of a token."""
+    pooled: str = ""
+    """Numbers of the pooled output; empty where there is none."""
+    more: int = 0
+    """Tokens beside those of `TextSpec.tokens`."""
+    varies: bool = False
+    """Whether a caption has as many tokens as it is long, without pads."""
+
+
+@dataclass(frozen=True)
 class TextSpec:
     """How captions are read."""
 
@@ -152,6 +168,8 @@ class TextSpec:
     """Default number of tokens of the (longest) text encoder."""
     version: int
     """Raise it when `encode_text` changes what it returns: every caption of the family is encoded again."""
+    shape: TextShape
+    """Shapes of what it returns."""
     choosable_length: bool = False
     """Whether `encode_text` reads `text.max_length`."""
     clip_skip: bool = False
@@ -181,6 +199,30 @@ class SingleFileSpec:
     names: Literal["original", "diffusers"] = "original"
     """Names of the denoiser's tensors: those of the original code, which diffusers converts, or those of diffusers
     below ComfyUI's prefix."""
+
+
+@dataclass(frozen=True)
+class StoredLayers:
+    """Which linear layers of a denoiser can be held in 8 or 4 bits (`memory.base_modules`); regexes for whole names."""
+
+    blocks: str = r"(single_)?transformer_blocks\.\d+\..*"
+    """Everything in the blocks."""
+    modulation: str = r"transformer_blocks\.\d+\.norm1(_context)?\.linear"
+    """What turns time and text into scales and shifts; empty where that is no matrix of its own."""
+    dense: str = (
+        r"((all_)?x_embedder|context_embedder|(cap|t)_embedder|img_in|txt_in|visual_embeddings"
+        r"|norm_out|proj_out|all_final_layer|out_layer)(\..*)?"
+    )
+    """The first and the last layers, which are small and sensitive: never in fewer bits, unless they are in a block."""
+
+    def pattern(self, modules: str) -> str:
+        """Return the regex of a choice: `blocks`, `blocks+modulation` or `all-linear`."""
+        modulation = self.modulation or "(?!)"
+        return {
+            "blocks": rf"(?!(?:{modulation})\Z)(?:{self.blocks})",
+            "blocks+modulation": f"{self.blocks}|{modulation}",
+            "all-linear": rf"{self.blocks}|{modulation}|(?!(?:{self.dense})\Z).*",
+        }[modules]
 
 
 @dataclass(frozen=True)
@@ -219,8 +261,15 @@ class FamilySpec:
     text: TextSpec
     targets: Mapping[str, str]
     """Named choices of `adapter.targets` -> regex matched in full against module names of the denoiser."""
+    blocks: tuple[str, ...] = ()
+    """Lists of the denoiser's blocks, by the names of its attributes, in the order in which they work; empty for UNets,
+    whose blocks differ from one another."""
+    never_recomputed: tuple[str, ...] = ()
+    """Those of `blocks` that diffusers' gradient checkpointing leaves out, so that they cannot be swapped."""
     vae: str = "vae"
     """Component that decides what a latent is."""
+    stored_layers: StoredLayers = StoredLayers()
+    """Which layers of the denoiser `memory.base` is for."""
     single_file: SingleFileSpec = SingleFileSpec()
     rendering: RenderSpec = RenderSpec()
     lora: LoraNames = LoraNames()
@@ -243,6 +292,11 @@ class FamilySpec:
     def identity(self) -> str:
         """Name and variant: the part of a key that says which code encodes and predicts."""
         return f"{self.name} {self.variant}" if self.variant else self.name
+
+    @property
+    def swappable(self) -> tuple[str, ...]:
+        """Those of `blocks` that can be swapped."""
+        return tuple(name for name in self.blocks if name not in self.never_recomputed)
 
     @property
     def vae_components(self) -> tuple[str, ...]:

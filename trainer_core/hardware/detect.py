@@ -2,29 +2,37 @@
 
 from __future__ import annotations
 
-import logging
 import os
-import shutil
-import subprocess
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from trainer_core.errors import ConfigError
+from trainer_core.hardware.nvml import Driver, DriverTrouble, read_driver
 from trainer_core.hardware.profiles import PROFILES, HardwareProfile, Machine
 from trainer_core.types import Finding
 
-log = logging.getLogger(__name__)
-
 _FLAG_LINES = frozenset(["flags", "Features"])
-_QUERY = ("nvidia-smi", "--query-gpu=name,compute_cap,memory.total", "--format=csv,noheader,nounits")
 
 
-def detect_machine() -> Machine:
-    """Return the GPU (asked of `nvidia-smi`), the CPU's instruction sets, and the memory that this process may use."""
-    name, capability, memory = _first_gpu()
+def detect_machine(environ: Mapping[str, str] = os.environ, library: Any = None) -> Machine:
+    """Return the GPUs that this process may use, the CPU's instruction sets, and the memory that it may use.
+
+    Args:
+        environ: `CUDA_VISIBLE_DEVICES` counts.
+        library: stands for the module `pynvml`.
+    """
+    driver, trouble = _driver(environ, library)
+    first = driver.gpus[0] if driver is not None and driver.gpus else None
     return Machine(
-        gpu_name=name,
-        compute_capability=capability,
-        gpu_memory_mib=memory,
+        gpu_name=None if first is None else first.name,
+        compute_capability=None if first is None else first.compute_capability,
+        gpu_memory_mib=None if first is None else first.memory_mib,
+        gpu_free_mib=None if first is None else first.free_mib,
+        gpus=0 if driver is None else len(driver.gpus),
+        gpu_uuid="" if first is None else first.uuid,
+        driver=() if driver is None else driver.version,
+        driver_trouble=trouble,
         cpu_flags=_cpu_flags(Path("/proc/cpuinfo")),
         cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
         memory_mib=_memory_mib(),
@@ -35,9 +43,13 @@ def select_profile(name: str, machine: Machine) -> HardwareProfile:
     """Return the row called `name`, or for `auto` the first that matches the machine.
 
     Raises:
-        ConfigError: there is no such row.
+        ConfigError: there is no such row; or for `auto`, there is a GPU's driver that gives no usable answer.
     """
     if name == "auto":
+        if machine.driver_trouble:
+            message = f"is auto, and there is an NVIDIA driver, but {machine.driver_trouble}"
+            fix = "To train on the CPU all the same, set it to cpu_fp32."
+            raise ConfigError([Finding("error", "hardware.profile", message, fix)])
         return next(profile for profile in PROFILES if profile.matches(machine))
     for profile in PROFILES:
         if profile.name == name:
@@ -48,18 +60,11 @@ def select_profile(name: str, machine: Machine) -> HardwareProfile:
     )
 
 
-def _first_gpu() -> tuple[str | None, tuple[int, int] | None, int | None]:
-    if shutil.which(_QUERY[0]) is None:
-        return None, None, None
+def _driver(environ: Mapping[str, str], library: Any) -> tuple[Driver | None, str]:
     try:
-        answer = subprocess.run(_QUERY, capture_output=True, text=True, timeout=10, check=True).stdout
-        name, capability, memory = (part.strip() for part in answer.splitlines()[0].split(","))
-        major, minor = (int(part) for part in capability.split("."))
-        # Unified-memory machines report "[N/A]" for the GPU's own memory.
-        return name, (major, minor), int(memory) if memory.isdigit() else None
-    except (OSError, subprocess.SubprocessError, ValueError, IndexError) as error:
-        log.warning("nvidia-smi is installed but gave no usable answer (%s): no GPU is used", error)
-        return None, None, None
+        return read_driver(environ, library), ""
+    except DriverTrouble as error:
+        return None, str(error)
 
 
 def parse_cpu_flags(cpuinfo: str) -> frozenset[str]:

@@ -40,6 +40,11 @@ def torch_device(profile: HardwareProfile) -> torch.device:
     return torch.device(profile.device)
 
 
+def has_own_memory(device: torch.device) -> bool:
+    """Say whether a device has memory of its own, so that something can be kept off it: not a CPU, not a DGX Spark."""
+    return device.type == "cuda" and not torch.cuda.get_device_properties(device).is_integrated
+
+
 def move_to_device(module: nn.Module, profile: HardwareProfile) -> nn.Module:
     """Move a module to the profile's device and memory format."""
     ranks = {parameter.ndim for parameter in module.parameters()}
@@ -54,14 +59,18 @@ def use_attention(denoiser: Any, attention: Attention) -> None:
 
     UNets take an attention processor, transformers an attention backend (diffusers' own two mechanisms).
     """
-    if attention == "sdpa":
+    if attention != "math":
         return
     if hasattr(denoiser, "set_attn_processor") and hasattr(denoiser, "down_blocks"):
         from diffusers.models.attention_processor import AttnProcessor
 
         denoiser.set_attn_processor(AttnProcessor())
     elif hasattr(denoiser, "set_attention_backend"):
-        denoiser.set_attention_backend("_native_math")
+        from diffusers.models.attention_dispatch import AttentionBackendName, attention_backend
+
+        # The model's own choice also becomes that of all models of the process; the block takes that back.
+        with attention_backend(AttentionBackendName.NATIVE):
+            denoiser.set_attention_backend("_native_math")
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from inspect import signature
 from typing import TYPE_CHECKING, Any
 
+from trainer_core.hardware.out_of_memory import in_smaller_batches
 from trainer_core.lazy import torch
 from trainer_core.sampling.samplers import sampling_with
 
@@ -52,14 +53,11 @@ def render_requests(
     """
     pictures: dict[tuple[int, int], Image.Image] = {}
     for positions, seed_numbers in _plan_calls(pipeline, requests):
-        chosen = [requests[position] for position in positions]
-        seeds = [request.seeds[number] for request in chosen for number in seed_numbers]
-        with sampling_with(pipeline, chosen[0].sampler, prediction):
-            rendered = _call(pipeline, _merge([request.arguments for request in chosen]), seeds, len(seed_numbers))
-        keys = [(position, number) for position in positions for number in seed_numbers]
-        for key, picture in zip(keys, rendered, strict=True):
-            pictures[key] = picture
-            on_picture()
+        with sampling_with(pipeline, requests[positions[0]].sampler, prediction):
+            for rendered in _call_that_fits(pipeline, requests, positions, seed_numbers):
+                for key, picture in rendered.items():
+                    pictures[key] = picture
+                    on_picture()
     return [
         [pictures[position, number] for number in range(len(request.seeds))]
         for position, request in enumerate(requests)
@@ -123,6 +121,26 @@ def _merge(arguments: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         elif isinstance(values[0], torch.Tensor):
             merged[name] = torch.cat(values)
     return merged
+
+
+def _call_that_fits(
+    pipeline: Any, requests: Sequence[PromptRequest], positions: Sequence[int], seed_numbers: Sequence[int]
+) -> list[dict[tuple[int, int], Image.Image]]:
+    """Return (position, number of seed) -> picture, in one call, or in several smaller ones where memory runs out."""
+
+    def of_prompts(start: int, end: int) -> list[dict[tuple[int, int], Image.Image]]:
+        some = positions[start:end]
+        arguments = _merge([requests[position].arguments for position in some])
+
+        def of_seeds(first: int, last: int) -> dict[tuple[int, int], Image.Image]:
+            keys = [(position, number) for position in some for number in seed_numbers[first:last]]
+            seeds = [requests[position].seeds[number] for position, number in keys]
+            return dict(zip(keys, _call(pipeline, dict(arguments), seeds, last - first), strict=True))
+
+        return in_smaller_batches(of_seeds, len(seed_numbers), len(seed_numbers))
+
+    parts = in_smaller_batches(of_prompts, len(positions), len(positions))
+    return [rendered for part in parts for rendered in part]
 
 
 def _call(pipeline: Any, arguments: dict[str, Any], seeds: Sequence[int], per_prompt: int) -> list[Image.Image]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from trainer_core.config.groups import LatentsConfig
@@ -16,6 +17,7 @@ from trainer_core.data.pictures.picture_info import DECODE_VERSION
 from trainer_core.data.sample_identity import geometry_parts, training_parts
 from trainer_core.errors import NonFiniteError
 from trainer_core.families.shared import loading
+from trainer_core.hardware.out_of_memory import in_smaller_batches
 from trainer_core.hardware.placement import move_to_device, torch_device, torch_dtype, torch_work
 from trainer_core.lazy import torch
 from trainer_core.stages.caching.entries import control_id, entry_key, items_outcome, write_items
@@ -69,6 +71,7 @@ def _items(context: LatentsContext) -> dict[str, CacheItem]:
         "precision": workspace.precision("vae", context.settings.latents.precision),
         "encoder": f"{spec.name} {spec.latents.version}",
         "decode": DECODE_VERSION,
+        **({"tiling": True} if context.settings.latents.tiling else {}),
     }
     base = digest(common)
     items: dict[str, CacheItem] = {}
@@ -122,26 +125,54 @@ def _one_picture_a_key(context: LatentsContext, pictures: Iterable[Picture], pre
 
 
 def _encode(context: LatentsContext, pictures: Sequence[Picture]) -> None:
+    from trainer_core.stages.caching import overlap
+
     workspace = context.workspace
     precision = workspace.precision("vae", context.settings.latents.precision)
     size = context.settings.latents.batch_size or workspace.profile.encode_batch_size
-    device, dtype, stored = torch_device(workspace.profile), torch_dtype(precision), torch_dtype(STORED[precision])  # type: ignore[arg-type]
-    done = 0
+    dtype, stored = torch_dtype(precision), torch_dtype(STORED[precision])  # type: ignore[arg-type]
+    done, fitting = 0, size
     with (
         torch_work(workspace.profile, context.settings.hardware.threads),
         torch.inference_mode(),
         workspace.store.entries.writer("latents") as writer,
+        overlap.WriterThread() as thread,
     ):
-        vae = move_to_device(loading.load_vae(workspace.source, dtype), workspace.profile)
-        for batch, pixels in _decoded(context, list(_batches(pictures, size))):
-            latents = workspace.family.encode_latents(vae, pixels.to(device, dtype)).to("cpu", torch.float32)
-            for picture, latent in zip(batch, latents, strict=True):
+
+        def write(batch: Sequence[Picture], download: overlap.Download) -> None:
+            for picture, latent in zip(batch, download.wait()["latents"], strict=True):
                 _check_finite(picture, latent, precision)
                 item = context.items[picture.name]
                 writer.add(item.key, {"latents": latent.to(stored)}, {"sample": picture.name})
+
+        vae = move_to_device(loading.load_vae(workspace.source, dtype), workspace.profile)
+        _use_tiles(vae, context.settings.latents.tiling)
+        for batch, pixels in _decoded(context, list(_batches(pictures, size)), torch_device(workspace.profile)):
+            parts = _latents(context, vae, pixels, fitting, dtype)
+            # where memory ran out, later batches are no larger than what fitted
+            fitting = fitting if len(parts) == 1 else min(fitting, max(map(len, parts)))
+            thread.submit(partial(write, batch, overlap.Download({"latents": torch.cat(parts)})))
             done += len(batch)
             context.report(NAME, done, len(pictures), "picture")
         del vae
+
+
+def _use_tiles(vae: Any, tiling: bool) -> None:
+    """Let the VAE encode a picture tile by tile, in less memory; a no-op where it cannot."""
+    if tiling and hasattr(vae, "enable_tiling"):
+        vae.enable_tiling()
+
+
+def _latents(context: LatentsContext, vae: Any, pixels: Tensor, size: int, dtype: torch.dtype) -> list[Tensor]:
+    """Return the latents of a batch, float32 on the device, in the parts in which they were encoded: one if it fits."""
+    from trainer_core.stages.caching import overlap
+
+    family, device = context.workspace.family, torch_device(context.workspace.profile)
+
+    def encode(start: int, end: int) -> Tensor:
+        return family.encode_latents(vae, overlap.normalised(pixels[start:end], device, dtype)).to(torch.float32)
+
+    return in_smaller_batches(encode, len(pixels), min(size, len(pixels)))
 
 
 def _write_masks(context: LatentsContext, masks: Sequence[Picture]) -> None:
@@ -175,27 +206,30 @@ def _batches(pictures: Sequence[Picture], size: int) -> Iterator[list[Picture]]:
         yield batch
 
 
-def _decoded(context: LatentsContext, batches: Sequence[list[Picture]]) -> Iterator[tuple[list[Picture], Tensor]]:
-    """Yield batches with their pixels [B, 3, H, W] in [-1, 1], decoded by threads while the VAE works."""
+def _decoded(
+    context: LatentsContext, batches: Sequence[list[Picture]], device: torch.device
+) -> Iterator[tuple[list[Picture], Tensor]]:
+    """Yield batches with their pixels, uint8 [B, H, W, 3], decoded, stacked and pinned by threads."""
     import numpy
 
     from trainer_core.data.pictures.decode import to_view
+    from trainer_core.stages.caching import overlap
 
     threads = context.settings.hardware.decode_threads or context.workspace.profile.decode_threads
     ahead = 2 * threads
 
-    def load(batch: list[Picture]) -> list[numpy.ndarray[Any, Any]]:
-        return [to_view(read_picture(picture.path, picture.sha256), picture.view) for picture in batch]
+    def load(batch: list[Picture]) -> Tensor:
+        pixels = [to_view(read_picture(picture.path, picture.sha256), picture.view) for picture in batch]
+        return overlap.pinned(torch.from_numpy(numpy.stack(pixels)), device)
 
     with ThreadPoolExecutor(threads, thread_name_prefix="decode") as pool:
         pending = [pool.submit(load, batch) for batch in batches[:ahead]]
         for position, batch in enumerate(batches):
-            pictures = pending[position].result()
+            pixels = pending[position].result()
             pending[position] = None  # type: ignore[call-overload]  # lets the pixels go
             if position + ahead < len(batches):
                 pending.append(pool.submit(load, batches[position + ahead]))
-            pixels = torch.from_numpy(numpy.stack(pictures)).permute(0, 3, 1, 2)
-            yield batch, pixels.to(torch.float32).div_(127.5).sub_(1.0)
+            yield batch, pixels
 
 
 def _check_finite(picture: Picture, latent: Tensor, precision: str) -> None:

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from trainer_core.config.groups import TextConfig
 from trainer_core.config.reads import StageSettings
 from trainer_core.data.captions.sample_captions import caption_key_parts, encodes_captions_live
 from trainer_core.errors import NonFiniteError
 from trainer_core.families.shared import loading
+from trainer_core.hardware.out_of_memory import in_smaller_batches
 from trainer_core.hardware.placement import move_to_device, torch_dtype, torch_work
 from trainer_core.lazy import torch
 from trainer_core.stages.caching.caption_entries import Text, texts_to_encode
@@ -107,12 +109,15 @@ def _run(context: TextContext) -> Outcome:
         if key not in present:
             captions.setdefault(key, one)
     if captions:
-        _encode(context, sorted(captions.items(), key=lambda pair: pair[0]))
+        # Captions of one length need no padding beside one another, and the longest show first what memory is needed.
+        _encode(context, sorted(captions.items(), key=lambda pair: (-len(pair[1].text), pair[0])))
     write_items(context)
     return items_outcome(context, _version(context), computed=len(captions))
 
 
 def _encode(context: TextContext, captions: Sequence[tuple[str, Text]]) -> None:
+    from trainer_core.stages.caching import overlap
+
     workspace, text = context.workspace, context.settings.text
     precision = workspace.precision("text", text.precision)
     size = text.batch_size or workspace.profile.text_batch_size
@@ -120,22 +125,42 @@ def _encode(context: TextContext, captions: Sequence[tuple[str, Text]]) -> None:
         torch_work(workspace.profile, context.settings.hardware.threads),
         torch.inference_mode(),
         workspace.store.entries.writer("text") as writer,
+        overlap.WriterThread() as thread,
     ):
+
+        def write(key: str, one: Text, download: overlap.Download) -> None:
+            tensors = download.wait()
+            _check_finite(one.sample.id, one.text, tensors, precision)
+            writer.add(key, tensors, {"sample": one.sample.id})
+
         loaded = loading.load_text_encoders(workspace.source, torch_dtype(precision))
         encoders = {
             name: move_to_device(part, workspace.profile) if isinstance(part, torch.nn.Module) else part
             for name, part in loaded.items()
         }
+        fitting = size
         for start in range(0, len(captions), size):
             batch = captions[start : start + size]
-            shown = [one.text for _, one in batch]
-            conditions = workspace.family.encode_text(encoders, shown, text, _controls(context, batch))
+            parts = _conditions(context, encoders, batch, fitting)
+            fitting = fitting if len(parts) == 1 else min(fitting, max(map(len, parts)))
+            conditions = [condition for part in parts for condition in part]
             for (key, one), condition in zip(batch, conditions, strict=True):
-                tensors = _tensors(condition)
-                _check_finite(one.sample.id, one.text, tensors, precision)
-                writer.add(key, tensors, {"sample": one.sample.id})
+                thread.submit(partial(write, key, one, overlap.Download(_tensors(condition))))
             context.report(NAME, min(start + size, len(captions)), len(captions), "caption")
         del loaded, encoders
+
+
+def _conditions(
+    context: TextContext, encoders: Mapping[str, Any], batch: Sequence[tuple[str, Text]], size: int
+) -> list[list[TextCondition]]:
+    """Return the conditions of a batch of captions, in the parts in which they were encoded: one if it fits."""
+    captions, pictures = [one.text for _, one in batch], _controls(context, batch)
+
+    def encode(start: int, end: int) -> list[TextCondition]:
+        text = context.settings.text
+        return context.workspace.family.encode_text(encoders, captions[start:end], text, pictures[start:end])
+
+    return in_smaller_batches(encode, len(batch), min(size, len(batch)))
 
 
 def _controls(context: TextContext, batch: Sequence[tuple[str, Text]]) -> list[list[Image.Image]]:
@@ -148,7 +173,7 @@ def _controls(context: TextContext, batch: Sequence[tuple[str, Text]]) -> list[l
 
 def _tensors(condition: TextCondition) -> dict[str, Tensor]:
     parts = {"embeds": condition.embeds, "pooled": condition.pooled, "mask": condition.mask}
-    return {name: tensor.cpu() for name, tensor in parts.items() if tensor is not None}
+    return {name: tensor for name, tensor in parts.items() if tensor is not None}
 
 
 def _check_finite(sample: str, caption: str, tensors: dict[str, Tensor], precision: str) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from trainer_core.config.groups import Precision
 from trainer_core.config.reads import GroupPart
+from trainer_core.families.storage.schemes import Compute, StoredModules
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,15 @@ class TrainPrecision(GroupPart):
     """The precision of the denoiser, of the group `train`."""
 
     precision: Precision
+
+
+@dataclass(frozen=True)
+class BaseStorage(GroupPart):
+    """How the base is held while it is trained on, of the group `memory`."""
+
+    base: Literal["auto", "dense", "fp8", "int8", "nf4"]
+    base_modules: StoredModules
+    compute: Compute
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from trainer_core.stages.lora_settings import LoraContext, LoraSettings, run_length
+from trainer_core.stages.lora_settings import LoraContext, LoraSettings, evaluation_plan, run_length
 from trainer_core.stages.preflight.findings import caption_findings
 from trainer_core.stages.project.base_model import base_name
 from trainer_core.stages.publishing.lora_names import PROOF, published_names
@@ -18,7 +18,13 @@ NAME = "lora_checkpoint"
 def _inputs(context: LoraContext) -> JSON:
     replaced = context.workspace.base.replaced
     named = {"base_name": base_name(context.settings.model.path)}
-    return {**run_inputs(context), **named, **({"replaced_components": replaced} if replaced else {})}
+    measured = evaluation_plan(context).key
+    return {
+        **run_inputs(context),
+        **named,
+        **({"replaced_components": replaced} if replaced else {}),
+        **({"evaluation": measured} if measured else {}),
+    }
 
 
 def _run(context: LoraContext) -> Outcome:

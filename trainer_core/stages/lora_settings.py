@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from trainer_core.config.groups import ExportConfig, SaveConfig, TextConfig
 from trainer_core.config.reads import GroupPart, KeyedBy
+from trainer_core.data.epoch.held_out import EvaluationPlan, plan_evaluation
 from trainer_core.data.epoch.run_length import RunLength
 from trainer_core.stages.group_parts import CaptionDropout, Resolution
 from trainer_core.stages.stage import StageContext
@@ -35,6 +36,10 @@ class TrainingHardware(GroupPart):
     num_processes: int
     threads: int
     resident_cache_mib: int
+    compile: Literal["auto", "off", "blocks"]
+    attention: Literal["auto", "native", "cudnn", "flash"]
+    tf32: Literal["auto", "on", "off"]
+    lora: Literal["auto", "peft"]
 
 
 @dataclass(frozen=True)
@@ -106,3 +111,12 @@ def run_length(context: LoraContext) -> RunLength:
         ConfigError: the dataset cannot be trained on.
     """
     return context.workspace.length(context.settings.train, context.settings.hardware.num_processes)
+
+
+def evaluation_plan(context: LoraContext) -> EvaluationPlan:
+    """Return what is measured of the held-out samples during the run.
+
+    Raises:
+        ConfigError: the dataset cannot be trained on.
+    """
+    return plan_evaluation(context.settings.train, run_length(context).steps, context.workspace.manifest.samples)

@@ -35,6 +35,8 @@ class Lineage:
     """Library -> version."""
     replaced_components: Mapping[str, str] = field(default_factory=dict[str, str])
     """Component of the base -> name of what was read in its place; not stored where nothing was."""
+    base_storage: str = ""
+    """How the base was held, such as `nf4 (blocks+modulation)`; not stored where it was dense."""
 
     def file_metadata(self) -> dict[str, str]:
         """Return the header entries of a file, `lora_assets.*`: text alone. Equal runs, equal text."""
@@ -48,6 +50,8 @@ class Lineage:
         stored: dict[str, JSON] = {each.name: getattr(self, each.name) for each in fields(self)}
         if not self.replaced_components:
             del stored["replaced_components"]
+        if not self.base_storage:
+            del stored["base_storage"]
         return stored
 
     @classmethod
@@ -90,6 +94,10 @@ class TrainingReport:
     """For each published step its `step`, `held_out_loss` and `weights_sha256`; None if none was asked for."""
     outputs: Mapping[str, str] = field(default_factory=dict[str, str])
     """Further file of the result -> its name in `outputs/NAME/`."""
+    uses: tuple[str, ...] = ()
+    """`stage/key` of objects that are kept as long as this result; not stored where there are none."""
+    rungs: tuple[Mapping[str, JSON], ...] = ()
+    """What the run did each time that memory ran out, in order: `Rung.as_dict`; not stored where it never did."""
 
     VERSION = 2
     """1 held the lineage as the header entries of a file, with JSON in text."""
@@ -99,7 +107,11 @@ class TrainingReport:
         stored: dict[str, JSON] = {each.name: getattr(self, each.name) for each in fields(self)}
         stored |= {"version": self.VERSION, "lineage": self.lineage.to_json(), "proof": [*map(dict, self.proof)]}
         stored["held_out_losses"] = {str(step): loss for step, loss in self.held_out_losses.items()}
-        del stored["saved"], stored["outputs"]
+        del stored["saved"], stored["outputs"], stored["uses"], stored["rungs"]
+        if self.uses:
+            stored["uses"] = list(self.uses)
+        if self.rungs:
+            stored["rungs"] = [*map(dict, self.rungs)]
         if self.saved is None:
             return stored
         return stored | {"saved": [*map(dict, self.saved)], "outputs": dict(self.outputs)}
@@ -111,6 +123,9 @@ class TrainingReport:
         values["lineage"] = Lineage.from_json(stored["lineage"])
         values["held_out_losses"] = {int(step): loss for step, loss in stored["held_out_losses"].items()}
         values["proof"] = tuple(stored["proof"])
+        if "uses" in stored:
+            values["uses"] = tuple(stored["uses"])
+        values["rungs"] = tuple(stored.get("rungs", ()))
         if "saved" in stored:
             values["saved"] = tuple(stored["saved"])
         return cls(**values)
@@ -157,6 +172,9 @@ class ExamFigures:
     """Held-out sample -> its losses."""
     champion: ChampionLoss | None = None
     """None where the champion's loss is known from an equal examination, or there is no champion."""
+    dense_base_loss: float | None = None
+    """Held-out loss of the base in full precision, where the LoRA was trained on a quantised one and it was measured.
+    """
     picture_exam: str = ""
     """Digest of what concept scores must share to be compared, picture by picture; empty where none was given."""
     scores: Mapping[str, PictureScores] = field(default_factory=dict[str, PictureScores])
@@ -201,6 +219,8 @@ class ExamFigures:
         if (loss := self.figures.get("held_out_loss")) is not None:
             meaning["held_out_loss_change"] = loss.lora / loss.base - 1
             meaning["by_sample"] = {name: asdict(both) for name, both in self.by_sample.items()}
+        if self.dense_base_loss is not None:
+            meaning["dense_held_out_loss"] = self.dense_base_loss
         if self.scores:
             meaning["scores"] = {
                 name: {"base": list(both.base), "lora": list(both.lora)} for name, both in self.scores.items()
@@ -227,6 +247,7 @@ class ExamFigures:
             figures={name: BaseAndLora(stored[name + _BASE], stored[name + _LORA]) for name in names},
             by_sample={name: BaseAndLora(**both) for name, both in stored.get("by_sample", {}).items()},
             champion=None if champion is None else ChampionLoss(**champion),
+            dense_base_loss=stored.get("dense_held_out_loss"),
             picture_exam=stored.get("picture_exam", ""),
             scores={name: PictureScores(tuple(both["base"]), tuple(both["lora"])) for name, both in scores.items()},
         )

@@ -6,15 +6,18 @@ from pathlib import Path
 
 from trainer_core.export.card.facts import GRID as SAMPLES_GRID
 from trainer_core.export.card.facts import MOST_PICTURES, is_picture_name, picture_name
+from trainer_core.stages.project.quantised_base import storage_key
 from trainer_core.stages.publishing.lora_names import file_for_diffusers
+from trainer_core.stages.rendering.base_pictures import earlier_base_pictures
 from trainer_core.stages.rendering.encoded_prompts import encoded_key
 from trainer_core.stages.rendering.prompts import Prompts, project_prompts
-from trainer_core.stages.rendering.renderer import render_precision
+from trainer_core.stages.rendering.renderer import render_precision, rendered_storage
 from trainer_core.stages.rendering.samples_settings import GRID, NAME, SamplesContext, SamplesSettings, strengths
 from trainer_core.stages.stage import Outcome, Stage
 from trainer_core.store import Published
 from trainer_core.types import JSON
 
+_VERSION = 2
 _COLUMN = "LoRA-"
 _OF_LORA = f"pictures/{_COLUMN}"
 
@@ -33,6 +36,7 @@ def _inputs(context: SamplesContext) -> JSON:
         "prompts": list(chosen.texts),
         **({"control pictures": chosen.key} if chosen.key else {}),
         **({"encoded prompts": encoded} if encoded else {}),
+        **storage_key(rendered_storage(context.workspace, context.settings.memory, context.settings.sample.quantise)),
         **({"of each prompt": [line.key for line in chosen.rows]} if chosen.rows else {}),
     }
 
@@ -44,7 +48,8 @@ def _total(context: SamplesContext) -> int:
 def _run(context: SamplesContext) -> Outcome:
     from trainer_core.stages.rendering.render_samples import render_samples
 
-    return render_samples(context, file_for_diffusers(context.upstream["lora_checkpoint"]))
+    known = earlier_base_pictures(context, _VERSION, _inputs(context))
+    return render_samples(context, file_for_diffusers(context.upstream["lora_checkpoint"]), known)
 
 
 def _pictures_for_the_card(published: Published) -> dict[str, str]:
@@ -62,7 +67,7 @@ def _pictures_for_the_card(published: Published) -> dict[str, str]:
 
 SAMPLES = Stage(
     name=NAME,
-    version=2,
+    version=_VERSION,
     description="Fixed prompts and seeds rendered from the exported file, base beside the LoRA at several strengths.",
     settings=SamplesSettings,
     less_memory="Lower sample.width and sample.height.",

@@ -166,8 +166,9 @@ def _reach(store: Store, is_young: Callable[[Path], bool]) -> _Reachable:
         if path not in roots and is_young(path):
             young.add(path)
             kept.extend(_readable(path))
+    used = {store.root / "objects" / name for one in kept for name in _strings(_metadata(one, "uses"))}
     return _Reachable(
-        objects=frozenset({published.path for published in kept} | young),
+        objects=frozenset({published.path for published in kept} | young | used),
         entries=frozenset(key for published in kept for key in _entry_keys(published)),
         runs=frozenset(
             run for published in kept for name in ("run", "runs") for run in _strings(_metadata(published, name))

@@ -39,14 +39,13 @@ class CachedSamples:
     masks: Mapping[str, Tensor] = field(default_factory=dict[str, Tensor])
     """Name of a view -> mask [1, h, w] in [0, 1], for those that have one."""
 
-    def nbytes(self) -> int:
-        """Bytes of all distinct tensors."""
-        sizes: dict[int, int] = {}
+    def resident_bytes(self, dtype: torch.dtype) -> int:
+        """Bytes of all distinct tensors in the dtypes that `resident` keeps them in."""
         controls = (latent for of_sample in self.controls.values() for latent in of_sample)
-        texts = (part for condition in self.text.values() for part in _parts(condition))
-        for tensor in (*self.latents.values(), *self.masks.values(), *controls, *texts):
-            sizes[tensor.data_ptr()] = tensor.nbytes
-        return sum(sizes.values())
+        pictures = {one.data_ptr(): one.numel() for one in (*self.latents.values(), *self.masks.values(), *controls)}
+        texts = {part.data_ptr(): part for condition in self.text.values() for part in _parts(condition)}
+        of_texts = sum(part.numel() * (1 if part.dtype == torch.bool else dtype.itemsize) for part in texts.values())
+        return sum(pictures.values()) * torch.float32.itemsize + of_texts
 
     def resident(self, device: torch.device, dtype: torch.dtype) -> CachedSamples:
         """Return the same samples as owned tensors on `device`: latents float32, embeddings in `dtype`."""
@@ -176,7 +175,15 @@ def stack_text(conditions: Sequence[TextCondition], device: torch.device, dtype:
         embeds=embeds.to(device, dtype, non_blocking=True),
         pooled=torch.stack(pooled).to(device, dtype, non_blocking=True) if pooled else None,
         mask=None if mask is None else mask.to(device, non_blocking=True),
+        lengths=_lengths(conditions),
     )
+
+
+def _lengths(conditions: Sequence[TextCondition]) -> tuple[int, ...] | None:
+    """Return the number of tokens of each caption; None where some of them are masked."""
+    if any(condition.mask is not None for condition in conditions):
+        return None
+    return tuple(len(condition.embeds) for condition in conditions)
 
 
 def _padded(conditions: Sequence[TextCondition]) -> tuple[Tensor, Tensor | None]:

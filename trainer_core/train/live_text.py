@@ -43,7 +43,7 @@ class LiveText:
 
 
 def attach_text_encoders(
-    live: LiveText, adapter: AdapterConfig, optimizer: OptimizerConfig, seed: int, checkpointing: bool
+    live: LiveText, adapter: AdapterConfig, optimizer: OptimizerConfig, seed: int
 ) -> tuple[TrainedPart, ...]:
     """Put a LoRA on each of `adapter.text_encoders`, and return them with their rates.
 
@@ -52,15 +52,12 @@ def attach_text_encoders(
         adapter: rank, alpha and dropout, as for the denoiser; the kind is always a plain LoRA.
         optimizer: the rates.
         seed: of the run; each encoder's first weights have a seed of their own.
-        checkpointing: recompute activations in the backward pass.
     """
     parts: list[TrainedPart] = []
     for name, rate in text_encoder_rates(adapter, optimizer).items():
         encoder: Any = live.encoders[name]
         plain = {"type": "lora", "conv_rank": 0, "conv_alpha": 0.0, "train_norm": False}
         own = adapter.model_copy(update={**plain, "targets": _read_modules(live, name)})
-        if checkpointing:
-            encoder.activation_checkpointing_enable({"use_reentrant": False})
         parameters = TEXT_ENCODERS.attach(
             encoder, own, AdapterOptionsConfig(), {}, derive_seed("adapter", (seed, name))
         )

@@ -17,6 +17,7 @@ import torch
 
 from trainer_core.errors import NonFiniteError
 from trainer_core.train import loop
+from trainer_core.train.objective import training_loss
 from trainer_core.train.observe.plots import running_mean
 from trainer_core.train.range_test import FoundLr, RangeTest, Reading
 from trainer_core.train.trainer import Trainer, micro_batch_number
@@ -154,6 +155,6 @@ def _untrained_losses(trainer: Trainer, steps: int) -> list[float]:
     losses: list[float] = []
     for step in range(steps):
         batches = [trainer.loader.batch(micro_batch_number(trainer, step, number)) for number in accumulation]
-        losses.append(fmean(float(loop.training_loss(trainer, batch)) for batch in batches))
+        losses.append(fmean(float(training_loss(trainer, batch)) for batch in batches))
         trainer.report(ProgressEvent(BASELINE, step + 1, steps, "step"))
     return losses

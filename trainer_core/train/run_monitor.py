@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections.abc import Iterator
@@ -12,12 +13,17 @@ from torch import Tensor
 
 from trainer_core.clock import iso_time
 from trainer_core.errors import NonFiniteError
+from trainer_core.hardware.memory_use import PeakMemory, take_peak
+from trainer_core.hardware.nvml import read_sensors
 from trainer_core.hardware.placement import resident_memory_mib
+from trainer_core.train.observe.anomalies import AnomalyWatch
 from trainer_core.train.observe.losses import LossRecorder, Stopwatch, first_bad
 from trainer_core.train.observe.metrics import MetricsFile, StepMetrics
 from trainer_core.train.optim.build import effective_lr
 from trainer_core.train.trainer import STAGE, Trainer
 from trainer_core.types import Batch, ProgressEvent
+
+log = logging.getLogger(__name__)
 
 
 class RunMonitor:
@@ -31,6 +37,8 @@ class RunMonitor:
         self.clock = Stopwatch()
         self.clock.restart()
         self.losses: dict[int, float] = {}
+        self.watch, self.peak = AnomalyWatch(), PeakMemory()
+        self.gpu = _gpu_uuid(trainer.accelerator.device)
         self.file = None
         if trainer.accelerator.is_main_process:
             self.file = MetricsFile(trainer.workdir / "metrics.jsonl", trainer.step)
@@ -38,7 +46,8 @@ class RunMonitor:
     def next_batch(self, batches: Iterator[Batch]) -> Batch:
         """Take the next batch and add the time that it took to the time waited."""
         began = time.perf_counter()
-        batch = next(batches)
+        with self.trainer.phases.phase("data"):
+            batch = next(batches)
         self.clock.waited += time.perf_counter() - began
         return batch
 
@@ -59,7 +68,8 @@ class RunMonitor:
             metrics = self._metrics()
             values = {"loss": metrics.loss, "lr": metrics.lr, "grad_norm": metrics.grad_norm or 0.0}
             values |= {"it/s": metrics.it_per_s, "samples/s": metrics.samples_per_s}
-            values |= {"memory_mib": metrics.memory_mib, "data_wait": metrics.data_wait}
+            values |= {"memory_mib": metrics.memory_mib, "data_wait": metrics.data_wait, "peak_mib": metrics.peak_mib}
+            values |= metrics.gpu
             if self.file:
                 self.file.write(metrics)
                 trainer.trackers.log(metrics.curves(), trainer.step)
@@ -103,6 +113,11 @@ class RunMonitor:
         mean = torch.tensor(sum(self.losses.values()) / max(1, len(self.losses)), device=trainer.accelerator.device)
         loss: Any = trainer.accelerator.reduce(mean, reduction="mean") if world > 1 else mean
         norm = trainer.last_grad_norm
+        peak, sensors = take_peak(), read_sensors(self.gpu) if self.gpu else None
+        self.peak = self.peak.with_(peak)
+        unusual = self.watch.examine(float(loss), it_per_s, () if sensors is None else sensors.throttled)
+        for finding in unusual:
+            log.warning("step %d: %s %s %s", trainer.step, finding.field, finding.message, finding.fix)
         return StepMetrics(
             step=trainer.step,
             loss=float(loss),
@@ -113,5 +128,17 @@ class RunMonitor:
             memory_mib=resident_memory_mib(),
             data_wait=waited,
             time=iso_time(),
+            phases={name: seconds / max(1, self.clock.steps) for name, seconds in trainer.phases.take().items()},
+            peak_mib=peak.allocated,
+            reserved_mib=peak.reserved,
+            gpu={} if sensors is None else sensors.values(),
+            anomalies=[f"{finding.field} {finding.message}" for finding in unusual],
             rates=trainer.learning_rates(),
         )
+
+
+def _gpu_uuid(device: torch.device) -> str:
+    """Return the name by which the driver knows a GPU; empty for a CPU."""
+    if device.type != "cuda":
+        return ""
+    return f"GPU-{torch.cuda.get_device_properties(device).uuid}"

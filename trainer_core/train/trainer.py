@@ -3,23 +3,33 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
 from trainer_core.adapters.adapter import ADAPTERS, module_of
+from trainer_core.adapters.fast_lora import use_fast_lora
 from trainer_core.adapters.layers import Layer
+from trainer_core.adapters.lora import leave_inputs_uncast
 from trainer_core.config.optimizers import draws_numbers
 from trainer_core.data.epoch.batch_order import BatchOrder
 from trainer_core.diffusion.schedule import NoiseSchedule
 from trainer_core.families.family import Family
 from trainer_core.families.spec import PrecisionName
+from trainer_core.hardware.kernel_scope import compile_blocks
+from trainer_core.hardware.placement import has_own_memory
+from trainer_core.hardware.step_plan import StepPlan
 from trainer_core.train.batches import BatchLoader
 from trainer_core.train.live_text import LiveText, attach_text_encoders
+from trainer_core.train.memory.fitted import FittedStep, compilable_blocks, limits_of, planned, swappable_blocks
+from trainer_core.train.memory.ladder import Ladder, lowered, read_rungs
+from trainer_core.train.observe.phases import PhaseClock
+from trainer_core.train.observe.profiling import StepProfiler
 from trainer_core.train.observe.trackers import Trackers
 from trainer_core.train.optim.build import TrainedPart, build_optimizer
 from trainer_core.train.optim.ema import Averages, make_averages
@@ -44,7 +54,7 @@ class TrainerParts:
     family: Family
     schedule: NoiseSchedule
     denoiser: Any
-    """The frozen base in its precision, on its device."""
+    """The frozen base in its precision, on its device; on the CPU where blocks of it are swapped."""
     precision: PrecisionName
     loader: BatchLoader
     total_steps: int
@@ -53,6 +63,12 @@ class TrainerParts:
     """The text encoders, where captions are encoded batch by batch."""
     initial: Mapping[str, Layer] | None = None
     """Layers to start from, by module of the denoiser; None to start from new ones."""
+    fast_lora: bool = True
+    """Whether plain LoRAs are computed as one operation (`adapters.fast_lora`)."""
+    compiled: bool = False
+    """Whether blocks are compiled."""
+    plan: StepPlan | None = None
+    """How a step is made to fit; what the settings ask for unless given."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +76,8 @@ class Evaluation:
     """A measurement that is taken after some steps; step 0 is the base."""
 
     due: Callable[[int], bool]
-    measure: Callable[[int], None]
+    measure: Callable[[int, Callable[[], bool]], None]
+    """Called with the step, and with what says whether to break off; what was broken off counts as not measured."""
     measured: Collection[int] = ()
     """Steps that were measured before the run went on."""
 
@@ -75,6 +92,10 @@ class Trainer:
     denoiser: nn.Module
     parts: tuple[TrainedPart, ...]
     """The models that carry an adapter; the first is the denoiser."""
+    fitted: FittedStep
+    """The same models as the plan for memory wants them."""
+    ladder: Ladder
+    """What is done when memory runs out."""
     optimizer: Any
     """The optimizer as accelerate wrapped it."""
     accelerator: Accelerator
@@ -98,6 +119,10 @@ class Trainer:
     """Optimizer step, counted from 0 -> share of the peak rates; `schedule` unless given."""
     optimizer_draws: bool = False
     """Whether the optimizer draws random numbers in a step, which is then seeded by its number."""
+    phases: PhaseClock = field(default_factory=lambda: PhaseClock(torch.device("cpu")))
+    """Times the phases of a step."""
+    profiler: StepProfiler | None = None
+    """Records some steps, where that was asked for."""
     step: int = 0
     last_grad_norm: Tensor | None = field(default=None, repr=False)
 
@@ -146,8 +171,6 @@ class Trainer:
 def prepare(parts: TrainerParts, workdir: Path, report: Report, accelerator: Accelerator) -> Trainer:
     """Attach the adapter, build the optimizer and go back to the last good checkpoint."""
     project = parts.project
-    if project.train.gradient_checkpointing:
-        parts.denoiser.enable_gradient_checkpointing()
     parameters = ADAPTERS[project.adapter.type].attach(
         parts.denoiser,
         project.adapter,
@@ -156,6 +179,9 @@ def prepare(parts: TrainerParts, workdir: Path, report: Report, accelerator: Acc
         project.train.seed,
         parts.initial,
     )
+    leave_inputs_uncast(parts.denoiser)
+    if parts.fast_lora:
+        use_fast_lora(parts.denoiser)
     trained: tuple[TrainedPart, ...] = (
         TrainedPart(parts.family.spec.denoiser, parts.denoiser, parameters, project.optimizer.lr),
     )
@@ -174,8 +200,8 @@ def prepare(parts: TrainerParts, workdir: Path, report: Report, accelerator: Acc
             project.adapter,
             project.optimizer,
             project.train.seed,
-            project.train.gradient_checkpointing,
         )
+    ladder, fitted = _fit(parts, trained, workdir, accelerator)
     optimizer = build_optimizer(trained, project.optimizer, scaled=parts.precision == "fp16")
     trainer = Trainer(
         project=project,
@@ -183,6 +209,8 @@ def prepare(parts: TrainerParts, workdir: Path, report: Report, accelerator: Acc
         schedule=parts.schedule,
         denoiser=parts.denoiser,
         parts=trained,
+        fitted=fitted,
+        ladder=ladder,
         optimizer=accelerator.prepare_optimizer(optimizer, device_placement=False),
         accelerator=accelerator,
         loader=parts.loader,
@@ -192,11 +220,32 @@ def prepare(parts: TrainerParts, workdir: Path, report: Report, accelerator: Acc
         live_text=parts.live_text,
         total_steps=parts.total_steps,
         optimizer_draws=draws_numbers(project.optimizer.name),
+        phases=PhaseClock(accelerator.device),
     )
     with accelerator.main_process_first():
         # A damaged checkpoint is moved aside by the first process, not by all at once.
         _resume(trainer)
     return trainer
+
+
+def _fit(
+    parts: TrainerParts, trained: Sequence[TrainedPart], workdir: Path, accelerator: Accelerator
+) -> tuple[Ladder, FittedStep]:
+    """Have the models as the plan wants them, and what earlier rungs of this run found necessary."""
+    blocks = swappable_blocks(parts.denoiser, parts.family.spec)
+    limits = limits_of(parts.project, blocks, accelerator.device)
+    metrics = workdir / "metrics.jsonl"
+    rungs = read_rungs(metrics)
+    plan = lowered(parts.plan or planned(parts.project), rungs, limits)
+    if not has_own_memory(accelerator.device):
+        plan = replace(plan, blocks_to_swap=0, offload_activations=False)
+    lowers = parts.project.memory.on_oom == "lower"
+    ladder = Ladder(plan, limits, lowers, metrics, accelerator.num_processes == 1, rungs)
+    fitted = FittedStep(parts.denoiser, blocks, [part.module for part in trained[1:]], accelerator.device)
+    fitted.use(plan)
+    if parts.compiled:
+        compile_blocks(compilable_blocks(parts.denoiser, parts.family.spec))
+    return ladder, fitted
 
 
 def save_checkpoint(trainer: Trainer) -> None:

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
 from trainer_core.config.groups import (
     AdapterConfig,
     AdapterOptionsConfig,
     LoggingConfig,
     LossConfig,
+    MemoryConfig,
     NoiseConfig,
     OptimizerConfig,
     ScheduleConfig,
     TrainConfig,
 )
-from trainer_core.config.reads import StageSettings
+from trainer_core.config.reads import KeyedBy, StageSettings
 
 
 @dataclass(frozen=True)
@@ -29,3 +31,4 @@ class TrainerSettings(StageSettings):
     loss: LossConfig
     train: TrainConfig
     logging: LoggingConfig
+    memory: Annotated[MemoryConfig, KeyedBy("`base_storage` among the inputs, where the base is not dense")]

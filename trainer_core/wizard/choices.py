@@ -1,17 +1,18 @@
 """The choices of a first project: a table of rules, each from the situation to a setting and the reason for it.
 
-Figures of memory are estimates (`training_gib`); the rest is what the documentation of the peers and the papers named
-in docs/config.md advise. Add a choice: write a function, append it to `CHOICES`, test it.
+Figures of memory are those of the memory plan (`trainer_core.wizard.fitting`); the rest is what the documentation of
+the peers and the papers named in docs/config.md advise. Add a choice: write a function, append it to `CHOICES`, test
+it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from math import sqrt
 
 from trainer_core.data.names import pluralize
 from trainer_core.types import JSON
+from trainer_core.wizard.fitting import Fit, fit_into
 from trainer_core.wizard.situation import Effort, Goal, Situation
 
 
@@ -59,7 +60,6 @@ PUSHES: dict[Effort, _Push] = {
 }
 USUAL_LR = 1e-4
 LEAST_DRAWS, MOST_DRAWS = 600, 12_000
-BATCHES = (8, 4, 2, 1)
 SIDES = (1024, 896, 768, 640, 512)
 _LITTLE_GPU_GIB = 16
 _GIB_A_WORKER = 2
@@ -67,28 +67,9 @@ _TEXT_MIB = 2
 """A cached text embedding, at most."""
 
 
-def training_gib(situation: Situation, side: int, batch: int, checkpointing: bool) -> float:
-    """Estimate the memory of a training step: weights, 1.5 GiB of overhead, and activations.
-
-    Activations of one picture of 1024 x 1024 are taken as 5 GiB x sqrt(weights in GiB), a quarter of that with gradient
-    checkpointing: about 11 GiB for SDXL and 24 GiB for FLUX.1, as users of other trainers report.
-    """
-    weights = situation.base.weights_gib
-    activations = 5 * sqrt(weights) * (side / 1024) ** 2 / (4 if checkpointing else 1)
-    return weights + 1.5 + batch * activations
-
-
-def fit(situation: Situation) -> tuple[int, int, bool]:
-    """Return (side, batch, gradient checkpointing) that the memory should hold, preferring them in that order."""
-    wanted = PUSHES[situation.answers.effort].batch
-    usable = 0.9 * situation.machine.memory_gib
-    natural = natural_side(situation)
-    for side in (natural, *(side for side in SIDES if side < natural)):
-        for checkpointing in (False, True):
-            for batch in (one for one in BATCHES if one <= wanted):
-                if training_gib(situation, side, batch, checkpointing) <= usable:
-                    return side, batch, checkpointing
-    return min(natural, SIDES[-1]), 1, True
+def fit(situation: Situation) -> Fit:
+    """Return resolution and batch that the memory holds, and the plan for them."""
+    return fit_into(situation.base, situation.machine, natural_side(situation), PUSHES[situation.answers.effort].batch)
 
 
 def natural_side(situation: Situation) -> int:
@@ -109,11 +90,11 @@ def length(situation: Situation) -> int:
 
 def resolution(situation: Situation) -> Iterator[Choice]:
     """Resolution, and the sides that go with it."""
-    side, _, _ = fit(situation)
+    side = fit(situation).side
     natural, base = natural_side(situation), situation.base
     why = "what this base was trained at"
     if side < natural:
-        why = f"{natural} would not fit into {situation.machine.memory_gib:.0f} GiB (estimated)"
+        why = f"{natural} would not fit into {situation.machine.memory_gib:.0f} GiB (predicted)"
     elif natural < base.side:
         why = f"most pictures are smaller than the {base.side} that the base was trained at"
     yield Choice("bucket.resolution", side, why)
@@ -194,19 +175,21 @@ def loss(situation: Situation) -> Iterator[Choice]:
 def run(situation: Situation) -> Iterator[Choice]:
     """Length, batch and memory."""
     answers, dataset = situation.answers, situation.dataset
-    _, batch, checkpointing = fit(situation)
-    wanted = PUSHES[answers.effort].batch
-    side, steps = fit(situation)[0], length(situation)
+    found, steps = fit(situation), length(situation)
+    batch, wanted = found.batch, PUSHES[answers.effort].batch
     passes = round(steps * wanted / max(1, dataset.pictures))
     yield Choice("train.steps", steps, f"{pluralize(dataset.pictures, 'picture')}, each trained about {passes} times")
-    need = training_gib(situation, side, batch, checkpointing)
-    memory = f"about {need:.0f} of {situation.machine.memory_gib:.0f} GiB (estimated)"
+    memory = f"about {found.gib:.0f} of {situation.machine.memory_gib:.0f} GiB (predicted)"
     yield Choice("train.batch_size", batch, memory)
     if wanted > batch:
         why = f"gives an effective batch of {wanted}, where memory holds {batch}"
         yield Choice("train.gradient_accumulation_steps", wanted // batch, why)
-    if checkpointing:
-        yield Choice("train.gradient_checkpointing", True, "without it the step would not fit; the result is the same")
+    if found.checkpointing != "false":
+        value = True if found.checkpointing == "true" else found.checkpointing
+        yield Choice("train.gradient_checkpointing", value, "without it the step would not fit; the result is the same")
+    if found.base != "dense":
+        why = f"{found.base} on this machine: the base's own weights would not fit, and the LoRA is exported plain"
+        yield Choice("memory.base", "auto", why)
 
 
 def held_out(situation: Situation) -> Iterator[Choice]:
@@ -255,7 +238,7 @@ def hardware(situation: Situation) -> Iterator[Choice]:
 
 def cache_mib(situation: Situation) -> float:
     """Estimate the cached latents and text embeddings of the dataset, in MiB."""
-    side = fit(situation)[0]
+    side = fit(situation).side
     return situation.dataset.pictures * (side**2 * situation.base.latent_bytes / 2**20 + _TEXT_MIB)
 
 
@@ -284,11 +267,10 @@ def choose(situation: Situation) -> list[Choice]:
 def warnings(situation: Situation) -> list[str]:
     """Say what no setting can correct."""
     messages: list[str] = []
-    side, batch, checkpointing = fit(situation)
-    need, machine = training_gib(situation, side, batch, checkpointing), situation.machine
-    if need > 0.9 * machine.memory_gib:
+    found, machine = fit(situation), situation.machine
+    if not found.fits:
         messages.append(
-            f"{situation.base.title} needs about {need:.0f} GiB at {side} pixels, and this machine has "
+            f"{situation.base.title} needs about {found.gib:.0f} GiB at {found.side} pixels, and this machine has "
             f"{machine.memory_gib:.0f}: expect to run out of memory. Use a smaller base."
         )
     needed = cache_mib(situation) / 1024 + 1

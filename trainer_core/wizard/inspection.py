@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 from trainer_core.config.groups import CaptionConfig, DatasetConfig, ModelConfig
 from trainer_core.config.native import with_native_resolution
 from trainer_core.config.project import Project
 from trainer_core.config.reads import read_settings
+from trainer_core.errors import ModelError
 from trainer_core.families import family_of_pipeline, get_family, hub
 from trainer_core.families.facts import native_resolution
 from trainer_core.families.model_source import ModelSource
-from trainer_core.hardware.detect import detect_machine
+from trainer_core.hardware.detect import detect_machine, select_profile
 from trainer_core.hardware.profiles import Machine
+from trainer_core.memory.ask import Data, question_of, read_configs
+from trainer_core.memory.question import Measured
+from trainer_core.memory.remember import MeasurementFailed, measured
 from trainer_core.stages.project.base_model import find_base
 from trainer_core.stages.project.dataset_scan import DatasetSettings, scan_datasets
+from trainer_core.stages.project.memory_plan import NEGLIGIBLE
 from trainer_core.store import Store
 from trainer_core.types import Report
 from trainer_core.wizard.situation import (
@@ -27,6 +34,8 @@ from trainer_core.wizard.situation import (
     Situation,
     summarise_pictures,
 )
+
+log = logging.getLogger(__name__)
 
 _ANY_SIDE = 512
 _WEIGHTS = (".safetensors", ".ckpt", ".pt", ".bin")
@@ -46,7 +55,7 @@ def inspect(answers: Answers, config_path: Path | None, home: Path, report: Repo
     store = Store.open(home / "store")
     try:
         source = find_base(model, store)
-        base = inspect_base(source)
+        base, machine = inspect_base(source), inspect_machine(detect_machine(), home)
         project = Project(
             name="first",
             model=model,
@@ -59,7 +68,21 @@ def inspect(answers: Answers, config_path: Path | None, home: Path, report: Repo
     finally:
         store.close()
     dataset = summarise_pictures(manifest.samples, base.side)
-    return Situation(answers, inspect_machine(detect_machine(), home), base, dataset)
+    base = replace(base, measured=_measured(project, base, machine, home))
+    return Situation(answers, machine, base, dataset)
+
+
+def _measured(project: Project, base: BaseFacts, machine: MachineFacts, home: Path) -> Measured | None:
+    """Return what a step needs at the base's own resolution; None for a base that is small beside the memory."""
+    if base.weights_gib < NEGLIGIBLE * machine.memory_gib:
+        return None
+    detected = detect_machine()
+    try:
+        question = question_of(project, read_configs(project), select_profile("auto", detected), Data())
+        return measured(question, home)
+    except (ModelError, MeasurementFailed) as error:
+        log.warning("memory is not planned: %s", error)
+        return None
 
 
 def inspect_base(source: ModelSource) -> BaseFacts:
@@ -86,6 +109,7 @@ def inspect_machine(machine: Machine, home: Path) -> MachineFacts:
         ram_gib=ram,
         disk_gib=shutil.disk_usage(existing).free / 2**30,
         cores=machine.cores,
+        unified=machine.unified,
     )
 
 

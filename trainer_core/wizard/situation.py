@@ -9,6 +9,7 @@ from math import prod, sqrt
 from pathlib import Path
 from typing import Literal, get_args
 
+from trainer_core.memory.question import Measured
 from trainer_core.types import Sample
 
 Goal = Literal["character", "object", "style"]
@@ -44,6 +45,8 @@ class MachineFacts:
     disk_gib: float
     """Free where the store will be."""
     cores: int
+    unified: bool = False
+    """Whether GPU and CPU share the memory."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,8 @@ class BaseFacts:
     """Pixels that it was trained at."""
     latent_bytes: float
     """Of one cached latent for each pixel of its picture."""
+    measured: Measured | None = None
+    """What a training step at `side` needs; None where it was not measured."""
 
 
 @dataclass(frozen=True)

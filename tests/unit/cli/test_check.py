@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from tests.unit.cli.support import Project, call, run, told
 from trainer_core.cli.commands.check import RunLength
 
-KEYS = {"findings", "dataset", "arithmetic"}
+KEYS = {"findings", "dataset", "arithmetic", "memory"}
 NUMBERS = {"images", "repeats", "batch_size", "gradient_accumulation", "epochs", "steps", "processes"} | {
     *("draws_per_epoch", "batches_per_epoch", "steps_per_epoch", "ideal_steps_per_epoch", "datasets"),
 }

@@ -7,7 +7,8 @@ import pytest
 
 from tests.unit.cli.support import call, told
 from trainer_core.cli.commands import doctor
-from trainer_core.cli.commands.doctor import parts, torch_finding
+from trainer_core.cli.commands.doctor import gpu_findings, parts, torch_finding
+from trainer_core.hardware.profiles import Machine
 from trainer_core.store import Store
 
 
@@ -77,3 +78,21 @@ def test_one_core_is_a_core(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     machine = replace(doctor.detect_machine(), cores=1)
     monkeypatch.setattr(doctor, "detect_machine", lambda: machine)
     assert ", 1 core." in call("doctor", "--home", tmp_path).stdout
+
+
+def test_what_the_gpu_can_do_is_listed_with_the_reason_for_each_no() -> None:
+    machine = Machine("NVIDIA GeForce RTX 3090", (8, 6), 24576, frozenset(), 8, 64000, gpus=1, driver=(580, 95))
+    found = {finding.field: finding.message for finding in gpu_findings(machine, "13.0", frozenset(["triton"]))}
+    assert found["gpu.bf16"] == "bfloat16 arithmetic: yes."
+    assert found["gpu.fp8_matmul"].endswith("no, needs compute capability 8.9, this is 8.6; bf16 matrices instead.")
+    assert "bitsandbytes is not installed" in found["gpu.nf4"]
+    assert not list(gpu_findings(Machine(None, None, None, frozenset(), 8, 64000), None, frozenset()))
+
+
+def test_a_gpu_that_torch_cannot_use_and_a_driver_that_is_broken_are_errors() -> None:
+    old = Machine("NVIDIA GeForce GTX 1080", (6, 1), 8192, frozenset(), 8, 64000, gpus=1, driver=(580, 95))
+    errors = [finding for finding in gpu_findings(old, "13.0", frozenset()) if finding.level == "error"]
+    assert [finding.field for finding in errors] == ["torch"] and "make install" in errors[0].fix
+    broken = Machine(None, None, None, frozenset(), 8, 64000, driver_trouble="it gave no answer.")
+    (error,) = gpu_findings(broken, "13.0", frozenset())
+    assert error.level == "error" and "cpu_fp32" in error.fix

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.config.rule_cases import adapter, gate, loss, noise, optimizer, pictures, run, text
+from tests.unit.config.rule_cases import adapter, gate, loss, memory, noise, optimizer, pictures, run, text
 from tests.unit.config.rule_cases.case import DIFFUSION, FLOW, TEN_STEPS, Case
 from trainer_core.config.load import load_project
 from trainer_core.config.native import with_native_resolution
@@ -14,7 +14,7 @@ from trainer_core.config.project import Project
 from trainer_core.config.rules import RULES, Facts, check_rules
 from trainer_core.errors import ConfigError
 
-TOPICS = (noise, loss, optimizer, adapter, text, pictures, run, gate)
+TOPICS = (noise, loss, optimizer, adapter, text, pictures, run, memory, gate)
 CASES = [case for topic in TOPICS for case in topic.CASES]
 
 

@@ -13,10 +13,11 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[3]
-MOST = 90
+MOST = 120
 HEAVY_LIBRARIES = {
     "PIL",
     "accelerate",
+    "bitsandbytes",
     "cv2",
     "diffusers",
     "fastsafetensors",
@@ -28,8 +29,10 @@ HEAVY_LIBRARIES = {
     "numpy",
     "peft",
     "pyarrow",
+    "pynvml",
     "rich",
     "safetensors",
+    "torch._dynamo",
     "torch.utils.checkpoint",
     "transformers",
     "wandb",
@@ -42,8 +45,10 @@ WORK_MODULES = {
     "trainer_core.data.reports.contact_sheet",
     "trainer_core.data.reports.tables",
     "trainer_core.export.convert",
+    "trainer_core.families.storage.assembly",
     "trainer_core.export.readers.read",
     "trainer_core.stages.examining.examine_lora",
+    "trainer_core.stages.caching.overlap",
     "trainer_core.stages.publishing.lora_files",
     "trainer_core.stages.rendering.comparison",
     "trainer_core.stages.rendering.render_samples",

@@ -93,15 +93,16 @@ def test_times_have_a_date_milliseconds_and_an_offset() -> None:
 
 def test_training_and_held_out_loss_have_an_axis_each_with_a_label() -> None:
     lines = [_line(step, loss=0.15) for step in (10, 20, 30)]
-    training, held_out, rate = loss_curve(lines, {0: 0.9, 30: 0.88}, 30).axes
+    training, rate, seconds, memory, held_out = loss_curve(lines, {0: 0.9, 30: 0.88}, 30).axes
     assert "training loss" in training.get_ylabel() and "held-out loss" in held_out.get_ylabel()
     assert rate.get_ylabel() == "learning rate"
+    assert seconds.get_ylabel() == "seconds a step" and "memory" in memory.get_ylabel()
     # Neither curve is pressed flat by the other's size.
     assert training.get_ylim()[1] < 0.5 < held_out.get_ylim()[0]
 
 
 def test_without_held_out_samples_there_is_no_axis_for_them() -> None:
-    assert len(loss_curve([_line(10), _line(20)], {}, 20).axes) == 2
+    assert len(loss_curve([_line(10), _line(20)], {}, 20).axes) == 4
 
 
 def test_the_running_mean_starts_at_the_first_value_and_follows() -> None:
@@ -113,4 +114,4 @@ def test_the_running_mean_starts_at_the_first_value_and_follows() -> None:
 def test_a_curve_of_no_lines_is_still_a_picture(tmp_path: Path) -> None:
     write_loss_curve([], {}, 0, tmp_path / "curve.png")
     with Image.open(tmp_path / "curve.png") as picture:
-        assert (picture.format, picture.mode, picture.size) == ("PNG", "P", (900, 520))
+        assert (picture.format, picture.mode, picture.size) == ("PNG", "P", (1200, 720))

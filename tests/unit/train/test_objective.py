@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from diffusers.training_utils import cast_training_params
 
 from trainer_core.adapters import lora
 from trainer_core.config.groups import AdapterConfig, AdapterOptionsConfig, LossConfig, NoiseConfig
@@ -19,6 +20,7 @@ from trainer_core.diffusion.noise import sample_noise
 from trainer_core.families import get_family
 from trainer_core.families.model_source import ModelSource
 from trainer_core.families.shared import loading
+from trainer_core.train.memory.batches import parts_of
 from trainer_core.train.objective import preservation_loss, sample_weights, training_loss
 from trainer_core.types import Batch, Bucket, Geometry, Sample, TextCondition
 
@@ -240,3 +242,58 @@ def test_regularisation_pictures_count_by_the_prior_weight() -> None:
     ]
     assert sample_weights(samples, 1.0) == {"b": 2.0, "d": 2.0}
     assert sample_weights(samples, 0.25) == {"b": 2.0, "c": 0.25, "d": 0.5}
+
+
+@pytest.mark.parametrize("family", ["sd15", "flux1"])
+def test_the_gradients_of_a_batch_in_parts_are_those_of_the_batch(trainer: Make, family: str) -> None:
+    """With everything that has a row a sample; 5 samples are 2 + 2 + 1."""
+    settings = {"preservation_weight": 0.5, "type": "huber", "mask_floor": 0.1, "normalise_masks": True}
+    one = trainer(family, loss=settings)
+    made = batch(
+        family,
+        5,
+        class_text=text(2, family, 5),
+        loss_weights=torch.tensor([1.0, 0.3, 2.0, 1.0, 0.1]),
+        masks=torch.rand(5, 1, 8, 8, generator=torch.Generator().manual_seed(1)),
+    )
+    whole = gradients(one, made)
+    one.denoiser.zero_grad()
+    shares: list[float] = []
+    for part, share in parts_of(made, 2):
+        (training_loss(one, part) * share).backward()
+        shares.append(share)
+    assert shares == [0.4, 0.4, 0.2]
+    for name, parameter in one.denoiser.named_parameters():
+        if parameter.requires_grad:
+            torch.testing.assert_close(parameter.grad, whole[name], rtol=1e-5, atol=1e-6)
+
+
+def test_a_batch_that_is_not_split_is_itself() -> None:
+    made = batch()
+    assert [(part is made, share) for part, share in parts_of(made, 0)] == [(True, 1.0)]
+    assert [(part is made, share) for part, share in parts_of(made, 2)] == [(True, 1.0)]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_inputs_that_are_not_cast_give_the_same_gradients_and_are_kept_once(trainer: Make, dtype: torch.dtype) -> None:
+    """The copy that PEFT and autocast make of each input is what saved tensors shrink by."""
+    one = trainer("flux1")
+    one.denoiser.to(dtype)
+    cast_training_params(one.denoiser, torch.float32)
+    one.loader.dtype = dtype
+    one.accelerator.autocast = lambda: torch.autocast("cpu", dtype, enabled=dtype is torch.bfloat16)
+    found: list[dict[str, torch.Tensor]] = []
+    kept: list[int] = []
+    for _ in range(2):
+        storages: dict[int, int] = {}
+
+        def note(tensor: torch.Tensor, storages: dict[int, int] = storages) -> torch.Tensor:
+            storages[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+            found.append(gradients(one, batch("flux1")))
+        kept.append(sum(storages.values()))
+        lora.leave_inputs_uncast(one.denoiser)
+    assert all(torch.equal(gradient, found[1][name]) for name, gradient in found[0].items())
+    assert kept[1] < kept[0] if dtype is torch.bfloat16 else kept[1] == kept[0]

@@ -11,16 +11,17 @@ from typing import TYPE_CHECKING
 import typer
 
 from trainer_core.cli.arithmetic import show_arithmetic
+from trainer_core.cli.memory import memory_of, show_memory
 from trainer_core.cli.options import Config, Debug, Json, Set, Verbose, find_config
 from trainer_core.cli.tables import table
 from trainer_core.cli.terminal import Terminal, show_findings, terminal
-from trainer_core.config.groups import HardwareConfig
 from trainer_core.config.load import load_project, project_home
 from trainer_core.data.epoch.run_length import KEYS, RunLength, run_length
 from trainer_core.data.names import pluralize
 from trainer_core.errors import ConfigError, DatasetError, ModelError
 from trainer_core.families import get_family
 from trainer_core.hardware.detect import detect_machine, select_profile
+from trainer_core.memory import report as memory_report
 from trainer_core.stages.preflight.findings import caption_findings, project_findings
 from trainer_core.stages.preflight.rule_facts import run_findings
 from trainer_core.stages.project.session import Session
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
     from trainer_core.config.project import Project
     from trainer_core.data.manifest import Manifest
+    from trainer_core.memory.planner import Plan
 
 _SHOWN = 5
 """Number of excluded pictures that are named for each cause."""
@@ -43,6 +45,7 @@ class Inspection:
     findings: tuple[Finding, ...]
     project: Project | None = None
     manifest: Manifest | None = None
+    memory: Plan | None = None
 
     @property
     def arithmetic(self) -> RunLength | None:
@@ -108,6 +111,7 @@ def as_dict(found: Inspection) -> dict[str, JSON]:
             "excluded": excluded,
         },
         "arithmetic": figures.as_dict() if figures else dict.fromkeys(KEYS),
+        "memory": memory_report.as_dict(found.memory) if found.memory else None,
     }
 
 
@@ -117,7 +121,7 @@ def _inspect_project(project: Project, home: Path, report: Report) -> Inspection
     except ModelError as error:
         return Inspection((_finding("model.family", error), *_profile(project)), project)
     # The session chooses the profile itself, so that a wrong `hardware.profile` does not hide other errors.
-    session = Session.open(project.model_copy(update={"hardware": HardwareConfig()}), home, report)
+    session = Session.open(_on_this_machine(project), home, report)
     try:
         settings = [*project_findings(session), *_profile(project)]
         if any(finding.field.startswith("datasets.") and finding.level == "error" for finding in settings):
@@ -126,9 +130,17 @@ def _inspect_project(project: Project, home: Path, report: Report) -> Inspection
         found = Inspection((*settings, *dataset), project, manifest)
         if manifest is None or found.arithmetic is None:
             return found
-        return replace(found, findings=(*settings, *run_findings(session, found.arithmetic), *dataset))
+        memory = memory_of(session)
+        needed = memory_report.findings(memory) if memory else []
+        findings = (*settings, *run_findings(session, found.arithmetic), *dataset, *needed)
+        return replace(found, findings=findings, memory=memory)
     finally:
         session.close()
+
+
+def _on_this_machine(project: Project) -> Project:
+    """Return the project with the machine's own profile: a wrong name is one finding among others."""
+    return project.model_copy(update={"hardware": project.hardware.model_copy(update={"profile": "auto"})})
 
 
 def _profile(project: Project) -> Sequence[Finding]:
@@ -160,6 +172,8 @@ def _show(out: Terminal, found: Inspection) -> None:
         _show_dataset(console, found.manifest)
         if found.arithmetic:
             show_arithmetic(console, found.arithmetic)
+        if found.memory is not None:
+            show_memory(console, found.memory)
         console.print()
     # What keeps it from training comes last, so that no table scrolls it away.
     for errors in (False, True):

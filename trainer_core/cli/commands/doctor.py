@@ -5,19 +5,28 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from trainer_core.cli.options import Debug, Home, Json, Verbose, find_home
 from trainer_core.cli.terminal import show_findings, terminal
 from trainer_core.data.names import pluralize
+from trainer_core.families.storage.gds import gds_finding
+from trainer_core.hardware.capabilities import (
+    FEATURES,
+    OLDEST_DRIVERS,
+    Platform,
+    build_problem,
+    capabilities,
+    shown,
+)
 from trainer_core.hardware.detect import detect_machine, select_profile
 from trainer_core.store import Store, verify_store
 from trainer_core.types import Finding, Level
@@ -44,15 +53,24 @@ PACKAGES = (
     "dagster",
 )
 OLDEST_PYTHON = (3, 11)
-OLDEST_DRIVERS = {11: "450.80.02", 12: "525.60.13", 13: "580"}
-"""CUDA major version -> oldest Linux driver that runs it. Source: NVIDIA's CUDA Toolkit release notes, table 2."""
 _LITTLE_MEMORY_MIB, _LITTLE_DISK_GIB, _NO_DISK_GIB = 8 * 1024, 20, 1
 
-EXAMPLES = (("lora-assets doctor", "can this machine train?"),)
+EXAMPLES = (
+    ("lora-assets doctor", "can this machine train?"),
+    ("lora-assets doctor --gds", "can files be read past the CPU, and is it quicker?"),
+)
 """Shown under `--help`."""
 
 
-def doctor(home: Home = None, as_json: Json = False, debug: Debug = False, verbose: Verbose = 0) -> None:
+def doctor(
+    home: Home = None,
+    gds: Annotated[
+        bool, typer.Option("--gds", help="Also try GPUDirect Storage: a file of 256 MiB is written to --home and read.")
+    ] = False,
+    as_json: Json = False,
+    debug: Debug = False,
+    verbose: Verbose = 0,
+) -> None:
     """Say whether this machine can train and the store is undamaged.
 
     Looks at Python, packages, GPU, driver, memory, disk and every byte of the store. Exit code 1 when something has to
@@ -60,6 +78,8 @@ def doctor(home: Home = None, as_json: Json = False, debug: Debug = False, verbo
     """
     with terminal(as_json, debug, verbose) as out:
         findings = list(examine(find_home(home)))
+        if gds:
+            findings.append(gds_finding(find_home(home)))
         if as_json:
             out.emit({"findings": [finding.as_dict() for finding in findings]})
         else:
@@ -73,8 +93,10 @@ def examine(home: Path) -> Iterator[Finding]:
     machine = detect_machine()
     yield from _python()
     yield from _packages()
-    yield torch_finding(_torch_cuda(), _driver(), machine.gpu_name)
+    cuda = _torch_cuda()
+    yield torch_finding(cuda, shown(machine.driver) or None, machine.gpu_name)
     yield from _machine(machine)
+    yield from gpu_findings(machine, cuda, _distributions())
     yield from _disk(home)
     yield from _dagster_home(os.environ.get("DAGSTER_HOME", ""))
     yield from _store(home / "store")
@@ -95,8 +117,8 @@ def torch_finding(cuda: str | None, driver: str | None, gpu: str | None) -> Find
         message = f"is built without CUDA, but there is a GPU ({gpu or 'unknown'})."
         return Finding("error", "torch", message, "Install torch with CUDA: remove .venv and run `make install`.")
     needed = OLDEST_DRIVERS.get(int(cuda.partition(".")[0]))
-    if driver and needed and parts(driver) < parts(needed):
-        message = f"is built for CUDA {cuda}, which needs NVIDIA driver >= {needed}; this one is {driver}."
+    if driver and needed and parts(driver) < needed:
+        message = f"is built for CUDA {cuda}, which needs NVIDIA driver >= {shown(needed)}; this one is {driver}."
         return Finding("error", "torch", message, "Update the driver, or install torch for an older CUDA.")
     return Finding("info", "torch", f"is built for CUDA {cuda}; the driver is {driver or 'unknown'}.", "")
 
@@ -138,23 +160,49 @@ def _torch_cuda() -> str | None:
     return found[1] if found else None
 
 
-def _driver() -> str | None:
-    if shutil.which("nvidia-smi") is None:
-        return None
-    query = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+def _distributions() -> frozenset[str]:
+    """Return those packages of the capability table that are installed."""
+    wanted = {feature.package for feature in FEATURES if feature.package}
+    return frozenset(name for name in wanted if _installed(name))
+
+
+def _installed(name: str) -> bool:
     try:
-        answer = subprocess.run(query, capture_output=True, text=True, timeout=10, check=True).stdout.split()
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return answer[0] if answer and parts(answer[0]) else None
+        version(name)
+    except PackageNotFoundError:
+        return False
+    return True
+
+
+def gpu_findings(machine: Machine, cuda: str | None, packages: frozenset[str]) -> Iterator[Finding]:
+    """Say what of the capability table the GPU can do, and why not the rest.
+
+    Args:
+        machine: what was detected.
+        cuda: CUDA version that torch was built for; None for a build without CUDA.
+        packages: installed distributions.
+    """
+    if machine.driver_trouble:
+        fix = "Until then, `hardware.profile: cpu_fp32` trains on the CPU."
+        yield Finding("error", "gpu", f"there is an NVIDIA driver, but {machine.driver_trouble}", fix)
+    if machine.compute_capability is None:
+        return
+    platform = Platform(machine.compute_capability, machine.driver, parts(cuda or ""), packages)
+    if cuda and (problem := build_problem(platform)):
+        fix = "Remove .venv and run `make install`, which chooses a build that fits."
+        yield Finding("error", "torch", f"cannot use this GPU: {problem}.", fix)
+    for answer in capabilities(platform):
+        yield Finding("info", f"gpu.{answer.feature.name}", f"{answer}.", "")
 
 
 def _machine(machine: Machine) -> Iterator[Finding]:
     if machine.gpu_name is not None:
-        memory = f", {machine.gpu_memory_mib} MiB" if machine.gpu_memory_mib else ""
-        capability = ".".join(map(str, machine.compute_capability or ()))
-        yield Finding("info", "gpu", f"is {machine.gpu_name}{memory}, compute capability {capability}.", "")
-    profile = select_profile("auto", machine)
+        memory = f"{machine.gpu_memory_mib} MiB" if machine.gpu_memory_mib else "shares the computer's memory"
+        capability = shown(machine.compute_capability or ())
+        others = f"; {machine.gpus} GPUs can be used" if machine.gpus > 1 else ""
+        message = f"is {machine.gpu_name}, {memory}, compute capability {capability}{others}."
+        yield Finding("info", "gpu", message, "")
+    profile = select_profile("auto", replace(machine, driver_trouble=""))
     message = (
         f"{profile.name} ({profile.title}): trains in {profile.train_precision}, encodes in {profile.encode_precision} "
         f"{profile.encode_batch_size} at once, {profile.attention} attention, {profile.decode_threads} decode threads"

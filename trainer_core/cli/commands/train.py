@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
+from trainer_core.cli.memory import require_memory
 from trainer_core.cli.options import Config, Debug, Json, Set, Verbose, find_config, show_home
 from trainer_core.cli.progress import duration
 from trainer_core.cli.tables import table
@@ -73,6 +74,7 @@ def bring_up_to_date(out: Terminal, config: str, until: str | None, overrides: S
         try:
             for finding in warnings(session):
                 print(finding, file=sys.stderr)
+            require_memory(session)
             return run_until(session, until, lambda result: shown.finished(result.name, result.action))
         finally:
             session.close()
@@ -94,6 +96,7 @@ def as_dict(results: Sequence[StageResult]) -> dict[str, JSON]:
         "lora": {"path": path, "sha256": sha256} if trained else None,
         "proof": trained.published.metadata["proof"] if trained else None,
         "steps_per_second": trained.published.metadata.get("steps_per_second") if trained else None,
+        "rungs": trained.published.metadata.get("rungs", []) if trained else [],
         "promotion": next((dict(result.settled) for result in results if result.settled), None),
     }
 
@@ -117,6 +120,8 @@ def _show(out: Terminal, results: Sequence[StageResult]) -> None:
             console.print(_proven(proof), soft_wrap=True)
         if answer["steps_per_second"]:
             console.print(f"trained at {answer['steps_per_second']:.2f} steps/s")
+        for rung in answer["rungs"]:
+            console.print(f"memory ran out after step {rung['step']}; from there on: {rung['measure']}")
     if (promotion := answer["promotion"]) is not None:
         console.print("promoted:" if promotion["promoted"] else "not promoted:", "; ".join(promotion["reasons"]))
 

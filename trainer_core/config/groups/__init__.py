@@ -5,6 +5,7 @@ too: what lies at the path is hashed instead.
 """
 
 from trainer_core.config.groups.base import (
+    KEYED_IF_SET,
     NEUTRAL,
     Group,
     Paths,
@@ -21,6 +22,7 @@ from trainer_core.config.groups.data import (
     TagsConfig,
     TextConfig,
 )
+from trainer_core.config.groups.memory import MemoryConfig
 from trainer_core.config.groups.output import (
     ExportConfig,
     GateConfig,
@@ -55,7 +57,9 @@ __all__ = [
     "LatentsConfig",
     "LoggingConfig",
     "LossConfig",
+    "MemoryConfig",
     "ModelConfig",
+    "KEYED_IF_SET",
     "NEUTRAL",
     "NoiseConfig",
     "OptimizerConfig",

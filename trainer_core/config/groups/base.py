@@ -10,6 +10,10 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 NEUTRAL = Field(json_schema_extra={"affects_result": False})
 """Marks a field that changes how the work is done, never what comes out."""
 
+KEYED_IF_SET = Field(json_schema_extra={"keyed_if_set": True})
+"""Marks a field that was added when results with its default were there already: keys hold it only where it has
+another value, so that those results stay."""
+
 
 def _several(value: object) -> object:
     """Let one value stand for a list of one, and nothing for an empty list."""

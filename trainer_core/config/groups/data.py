@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from trainer_core.config.groups.base import NEUTRAL, Group, OwnSide, Paths, Precision, Probability, Sides
+from trainer_core.config.groups.base import KEYED_IF_SET, NEUTRAL, Group, OwnSide, Paths, Precision, Probability, Sides
 
 
 class ModelConfig(Group):
@@ -198,6 +198,8 @@ class LatentsConfig(Group):
     hardware profile's choice. kohya: `no_half_vae` (fp32)."""
     batch_size: Annotated[int, Field(ge=0, le=256), NEUTRAL] = 0
     """Pictures encoded at once; 0 is the hardware profile's choice. kohya: `vae_batch_size`."""
+    tiling: Annotated[bool, KEYED_IF_SET] = False
+    """Encode large pictures tile by tile: less memory, and latents that differ a little where tiles meet."""
 
 
 class TextConfig(Group):

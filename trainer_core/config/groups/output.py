@@ -47,6 +47,11 @@ class SampleConfig(Group):
     """Strengths of the LoRA, one column of the grid each, beside the base. Default: half, as trained, and too much:
     what overfits shows there first."""
 
+    quantise: Annotated[Literal["trained", "dense", "fp8", "int8", "nf4"], NEUTRAL] = "trained"
+    """How the base is held while pictures are rendered, those of the examination too: `trained` as it was trained on
+    (`memory.base`), else as is said. What differs from dense is in the key of the pictures. Default: pictures show what
+    the run saw."""
+
 
 MAX_PICTURES = 64
 """Of one prompt of the gate."""
@@ -146,6 +151,19 @@ class HardwareConfig(Group):
     shards as they are needed. Default: what a 24 GB GPU can spare. kohya: `cache_latents_to_disk`."""
     decode_threads: Annotated[int, Field(ge=0, le=256), NEUTRAL] = 0
     """Threads that decode pictures while the VAE works; 0 is the profile's choice."""
+    compile: Annotated[Literal["auto", "off", "blocks"], NEUTRAL] = "auto"
+    """Compile each kind of block of the denoiser by torch.compile, which takes minutes before the first step and saves
+    10 to 25 % of each (reported, not measured here); `auto` is what the profile's row says. Not together with swapped
+    blocks."""
+    attention: Annotated[Literal["auto", "native", "cudnn", "flash"], NEUTRAL] = "auto"
+    """Kernels of attention that are tried first on a GPU: torch's choice, cuDNN's or flash; `auto` is what the
+    profile's row says."""
+    tf32: Annotated[Literal["auto", "on", "off"], NEUTRAL] = "auto"
+    """Round float32 products to TF32 on a GPU: faster, 10 bits instead of 23; `auto` is off. Enters the key of a run
+    in fp32. Default: what is asked for in fp32 is computed in fp32."""
+    lora: Annotated[Literal["auto", "peft"], NEUTRAL] = "auto"
+    """Compute plain LoRAs on linear layers as one operation, or by PEFT's own layers. Default: the one is 1.02 to 1.16
+    times as fast in a step on CPUs, and rounds less (docs/performance.md)."""
 
 
 class LoggingConfig(Group):

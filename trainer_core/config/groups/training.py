@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import AfterValidator, Field, JsonValue
 
 from trainer_core.adapter_kinds import adapter_kinds
-from trainer_core.config.groups.base import NEUTRAL, Group, Precision, Probability, Rates
+from trainer_core.config.groups.base import KEYED_IF_SET, NEUTRAL, Group, Precision, Probability, Rates
 
 if TYPE_CHECKING:
     AdapterType = str
@@ -270,8 +270,9 @@ class TrainConfig(Group):
     precision: Precision = "auto"
     """Precision of the base model's arithmetic; LoRA weights and optimizer state stay fp32. kohya:
     `mixed_precision`. ai-toolkit: `dtype`."""
-    gradient_checkpointing: Annotated[bool, NEUTRAL] = False
-    """Recompute activations in the backward pass: about half the memory, a third slower, the same result. kohya:
+    gradient_checkpointing: Annotated[bool | Literal["auto", "every_second"], NEUTRAL] = "auto"
+    """Recompute activations in the backward pass: about half the memory, a third slower, the same result.
+    `every_second` does so in every second block, `auto` as far as the step would not fit otherwise. kohya:
     `gradient_checkpointing`. ai-toolkit: `gradient_checkpointing`."""
     ema_decay: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
     """Decay of an exponential moving average of the adapter's weights, which is then what is measured, saved and
@@ -281,11 +282,21 @@ class TrainConfig(Group):
     With `best`, other held-out pictures train anew; with `last`, they are only measured. Default: an overfitted last
     step is the commonest disappointment."""
     evaluate_every: Annotated[int, Field(ge=0, le=1_000_000)] = 0
-    """Steps between measurements of the held-out loss, which `select: best` chooses from; 0 is a tenth of the run.
-    kohya: `validate_every_n_steps`."""
+    """Steps between measurements of the held-out loss, which `select: best` chooses from; 0 is a tenth of the run,
+    or seldomer where `evaluate_share` asks for it. kohya: `validate_every_n_steps`."""
+    evaluate_samples: Annotated[int, Field(ge=0, le=1_000_000), KEYED_IF_SET] = 32
+    """Held-out pictures that are measured at most, chosen by a hash of their names, each dataset in proportion; 0 is
+    all of them. Default: their mean is known well enough to tell steps apart, as all steps are measured on the same."""
+    evaluate_share: Annotated[float, Field(gt=0.0, le=100.0), KEYED_IF_SET] = 0.05
+    """Share of the training time that measuring may take: fewer noise levels (two a picture) and then fewer pictures
+    are measured at a time where it would take more, and seldomer unless `evaluate_every` is given. `plan` says what
+    comes of it. Default: a cost that nobody notices."""
     checkpoint_every: Annotated[int, Field(ge=0, le=1_000_000), NEUTRAL] = 250
     """Steps between resumable checkpoints; 0 saves only when stopping. Default: a few minutes lost at most on usual
     GPUs. kohya: `save_state`."""
     keep_last: Annotated[int, Field(ge=1, le=1000), NEUTRAL] = 2
     """Resumable checkpoints to keep. Default: one to fall back on if the last is damaged. kohya:
     `save_last_n_steps_state`."""
+    profile: Annotated[Mapping[Literal["from", "steps"], Annotated[int, Field(ge=1, le=1_000_000)]], NEUTRAL] = {}
+    """`{from: 10, steps: 3}` records steps 10 to 12 with torch's profiler: `profile/` beside the LoRA gets the trace
+    and a page with the ten dearest operators. Default: recording slows steps down."""

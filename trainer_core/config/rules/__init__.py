@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 from trainer_core.config.native import with_native_resolution
 from trainer_core.config.project import Project
-from trainer_core.config.rules import adapter, gate, loss, noise, optimizer, pictures, run, text
+from trainer_core.config.rules import adapter, gate, loss, memory, noise, optimizer, pictures, run, text
 from trainer_core.config.rules.base import DataFacts, Facts, Rule
 from trainer_core.types import Finding
 
@@ -24,6 +24,7 @@ TOPICS: Mapping[str, tuple[Rule, ...]] = {
     "Captions and text encoders": text.RULES,
     "Pictures": pictures.RULES,
     "The run": run.RULES,
+    "Memory": memory.RULES,
     "The gate": gate.RULES,
 }
 RULES: tuple[Rule, ...] = tuple(rule for rules in TOPICS.values() for rule in rules)

@@ -87,6 +87,8 @@ def _what(trained: Trained) -> str:
     if trained.replaced:
         named = ", ".join(f"{inline(name)} ({component})" for component, name in sorted(trained.replaced.items()))
         lines.append(f"Trained with other components than the base's own: {named}. Load them when you render.")
+    if trained.storage:
+        lines.append(f"Trained on a quantised base: {inline(trained.storage)}. The LoRA itself is in full precision.")
     return "\n\n".join(lines)
 
 

@@ -38,6 +38,8 @@ class Trained:
     """`adapter.type`."""
     replaced: Mapping[str, str] = field(default_factory=dict[str, str])
     """Component of the base -> name of what was read in its place."""
+    storage: str = ""
+    """How the base was held, such as `nf4 (blocks+modulation)`; empty where it was dense."""
 
 
 @dataclass(frozen=True)

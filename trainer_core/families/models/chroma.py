@@ -15,7 +15,9 @@ from trainer_core.families.spec import (
     LatentSpec,
     LoraNames,
     SingleFileSpec,
+    StoredLayers,
     TextLimit,
+    TextShape,
     TextSpec,
 )
 from trainer_core.lazy import torch
@@ -42,14 +44,19 @@ def _with_bool_mask(
     return args, kwargs if mask is None else {**kwargs, "attention_mask": mask.bool()}
 
 
-def _checkpoint_with_mask() -> Callable[..., Any]:
+def _checkpoint_with_mask(recompute: Callable[..., Any] | None = None) -> Callable[..., Any]:
     """Return a function for diffusers' gradient checkpointing that gives single blocks the mask.
 
     diffusers passes it to the double blocks and forgets it for the single ones that follow. They share it, so it is
     remembered from one to the other; what a block recomputes from is bound here, in the forward pass.
+
+    Args:
+        recompute: called with a block and all its arguments; torch's own checkpointing unless given.
     """
     from diffusers.models.transformers.transformer_chroma import ChromaTransformerBlock
     from torch.utils.checkpoint import checkpoint
+
+    run_block = recompute or partial(checkpoint, use_reentrant=False)
 
     mask: Tensor | None = None
 
@@ -57,9 +64,9 @@ def _checkpoint_with_mask() -> Callable[..., Any]:
         nonlocal mask
         if isinstance(block, ChromaTransformerBlock):
             _hidden, _text, _time, _positions, mask = args
-            return checkpoint(block, *args, use_reentrant=False)
+            return run_block(block, *args)
         hidden, time, positions, *_ = args
-        return checkpoint(block, hidden, time, positions, mask, use_reentrant=False)
+        return run_block(block, hidden, time, positions, mask)
 
     return run
 
@@ -67,7 +74,8 @@ def _checkpoint_with_mask() -> Callable[..., Any]:
 def _with_working_masks(denoiser: Any) -> Any:
     """Let attention take the caption's mask as a mask, also in gradient checkpointing."""
     denoiser.register_forward_pre_hook(_with_bool_mask, with_kwargs=True)
-    denoiser.enable_gradient_checkpointing = partial(denoiser.enable_gradient_checkpointing, _checkpoint_with_mask())
+    enable = denoiser.enable_gradient_checkpointing
+    denoiser.enable_gradient_checkpointing = lambda recompute=None: enable(_checkpoint_with_mask(recompute))
     return denoiser
 
 
@@ -87,6 +95,8 @@ SPEC = FamilySpec(
     denoiser="transformer",
     text_components=("tokenizer", "text_encoder"),
     size_multiple=16,
+    stored_layers=StoredLayers(modulation=r"distilled_guidance_layer\..*"),
+    blocks=("transformer_blocks", "single_transformer_blocks"),
     targets={"attention": flux_names.ATTENTION, "attention+mlp": flux_names.LINEAR, "all-linear": flux_names.LINEAR},
     lora=LoraNames(
         base_model_version="chroma",
@@ -99,6 +109,7 @@ SPEC = FamilySpec(
     text=TextSpec(
         length=512,
         version=1,
+        shape=TextShape("transformer.joint_attention_dim", varies=True),
         limits=(TextLimit("tokenizer", "T5", spare=1),),
     ),
     single_file=SingleFileSpec(has=("double_blocks.0.img_attn.qkv.weight", "distilled_guidance_layer.in_proj.bias")),
@@ -149,7 +160,9 @@ class Chroma:
             timestep=timesteps.to(device),
             encoder_hidden_states=given.text.embeds.to(device, dtype),
             txt_ids=torch.zeros(given.text.embeds.shape[-2], 3, device=device),
-            img_ids=packing.grid_ids(height, width, device),
+            img_ids=denoisers.remembered(
+                denoiser, ("positions", device, height, width), lambda: packing.grid_ids(height, width, device)
+            ),
             attention_mask=_joint_mask(given.text.mask, latent_tokens),
             return_dict=False,
         )[0]

@@ -18,8 +18,10 @@ from trainer_core.families.spec import (
     LoraNames,
     RenderSpec,
     SingleFileSpec,
+    StoredLayers,
     TextLimit,
     TextLora,
+    TextShape,
     TextSpec,
 )
 from trainer_core.lazy import torch
@@ -82,6 +84,10 @@ _MAIN = FamilySpec(
     denoiser="transformer",
     text_components=("tokenizer", "text_encoder", "tokenizer_2", "text_encoder_2"),
     size_multiple=16,
+    stored_layers=StoredLayers(
+        modulation=r"(transformer_blocks\.\d+\.norm1(_context)?|single_transformer_blocks\.\d+\.norm)\.linear"
+    ),
+    blocks=("transformer_blocks", "single_transformer_blocks"),
     targets={
         "attention": flux_names.ATTENTION,
         "attention+mlp": flux_names.LINEAR,
@@ -102,6 +108,7 @@ _MAIN = FamilySpec(
     text=TextSpec(
         length=512,
         version=1,
+        shape=TextShape("transformer.joint_attention_dim", pooled="transformer.pooled_projection_dim"),
         choosable_length=True,
         limits=(TextLimit("tokenizer_2", "T5", spare=1),),
         # diffusers loads no LoRA for T5 here, and says nothing
@@ -159,6 +166,7 @@ class Flux1:
         height, width = noisy.shape[-2:]
         guided = bool(denoisers.config_of(denoiser)["guidance_embeds"])
         pictures = (noisy, *given.controls)
+        shapes = ("positions", device, *(latents.shape[-2:] for latents in pictures))
         tokens = denoiser(
             hidden_states=torch.cat([packing.pack(latents.to(device, dtype)) for latents in pictures], dim=1),
             timestep=timesteps.to(device),
@@ -166,7 +174,7 @@ class Flux1:
             pooled_projections=given.text.pooled.to(device, dtype),
             encoder_hidden_states=given.text.embeds.to(device, dtype),
             txt_ids=torch.zeros(given.text.embeds.shape[-2], 3, device=device),
-            img_ids=torch.cat([_position(latents, min(i, 1), device) for i, latents in enumerate(pictures)]),
+            img_ids=denoisers.remembered(denoiser, shapes, lambda: _positions(pictures, device)),
             return_dict=False,
         )[0]
         return packing.unpack(tokens[:, : height * width // 4], height, width)
@@ -177,6 +185,10 @@ class Flux1:
         """Return the prompts as text, and Kontext's control picture."""
         picture = {"image": controls[0]} if controls else {}
         return loading.prompts_as_text(pipeline, prompt, negative_prompt) | picture
+
+
+def _positions(pictures: Sequence[Tensor], device: torch.device) -> Tensor:
+    return torch.cat([_position(latents, min(i, 1), device) for i, latents in enumerate(pictures)])
 
 
 def _position(latents: Tensor, picture: int, device: torch.device) -> Tensor:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from trainer_core.diffusion.flow import flow_schedule
@@ -18,7 +17,9 @@ from trainer_core.families.spec import (
     LoraNames,
     RenderSpec,
     SingleFileSpec,
+    StoredLayers,
     TextLimit,
+    TextShape,
     TextSpec,
 )
 from trainer_core.lazy import torch
@@ -83,16 +84,9 @@ _LAYERS: Mapping[str, tuple[int, ...]] = {"": (10, 20, 30), "klein": (9, 18, 27)
 """By variant."""
 
 
-def _body(encoder: Any) -> Any:
-    """Return the stack of decoder layers of a language model, with or without a vision tower beside it."""
-    return getattr(encoder.model, "language_model", encoder.model)
-
-
-def _without_unread_layers(encoder: Any, variant: str) -> Any:
-    """Drop the layers above the last whose states are read: they cost memory and time, and decide nothing."""
-    # one layer more, because the state after the last layer comes out normed
-    del _body(encoder).layers[max(_LAYERS[variant]) + 1 :]
-    return encoder
+def _read_layers(variant: str) -> int:
+    """Return how many layers are loaded: one more than are read, as the state after the last comes out normed."""
+    return max(_LAYERS[variant]) + 1
 
 
 def _klein_options(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -112,7 +106,7 @@ _DEV = FamilySpec(
             "model",
             "transformers",
             "Mistral3ForConditionalGeneration",
-            after_load=partial(_without_unread_layers, variant=""),
+            most_layers=_read_layers(""),
         ),
         "tokenizer": ComponentSpec("processor", "transformers", "PixtralProcessor"),
         "transformer": ComponentSpec("model", "diffusers", "Flux2Transformer2DModel"),
@@ -121,6 +115,8 @@ _DEV = FamilySpec(
     denoiser="transformer",
     text_components=("tokenizer", "text_encoder"),
     size_multiple=_MULTIPLE,
+    stored_layers=StoredLayers(modulation=r"(double_stream_modulation_(img|txt)|single_stream_modulation)\.linear"),
+    blocks=("transformer_blocks", "single_transformer_blocks"),
     targets={"attention": _ATTENTION, "attention+mlp": _LINEAR, "all-linear": _LINEAR},
     control=ControlSpec(most=10, required=False, in_text=False, fit=fit_control, crop=True),
     lora=LoraNames(
@@ -139,6 +135,7 @@ _DEV = FamilySpec(
     text=TextSpec(
         length=512,
         version=1,
+        shape=TextShape("transformer.joint_attention_dim"),
         limits=(TextLimit("tokenizer", "Mistral", spare=1, before=_before_mistral),),
     ),
     single_file=SingleFileSpec(has=("double_blocks.0.img_attn.qkv.weight", "single_stream_modulation.lin.weight")),
@@ -151,9 +148,7 @@ _KLEIN = replace(
     text=replace(_DEV.text, limits=(TextLimit("tokenizer", "Qwen3", before=qwen3.BEFORE),)),
     components={
         **_DEV.components,
-        "text_encoder": ComponentSpec(
-            "model", "transformers", "Qwen3ForCausalLM", after_load=partial(_without_unread_layers, variant="klein")
-        ),
+        "text_encoder": ComponentSpec("model", "transformers", "Qwen3ForCausalLM", most_layers=_read_layers("klein")),
         "tokenizer": ComponentSpec("tokenizer", "transformers", "Qwen2TokenizerFast"),
     },
     variant="klein",
@@ -214,7 +209,8 @@ class Flux2:
         guided = bool(denoisers.config_of(denoiser)["guidance_embeds"])
         pictures = (noisy, *given.controls)
         embeds = given.text.embeds.to(device, dtype)
-        positions = torch.cat([_grid(latents, i * _CONTROL_TIME, device) for i, latents in enumerate(pictures)])
+        shapes = ("positions", device, *(latents.shape[-2:] for latents in pictures))
+        positions = denoisers.remembered(denoiser, shapes, lambda: _positions(pictures, device))
         words = torch.arange(embeds.shape[1], device=device)[:, None]
         tokens: Tensor = denoiser(
             hidden_states=torch.cat(
@@ -265,6 +261,10 @@ def _mistral_states(encoder: Any, tokenizer: Any, captions: Sequence[str], lengt
         max_length=length,
     )
     return text_models.language_states(encoder.model, tokens)
+
+
+def _positions(pictures: Sequence[Tensor], device: torch.device) -> Tensor:
+    return torch.cat([_grid(latents, i * _CONTROL_TIME, device) for i, latents in enumerate(pictures)])
 
 
 def _grid(latents: Tensor, time: int, device: torch.device) -> Tensor:

@@ -14,7 +14,9 @@ from trainer_core.families.spec import (
     FamilySpec,
     LatentSpec,
     LoraNames,
+    StoredLayers,
     TextLimit,
+    TextShape,
     TextSpec,
 )
 from trainer_core.lazy import torch
@@ -69,12 +71,15 @@ SPEC = FamilySpec(
     denoiser="transformer",
     text_components=("tokenizer", "text_encoder", "tokenizer_2", "text_encoder_2"),
     size_multiple=16,
+    stored_layers=StoredLayers(blocks=f"{_BLOCK}.*", modulation=_BLOCK + r"(text|visual)_modulation\.out_layer"),
+    blocks=("text_transformer_blocks", "visual_transformer_blocks"),
     targets={"attention": f"{_BLOCK}{_ATTENTION}", "attention+mlp": _LINEAR, "all-linear": _LINEAR},
     lora=LoraNames(architecture="Kandinsky-5", network_module="networks.lora_kandinsky"),
     latents=LatentSpec(version=1),
     text=TextSpec(
         length=512,
         version=1,
+        shape=TextShape("transformer.in_text_dim", pooled="transformer.in_text_dim2", varies=True),
         choosable_length=True,
         limits=(TextLimit("tokenizer", "Qwen2.5-VL"),),
     ),
@@ -119,9 +124,11 @@ class Kandinsky5:
         assert text.pooled is not None, "Kandinsky 5's conditions are pooled"
         if text.mask is None:
             return _run(denoiser, noisy, timesteps, text.embeds, text.pooled)
+        # a slice of known length; picking by the mask would wait for the device
+        kept = map(slice, text.lengths) if text.lengths else text.mask
         alone = [
             _run(denoiser, noisy[i : i + 1], timesteps[i : i + 1], text.embeds[i, real][None], text.pooled[i : i + 1])
-            for i, real in enumerate(text.mask)
+            for i, real in enumerate(kept)
         ]
         return torch.cat(alone)
 

@@ -14,7 +14,9 @@ from trainer_core.families.spec import (
     LatentSpec,
     LoraNames,
     SingleFileSpec,
+    StoredLayers,
     TextLimit,
+    TextShape,
     TextSpec,
 )
 from trainer_core.lazy import torch
@@ -68,6 +70,9 @@ SPEC = FamilySpec(
     denoiser="transformer",
     text_components=("tokenizer", "text_encoder"),
     size_multiple=16,
+    stored_layers=StoredLayers(blocks=f"{_BLOCK}.*", modulation=r"(layers|noise_refiner)\.\d+\.norm1\.linear"),
+    blocks=("context_refiner", "noise_refiner", "layers"),
+    never_recomputed=("context_refiner", "noise_refiner"),
     targets={
         "attention": _BLOCK + _ATTENTION,
         "attention+mlp": f"{_BLOCK}({_ATTENTION}|{_MLP})",
@@ -85,6 +90,7 @@ SPEC = FamilySpec(
     text=TextSpec(
         length=256,
         version=1,
+        shape=TextShape("transformer.cap_feat_dim", varies=True),
         limits=(TextLimit("tokenizer", "Gemma 2", spare=1, before=f"{SYSTEM_PROMPT} <Prompt Start> "),),
     ),
     single_file=SingleFileSpec(

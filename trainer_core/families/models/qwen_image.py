@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 from trainer_core.diffusion.flow import flow_schedule
 from trainer_core.families.shared import qwen_image_parts, qwen_vl
-from trainer_core.families.spec import FamilySpec, LatentSpec, RenderSpec, SingleFileSpec, TextLimit, TextSpec
+from trainer_core.families.spec import (
+    FamilySpec,
+    LatentSpec,
+    RenderSpec,
+    SingleFileSpec,
+    StoredLayers,
+    TextLimit,
+    TextShape,
+    TextSpec,
+)
 from trainer_core.types import TextCondition
 
 if TYPE_CHECKING:
@@ -37,6 +46,8 @@ SPEC = FamilySpec(
     denoiser="transformer",
     text_components=("tokenizer", "text_encoder"),
     size_multiple=16,
+    stored_layers=StoredLayers(modulation=qwen_image_parts.MODULATION),
+    blocks=("transformer_blocks",),
     targets=qwen_image_parts.TARGETS,
     overflows_in_fp16=True,
     lora=qwen_image_parts.LORA,
@@ -47,6 +58,7 @@ SPEC = FamilySpec(
     text=TextSpec(
         length=1024,
         version=1,
+        shape=TextShape("transformer.joint_attention_dim", varies=True),
         choosable_length=True,
         limits=(TextLimit("tokenizer", "Qwen2.5-VL"),),
     ),

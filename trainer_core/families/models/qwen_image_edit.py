@@ -18,6 +18,8 @@ from trainer_core.families.spec import (
     LatentSpec,
     RenderSpec,
     SingleFileSpec,
+    StoredLayers,
+    TextShape,
     TextSpec,
 )
 from trainer_core.lazy import torch
@@ -80,6 +82,8 @@ SPEC = FamilySpec(
     denoiser="transformer",
     text_components=("tokenizer", "processor", "text_encoder"),
     size_multiple=16,
+    stored_layers=StoredLayers(modulation=qwen_image_parts.MODULATION),
+    blocks=("transformer_blocks",),
     targets=qwen_image_parts.TARGETS,
     overflows_in_fp16=True,
     control=ControlSpec(most=3, required=True, in_text=True, fit=fit),
@@ -96,6 +100,7 @@ SPEC = FamilySpec(
     text=TextSpec(
         length=1024,
         version=1,
+        shape=TextShape("transformer.joint_attention_dim", varies=True),
     ),
     single_file=SingleFileSpec(
         has=qwen_image_parts.FILE_HAS,

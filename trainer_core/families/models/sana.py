@@ -14,7 +14,9 @@ from trainer_core.families.spec import (
     LatentSpec,
     LoraNames,
     SingleFileSpec,
+    StoredLayers,
     TextLimit,
+    TextShape,
     TextSpec,
 )
 from trainer_core.lazy import torch
@@ -69,6 +71,8 @@ SPEC = FamilySpec(
     denoiser="transformer",
     text_components=("tokenizer", "text_encoder"),
     size_multiple=32,
+    stored_layers=StoredLayers(modulation=""),
+    blocks=("transformer_blocks",),
     targets={
         "attention": _BLOCK + _ATTENTION,
         "attention+mlp": f"{_BLOCK}({_ATTENTION}|{_MLP})",
@@ -84,6 +88,7 @@ SPEC = FamilySpec(
     text=TextSpec(
         length=300,
         version=1,
+        shape=TextShape("transformer.caption_channels", varies=True),
         limits=(TextLimit("tokenizer", "Gemma 2", spare=2),),
     ),
     single_file=SingleFileSpec(has=("blocks.0.cross_attn.q_linear.weight", "blocks.0.mlp.inverted_conv.conv.weight")),

@@ -16,8 +16,10 @@ from trainer_core.families.spec import (
     LoraNames,
     RenderSpec,
     SingleFileSpec,
+    StoredLayers,
     TextLimit,
     TextLora,
+    TextShape,
     TextSpec,
 )
 from trainer_core.types import TextCondition
@@ -60,6 +62,7 @@ SPEC = FamilySpec(
     text_components=("tokenizer", "text_encoder"),
     size_multiple=8,
     # proj_in and proj_out of the blocks are 1x1 convolutions here, so every Linear is in attention or the MLP
+    stored_layers=StoredLayers(blocks=r"(down_blocks|mid_block|up_blocks)\..*", modulation=r".*\.time_emb_proj"),
     targets={
         "attention": _BLOCK + _ATTENTION,
         "attention+mlp": f"{_BLOCK}({_ATTENTION}|{_MLP})",
@@ -80,6 +83,7 @@ SPEC = FamilySpec(
     text=TextSpec(
         length=77,
         version=1,
+        shape=TextShape("unet.cross_attention_dim"),
         clip_skip=True,
         long_captions=True,
         limits=(TextLimit("tokenizer", "CLIP", spare=2),),

@@ -17,6 +17,7 @@ from trainer_core.families.spec import (
     SingleFileSpec,
     TextLimit,
     TextLora,
+    TextShape,
     TextSpec,
 )
 from trainer_core.lazy import torch
@@ -72,6 +73,7 @@ SPEC = FamilySpec(
     denoiser="transformer",
     text_components=("tokenizer", "text_encoder", "tokenizer_2", "text_encoder_2", "tokenizer_3", "text_encoder_3"),
     size_multiple=16,
+    blocks=("transformer_blocks",),
     targets={
         "attention": _BLOCK + _ATTENTION,
         "attention+mlp": f"{_BLOCK}({_ATTENTION}|{_MLP})",
@@ -94,6 +96,7 @@ SPEC = FamilySpec(
     text=TextSpec(
         length=256,
         version=1,
+        shape=TextShape("transformer.joint_attention_dim", pooled="transformer.pooled_projection_dim", more=77),
         choosable_length=True,
         limits=(TextLimit("tokenizer_3", "T5", spare=1),),
         lora={"text_encoder": TextLora(clip.LORA), "text_encoder_2": TextLora(clip.LORA)},

@@ -15,8 +15,10 @@ from trainer_core.families.spec import (
     LoraNames,
     RenderSpec,
     SingleFileSpec,
+    StoredLayers,
     TextLimit,
     TextLora,
+    TextShape,
     TextSpec,
 )
 from trainer_core.lazy import torch
@@ -84,6 +86,7 @@ SPEC = FamilySpec(
     denoiser="unet",
     text_components=("tokenizer", "text_encoder", "tokenizer_2", "text_encoder_2"),
     size_multiple=8,
+    stored_layers=StoredLayers(blocks=r"(down_blocks|mid_block|up_blocks)\..*", modulation=r".*\.time_emb_proj"),
     targets={
         "attention": _BLOCK + _ATTENTION,
         "attention+mlp": f"{_BLOCK}({_ATTENTION}|{_MLP})",
@@ -107,6 +110,7 @@ SPEC = FamilySpec(
     text=TextSpec(
         length=77,
         version=1,
+        shape=TextShape("unet.cross_attention_dim", pooled="text_encoder_2.projection_dim"),
         long_captions=True,
         limits=(TextLimit("tokenizer", "CLIP", spare=2),),
         lora={"text_encoder": TextLora(clip.LORA, unread=1), "text_encoder_2": TextLora(clip.LORA)},

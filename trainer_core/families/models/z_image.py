@@ -15,7 +15,9 @@ from trainer_core.families.spec import (
     LatentSpec,
     LoraNames,
     SingleFileSpec,
+    StoredLayers,
     TextLimit,
+    TextShape,
     TextSpec,
 )
 from trainer_core.lazy import torch
@@ -63,6 +65,8 @@ SPEC = FamilySpec(
     denoiser="transformer",
     text_components=("tokenizer", "text_encoder"),
     size_multiple=16,
+    stored_layers=StoredLayers(blocks=f"{_BLOCK}.*", modulation=r"(layers|noise_refiner)\.\d+\.adaLN_modulation\.\d+"),
+    blocks=("noise_refiner", "context_refiner", "layers"),
     targets={
         "attention": _BLOCK + _ATTENTION,
         "attention+mlp": f"{_BLOCK}({_ATTENTION}|{_MLP})",
@@ -83,6 +87,7 @@ SPEC = FamilySpec(
     text=TextSpec(
         length=512,
         version=1,
+        shape=TextShape("transformer.cap_feat_dim", varies=True),
         limits=(TextLimit("tokenizer", "Qwen3", before=qwen3.BEFORE),),
     ),
     single_file=SingleFileSpec(
@@ -128,8 +133,10 @@ class ZImage:
         """
         dtype, device = denoisers.dtype_of(denoiser), denoisers.device_of(denoiser)
         embeds, mask = given.text.embeds.to(device, dtype), given.text.mask
-        # pads stand at the end; one transfer for the batch tells where
-        lengths = [embeds.shape[1]] * len(embeds) if mask is None else mask.sum(dim=1).tolist()
+        lengths: Sequence[int] = [embeds.shape[1]] * len(embeds)
+        if mask is not None:
+            # pads stand at the end; where nobody counted them, the device is asked where
+            lengths = given.text.lengths or mask.sum(dim=1).tolist()
         predictions: list[Tensor] = denoiser(
             list(noisy.to(device, dtype).unsqueeze(2)),
             1.0 - timesteps.to(device),

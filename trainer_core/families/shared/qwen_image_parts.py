@@ -18,6 +18,7 @@ _BLOCK = r"transformer_blocks\.\d+\."
 _ATTENTION = r"attn\.(to_[qkv]|to_out\.0|add_[qkv]_proj|to_add_out)"
 _MLP = r"(img|txt)_mlp\.net\.(0\.proj|2)"
 _MODULATION = r"(img|txt)_mod\.1"
+MODULATION = _BLOCK + _MODULATION
 
 TARGETS: Mapping[str, str] = {
     "attention": f"{_BLOCK}{_ATTENTION}",

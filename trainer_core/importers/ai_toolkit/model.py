@@ -33,6 +33,7 @@ from trainer_core.importers.core.key_table import (
     to,
 )
 from trainer_core.importers.core.key_table import unsupported as no
+from trainer_core.importers.core.memory_settings import base_rows, scheme_named_by, swap_rows, swapped_share
 from trainer_core.importers.core.prompts import Prompt, convert_prompts, parse_line
 from trainer_core.types import JSON
 
@@ -98,7 +99,9 @@ MODEL: list[Row] = [
         "model.arch model.is_xl model.is_flux model.is_v3 model.is_lumina2", "It is read to detect the family."
     ),
     to("model.is_v_pred", "noise.prediction", unless_off(lambda value, context: "v_prediction")),
-    *memory("model.quantize model.quantize_te model.low_vram model.auto_memory model.layer_offloading"),
+    *base_rows("model.quantize", scheme_named_by("model.qtype", "qfloat8")),
+    *swap_rows("model.layer_offloading", swapped_share),
+    *memory("model.quantize_te model.low_vram model.auto_memory"),
     *memory("model.text_encoder_bits model.split_model_over_gpus model.compile model.block_compile"),
     *memory("model.accuracy_recovery_adapter network.layer_offloading"),
     *irrelevant("model.qtype model.qtype_te model.quantize_kwargs.*", "See `quantize`."),

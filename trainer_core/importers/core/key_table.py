@@ -157,8 +157,8 @@ def irrelevant(keys: str, why: str) -> list[Row]:
 
 
 MEMORY = (
-    "There is no such memory setting here yet: the whole base is in memory, in `train.precision`. "
-    "`train.gradient_checkpointing`, a smaller `train.batch_size` or `bucket.resolution` need less."
+    "Memory is not saved in this way here. `memory.base`, `memory.blocks_to_swap`, `memory.micro_batch` and "
+    "`train.gradient_checkpointing` are what there is; `lora-assets plan` says what fits."
 )
 _NO_SAVING: tuple[JSON, ...] = (*OFF, "NONE", "no_change", "no_change_te", "default", -1)
 

@@ -28,13 +28,13 @@ from trainer_core.importers.core.key_table import (
     dropped,
     irrelevant,
     memory,
-    quantised,
     refused,
     secret,
     several,
     to,
 )
 from trainer_core.importers.core.key_table import unsupported as no
+from trainer_core.importers.core.memory_settings import base_rows, offloaded, swap_rows
 from trainer_core.importers.core.targets import transformer_blocks
 from trainer_core.types import JSON
 
@@ -87,6 +87,11 @@ def _batch(value: JSON, context: Context) -> JSON:
     return changed({"train.batch_size": smallest}, "It differs by resolution there; ours is one: the smallest.")
 
 
+def _checkpointing(value: JSON, context: Context) -> JSON:
+    """Read the switch; `unsloth` is checkpointing whose kept activations lie in the computer's memory."""
+    return offloaded(value, context) if value == "unsloth" else truth(value)
+
+
 def _huber(value: JSON, context: Context) -> JSON:
     found: dict[str, JSON] = {"loss.type": "huber", "loss.huber_c": number(value), "loss.huber_schedule": "constant"}
     return changed(
@@ -135,8 +140,9 @@ ROWS: list[Row] = [
     vae_row("model.vae_path"),
     *text_encoder_rows(("model.llm_path", "model.clip_path", "model.text_encoder_path")),
     to("model.dtype", "train.precision", precision),
-    *[several(f"model.{key}", "", quantised) for key in ("transformer_dtype", "diffusion_model_dtype")],
-    *memory("model.text_encoder_nf4 model.text_encoder_fp8 blocks_to_swap compile"),
+    *base_rows("model.transformer_dtype model.diffusion_model_dtype"),
+    *swap_rows("blocks_to_swap"),
+    *memory("model.text_encoder_nf4 model.text_encoder_fp8 compile"),
     several("model.timestep_sample_method", "noise.timestep_sampling noise.shift", flow_only(_sampling)),
     *irrelevant(
         "model.sigmoid_scale model.shift model.flux_shift model.lumina_shift", "See the sampling of timesteps."
@@ -202,7 +208,7 @@ ROWS: list[Row] = [
     no("force_constant_lr", "Set `optimizer.lr`."),
     several("pseudo_huber_c", "loss.type loss.huber_c loss.huber_schedule", _huber, status="changed"),
     to("uncond_fraction", "caption.dropout", unless_off(number)),
-    to("activation_checkpointing", "train.gradient_checkpointing", lambda value, context: truth(value)),
+    to("activation_checkpointing", "train.gradient_checkpointing", _checkpointing),
     *irrelevant("reentrant_activation_checkpointing", HARDWARE),
     *irrelevant("disable_block_swap_for_eval", "See `blocks_to_swap`."),
     *irrelevant("pipeline_stages partition_method partition_split map_num_proc", HARDWARE),
@@ -224,11 +230,11 @@ ROWS: list[Row] = [
     to("eval_every_n_steps", "train.evaluate_every", unless_off(number)),
     *irrelevant(
         "eval_every_n_epochs eval_every_n_examples eval_before_first_step eval_micro_batch_size_per_gpu",
-        "`train.evaluate_every` measures all held-out pictures.",
+        "`train.evaluate_every`, `train.evaluate_samples` and `train.evaluate_share` decide what is measured.",
     ),
     *irrelevant(
         "image_eval_micro_batch_size_per_gpu eval_gradient_accumulation_steps",
-        "`train.evaluate_every` measures all held-out pictures.",
+        "`train.evaluate_every`, `train.evaluate_samples` and `train.evaluate_share` decide what is measured.",
     ),
     to("logging_steps", "logging.every", number),
     *irrelevant("steps_per_print x_axis_examples video_clip_mode resume_from_checkpoint regenerate_cache", _PROGRAM),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from trainer_core.importers.core.components import text_encoder_rows, vae_row
 from trainer_core.importers.core.key_table import Row, irrelevant, memory
 from trainer_core.importers.core.key_table import unsupported as no
+from trainer_core.importers.core.memory_settings import base_rows, offload_rows, swap_rows, switched
 
 HARDWARE = "It is a matter of hardware: `hardware.profile` decides."
 
@@ -13,8 +14,10 @@ CACHED = "Latents and embeddings are always cached here, and every change is not
 OTHER: list[Row] = [
     *irrelevant("cache_latents cache_latents_to_disk skip_cache_check cache_info", CACHED),
     *irrelevant("xformers sdpa mem_eff_attn flash_attn sage_attn attn_mode split_attn highvram", HARDWARE),
-    *memory("full_fp16 full_bf16 fp8_base fp8_base_unet fp8_scaled blocks_to_swap single_blocks_to_swap"),
-    *memory("double_blocks_to_swap cpu_offload_checkpointing torch_compile dynamo_backend fused_backward_pass"),
+    *base_rows("fp8_base fp8_base_unet fp8_scaled", switched("fp8")),
+    *swap_rows("blocks_to_swap single_blocks_to_swap double_blocks_to_swap"),
+    *offload_rows("cpu_offload_checkpointing"),
+    *memory("full_fp16 full_bf16 torch_compile dynamo_backend fused_backward_pass"),
     *memory("lowram lowvram split_mode deepspeed offload_optimizer_device offload_param_device use_ramtorch"),
     *memory("fp16_master_weights_and_gradients"),
     *irrelevant("dynamo_mode dynamo_use_fullgraph dynamo_use_dynamic", "See `dynamo_backend`."),

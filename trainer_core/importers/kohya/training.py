@@ -359,7 +359,7 @@ OUTPUT: list[Row] = [
     to("validate_every_n_steps", "train.evaluate_every", _EVERY),
     *irrelevant(
         "validate_every_n_epochs max_validation_steps validation_seed",
-        "`train.evaluate_every` measures all held-out pictures.",
+        "`train.evaluate_every`, `train.evaluate_samples` and `train.evaluate_share` decide what is measured.",
     ),
     to("gemma2_max_token_length", "text.max_length", count),
     to("t5xxl_max_token_length", "text.max_length", count),

@@ -30,6 +30,7 @@ from trainer_core.importers.core.key_table import (
     to,
 )
 from trainer_core.importers.core.key_table import unsupported as no
+from trainer_core.importers.core.memory_settings import base_rows, offloaded
 from trainer_core.importers.onetrainer import targets
 from trainer_core.types import JSON
 
@@ -168,8 +169,7 @@ def _argument(name: str) -> Convert:
 def checkpointing(value: JSON, context: Context) -> JSON:
     """Read the switch, which older versions wrote as the name of a kind."""
     if value == "CPU_OFFLOADED":
-        note = "Activations stay on the GPU here: they are computed again, not offloaded."
-        return changed({"train.gradient_checkpointing": True}, note)
+        return offloaded(value, context)
     if isinstance(value, str):
         return value != "OFF"
     return truth(value)
@@ -236,7 +236,8 @@ PARTS: list[Row] = [
             "text_encoder_4",
         )
     ],
-    *[several(f"{part}.weight_dtype", "", quantised) for part in _PARTS if part != "vae"],
+    *base_rows("unet.weight_dtype transformer.weight_dtype"),
+    *[several(f"{part}.weight_dtype", "", quantised) for part in _PARTS if part not in ("vae", "unet", "transformer")],
     *[
         irrelevant(f"{part}.*", HARDWARE)[0]
         for part in (

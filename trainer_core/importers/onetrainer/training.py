@@ -27,13 +27,13 @@ from trainer_core.importers.core.key_table import (
     dropped,
     irrelevant,
     memory,
-    quantised,
     refused,
     secret,
     several,
     to,
 )
 from trainer_core.importers.core.key_table import unsupported as no
+from trainer_core.importers.core.memory_settings import base_rows, swap_rows, swapped_share
 from trainer_core.importers.onetrainer.parts import ADAPTER, ENCODERS, HARDWARE, OPTIMIZER, PARTS, checkpointing
 from trainer_core.types import JSON
 
@@ -317,8 +317,9 @@ OUTPUT: list[Row] = [
     *irrelevant(
         "async_gradient_reduce_buffer train_device temp_device fallback_train_dtype enable_autocast_cache", HARDWARE
     ),
-    several("weight_dtype", "", quantised),
-    *memory("compile enable_activation_offloading layer_offload_fraction"),
+    *base_rows("weight_dtype"),
+    *swap_rows("layer_offload_fraction", swapped_share),
+    *memory("compile enable_activation_offloading"),
     *irrelevant("async_offloading enable_async_offloading", "It belongs to offloading."),
     *irrelevant("attention_mechanism", HARDWARE),
     no("force_circular_padding", "Convolutions always keep the padding of the base."),

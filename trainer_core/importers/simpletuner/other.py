@@ -26,6 +26,7 @@ from trainer_core.importers.core.key_table import (
     to,
 )
 from trainer_core.importers.core.key_table import unsupported as no
+from trainer_core.importers.core.memory_settings import answered, base_rows, swap_rows
 from trainer_core.importers.simpletuner.adapter import HARDWARE
 from trainer_core.types import JSON
 
@@ -166,10 +167,22 @@ OUTPUT: list[Row] = [
     to("num_processes", "hardware.num_processes", number),
 ]
 
+
+def _interval(value: JSON, context: Context) -> JSON:
+    """Read the distance between checkpointed blocks."""
+    if amount(value) <= 1:
+        return dropped("Every block, as `gradient_checkpointing` says.")
+    note = "" if amount(value) == 2 else "Every second block here, which needs less memory."  # noqa: PLR2004 - a distance
+    return answered({"train.gradient_checkpointing": "every_second"}, note, differs=bool(note))
+
+
 OTHER: list[Row] = [
-    *memory("base_model_precision quantization_config quantize_activations"),
+    *base_rows("base_model_precision"),
+    *swap_rows("musubi_blocks_to_swap"),
+    to("gradient_checkpointing_interval", "train.gradient_checkpointing", _interval),
+    *memory("quantization_config quantize_activations"),
     *memory("text_encoder_1_precision text_encoder_2_precision text_encoder_3_precision text_encoder_4_precision"),
-    *memory("ramtorch enable_group_offload musubi_blocks_to_swap dynamo_backend deepspeed_config fsdp_enable"),
+    *memory("ramtorch enable_group_offload dynamo_backend deepspeed_config fsdp_enable"),
     *memory("enable_chunked_feed_forward"),
     *irrelevant("feed_forward_chunk_size", "See `enable_chunked_feed_forward`."),
     *memory("vae_enable_tiling vae_enable_slicing vae_enable_patch_conv"),

@@ -8,14 +8,16 @@ from typing import Annotated
 
 from trainer_core.config.groups import NoiseConfig, TextConfig
 from trainer_core.config.reads import GroupPart, KeyedBy, StageSettings
+from trainer_core.data.epoch.held_out import chosen_held_out
 from trainer_core.stages.caching.entries import control_keys_of, keys_of
-from trainer_core.stages.group_parts import Resolution, Threads, TrainPrecision
+from trainer_core.stages.group_parts import BaseStorage, Resolution, Threads, TrainPrecision
+from trainer_core.stages.project.quantised_base import storage_key, storage_of
 from trainer_core.stages.rendering.encoded_prompts import encoded_key
 from trainer_core.stages.rendering.prompts import Prompts, own_prompts
-from trainer_core.stages.rendering.renderer import RenderedSample, render_precision
+from trainer_core.stages.rendering.renderer import RenderedSample, render_precision, rendered_storage
 from trainer_core.stages.stage import StageContext
 from trainer_core.store.keys import digest
-from trainer_core.types import JSON, FileStat
+from trainer_core.types import JSON, FileStat, Sample
 
 NAME = "metrics"
 METRICS = "metrics.json"
@@ -38,15 +40,23 @@ class ExamQuestions(GroupPart):
 
 
 @dataclass(frozen=True)
+class MeasuredTraining(TrainPrecision):
+    """What of training decides losses, of the group `train`."""
+
+    evaluate_samples: int
+
+
+@dataclass(frozen=True)
 class MetricsSettings(StageSettings):
     """The settings that decide what is measured, and how."""
 
     noise: NoiseConfig
-    train: TrainPrecision
+    train: MeasuredTraining
     bucket: Resolution
     hardware: Threads
     gate: ExamQuestions
     sample: RenderedSample
+    memory: Annotated[BaseStorage, KeyedBy("`base_storage` among the inputs, where the base is not dense")]
     text: Annotated[
         TextConfig, KeyedBy("`encoded prompts` among the inputs, and the version of cached_text_embeddings")
     ]
@@ -64,13 +74,27 @@ def exam_inputs(context: MetricsContext) -> dict[str, JSON]:
     return {
         **({"control pictures": controls} if controls else {}),
         **({"encoded prompts": encoded} if encoded else {}),
+        **_storage_inputs(context),
         "weights": dict(workspace.fingerprints),
         "precision": workspace.precision("train", context.settings.train.precision),
         "rendered_in": render_precision(workspace),
-        "held_out": sorted(sample.id for sample in workspace.manifest.samples if sample.split == "held_out"),
+        "held_out": sorted(sample.id for sample in measured_samples(context)),
         "judge": _hashes(context, [gate.judge] if gate.judge else []),
         "clip": _hashes(context, _clip_files(gate.clip_path)),
     }
+
+
+def measured_samples(context: MetricsContext) -> list[Sample]:
+    """Return the held-out samples whose losses are measured, at most `train.evaluate_samples`."""
+    return chosen_held_out(context.workspace.manifest.samples, context.settings.train.evaluate_samples)
+
+
+def _storage_inputs(context: MetricsContext) -> dict[str, JSON]:
+    """Return how the base is held for losses and for pictures; nothing where it is dense for both."""
+    memory, quantise = context.settings.memory, context.settings.sample.quantise
+    trained, rendered = storage_of(context.workspace, memory), rendered_storage(context.workspace, memory, quantise)
+    of_pictures: dict[str, JSON] = {} if rendered == trained else {"rendered_base": rendered.key}
+    return {**storage_key(trained), **of_pictures}
 
 
 def exam_prompts(context: MetricsContext) -> Prompts:
@@ -92,14 +116,17 @@ def _clip_files(folder: Path | None) -> list[Path]:
 def exam_key(context: MetricsContext) -> str:
     """Digest of what held-out losses must share to be compared: base, noise, and what is held out."""
     workspace = context.workspace
-    samples = [sample for sample in workspace.manifest.samples if sample.split == "held_out"]
+    samples = measured_samples(context)
     ids = [sample.id for sample in samples]
     held_out: list[JSON] = [
         keys_of(context.upstream[name], ids) for name in ("cached_latents", "cached_text_embeddings")
     ]
     if controls := control_keys_of(context.upstream["cached_latents"], samples):
         held_out.append({name: list(keys) for name, keys in controls.items()})
-    weights = workspace.weights(workspace.family.spec.denoiser_components)
+    weights: dict[str, JSON] = {
+        **workspace.weights(workspace.family.spec.denoiser_components),
+        **storage_key(storage_of(workspace, context.settings.memory)),
+    }
     noise = context.settings.noise.model_dump(mode="json")
     return digest([weights, workspace.precision("train", context.settings.train.precision), noise, held_out])
 
@@ -111,11 +138,12 @@ def picture_exam_key(context: MetricsContext) -> str:
         return ""
     inputs = {name: part for name, part in exam_inputs(context).items() if name not in _NOT_OF_CONCEPT_PICTURES}
     questions = [list(gate.concept_prompts), gate.pictures, gate.seed, context.settings.bucket.resolution]
-    return digest([inputs, questions, asdict(sample), noise.prediction, noise.zero_terminal_snr])
+    rendered = {name: value for name, value in asdict(sample).items() if name != "quantise"}
+    return digest([inputs, questions, rendered, noise.prediction, noise.zero_terminal_snr])
 
 
 def measurements(context: MetricsContext) -> int:
     """Return how many losses and pictures are measured, of base and LoRA."""
     gate = context.settings.gate
-    held_out = sum(sample.split == "held_out" for sample in context.workspace.manifest.samples)
+    held_out = len(measured_samples(context))
     return 2 * (held_out + len(gate.concept_prompts + gate.other_prompts) * gate.pictures)

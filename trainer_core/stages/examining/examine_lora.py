@@ -3,35 +3,44 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial
 from statistics import fmean
 from typing import Any
 
-from trainer_core.families.shared import loading
-from trainer_core.hardware.placement import move_to_device, torch_device, torch_dtype, torch_work, use_attention
-from trainer_core.sampling.evaluate import Evaluator
+import torch
+
+from trainer_core.families.storage.schemes import DENSE, Storage
+from trainer_core.hardware.placement import torch_device, torch_dtype, torch_work
+from trainer_core.sampling.evaluate import Evaluator, HeldOut, all_levels, means
 from trainer_core.sampling.exam import Exam, Score, load_clip_score, load_judge, render_exam, score_exam
+from trainer_core.stages.caching.base_losses import base_losses
 from trainer_core.stages.examining.exam_keys import (
     METRICS,
     NAME,
     MetricsContext,
     exam_key,
     exam_prompts,
+    measured_samples,
     measurements,
     picture_exam_key,
 )
+from trainer_core.stages.project.quantised_base import load_base, storage_of
 from trainer_core.stages.publishing import promotion
 from trainer_core.stages.publishing.lora_names import file_for_diffusers, same_base
 from trainer_core.stages.rendering.encoded_prompts import prompt_inputs
 from trainer_core.stages.rendering.lora_loading import load_lora
-from trainer_core.stages.rendering.renderer import open_pipeline, render_settings
+from trainer_core.stages.rendering.renderer import open_pipeline, render_settings, rendered_storage
 from trainer_core.stages.results import BaseAndLora, ChampionLoss, ExamFigures, PictureScores
 from trainer_core.stages.stage import Outcome
 from trainer_core.stages.training.live_text import held_out_with_lora
 from trainer_core.stages.training.training_data import held_out_samples
 from trainer_core.store import Published
 from trainer_core.store.keys import digest
+
+log = logging.getLogger(__name__)
 
 
 def examine(context: MetricsContext) -> Outcome:
@@ -56,6 +65,7 @@ def examine(context: MetricsContext) -> Outcome:
         figures=losses.mean | figures,
         by_sample=losses.by_sample,
         champion=losses.champion,
+        dense_base_loss=losses.dense_base,
         picture_exam=picture_exam_key(context),
         scores=scores,
     )
@@ -82,6 +92,8 @@ class _HeldOutLosses:
 
     by_sample: Mapping[str, BaseAndLora] = field(default_factory=dict[str, BaseAndLora])
     champion: ChampionLoss | None = None
+    dense_base: float | None = None
+    """Of the base in full precision, where the one that was trained on is quantised; None where it did not fit."""
 
     @property
     def mean(self) -> dict[str, BaseAndLora]:
@@ -94,20 +106,36 @@ class _HeldOutLosses:
 def _held_out_losses(context: MetricsContext, progress: _Progress) -> _HeldOutLosses:
     """Measure the base, the same base with the exported LoRA, and with the champion's if it must be measured."""
     workspace, settings = context.workspace, context.settings
-    samples = held_out_samples(context.workspace, context.upstream)
+    samples = held_out_samples(workspace, context.upstream, {sample.id for sample in measured_samples(context)})
     if not samples:
         return _HeldOutLosses()
     dtype = torch_dtype(workspace.precision("train", settings.train.precision))
     schedule = workspace.family.noise_schedule(workspace.source, settings.noise)
     evaluator = Evaluator(workspace.family, schedule, torch_device(workspace.profile), dtype, settings.noise.guidance)
-    denoiser: Any = move_to_device(loading.load_denoiser(workspace.source, dtype), workspace.profile)
-    use_attention(denoiser, workspace.profile.attention)
+    storage = storage_of(workspace, settings.memory)
+    found = _losses_with_adapters(context, storage, evaluator, samples, progress)
+    if storage.dense:
+        return found
+    # The quantised base is gone by now.
+    dense = _dense_base_loss(context, evaluator, samples)
+    if dense is not None:
+        quantised = found.mean["held_out_loss"].base
+        figures = (quantised, storage.title, dense, 100 * (quantised / dense - 1))
+        log.info("held-out loss of the base: %.6f as %s, %.6f dense (%+.2f %%)", *figures)
+    return replace(found, dense_base=dense)
+
+
+def _losses_with_adapters(
+    context: MetricsContext, storage: Storage, evaluator: Evaluator, samples: list[HeldOut], progress: _Progress
+) -> _HeldOutLosses:
+    workspace, settings = context.workspace, context.settings
+    denoiser: Any = load_base(workspace, evaluator.dtype, storage)
 
     def losses_with(lora: Published) -> dict[str, float]:
         with held_out_with_lora(workspace, settings.text, denoiser, file_for_diffusers(lora), samples) as read:
-            return evaluator.losses(denoiser, read, progress)
+            return means(evaluator.losses(denoiser, read, all_levels(read), progress))
 
-    base = evaluator.losses(denoiser, samples, progress)
+    base = _base_losses(context, storage, evaluator, samples, lambda: denoiser, progress)
     lora = losses_with(context.upstream["lora_checkpoint"])
     by_sample = {name: BaseAndLora(base[name], lora[name]) for name in sorted(base)}
     if (champion := _champion_to_measure(context)) is None:
@@ -115,6 +143,33 @@ def _held_out_losses(context: MetricsContext, progress: _Progress) -> _HeldOutLo
     losses = losses_with(champion)
     of_champion = {name: losses[name] for name in sorted(losses)}
     return _HeldOutLosses(by_sample, ChampionLoss(champion.data_version, fmean(of_champion.values()), of_champion))
+
+
+def _base_losses(  # noqa: PLR0913 - what is measured, of what, and who is told
+    context: MetricsContext,
+    storage: Storage,
+    evaluator: Evaluator,
+    samples: list[HeldOut],
+    load: Callable[[], Any],
+    progress: Callable[[], None],
+) -> dict[str, float]:
+    """Return each sample's loss of the base in a scheme; `load` is called where one is not known."""
+    workspace, settings = context.workspace, context.settings
+    precision = workspace.precision("train", settings.train.precision)
+    remembered = base_losses(workspace, settings.noise, precision, context.upstream, storage)
+    return means(
+        remembered.complete(samples, lambda missing: evaluator.losses(load(), missing, all_levels(missing), progress))
+    )
+
+
+def _dense_base_loss(context: MetricsContext, evaluator: Evaluator, samples: list[HeldOut]) -> float | None:
+    """Measure the base in full precision, beside the quantised one; None where it does not fit into memory."""
+    load = partial(load_base, context.workspace, evaluator.dtype, DENSE)
+    try:
+        return fmean(_base_losses(context, DENSE, evaluator, samples, load, lambda: None).values())
+    except torch.OutOfMemoryError:
+        log.warning("the held-out loss of the dense base is not measured: the base does not fit into memory whole")
+        return None
 
 
 def _champion_to_measure(context: MetricsContext) -> Published | None:
@@ -135,7 +190,8 @@ def _exam_scores(
     if not gate.concept_prompts + gate.other_prompts:
         return {}, {}
     exam = _exam(context)
-    pipeline = open_pipeline(workspace, context.settings.noise)
+    storage = rendered_storage(workspace, context.settings.memory, context.settings.sample.quantise)
+    pipeline = open_pipeline(workspace, context.settings.noise, storage)
     inputs = prompt_inputs(workspace.family, context.settings.text)
     base = score_exam(exam, render_exam(pipeline, inputs, exam, progress))
     load_lora(pipeline, file_for_diffusers(context.upstream["lora_checkpoint"]), workspace.family.spec)

@@ -13,9 +13,11 @@ from trainer_core.stages.preflight.base_and_paths import (
 from trainer_core.stages.preflight.captions import uncalled_concept_findings, varied_caption_findings
 from trainer_core.stages.preflight.datasets import picture_findings
 from trainer_core.stages.preflight.exports import format_findings
+from trainer_core.stages.preflight.machine import machine_findings
 from trainer_core.stages.preflight.rule_facts import run_findings, setting_findings
 from trainer_core.stages.preflight.sampling import sample_findings
 from trainer_core.stages.preflight.services import service_findings
+from trainer_core.stages.preflight.swapping import swapping_findings
 from trainer_core.stages.preflight.truncation import truncation_findings
 from trainer_core.stages.project.session import Session
 from trainer_core.train.optim.findings import check_optimizer
@@ -35,9 +37,11 @@ def project_findings(session: Session) -> list[Finding]:
     findings += base
     findings += format_findings(session)
     findings += service_findings(project)
+    findings += machine_findings(session)
     if not base:
         # Without the base it is not known which variant it is, and so not what it takes.
         findings += sample_findings(session)
+        findings += swapping_findings(session)
     findings += picture_findings(project)
     return findings + precision_findings(session)
 

@@ -12,6 +12,7 @@ from trainer_core.config.reads import read_settings
 from trainer_core.data.epoch.run_length import RunLength
 from trainer_core.families import get_family
 from trainer_core.hardware.detect import detect_machine, select_profile
+from trainer_core.hardware.profiles import Machine
 from trainer_core.stages.project.base_model import OpenBase
 from trainer_core.stages.project.dataset_scan import DatasetSettings, scan_datasets
 from trainer_core.stages.project.workspace import Workspace
@@ -26,6 +27,8 @@ class Session:
     project: Project
     """Its settings; those that the base decides are numbers."""
     workspace: Workspace
+    machine: Machine
+    """What was detected."""
 
     @classmethod
     def open(cls, project: Project, home: Path, report: Report = silent) -> Session:
@@ -37,7 +40,8 @@ class Session:
             StoreError: the store cannot be opened.
         """
         get_family(project.model.family)
-        profile = select_profile(project.hardware.profile, detect_machine())
+        machine = detect_machine()
+        profile = select_profile(project.hardware.profile, machine)
         store = Store.open(home / "store")
         base = OpenBase(project.model, store, profile.device)
         project = with_native_resolution(project, base.resolution)
@@ -53,7 +57,7 @@ class Session:
             request=lambda: project.model_dump(mode="json"),
             report=report,
         )
-        return cls(project, workspace)
+        return cls(project, workspace, machine)
 
     def close(self) -> None:
         """Close the store."""

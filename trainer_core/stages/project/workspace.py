@@ -43,9 +43,7 @@ class Workspace:
     """What another process needs to open the same project."""
     report: Report = silent
     """Called with how far the work is."""
-    _lengths: dict[tuple[TrainConfig, int], RunLength] = field(
-        default_factory=dict[tuple[TrainConfig, int], RunLength], repr=False
-    )
+    _lengths: dict[tuple[str, int], RunLength] = field(default_factory=dict[tuple[str, int], RunLength], repr=False)
 
     @property
     def outputs(self) -> Path:
@@ -97,7 +95,7 @@ class Workspace:
         Raises:
             ConfigError: the dataset cannot be trained on.
         """
-        asked = train, processes
+        asked = train.model_dump_json(), processes
         if asked not in self._lengths:
             self._lengths[asked] = run_length(train, processes, self.manifest.samples)
         return self._lengths[asked]

@@ -25,6 +25,7 @@ from trainer_core.export.write import Lora, exported_tensors, write_lora
 from trainer_core.families.spec import KeyStyle
 from trainer_core.stages.lora_settings import DescribedSettings, LoraContext
 from trainer_core.stages.project.base_model import base_name
+from trainer_core.stages.project.quantised_base import storage_of
 from trainer_core.stages.publishing.lora_names import LORA, PROOF, RENDERED, file_of
 from trainer_core.stages.results import Lineage
 from trainer_core.train.run_state.adapter_state import split_state
@@ -148,7 +149,7 @@ def _metadata(context: LoraContext, style: KeyStyle, step: int) -> dict[str, str
 
 def lineage(context: LoraContext, step: int) -> Lineage:
     """Return where the LoRA comes from. No dates: equal runs give equal files."""
-    workspace = context.workspace
+    workspace, storage = context.workspace, storage_of(context.workspace, context.settings.memory)
     versions = {name: version(name) for name in ("torch", "diffusers", "peft", "safetensors")}
     return Lineage(
         family=workspace.family.spec.name,
@@ -160,6 +161,7 @@ def lineage(context: LoraContext, step: int) -> Lineage:
         step=step,
         versions=versions,
         replaced_components=workspace.base.replaced,
+        base_storage="" if storage.dense else storage.title,
     )
 
 

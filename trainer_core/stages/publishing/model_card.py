@@ -75,6 +75,7 @@ def _facts(session: Session, lora: Published, metrics: Published, verdict: Verdi
         replaced=session.workspace.base.replaced,
         trigger_words=_trigger_words(project),
         kind=settings["adapter"]["type"],
+        storage=report.lineage.base_storage,
     )
     lineage = card.Lineage(
         base_fingerprint=report.lineage.base_fingerprint,
@@ -133,6 +134,8 @@ def _figures(exam: ExamFigures) -> Iterator[Figure]:
             pictures=exam.pictures(name),
             noise=noise_of_mean([one.lora - one.base for one in losses]),
         )
+        if name == "held_out_loss" and exam.dense_base_loss is not None:
+            yield Figure("held-out loss of the dense base", exam.dense_base_loss, None)
 
 
 def _is_read_by(report: TrainingReport, reader: str) -> bool:

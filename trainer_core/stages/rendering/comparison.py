@@ -14,7 +14,7 @@ from trainer_core.sampling.render import RenderSettings, render, same_pictures
 from trainer_core.stages.project.workspace import Workspace
 from trainer_core.stages.rendering.encoded_prompts import prompt_inputs
 from trainer_core.stages.rendering.lora_loading import load_lora
-from trainer_core.stages.rendering.renderer import open_pipeline
+from trainer_core.stages.rendering.renderer import open_pipeline, rendered_storage
 
 
 def write_comparison(  # noqa: PLR0913 - what is rendered, with what, and where to
@@ -49,7 +49,8 @@ def _columns(
     workspace: Workspace, project: Project, lora: Path, settings: RenderSettings, on_picture: Callable[[], None]
 ) -> tuple[list[Image.Image], list[Image.Image]]:
     with torch_work(workspace.profile, project.hardware.threads):
-        pipeline = open_pipeline(workspace, project.noise)
+        storage = rendered_storage(workspace, project.memory, project.sample.quantise)
+        pipeline = open_pipeline(workspace, project.noise, storage)
         inputs = prompt_inputs(workspace.family, project.text)
         base = render(pipeline, inputs, settings, on_picture)
         load_lora(pipeline, lora, workspace.family.spec)

@@ -14,7 +14,7 @@ from trainer_core.sampling.render import RenderSettings, render, same_pictures
 from trainer_core.stages.rendering.encoded_prompts import prompt_inputs
 from trainer_core.stages.rendering.lora_loading import load_lora, set_strength, unload_lora
 from trainer_core.stages.rendering.prompts import project_prompts
-from trainer_core.stages.rendering.renderer import open_pipeline, render_settings
+from trainer_core.stages.rendering.renderer import open_pipeline, render_settings, rendered_storage
 from trainer_core.stages.rendering.samples_settings import GRID, NAME, SamplesContext, strengths
 from trainer_core.stages.results import TrainingReport
 from trainer_core.stages.stage import Outcome
@@ -23,16 +23,17 @@ from trainer_core.train.observe.trackers import RunFolders, SamplePicture, show_
 from trainer_core.types import JSON
 
 
-def render_samples(context: SamplesContext, lora: Path) -> Outcome:
+def render_samples(context: SamplesContext, lora: Path, base: list[Image.Image]) -> Outcome:
     """Render all columns, write the grid and each picture, and send them to the services that are turned on.
 
     Args:
         context: the stage's; files go to `context.staging`.
         lora: the LoRA file of the finished run.
+        base: the base's pictures where they are known, in the order of the prompts; empty where they are not.
     """
     sample, side = context.settings.sample, context.settings.bucket.resolution
     settings = render_settings(context.workspace, sample, side, project_prompts(sample, context.workspace), sample.seed)
-    columns = _render_columns(context, lora, settings)
+    columns = _render_columns(context, lora, settings, base)
     changed = any(not same_pictures(columns["base"], columns[heading]) for heading in strengths(context))
     names = _write(context, columns, settings)
     _send_to_services(context, columns, settings)
@@ -45,15 +46,18 @@ def render_samples(context: SamplesContext, lora: Path) -> Outcome:
     return Outcome(digest(names), metadata, items_computed=len(names))
 
 
-def _render_columns(context: SamplesContext, lora: Path, settings: RenderSettings) -> dict[str, list[Image.Image]]:
+def _render_columns(
+    context: SamplesContext, lora: Path, settings: RenderSettings, base: list[Image.Image]
+) -> dict[str, list[Image.Image]]:
     """Return heading -> pictures: the base, the snapshots in order at strength 1, the LoRA at each strength."""
     workspace, run, wanted = context.workspace, context.upstream["lora_checkpoint"], strengths(context)
     spec = workspace.family.spec
     snapshots = [run.file(name) for name in sorted(run.files) if name.startswith("snapshots/")]
     counter = _Counter(context, (1 + len(snapshots) + len(wanted)) * len(settings.prompts))
     with torch_work(workspace.profile, context.settings.hardware.threads):
-        pipeline = open_pipeline(workspace, context.settings.noise)
-        columns = {"base": counter.render(pipeline, settings)}
+        storage = rendered_storage(context.workspace, context.settings.memory, context.settings.sample.quantise)
+        pipeline = open_pipeline(workspace, context.settings.noise, storage)
+        columns = {"base": counter.reuse(base) if base else counter.render(pipeline, settings)}
         for path in snapshots:
             load_lora(pipeline, path, spec)
             columns[f"step {int(path.stem.removeprefix('step-'))}"] = counter.render(pipeline, settings)
@@ -104,6 +108,12 @@ class _Counter:
         """Render all prompts and report each picture."""
         inputs = prompt_inputs(self.context.workspace.family, self.context.settings.text)
         return render(pipeline, inputs, settings, self._count)
+
+    def reuse(self, pictures: list[Image.Image]) -> list[Image.Image]:
+        """Count pictures that were rendered before."""
+        for _ in pictures:
+            self._count()
+        return pictures
 
     def _count(self) -> None:
         self.done += 1

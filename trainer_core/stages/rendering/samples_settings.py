@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from trainer_core.config.groups import LoggingConfig, SampleConfig, TextConfig
 from trainer_core.config.reads import GroupPart, KeyedBy, StageSettings
-from trainer_core.stages.group_parts import Resolution, Threads
+from trainer_core.stages.group_parts import BaseStorage, Resolution, Threads
 from trainer_core.stages.stage import StageContext
 
 NAME = "samples"
@@ -31,6 +31,7 @@ class SamplesSettings(StageSettings):
     noise: SchedulerNoise
     hardware: Threads
     logging: LoggingConfig
+    memory: Annotated[BaseStorage, KeyedBy("`base_storage` among the inputs, where the base is not dense")]
     text: Annotated[TextConfig, KeyedBy("`encoded prompts` among the inputs")]
 
 

@@ -123,13 +123,15 @@ class Selection:
     def problem_at(self, losses: Mapping[int, float], step: int, read: bool = True) -> str | None:
         """Return why the run cannot go on from `step` with these measurements; None if it can.
 
+        The loss of `step` itself may be missing: its weights are there, so it is measured when the run goes on.
+
         Args:
             losses: step -> held-out loss.
             step: of the checkpoint.
             read: read the best weights, which needs torch; False only asks whether they are there.
         """
         wanted = {at for at in (*range(0, step + 1, self.every), step) if self.due(at)}
-        wanted |= {at for at in self.also if at <= step}
+        wanted = (wanted | {at for at in self.also if at <= step}) - {step}
         if first := self.first:
             wanted = {at for at in wanted if at > first}
         if missing := wanted - losses.keys():

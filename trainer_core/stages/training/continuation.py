@@ -19,7 +19,7 @@ from pathlib import Path
 
 from trainer_core.config.groups import ScheduleConfig
 from trainer_core.errors import StoreError
-from trainer_core.stages.lora_settings import LoraContext, run_length
+from trainer_core.stages.lora_settings import LoraContext, evaluation_plan, run_length
 from trainer_core.stages.training.best_checkpoint import Selection
 from trainer_core.stages.training.run_key import Entries, run_key_over, split_inputs, training_recipe
 from trainer_core.stages.training.save_schedule import SNAPSHOTS, SaveSchedule, snapshot_path
@@ -162,8 +162,8 @@ class Continuation:
 
 def selection_of(context: LoraContext, workdir: Path) -> Selection:
     """Return the held-out losses of a run."""
-    train, steps = context.settings.train, run_length(context).steps
-    return Selection(workdir, train.evaluate_every or max(1, steps // 10), steps, SaveSchedule.of(context).measured)
+    steps = run_length(context).steps
+    return Selection(workdir, evaluation_plan(context).every, steps, SaveSchedule.of(context).measured)
 
 
 def continuation_of(context: LoraContext, upstream: Mapping[str, str], entries: Entries, workdir: Path) -> Continuation:
@@ -178,8 +178,10 @@ def continuation_of(context: LoraContext, upstream: Mapping[str, str], entries: 
     workspace = context.workspace
     inputs = split_inputs(context, upstream, entries)
     recipe = training_recipe(context, upstream)
-    # When losses are measured changes no weights.
-    del recipe["settings"]["train"]["evaluate_every"]
+    # When and of what losses are measured changes no weights.
+    for name in ("evaluate_every", "evaluate_samples", "evaluate_share"):
+        recipe["settings"]["train"].pop(name, None)
+    recipe.pop("evaluation", None)
     return Continuation(
         root=workspace.store.root,
         workdir=workdir,

@@ -15,9 +15,11 @@ from safetensors.torch import load, save
 
 from trainer_core.errors import Interrupted, LoraAssetsError, NonFiniteError
 from trainer_core.files import write_atomic
+from trainer_core.hardware.memory_use import PeakMemory
 from trainer_core.stages.lora_settings import LoraContext, run_length
 from trainer_core.train.loop import TrainOutcome
-from trainer_core.train.observe.metrics import read_metrics
+from trainer_core.train.memory.ladder import read_rungs
+from trainer_core.train.observe.metrics import NewestLine
 from trainer_core.train.signals import stop_on_signals
 from trainer_core.types import ProgressEvent
 
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
 OUTCOME = "outcome.safetensors"
 LOG = "workers.log"
 _ERRORS = "error-*.json"
+_SAVING = 600
+"""Seconds that workers have to save and leave once they are asked to; torchrun gives 30, too few for large states."""
 _POLL = 0.2
 """Seconds between two looks at the workers."""
 
@@ -43,10 +47,16 @@ def train_in_processes(context: LoraContext, workdir: Path) -> TrainOutcome:
     """
     request = workdir / "request.json"
     request.write_text(json.dumps(_request(context, workdir)))
-    for leftover in (workdir / OUTCOME, *workdir.glob(_ERRORS)):
-        leftover.unlink(missing_ok=True)
+    _forget(workdir)
+    metrics = workdir / "metrics.jsonl"
     with stop_on_signals() as stop:
+        rungs = len(read_rungs(metrics))
         status = _run(context, request, stop)
+        while status != 0 and not stop.received and len(read_rungs(metrics)) > rungs:
+            # Memory ran out in one of them: all start again from the last checkpoint, with the measure that it wrote.
+            rungs = len(read_rungs(metrics))
+            _forget(workdir)
+            status = _run(context, request, stop)
     if errors := list(workdir.glob(_ERRORS)):
         raise _first_error(errors)
     if stop.received:
@@ -54,12 +64,24 @@ def train_in_processes(context: LoraContext, workdir: Path) -> TrainOutcome:
     if status != 0 or not (workdir / OUTCOME).exists():
         raise LoraAssetsError(f"a training process failed with status {status}; see {workdir / LOG}.")
     outcome = json.loads((workdir / "outcome.json").read_bytes())
-    return TrainOutcome(load((workdir / OUTCOME).read_bytes()), outcome["steps_run"], outcome["steps_per_second"])
+    return TrainOutcome(
+        load((workdir / OUTCOME).read_bytes()),
+        outcome["steps_run"],
+        outcome["steps_per_second"],
+        PeakMemory(*outcome["peak"]),
+    )
+
+
+def _forget(workdir: Path) -> None:
+    """Remove what earlier workers left."""
+    for leftover in (workdir / OUTCOME, *workdir.glob(_ERRORS)):
+        leftover.unlink(missing_ok=True)
 
 
 def _run(context: LoraContext, request: Path, stop: StopRequest) -> int:
     """Start the workers and wait, reporting their metrics; pass a stop on once."""
-    workdir, reported_step, passed_on = request.parent, 0, False
+    workdir, passed_on = request.parent, False
+    newest = NewestLine(workdir / "metrics.jsonl")
     with (workdir / LOG).open("wb") as log:
         # A session of their own: a terminal's Ctrl-C reaches them once, through us.
         workers = subprocess.Popen(
@@ -68,7 +90,7 @@ def _run(context: LoraContext, request: Path, stop: StopRequest) -> int:
         try:
             while workers.poll() is None:
                 time.sleep(_POLL)
-                reported_step = _report_progress(context, workdir, reported_step)
+                _report_progress(context, newest)
                 if stop.received and not passed_on:
                     workers.send_signal(signal.SIGINT)
                     passed_on = True
@@ -78,16 +100,12 @@ def _run(context: LoraContext, request: Path, stop: StopRequest) -> int:
                 workers.terminate()
 
 
-def _report_progress(context: LoraContext, workdir: Path, reported_step: int) -> int:
-    """Report the newest line of metrics if it is new; return its step."""
-    lines = read_metrics(workdir / "metrics.jsonl")
-    if not lines or lines[-1].step == reported_step:
-        return reported_step
-    line = lines[-1]
-    values = {"loss": line.loss, "lr": line.lr, "grad_norm": line.grad_norm or 0.0, "it/s": line.it_per_s}
-    total = run_length(context).steps
-    context.workspace.report(ProgressEvent("lora_checkpoint", line.step, total, "step", values))
-    return line.step
+def _report_progress(context: LoraContext, newest: NewestLine) -> None:
+    """Report the newest line of metrics if it is new."""
+    if (line := newest.take()) is not None:
+        values = {"loss": line.loss, "lr": line.lr, "grad_norm": line.grad_norm or 0.0, "it/s": line.it_per_s}
+        total = run_length(context).steps
+        context.workspace.report(ProgressEvent("lora_checkpoint", line.step, total, "step", values))
 
 
 def _request(context: LoraContext, workdir: Path) -> Mapping[str, object]:
@@ -106,6 +124,7 @@ def _command(context: LoraContext, request: Path) -> list[str]:
     # torchrun, which accelerate's own launcher uses for GPUs too; that launcher starts CPU processes through MPI only.
     count = str(context.settings.hardware.num_processes)
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", count]
+    torchrun += ["--shutdown-timeout", str(_SAVING)]
     return [*torchrun, "-m", "trainer_core.stages.training.worker", str(request)]
 
 
@@ -120,7 +139,8 @@ def _first_error(errors: Sequence[Path]) -> LoraAssetsError:
 
 def write_outcome(workdir: Path, outcome: TrainOutcome) -> None:
     """Leave a worker's outcome for the process that started it."""
-    figures = {"steps_run": outcome.steps_run, "steps_per_second": outcome.steps_per_second}
+    peak = [outcome.peak.allocated, outcome.peak.reserved]
+    figures = {"steps_run": outcome.steps_run, "steps_per_second": outcome.steps_per_second, "peak": peak}
     write_atomic(workdir / "outcome.json", json.dumps(figures))
     write_atomic(workdir / OUTCOME, save(dict(outcome.adapter)))
 

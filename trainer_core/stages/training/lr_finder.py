@@ -16,7 +16,7 @@ from trainer_core.config.groups import LoggingConfig
 from trainer_core.config.project import Project
 from trainer_core.config.reads import read_settings
 from trainer_core.errors import Interrupted
-from trainer_core.hardware.placement import torch_work
+from trainer_core.hardware.kernel_scope import training_work
 from trainer_core.stages.lora_settings import LoraSettings
 from trainer_core.stages.project.session import Session
 from trainer_core.stages.stage import StageContext
@@ -50,7 +50,7 @@ def find_lr(session: Session, upstream: Mapping[str, Published], asked: RangeTes
         settings.train.gradient_accumulation_steps,
     )
     with (
-        torch_work(workspace.profile, settings.hardware.threads),
+        training_work(workspace.profile, settings.hardware),
         tempfile.TemporaryDirectory(prefix="lora-assets-find-lr-") as workdir,
     ):
         parts = replace(training_parts(context, accelerator.device), total_steps=asked.steps)

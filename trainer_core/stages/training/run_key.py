@@ -10,7 +10,8 @@ from trainer_core.config.reads import settings_key
 from trainer_core.data.captions.sample_captions import encodes_captions_live
 from trainer_core.data.sample_identity import version_row
 from trainer_core.stages.caching.entries import read_items
-from trainer_core.stages.lora_settings import LoraContext, RunSettings, run_length
+from trainer_core.stages.lora_settings import LoraContext, RunSettings, evaluation_plan, run_length
+from trainer_core.stages.project.quantised_base import storage_key, storage_of
 from trainer_core.stages.training.init_from import initial_key
 from trainer_core.stages.training.save_schedule import SaveSchedule
 from trainer_core.store.keys import digest
@@ -29,8 +30,17 @@ def run_inputs(context: LoraContext) -> dict[str, JSON]:
         "weights": workspace.weights(workspace.family.spec.denoiser_components),
         "precision": workspace.precision("train", context.settings.train.precision),
         "family": workspace.family.spec.identity,
+        **storage_key(storage_of(context.workspace, context.settings.memory)),
         **initial_key(context),
+        **_rounding(context),
     }
+
+
+def _rounding(context: LoraContext) -> dict[str, JSON]:
+    """Return that float32 products are rounded to TF32, where a run in float32 on a GPU asks for it."""
+    workspace, settings = context.workspace, context.settings
+    exact = workspace.precision("train", settings.train.precision) == "fp32" and workspace.profile.device == "cuda"
+    return {"tf32": True} if exact and settings.hardware.tf32 == "on" else {}
 
 
 def run_key(context: LoraContext) -> str:
@@ -74,6 +84,8 @@ def split_inputs(context: LoraContext, upstream: Mapping[str, str], entries: Ent
     if encodes_captions_live(settings.text.cache, settings.adapter.text_encoders):
         # Captions that training encodes itself have no entries, so all that decides them counts.
         parts[False].append(dict(upstream))
+    if levels := evaluation_plan(context).key.get("levels"):
+        parts[True].append(levels)
     return SplitInputs(
         digest([[rows[name] for name in sorted(trained)], parts[False]]),
         digest([[rows[name] for name in sorted(held)], parts[True]]),
@@ -107,4 +119,6 @@ def training_recipe(context: LoraContext, upstream: Mapping[str, str]) -> dict[s
     for name in ("select", "steps", "epochs"):
         del settings["train"][name]
     del settings["sample"]
-    return {"run": _RUN, "settings": settings, "inputs": run_inputs(context), "upstream": dict(upstream)}
+    recipe = {"run": _RUN, "settings": settings, "inputs": run_inputs(context), "upstream": dict(upstream)}
+    measured = evaluation_plan(context).key
+    return recipe | ({"evaluation": measured} if measured else {})

@@ -8,8 +8,10 @@ from statistics import median
 
 from trainer_core.export.module_names import Modules
 from trainer_core.export.snapshots import read_snapshot
-from trainer_core.hardware.placement import peak_memory_mib, torch_work
+from trainer_core.hardware.kernel_scope import training_work
+from trainer_core.hardware.placement import torch_dtype
 from trainer_core.stages.lora_settings import LoraContext, run_length
+from trainer_core.stages.project.quantised_base import object_name, storage_of
 from trainer_core.stages.publishing.lora_files import base_modules, export_all, export_snapshot, lineage
 from trainer_core.stages.results import TrainingReport
 from trainer_core.stages.stage import Outcome
@@ -21,6 +23,7 @@ from trainer_core.stages.training.save_schedule import SNAPSHOTS, SaveSchedule, 
 from trainer_core.stages.training.training_data import cached_samples
 from trainer_core.stages.training.training_run import choose_step, train_here
 from trainer_core.train.loop import TrainOutcome
+from trainer_core.train.memory.ladder import read_rungs
 from trainer_core.train.observe.metrics import read_metrics
 from trainer_core.train.observe.plots import write_loss_curve
 from trainer_core.train.trainer import STAGE
@@ -45,7 +48,7 @@ def train_and_export(context: LoraContext) -> Outcome:
         held_out_losses=dict(sorted(held_out.items())),
         steps_per_second=outcome.steps_per_second or None,
         final_loss=final_loss,
-        peak_memory_mib=round(peak_memory_mib(), 1),
+        peak_memory_mib=round(outcome.peak.allocated, 1),
         weights_sha256=exports.weights_sha256,
         lineage=lineage(context, step),
         rendered=exports.rendered,
@@ -55,15 +58,25 @@ def train_and_export(context: LoraContext) -> Outcome:
         trained_samples=sum(sample.split == "train" for sample in context.workspace.manifest.samples),
         saved=None if saves is None else saves.steps,
         outputs={} if saves is None else saves.outputs,
+        uses=_used_objects(context),
+        rungs=tuple(rung.as_dict() for rung in read_rungs(workdir / "metrics.jsonl")),
     )
     reused = total - outcome.steps_run
     return Outcome(exports.weights_sha256, report.to_json(), items_computed=outcome.steps_run, items_reused=reused)
 
 
+def _used_objects(context: LoraContext) -> tuple[str, ...]:
+    """Return the kept copy of the base that the run read, so that further runs find it."""
+    workspace, settings = context.workspace, context.settings
+    dtype = torch_dtype(workspace.precision("train", settings.train.precision))
+    name = object_name(workspace, dtype, storage_of(workspace, settings.memory))
+    return (name,) if name else ()
+
+
 def _train(context: LoraContext, workdir: Path) -> TrainOutcome:
     """Train in one process or several. Recipes that differ in how the file is written share a run: one trains it."""
     with (
-        torch_work(context.workspace.profile, context.settings.hardware.threads),
+        training_work(context.workspace.profile, context.settings.hardware),
         context.workspace.store.lock(f"run-{workdir.name}"),
     ):
         continuation = continuation_of(context, upstream_versions(context), upstream_entries(context), workdir)

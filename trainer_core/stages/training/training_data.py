@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 
 from trainer_core.data.captions.sample_captions import encodes_captions_live
 from trainer_core.errors import ConfigError
@@ -56,17 +56,18 @@ def cached_samples(context: LoraContext) -> CachedSamples:
     )
 
 
-def held_out_samples(workspace: Workspace, upstream: Mapping[str, Published]) -> list[HeldOut]:
-    """Read what the caches hold of the held-out samples, verified.
+def held_out_samples(workspace: Workspace, upstream: Mapping[str, Published], wanted: Container[str]) -> list[HeldOut]:
+    """Read what the caches hold of some held-out samples, verified.
 
     Args:
         workspace: its samples and its store.
         upstream: the results of `cached_latents` and `cached_text_embeddings`.
+        wanted: ids of the samples that are measured.
 
     Raises:
         DamagedEntries: some were damaged; they were dropped and must be encoded again.
     """
-    samples = [sample for sample in workspace.manifest.samples if sample.split == "held_out"]
+    samples = [sample for sample in workspace.manifest.samples if sample.split == "held_out" and sample.id in wanted]
     ids = [sample.id for sample in samples]
     latents = read_latents(workspace.store, keys_of(upstream["cached_latents"], ids))
     text = read_text(workspace.store, keys_of(upstream["cached_text_embeddings"], ids))

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import atexit
+import gc
 import json
 import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+from accelerate import PartialState
+
 from trainer_core.config.project import Project
 from trainer_core.config.reads import read_settings
 from trainer_core.errors import DatasetError, LoraAssetsError
-from trainer_core.hardware.placement import torch_work
+from trainer_core.hardware.kernel_scope import training_work
 from trainer_core.stages.lora_settings import LoraSettings
 from trainer_core.stages.project.session import Session
 from trainer_core.stages.project.workspace import Workspace
@@ -35,7 +39,7 @@ def main(request: Path) -> int:
         # A run whose starter was killed goes on by itself; one that is started meanwhile waits for it here.
         with (
             store.lock(f"worker-{workdir.name}-{rank}"),
-            torch_work(session.workspace.profile, session.project.hardware.threads),
+            training_work(session.workspace.profile, session.project.hardware),
         ):
             outcome = train_here(context, workdir)
     except LoraAssetsError as error:
@@ -43,6 +47,7 @@ def main(request: Path) -> int:
         return error.exit_code
     if rank == 0:
         write_outcome(workdir, outcome)
+    PartialState().destroy_process_group()
     return 0
 
 
@@ -57,4 +62,6 @@ def _check_unchanged(workspace: Workspace, asked: Mapping[str, str]) -> None:
 
 
 if __name__ == "__main__":
+    # As in `cli.main`: the end of the process need not wait for a collection of all of torch.
+    atexit.register(gc.freeze)
     sys.exit(main(Path(sys.argv[1])))

@@ -17,7 +17,7 @@ _TRAINING, _HELD_OUT, _CHOSEN, _RATE = "#4c78a8", "#54a24b", "#b279a2", "#f58518
 
 
 def write_loss_curve(metrics: Sequence[StepMetrics], held_out: Mapping[int, float], selected: int, path: Path) -> None:
-    """Save the picture of `loss_curve` as a PNG of 900 x 520 px with a palette, a fifth of its size without."""
+    """Save the picture of `loss_curve` as a PNG of 1200 x 720 px with a palette, a fifth of its size without."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from PIL import Image
 
@@ -28,10 +28,10 @@ def write_loss_curve(metrics: Sequence[StepMetrics], held_out: Mapping[int, floa
 
 
 def loss_curve(metrics: Sequence[StepMetrics], held_out: Mapping[int, float], selected: int) -> Figure:
-    """Draw training loss, held-out loss and learning rate over steps.
+    """Draw four panels over steps: losses, learning rate, time of a step by phase, and memory with the GPU's sensors.
 
     Training loss is weighted by the settings of `loss`, held-out loss is not: they cannot be compared, so each has an
-    axis of its own, in its colour. Faint: as logged; strong: a running mean. The learning rate has a panel below.
+    axis of its own, in its colour. Faint: as logged; strong: a running mean.
 
     Args:
         metrics: the lines of metrics.jsonl.
@@ -40,24 +40,57 @@ def loss_curve(metrics: Sequence[StepMetrics], held_out: Mapping[int, float], se
     """
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(9, 5.2), dpi=100)
+    figure = Figure(figsize=(12, 7.2), dpi=100)
     # Fixed margins: to let matplotlib find them costs as long as a short training.
-    grid = figure.add_gridspec(2, 1, height_ratios=(3, 1), left=0.1, right=0.9, bottom=0.1, top=0.92, hspace=0.08)
-    training = figure.add_subplot(grid[0])
+    margins = {"left": 0.07, "right": 0.95, "bottom": 0.08, "top": 0.93, "hspace": 0.1, "wspace": 0.3}
+    panels = figure.subplots(2, 2, sharex=True, gridspec_kw={"width_ratios": (3, 2), **margins})
+    training, rate, speed, memory = panels.flat
     steps = [line.step for line in metrics]
     _draw_training(training, steps, [line.loss for line in metrics])
     if held_out:
         _draw_held_out(training.twinx(), held_out)
     training.axvline(selected, color=_CHOSEN, linestyle="--", linewidth=1.5, label=f"chosen: step {selected}")
-    training.tick_params(labelbottom=False)
-    rate = figure.add_subplot(grid[1], sharex=training)
     rate.plot(steps, [line.lr for line in metrics], color=_RATE, linewidth=1.2)
-    rate.set_ylabel("learning rate")
-    rate.set_xlabel("step")
-    rate.set_ylim(bottom=0)
-    rate.grid(alpha=0.25)
-    figure.legend(loc="upper center", ncols=4)
+    _dress(rate, "learning rate")
+    _draw_time(speed, metrics)
+    _draw_memory(memory, metrics)
+    figure.legend(loc="upper center", ncols=5)
     return figure
+
+
+def _draw_time(axes: Axes, metrics: Sequence[StepMetrics]) -> None:
+    """Draw how long a step takes, and what of it is which phase."""
+    timed = [line for line in metrics if line.phases]
+    if timed:
+        names = [name for name in timed[0].phases if any(line.phases.get(name) for line in timed)]
+        shares = [[line.phases.get(name, 0.0) for line in timed] for name in names]
+        axes.stackplot([line.step for line in timed], shares, labels=names, alpha=0.75)
+        axes.legend(loc="upper left", fontsize="x-small", ncols=3)
+    else:
+        axes.plot([line.step for line in metrics], [1 / max(line.it_per_s, 1e-9) for line in metrics], color=_RATE)
+    axes.set_xlabel("step")
+    _dress(axes, "seconds a step")
+
+
+def _draw_memory(axes: Axes, metrics: Sequence[StepMetrics]) -> None:
+    """Draw peak memory, and where there is a GPU how busy and how hot it is."""
+    steps = [line.step for line in metrics]
+    axes.plot(steps, [(line.peak_mib or line.memory_mib) / 1024 for line in metrics], color=_TRAINING, linewidth=1.5)
+    axes.set_xlabel("step")
+    _dress(axes, "peak memory, GiB")
+    gpu = [line for line in metrics if line.gpu]
+    if gpu:
+        other = axes.twinx()
+        for name, factor, colour in (("gpu_utilisation", 100, _HELD_OUT), ("gpu_temp_c", 1, _CHOSEN)):
+            other.plot([line.step for line in gpu], [line.gpu.get(name, 0) * factor for line in gpu], color=colour)
+        other.set_ylabel("GPU: busy % (green), deg C")
+        other.set_ylim(0, 105)
+
+
+def _dress(axes: Axes, label: str) -> None:
+    axes.set_ylabel(label)
+    axes.set_ylim(bottom=0)
+    axes.grid(alpha=0.25)
 
 
 def _draw_training(axes: Axes, steps: Sequence[int], losses: Sequence[float]) -> None:

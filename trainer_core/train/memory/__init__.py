@@ -1,0 +1,1 @@
+"""How a training step fits into memory. Nothing here changes what is learnt."""
