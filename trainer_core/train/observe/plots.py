@@ -47,14 +47,17 @@ def loss_curve(metrics: Sequence[StepMetrics], held_out: Mapping[int, float], se
     training, rate, speed, memory = panels.flat
     steps = [line.step for line in metrics]
     _draw_training(training, steps, [line.loss for line in metrics])
-    if held_out:
-        _draw_held_out(training.twinx(), held_out)
     training.axvline(selected, color=_CHOSEN, linestyle="--", linewidth=1.5, label=f"chosen: step {selected}")
+    explained, _ = training.get_legend_handles_labels()
+    if held_out:
+        measured = training.twinx()
+        _draw_held_out(measured, held_out)
+        explained += measured.get_legend_handles_labels()[0]
     rate.plot(steps, [line.lr for line in metrics], color=_RATE, linewidth=1.2)
     _dress(rate, "learning rate")
     _draw_time(speed, metrics)
     _draw_memory(memory, metrics)
-    figure.legend(loc="upper center", ncols=5)
+    figure.legend(handles=explained, loc="upper center", ncols=4)
     return figure
 
 
@@ -89,7 +92,7 @@ def _draw_memory(axes: Axes, metrics: Sequence[StepMetrics]) -> None:
 
 def _dress(axes: Axes, label: str) -> None:
     axes.set_ylabel(label)
-    axes.set_ylim(bottom=0)
+    axes.set_ylim(0, 1.05 * axes.get_ylim()[1])
     axes.grid(alpha=0.25)
 
 
